@@ -1,0 +1,1 @@
+"""Data: procedural phantoms now, loaders of public datasets beside them."""

@@ -1,0 +1,63 @@
+"""Overlap of boolean masks with an explicit policy for empty ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+EmptyPolicy = Literal["one", "skip", "zero"]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Pixel counts of a prediction against the truth.
+
+    Attributes:
+        tp: in both.
+        fp: predicted only.
+        fn: true only.
+        tn: in neither.
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    @classmethod
+    def of(cls, prediction: np.ndarray, truth: np.ndarray) -> Overlap:
+        """Count over boolean arrays of one shape.
+
+        Raises:
+            ValueError: shapes differ.
+        """
+        if prediction.shape != truth.shape:
+            raise ValueError(f"Masks of shapes {prediction.shape} and {truth.shape} cannot be compared.")
+        prediction, truth = prediction.astype(bool), truth.astype(bool)
+        tp = int((prediction & truth).sum())
+        fp, fn = int(prediction.sum()) - tp, int(truth.sum()) - tp
+        return cls(tp, fp, fn, truth.size - tp - fp - fn)
+
+    def __add__(self, other: Overlap) -> Overlap:
+        return Overlap(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
+
+    def dice(self, empty: EmptyPolicy = "skip") -> float:
+        """2TP/(2TP+FP+FN), the same as F1; `empty` says what both-empty counts as (`skip` gives NaN)."""
+        return self._ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn, empty)
+
+    def iou(self, empty: EmptyPolicy = "skip") -> float:
+        """TP/(TP+FP+FN)."""
+        return self._ratio(self.tp, self.tp + self.fp + self.fn, empty)
+
+    @property
+    def accuracy(self) -> float:
+        """(TP+TN)/all."""
+        return (self.tp + self.tn) / max(self.tp + self.fp + self.fn + self.tn, 1)
+
+    @staticmethod
+    def _ratio(part: int, whole: int, empty: EmptyPolicy) -> float:
+        if whole:
+            return part / whole
+        return {"one": 1.0, "zero": 0.0, "skip": float("nan")}[empty]

@@ -1,0 +1,85 @@
+"""Stored intensities to 8-bit grey or colour, as MedSAM's published preprocessing does it.
+
+Source: Ma et al., Segment anything in medical images (Nature Communications, 2024), preprocessing scripts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from segmed.imaging.volume import Volume
+
+# level and width in HU
+CT_WINDOWS: dict[str, tuple[float, float]] = {
+    "ct-soft-tissue": (40, 400),
+    "ct-lung": (-600, 1500),
+    "ct-brain": (40, 80),
+    "ct-bone": (400, 1800),
+}
+WINDOWS: tuple[str, ...] = ("auto", *CT_WINDOWS, "percentile", "minmax")
+
+
+def resolve_window(volume: Volume, window: str = "auto") -> str:
+    """The window that `auto` stands for; any other known name stays.
+
+    CT is told by the modality or, for files without one, by air: integers at or below -500 together with
+    values above 200. 8-bit images keep their values (`minmax` of 0 to 255), all else takes percentiles.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if window not in WINDOWS:
+        raise ValueError(f"Unknown intensity window {window!r}. Choose one of {', '.join(WINDOWS)}.")
+    if window != "auto":
+        return window
+    if volume.modality == "CT":
+        return "ct-soft-tissue"
+    if volume.is_colour or volume.array.dtype == np.uint8:
+        return "minmax"
+    if not volume.modality and volume.array.min() <= -500 and volume.array.max() > 200:
+        sample = volume.array[::4, ::4, :: max(1, volume.shape[2] // 8)]
+        if np.array_equal(sample, np.rint(sample)):
+            return "ct-soft-tissue"
+    return "percentile"
+
+
+def to_uint8(volume: Volume, window: str = "auto") -> np.ndarray:
+    """Window the whole volume to 0..255.
+
+    CT windows clip to level ± width/2 HU; `percentile` clips to the 0.5 and 99.5 percentiles of the voxels above
+    zero and leaves zeros zero; `minmax` keeps 8-bit values and stretches others. A constant image becomes 0.
+
+    Args:
+        volume: (I, J, K) grey or (I, J, K, 3) colour.
+        window: one of `WINDOWS`.
+
+    Returns:
+        uint8 array of the volume's shape, Fortran order so that slices along k are contiguous.
+
+    Raises:
+        ValueError: unknown window.
+    """
+    name = resolve_window(volume, window)
+    array = volume.array
+    if array.dtype == np.uint8 and name == "minmax":
+        return np.asfortranarray(array)
+    positive = None
+    if name in CT_WINDOWS:
+        level, width = CT_WINDOWS[name]
+        low, high = max(level - width / 2, float(array.min())), min(level + width / 2, float(array.max()))
+    elif name == "percentile":
+        positive = array > 0 if array.min() >= 0 else None
+        values = array[positive] if positive is not None else array
+        low, high = (float(p) for p in np.percentile(values, (0.5, 99.5))) if values.size else (0.0, 0.0)
+    else:
+        low, high = float(array.min()), float(array.max())
+    out = np.zeros(array.shape, dtype=np.uint8, order="F")
+    if high <= low:
+        return out
+    scale = 255.0 / (high - low)
+    for k in range(array.shape[2]):  # slice by slice: the float copy stays small
+        grey = (np.clip(array[:, :, k].astype(np.float32), low, high) - low) * scale
+        if positive is not None:
+            grey[~positive[:, :, k]] = 0
+        out[:, :, k] = grey.astype(np.uint8)
+    return out

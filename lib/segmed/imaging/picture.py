@@ -1,0 +1,91 @@
+"""A volume as models see it: windowed to 8 bit, read once and kept while it fits in memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from segmed.imaging.intensity import resolve_window, to_uint8
+from segmed.imaging.reading import fingerprint, read_volume
+from segmed.imaging.store import ByteBoundedStore
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A windowed volume.
+
+    Attributes:
+        array: uint8, (I, J, K) or (I, J, K, 3).
+        affine: (4, 4) voxel to RAS mm.
+        key: names this image and window; changes when the file does.
+        window: the window used, never `auto`.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    key: str
+    window: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        i, j, k = self.array.shape[:3]
+        return i, j, k
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.array.nbytes)
+
+    def slice(self, k: int) -> np.ndarray:
+        """Slice k as (H, W) or (H, W, 3) with row y = j and column x = i."""
+        return np.swapaxes(self.array[:, :, k], 0, 1)
+
+
+def open_picture(path: str | os.PathLike[str], window: str = "auto") -> Picture:
+    """Read and window an image. Raises what `read_volume` and `to_uint8` raise."""
+    key = fingerprint(path) if os.path.exists(path) else ""  # noqa: PTH110 - path may be a str
+    volume = read_volume(path)
+    return Picture(to_uint8(volume, window), volume.affine, f"{key}:{window}", resolve_window(volume, window))
+
+
+class PictureCache:
+    """Pictures by file and window, least recently used first out; safe for threads.
+
+    An image asked for by several threads at once is read by one of them.
+
+    Args:
+        max_bytes: memory that the kept pictures may fill.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._store: ByteBoundedStore[Picture] = ByteBoundedStore(max_bytes)
+        self._reading: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()
+        self.reads = 0
+
+    def get(self, path: str | os.PathLike[str], window: str = "auto") -> Picture:
+        """The picture of the file as it is now.
+
+        Raises:
+            FileNotFoundError: nothing is there.
+            ValueError: unreadable image or unknown window.
+        """
+        if not os.path.exists(path):  # noqa: PTH110
+            read_volume(path)  # raises with the sentence for the user
+        key = f"{fingerprint(path)}:{window}"
+        with self._guard:
+            lock = self._reading.setdefault(key, threading.Lock())
+        try:
+            with lock:
+                picture = self._store.get(key)
+                if picture is None:
+                    picture = open_picture(path, window)
+                    self.reads += 1
+                    self._store.put(key, picture, picture.nbytes)
+                return picture
+        finally:
+            with self._guard:
+                if not lock.locked():
+                    self._reading.pop(key, None)

@@ -1,0 +1,188 @@
+"""What a user points at, in voxel indices of the stored array: a box, clicks, a previous mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Point = tuple[int, int, int]
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Box:
+    """Voxel ranges, both ends inclusive and sorted."""
+
+    i: Range
+    j: Range
+    k: Range
+
+    @classmethod
+    def from_roi(cls, roi: Sequence[float], shape: Sequence[int]) -> Box:
+        """A viewer's region [i0, i1, j0, j1, k0, k1], ends in any order, clamped to the image.
+
+        Raises:
+            ValueError: not six finite numbers, outside the image, or without extent in i or j.
+        """
+        if len(roi) != 6 or not all(_is_finite(v) for v in roi):
+            raise ValueError(
+                f"A box needs six finite numbers [i0, i1, j0, j1, k0, k1] in voxels, not {list(roi)!r:.80}."
+            )
+        ranges = []
+        for axis, size in enumerate(shape):
+            low, high = sorted(round(v) for v in roi[2 * axis : 2 * axis + 2])
+            if high < 0 or low > size - 1:
+                raise ValueError(
+                    f"The box lies outside the image: {'ijk'[axis]} from {low} to {high}, but the image ends at "
+                    f"{size - 1}. Draw the box on the image."
+                )
+            ranges.append((max(low, 0), min(high, size - 1)))
+        if any(low == high and size > 1 for (low, high), size in zip(ranges[:2], shape[:2], strict=True)):
+            raise ValueError(
+                f"The box is empty: i {ranges[0]}, j {ranges[1]}. Draw it around the object, at least two voxels wide."
+            )
+        return cls(*ranges)
+
+    @property
+    def is_flat(self) -> bool:
+        return self.k[0] == self.k[1]
+
+    @property
+    def middle_slice(self) -> int:
+        return (self.k[0] + self.k[1]) // 2
+
+
+@dataclass(frozen=True)
+class SlicePrompt:
+    """One object's prompt on one slice, in pixels of the slice (x = i, y = j).
+
+    Attributes:
+        box: (x0, y0, x1, y1) or None.
+        points: (N, 2) as (x, y).
+        labels: (N,), 1 foreground and 0 background.
+        mask: (H, W) boolean previous mask, or None.
+    """
+
+    box: tuple[float, float, float, float] | None = None
+    points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    mask: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.points.shape != (len(self.labels), 2):
+            raise ValueError(f"Points of shape {self.points.shape} do not match {len(self.labels)} labels.")
+        if self.box is None and self.mask is None and not (self.labels == 1).any():
+            raise ValueError("A prompt needs a box, a foreground click or a mask. Background clicks only exclude.")
+
+    @property
+    def foreground(self) -> np.ndarray:
+        return self.points[self.labels == 1]
+
+    @property
+    def background(self) -> np.ndarray:
+        return self.points[self.labels == 0]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One object's prompt in a volume.
+
+    Attributes:
+        box: box or None.
+        foreground: voxels of the object.
+        background: voxels that are not of the object.
+        mask: (I, J, K) boolean previous mask, or None.
+    """
+
+    box: Box | None = None
+    foreground: tuple[Point, ...] = ()
+    background: tuple[Point, ...] = ()
+    mask: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.box is None and not self.foreground and self.mask is None:
+            raise ValueError(
+                "There is nothing to segment: draw a box or click into the object (a foreground point), then try again."
+            )
+
+    def slices(self) -> list[int]:
+        """Slices that the user pointed at: those of foreground clicks, else the box's middle, else the mask's."""
+        marked = {k for _, _, k in self.foreground}
+        if self.box and not any(self.box.k[0] <= k <= self.box.k[1] for k in marked):
+            marked.add(self.box.middle_slice)
+        if not marked and self.mask is not None:
+            marked = {int(k) for k in np.flatnonzero(self.mask.any(axis=(0, 1)))}
+        return sorted(marked)
+
+    def on_slice(self, k: int) -> SlicePrompt | None:
+        """What the user said about slice k; None where that does not name the object."""
+        box = None
+        if self.box and self.box.k[0] <= k <= self.box.k[1]:
+            box = (float(self.box.i[0]), float(self.box.j[0]), float(self.box.i[1]), float(self.box.j[1]))
+        mask = self.mask[:, :, k].T if self.mask is not None and self.mask[:, :, k].any() else None
+        near = [(p, 1) for p in self.foreground if p[2] == k] + [(p, 0) for p in self.background if p[2] == k]
+        if box is None and mask is None and not any(label for _, label in near):
+            return None
+        return SlicePrompt(
+            box,
+            np.array([p[:2] for p, _ in near], np.float32).reshape(-1, 2),
+            np.array([label for _, label in near], np.int64),
+            mask,
+        )
+
+
+def parse_prompt(
+    shape: Sequence[int],
+    roi: Sequence[float] | None = None,
+    foreground: Sequence[Sequence[float]] = (),
+    background: Sequence[Sequence[float]] = (),
+    mask: np.ndarray | None = None,
+) -> tuple[Prompt, list[str]]:
+    """A viewer's numbers to a `Prompt`; clicks beside the image are left out and reported.
+
+    Args:
+        shape: image size in voxels along (i, j, k).
+        roi: [i0, i1, j0, j1, k0, k1], ends in any order, or empty.
+        foreground: [i, j, k] each; [i, j] is taken on a single-slice image.
+        background: as foreground.
+        mask: (I, J, K) previous mask.
+
+    Returns:
+        The prompt, and sentences for the user about what was left out.
+
+    Raises:
+        ValueError: a box or click that is not made of numbers or of the wrong length, or nothing left to segment.
+    """
+    warnings: list[str] = []
+    if mask is not None and mask.shape != tuple(shape):
+        raise ValueError(f"The mask of shape {mask.shape} does not lie on the image of shape {tuple(shape)}.")
+    inside = [_points_inside(points, shape, warnings) for points in (foreground, background)]
+    box = Box.from_roi(roi, shape) if roi is not None and len(roi) else None
+    if warnings and box is None and not inside[0] and mask is None:
+        raise ValueError(f"{' '.join(warnings)} Click on the image.")
+    return Prompt(box, inside[0], inside[1], mask), warnings
+
+
+def _points_inside(points: Sequence[Sequence[float]], shape: Sequence[int], warnings: list[str]) -> tuple[Point, ...]:
+    kept: list[Point] = []
+    for point in points:
+        given = [*point, 0] if len(point) == 2 and shape[2] == 1 else list(point)
+        if len(given) != 3 or not all(_is_finite(v) for v in given):
+            raise ValueError(f"A click needs three finite voxel indices [i, j, k], not {point!r:.80}.")
+        i, j, k = (round(v) for v in given)
+        if all(0 <= v < size for v, size in zip((i, j, k), shape, strict=True)):
+            kept.append((i, j, k))
+        else:
+            warnings.append(
+                f"The click at ({i}, {j}, {k}) lies outside the image of {shape[0]}×{shape[1]}×{shape[2]} voxels "
+                "and was ignored."
+            )
+    return tuple(dict.fromkeys(kept))
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)

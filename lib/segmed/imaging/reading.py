@@ -1,0 +1,180 @@
+"""Reading images: NIfTI by nibabel, everything else (NRRD, PNG, JPEG, TIFF, MetaImage, DICOM) by SimpleITK.
+
+Both libraries hand out voxels in the order of the file, which is the order in which viewers count i, j, k.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+
+from segmed.imaging.volume import Volume
+
+logger = logging.getLogger(__name__)
+
+NIFTI_EXTENSIONS = (".nii.gz", ".nii")
+OTHER_EXTENSIONS = (".nrrd", ".nhdr", ".mha", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
+EXTENSIONS = NIFTI_EXTENSIONS + OTHER_EXTENSIONS
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def extension_of(name: str | os.PathLike[str]) -> str:
+    """The extension of a file name as one of `EXTENSIONS`, lower case; "" if it is none of them."""
+    lowered = Path(name).name.lower()
+    return next((e for e in EXTENSIONS if lowered.endswith(e) and lowered != e), "")
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """A key that changes when the image behind `path` does: path, time and size of the file or of its parts."""
+    path = Path(path)
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    parts = [(p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in files]
+    return hashlib.sha256(repr((str(path.resolve()), parts)).encode()).hexdigest()[:32]
+
+
+def read_volume(path: str | os.PathLike[str]) -> Volume:
+    """Read a file, or a folder that holds one DICOM series.
+
+    Voxels that are NaN or infinite become the smallest finite value of the image, so that windows and models
+    see finite numbers only.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: the file is damaged, of an unknown kind, not one 2-D or 3-D image, or has no finite voxel.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no image at {path}. Check the name, or upload the image again.")
+    try:
+        if path.is_dir():
+            array, affine, modality = _read_dicom_folder(path)
+        elif extension_of(path) in NIFTI_EXTENSIONS:
+            array, affine, modality = _read_nifti(path)
+        else:
+            array, affine, modality = _read_itk(path)
+    except ValueError:
+        raise
+    except (OSError, EOFError, RuntimeError, nib.filebasedimages.ImageFileError) as error:
+        logger.info("cannot read %s: %s", path, error)
+        raise ValueError(
+            f"The image {path.name} cannot be read: it is damaged or not an image. Readable are "
+            f"{', '.join(EXTENSIONS)} and folders of one DICOM series. Export it again from its source."
+        ) from error
+    return Volume(_finite(array, path.name), affine, modality, str(path))
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    image = nib.load(path)
+    assert isinstance(image, nib.spatialimages.SpatialImage)
+    colour = image.get_data_dtype().fields is not None
+    if colour:
+        raw = np.asarray(image.dataobj)
+        array = np.stack([raw[name] for name in ("R", "G", "B")], axis=-1)
+        array = _to_three_axes(array, path.name, colour=True)
+    else:
+        stored = np.asanyarray(image.dataobj)
+        array = stored.astype(np.float32) if stored.dtype == np.float64 else stored
+        array = _to_three_axes(array, path.name, colour=False)
+    return array, np.asarray(image.affine, dtype=float), ""
+
+
+def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    with _quiet_itk():
+        image = sitk.ReadImage(str(path))
+    modality = image.GetMetaData("0008|0060").strip() if image.HasMetaDataKey("0008|0060") else ""
+    array, affine = _from_itk(image, path.name)
+    return array, affine, modality
+
+
+def _read_dicom_folder(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    with _quiet_itk():
+        series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
+        if not series:
+            raise ValueError(f"The folder {path.name} holds no DICOM series. Give a folder of .dcm files or an image.")
+        if len(series) > 1:
+            raise ValueError(
+                f"The folder {path.name} holds {len(series)} DICOM series, but one image is segmented at a time. "
+                "Put each series into a folder of its own."
+            )
+        reader = sitk.ImageSeriesReader()
+        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[0])
+        reader.SetFileNames(files)
+        reader.MetaDataDictionaryArrayUpdateOn()
+        image = reader.Execute()
+        modality = reader.GetMetaData(0, "0008|0060").strip() if reader.HasMetaDataKey(0, "0008|0060") else ""
+    array, affine = _from_itk(image, path.name)
+    return array, affine, modality
+
+
+def _from_itk(image: sitk.Image, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels in (i, j, k[, channel]) order and the affine in RAS mm; ITK speaks LPS."""
+    colour = image.GetNumberOfComponentsPerPixel() > 1
+    if image.GetNumberOfComponentsPerPixel() not in (1, 3, 4):
+        raise ValueError(
+            f"{name} has {image.GetNumberOfComponentsPerPixel()} channels; SegMed takes grey or RGB images. "
+            "Save one channel as a file of its own."
+        )
+    array = sitk.GetArrayFromImage(image)
+    space = list(range(image.GetDimension()))[::-1]
+    array = array.transpose([*space, array.ndim - 1] if colour else space)
+    dimension = min(image.GetDimension(), 3)
+    direction = np.array(image.GetDirection()).reshape(image.GetDimension(), -1)[:dimension, :dimension]
+    affine = np.eye(4)
+    affine[:dimension, :dimension] = direction * np.array(image.GetSpacing())[:dimension]
+    affine[:dimension, 3] = image.GetOrigin()[:dimension]
+    return _to_three_axes(array, name, colour), _LPS_TO_RAS @ affine
+
+
+def _to_three_axes(array: np.ndarray, name: str, colour: bool) -> np.ndarray:
+    """(I, J, K) or (I, J, K, 3): missing axes are added, empty ones dropped, alpha left out."""
+    if colour:
+        array = array[..., :3]
+    axes = array.ndim - 1 if colour else array.ndim
+    if axes < 2:
+        raise ValueError(f"{name} has only {axes} axis; an image needs two or three.")
+    if axes == 2:
+        array = array[:, :, None]
+    while array.ndim - int(colour) > 3 and array.shape[3] == 1:
+        array = array[:, :, :, 0]
+    if array.ndim - int(colour) > 3:
+        raise ValueError(
+            f"{name} has four dimensions (shape {array.shape}): a time series or several channels. One 3-D image is "
+            "segmented at a time: save one time point or channel as a file of its own and open that."
+        )
+    return array
+
+
+def _finite(array: np.ndarray, name: str) -> np.ndarray:
+    if np.issubdtype(array.dtype, np.complexfloating):
+        raise ValueError(f"{name} holds complex numbers. Save its magnitude as a file of its own and open that.")
+    if array.dtype == bool:
+        return array.astype(np.uint8)
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    finite = np.isfinite(array)
+    if finite.all():
+        return array
+    if not finite.any():
+        raise ValueError(f"{name} has no finite voxel (all are NaN or infinite). Export it again from its source.")
+    logger.warning("%s: %d voxels are not finite and count as background", name, int((~finite).sum()))
+    return np.where(finite, array, array[finite].min()).astype(array.dtype)
+
+
+@contextlib.contextmanager
+def _quiet_itk() -> Iterator[None]:
+    """ITK prints its warnings to stderr; what matters of them arrives as an exception."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)

@@ -1,0 +1,52 @@
+"""MedSAM. Source: Ma et al., Segment anything in medical images (Nature Communications, 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import SamModel
+
+from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.sam import Sam
+from segmed.methods.segmenter import Logits, Method
+from segmed.sam.decoding import decode_low_resolution
+from segmed.sam.embedding import Embedding
+from segmed.sam.frame import Frame
+
+
+class MedSam(Sam):
+    """Slice stretched to the input size, [0, 1] without mean and sd, probability before resampling.
+
+    The published weights were trained with boxes; clicks work through the frozen prompt encoder as an extension.
+    """
+
+    keep_aspect = False
+    choose_best = False
+
+    def fit(self, image: Tensor, frame: Frame) -> Tensor:
+        # grey slices are stretched to their own range after resizing, colour ones are not
+        resized = frame.fit(image, "bicubic").clamp(0, 255).floor()
+        if image.shape[0] == 3:
+            return resized / 255
+        low, high = resized.amin(), resized.amax()
+        return (resized - low) / (high - low).clamp(min=1e-8)
+
+    def encode(self, images: Tensor) -> Embedding:
+        return self._encode(images)
+
+    def decode(
+        self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
+    ) -> Logits:
+        low, quality = decode_low_resolution(self.model, embedding, prompts, self.choose_best)
+        probability = embedding.frame.restore(low.float().sigmoid(), size)
+        return Logits(torch.logit(probability, eps=1e-6), quality.float())
+
+
+def _build(model: SamModel | None, version: str) -> MedSam:
+    assert model is not None
+    return MedSam(model, f"medsam-{version}")
+
+
+METHOD = Method("medsam", "MedSAM: a box, refined by clicks", _build)

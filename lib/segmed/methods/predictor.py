@@ -1,0 +1,155 @@
+"""From a picture and a prompt to a mask: slices encoded once, decoded for every prompt, carried through volumes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from segmed.imaging.picture import Picture
+from segmed.imaging.prompts import Prompt, SlicePrompt
+from segmed.imaging.store import ByteBoundedStore
+from segmed.methods.segmenter import Segmenter
+from segmed.sam.embedding import Embedding
+from segmed.sam.propagate import propagate
+
+Progress = Callable[[int, int], None]
+
+
+class DeviceQueue:
+    """A lock that serves waiting threads in the order of their coming, so that nobody starves behind a long volume."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+        self._busy = False
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        event = None
+        with self._guard:
+            if self._busy:
+                event = threading.Event()
+                self._waiting.append(event)
+            self._busy = True
+        if event:
+            event.wait()
+        try:
+            yield
+        finally:
+            with self._guard:
+                if self._waiting:
+                    self._waiting.popleft().set()
+                else:
+                    self._busy = False
+
+
+class Predictor:
+    """Runs one segmenter on pictures.
+
+    Args:
+        segmenter: the method.
+        embeddings: cache of slice embeddings, shared by all predictors.
+        queue: one per device; held for one batch of slices at a time.
+        batch: slices encoded together; 1 is best on CPUs.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        embeddings: ByteBoundedStore[Embedding],
+        queue: DeviceQueue | None = None,
+        batch: int = 1,
+    ) -> None:
+        self.segmenter = segmenter
+        self.embeddings = embeddings
+        self.queue = queue or DeviceQueue()
+        self.batch = batch
+        self.encoded = 0
+
+    def segment_slices(self, picture: Picture, prompt: Prompt, progress: Progress | None = None) -> np.ndarray:
+        """Fill the slices that the user pointed at.
+
+        Returns:
+            (I, J, K) uint8, 1 is the object.
+        """
+        prompts = {k: p for k in prompt.slices() if (p := prompt.on_slice(k)) is not None}
+        return _stack(self._predict(picture, prompts, progress), picture.shape)
+
+    def segment_volume(self, picture: Picture, prompt: Prompt, progress: Progress | None = None) -> np.ndarray:
+        """Fill the volume: a box with several slices prompts each of them, else slices are propagated.
+
+        Returns:
+            (I, J, K) uint8, 1 is the object.
+        """
+        marked = set(prompt.slices())
+        thick = prompt.box is not None and not prompt.box.is_flat
+        if thick:
+            assert prompt.box is not None
+            marked |= set(range(prompt.box.k[0], prompt.box.k[1] + 1))
+        prompts = {k: p for k in sorted(marked) if (p := prompt.on_slice(k)) is not None}
+        masks = self._predict(picture, prompts, progress)
+        if not thick:
+            done = len(masks)
+
+            def predict(k: int, slice_prompt: SlicePrompt) -> np.ndarray:
+                nonlocal done
+                done += 1
+                if progress:
+                    progress(min(done, picture.shape[2]), picture.shape[2])
+                carried = _with_clicks(slice_prompt, prompt, k, self.segmenter.carries_mask)
+                return self._predict(picture, {k: carried})[k]
+
+            masks = propagate(masks, picture.shape[2], predict, picture.slice)
+        return _stack(masks, picture.shape)
+
+    def embedding(self, picture: Picture, ks: Sequence[int]) -> Embedding:
+        """Embeddings of slices, from the cache where they are; the caller holds the device."""
+        keys = [(self.segmenter.version, picture.key, k) for k in ks]
+        found = {k: self.embeddings.get(key) for k, key in zip(ks, keys, strict=True)}
+        missing = [k for k in ks if found[k] is None]
+        if missing:
+            fresh = self.segmenter.embed([picture.slice(k) for k in missing])
+            self.encoded += len(missing)
+            for k, part in zip(missing, fresh.to("cpu").split(), strict=True):
+                found[k] = part
+                self.embeddings.put((self.segmenter.version, picture.key, k), part, part.nbytes)
+            if len(missing) == len(ks):
+                return fresh
+        device = next(self.segmenter.parameters(), torch.empty(0)).device
+        return Embedding.join([e for e in found.values() if e is not None]).to(device)
+
+    def _predict(
+        self, picture: Picture, prompts: Mapping[int, SlicePrompt], progress: Progress | None = None
+    ) -> dict[int, np.ndarray]:
+        """Masks (H, W) of slices, a batch at a time so that other users get their turn in between."""
+        masks: dict[int, np.ndarray] = {}
+        ks = list(prompts)
+        size = picture.shape[1], picture.shape[0]
+        for start in range(0, len(ks), self.batch):
+            chunk = ks[start : start + self.batch]
+            with self.queue.turn(), torch.inference_mode():
+                embedding = self.embedding(picture, chunk)
+                logits = self.segmenter.decode(embedding, [[prompts[k]] for k in chunk], size)
+                found = (logits.masks[:, 0] > 0).cpu().numpy()
+            masks.update(zip(chunk, found, strict=True))
+            if progress:
+                progress(len(masks), len(ks))
+        return masks
+
+
+def _with_clicks(carried: SlicePrompt, prompt: Prompt, k: int, with_mask: bool) -> SlicePrompt:
+    """A propagated box, and the mask where the method wants it, with what the user excluded on that slice."""
+    away = np.array([(i, j) for i, j, kk in prompt.background if kk == k], np.float32).reshape(-1, 2)
+    return SlicePrompt(carried.box, away, np.zeros(len(away), np.int64), carried.mask if with_mask else None)
+
+
+def _stack(masks: Mapping[int, np.ndarray], shape: tuple[int, int, int]) -> np.ndarray:
+    out = np.zeros(shape, np.uint8, order="F")
+    for k, mask in masks.items():
+        out[:, :, k] = mask.T
+    return out

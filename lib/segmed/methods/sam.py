@@ -1,0 +1,63 @@
+"""Plain SAM. Source: Kirillov et al., Segment Anything (ICCV 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import SamModel
+
+from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.segmenter import Logits, Method, Segmenter
+from segmed.sam.decoding import decode_low_resolution
+from segmed.sam.embedding import Embedding
+from segmed.sam.frame import Frame
+
+
+class Sam(Segmenter):
+    """Longest side scaled to the input size, ImageNet mean and sd, zero padding after it, threshold on logits.
+
+    Args:
+        model: any SAM-shaped model, encoder and decoder on one device.
+        version: names the weights.
+    """
+
+    keep_aspect = True
+    choose_best = True
+    mean: Tensor
+    sd: Tensor
+
+    def __init__(self, model: SamModel, version: str = "0") -> None:
+        super().__init__()
+        self.model = model
+        self.version = version
+        self.input_size = int(model.config.vision_config.image_size)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
+        self.register_buffer("sd", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+
+    def fit(self, image: Tensor, frame: Frame) -> Tensor:
+        # padding with the mean is zero after normalisation
+        image = image.expand(3, -1, -1) / 255
+        return frame.fit(image, "bilinear", fill=self.mean.cpu()).clamp(0, 1)
+
+    def encode(self, images: Tensor) -> Embedding:
+        return self._encode((images - self.mean) / self.sd)
+
+    def decode(
+        self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
+    ) -> Logits:
+        low, quality = decode_low_resolution(self.model, embedding, prompts, self.choose_best)
+        return Logits(embedding.frame.restore(low.float(), size), quality.float())
+
+    def _encode(self, pixels: Tensor) -> Embedding:
+        features = self.model.vision_encoder(pixels).last_hidden_state
+        return Embedding(features.float(), Frame(pixels.shape[2], pixels.shape[3], pixels.shape[3], self.keep_aspect))
+
+
+def _build(model: SamModel | None, version: str) -> Sam:
+    assert model is not None
+    return Sam(model, f"sam-{version}")
+
+
+METHOD = Method("sam", "Segment Anything: clicks or a box, on any SAM weights", _build)

@@ -1,0 +1,116 @@
+"""The one interface everything hangs on: encode a slice once, decode any prompt on it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import SamModel
+
+from segmed.imaging.prompts import SlicePrompt
+from segmed.sam.embedding import Embedding
+from segmed.sam.frame import Frame
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Masks of B slices and K objects before the threshold, which is 0.
+
+    Attributes:
+        masks: (B, K, H, W)
+        quality: (B, K) predicted IoU, or None where a method has no such head.
+    """
+
+    masks: Tensor
+    quality: Tensor | None = None
+
+
+class Segmenter(nn.Module, ABC):
+    """A method of segmentation.
+
+    Attributes:
+        version: names the weights; embeddings of different versions are never mixed.
+        input_size: side of the square model input in px, or None if slices are taken as they are.
+        keep_aspect: how slices are fitted into that square, see `Frame`.
+        carries_mask: whether propagation hands on the neighbour's mask beside its box.
+    """
+
+    version: str = "0"
+    input_size: int | None = None
+    keep_aspect: bool = False
+    carries_mask: bool = False
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Embedding:
+        """Prompt-independent features.
+
+        Args:
+            images: (B, 3, S, S) in [0, 1].
+
+        Returns:
+            Embedding whose frame takes prompts in pixels of `images`.
+        """
+
+    @abstractmethod
+    def decode(
+        self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
+    ) -> Logits:
+        """Masks at any output size.
+
+        Args:
+            embedding: of B slices.
+            prompts: B lists of K prompts in pixels of the slice, or None for automatic methods.
+            size: (H, W) of the output.
+
+        Raises:
+            ValueError: the prompts do not fit the embedding, or the method needs a prompt and got none.
+        """
+
+    def fit(self, image: Tensor, frame: Frame) -> Tensor:
+        """Resample (C, H, W) in [0, 255] into the model input (C, S, S) in [0, 1]."""
+        return frame.fit(image, "bicubic").clamp(0, 255) / 255
+
+    def prepare(self, image: np.ndarray) -> tuple[Tensor, Frame]:
+        """A slice as stored in a picture to model input.
+
+        Args:
+            image: (H, W) or (H, W, 3) uint8.
+
+        Returns:
+            (3, S, S) in [0, 1], and how the slice lies in it.
+        """
+        height, width = image.shape[:2]
+        frame = Frame(height, width, self.input_size or max(height, width), self.keep_aspect)
+        channels = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+        tensor = torch.from_numpy(np.ascontiguousarray(channels)).float()
+        tensor = self.fit(tensor, frame) if self.input_size else tensor / 255
+        return tensor.expand(3, -1, -1), frame
+
+    def embed(self, images: Sequence[np.ndarray]) -> Embedding:
+        """Encode slices of one size, (H, W) or (H, W, 3) uint8 each."""
+        prepared = [self.prepare(image) for image in images]
+        device = next(self.parameters(), torch.empty(0)).device
+        batch = torch.stack([tensor for tensor, _ in prepared]).to(device)
+        return replace(self.encode(batch), frame=prepared[0][1])
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a method is offered.
+
+    Attributes:
+        name: as in `--conf models` and in the viewers.
+        title: one sentence for the viewers.
+        build: makes the Segmenter from a SamModel and the version of its weights; both are None and "" for methods
+            that need no weights.
+        needs_backbone: whether SAM weights are required.
+    """
+
+    name: str
+    title: str
+    build: Callable[[SamModel | None, str], Segmenter]
+    needs_backbone: bool = True

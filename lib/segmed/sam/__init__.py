@@ -1,0 +1,1 @@
+"""The SAM backbone: weights, encoding with a bounded cache, decoding, propagation through slices."""

@@ -1,0 +1,137 @@
+"""The application behind MONAI Label's endpoints."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from monailabel.config import settings as monailabel_settings
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+
+import segmed
+from segmed.imaging.reading import EXTENSIONS
+from segmed.server.engine import Engine
+from segmed.server.infer import PromptInferTask
+from segmed.server.requests import BadRequest, InferParams, check_id, check_tag, check_uid
+from segmed.server.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+
+class SegMedApp(MONAILabelApp):
+    """Offers the methods of `--conf models`; construction reads no weights.
+
+    Args:
+        app_dir: folder of the app.
+        studies: folder of images, or a DICOMweb URL.
+        conf: `--conf` values, see `ServerSettings`.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        self.engine = Engine(ServerSettings.from_conf(conf or {}))
+        super().__init__(
+            app_dir,
+            studies,
+            conf or {},
+            name="SegMed",
+            description="Interactive segmentation with the SAM family",
+            version=segmed.__version__,
+            labels=list(self.engine.settings.labels),
+        )
+
+    def init_infers(self) -> dict[str, InferTask]:
+        return {
+            f"{name}_3d" if volume else name: PromptInferTask(name, volume, self.engine)
+            for name in self.engine.settings.models
+            for volume in (False, True)
+        }
+
+    def init_datastore(self) -> Datastore:
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        return LocalDatastore(
+            self.studies,
+            extensions=[f"*{e}" for e in EXTENSIONS if e != ".dcm"],
+            auto_reload=monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def on_init_complete(self) -> None:
+        """Expired sessions hold patient data: they go every five minutes."""
+        threading.Thread(target=self._clean_sessions, daemon=True, name="sessions").start()
+
+    def _clean_sessions(self) -> None:
+        while self._sessions is not None:
+            try:
+                self.cleanup_sessions()
+            except (OSError, AttributeError, ValueError) as error:  # a folder that is just being written
+                logger.info("sessions are cleaned later: %s", error)
+            time.sleep(300)
+
+    def task(self, model: str) -> InferTask:
+        """The model of that name. Raises BadRequest (404) if there is none."""
+        if model not in self._infers:
+            raise BadRequest(f"There is no model {model[:60]!r}. Choose one of {', '.join(self._infers)}.", 404)
+        return self._infers[model]
+
+    def image_path(self, image: str) -> str:
+        """Where the datastore keeps an image.
+
+        Raises:
+            BadRequest: not an id, or no such image.
+        """
+        store = self.datastore()
+        (check_id if isinstance(store, LocalDatastore) else check_uid)(image)
+        if isinstance(store, LocalDatastore) and image not in store.list_images():
+            raise BadRequest(f"There is no image {image!r} in the studies. See GET /datastore/?output=all.", 404)
+        path = store.get_image_uri(image)
+        if not path or not Path(path).exists():
+            raise BadRequest(f"The image {image!r} cannot be had from the studies. Upload it again.", 404)
+        return str(path)
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Run a model.
+
+        Args:
+            request: `model`; `image`, an id of the datastore, or `image_path`, which only the server itself sets;
+                `params` as `InferParams` or, from batch inference, its keys beside the others, with `save_label` and
+                `label_tag`.
+            datastore: another place to save the label to.
+
+        Returns:
+            `label`, `file` and `params`, as MONAI Label's endpoints expect.
+
+        Raises:
+            BadRequest: unknown model, image or tag.
+            ValueError: unusable image or prompt.
+        """
+        task = self.task(str(request.get("model", "")))
+        tag = check_tag(str(request.get("label_tag", DefaultLabelTag.ORIGINAL.value)))
+        params = request.get("params")
+        if not isinstance(params, InferParams):
+            params = InferParams(**{k: v for k, v in request.items() if k in InferParams.model_fields})
+        path = request.get("image_path") or self.image_path(str(request.get("image", "")))
+        file, told = task({"image": path, "params": params})
+        label = file
+        if request.get("save_label") and file:
+            store = datastore or self.datastore()
+            label = store.save_label(request["image"], file, tag, {"model": request["model"], "params": told})
+        return {"label": label, "tag": tag, "file": file, "params": told}
+
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request.get("strategy") not in self._strategies:
+            raise BadRequest(
+                f"There is no strategy {str(request.get('strategy'))[:60]!r}. Choose one of "
+                f"{', '.join(self._strategies)}.",
+                404,
+            )
+        sample: dict[str, Any] = super().next_sample(request)
+        if "path" in sample:
+            sample["path"] = ""  # clients download the image; where the server keeps it is its own affair
+        return sample

@@ -1,0 +1,87 @@
+"""The web application: MONAI Label's, with our endpoints in front, readable errors, and a guard.
+
+`segmed serve` and `scripts/serve.sh` start it; `monailabel start_server --uvicorn_app segmed.server.asgi:app` does too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import uuid
+
+import torch
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from monailabel.interfaces.exception import MONAILabelException
+from starlette.types import ASGIApp
+
+from segmed.server import proxy, routes
+from segmed.server.guard import Guard
+from segmed.server.requests import BadRequest
+
+with contextlib.redirect_stdout(io.StringIO()):  # it prints its CORS setting, which the guard overrules
+    from monailabel.app import app as monailabel_app
+
+logger = logging.getLogger(__name__)
+
+
+def _put_in_front(app: FastAPI) -> None:
+    """Our routes win over MONAI Label's of the same path, which stay behind them."""
+    before = len(app.router.routes)
+    for router in (routes.router, proxy.router):
+        app.include_router(router)
+    app.router.routes[:] = app.router.routes[before:] + app.router.routes[:before]
+
+
+def _answer(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"detail": message}, status_code=status)
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    return _answer(getattr(error, "status", 400), str(error))
+
+
+async def _not_found(request: Request, error: Exception) -> JSONResponse:
+    return _answer(404, str(error))
+
+
+async def _monailabel(request: Request, error: Exception) -> JSONResponse:
+    message = str(getattr(error, "msg", error))
+    return _answer(404 if "not found" in message.lower() else 400, message)
+
+
+async def _out_of_memory(request: Request, error: Exception) -> JSONResponse:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    logger.warning("out of memory: %s", error)
+    return _answer(
+        413,
+        "The GPU has not enough free memory for this model. Close other programs that use it, choose the device cpu, "
+        "or start with a smaller --conf image_size or --conf batch 1.",
+    )
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    number = uuid.uuid4().hex[:8]
+    logger.error("error %s at %s %s", number, request.method, request.url.path, exc_info=error)
+    return _answer(500, f"Something unexpected went wrong; the server's log tells more under {number}.")
+
+
+def create_app() -> ASGIApp:
+    """MONAI Label's application, wrapped."""
+    app = monailabel_app
+    _put_in_front(app)
+    app.add_exception_handler(BadRequest, _refused)
+    app.add_exception_handler(ValueError, _refused)
+    app.add_exception_handler(FileNotFoundError, _not_found)
+    app.add_exception_handler(MONAILabelException, _monailabel)
+    app.add_exception_handler(torch.OutOfMemoryError, _out_of_memory)
+    app.add_exception_handler(Exception, _unexpected)
+    origins = [origin for origin in os.environ.get("SEGMED_ORIGINS", "").split(",") if origin]
+    loopback_only = os.environ.get("SEGMED_LOOPBACK_ONLY", "1") == "1"
+    return Guard(app, origins, loopback_only)
+
+
+app = create_app()

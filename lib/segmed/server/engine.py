@@ -1,0 +1,71 @@
+"""Everything that requests share: loaded models, caches, and one queue per device."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from monailabel.utils.others.generic import device_list, name_to_device
+
+from segmed.imaging.picture import PictureCache
+from segmed.imaging.store import ByteBoundedStore
+from segmed.methods.loading import Loader
+from segmed.methods.predictor import DeviceQueue, Predictor
+from segmed.sam.embedding import Embedding
+from segmed.server.settings import ServerSettings
+
+
+class Engine:
+    """Hands out predictors; nothing is loaded before its first use.
+
+    Args:
+        settings: of the app.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.pictures = PictureCache(settings.picture_bytes)
+        self.embeddings: ByteBoundedStore[Embedding] = ByteBoundedStore(settings.embedding_bytes)
+        self._loader = Loader()
+        self._queues: dict[str, DeviceQueue] = {}
+        self._predictors: dict[tuple[str, str], Predictor] = {}
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def devices() -> list[str]:
+        """Names for the viewers' option table, the default first."""
+        return list(device_list())
+
+    def predictor(self, method: str, device_name: str | None = None) -> Predictor:
+        """The predictor of a method on a device.
+
+        Args:
+            method: name of the method.
+            device_name: a name out of `devices()`, or such as `cpu` and `cuda:0`; None for the default.
+
+        Raises:
+            ValueError: unknown device, or unusable weights.
+            FileNotFoundError: weights are not there.
+        """
+        device = self._device(device_name)
+        with self._lock:
+            if (method, device) not in self._predictors:
+                segmenter = self._loader.get(method, self.settings.backbones[method], device)
+                queue = self._queues.setdefault(device, DeviceQueue())
+                batch = self.settings.batch if device != "cpu" else 1
+                self._predictors[method, device] = Predictor(segmenter, self.embeddings, queue, batch)
+            return self._predictors[method, device]
+
+    def _device(self, name: str | None) -> str:
+        if name in ("cuda:0", "cuda") and torch.cuda.device_count() == 1:
+            return "cuda"
+        device = str(name_to_device(name))
+        known = {"cpu", "cuda", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))}
+        if device not in known or (device.startswith("cuda") and not torch.cuda.is_available()):
+            raise ValueError(f"There is no device {name!r}. Choose one of {', '.join(self.devices())}.")
+        return device
+
+    def free_memory(self) -> None:
+        """After a device ran out of memory: give back what is cached on it."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,89 @@
+"""The prompt InferTask: any promptable method, on the prompted slice or through the volume."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from typing import Any
+
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from segmed.imaging.intensity import WINDOWS
+from segmed.imaging.masks import write_mask
+from segmed.imaging.prompts import parse_prompt
+from segmed.methods import METHODS
+from segmed.server.engine import Engine
+from segmed.server.requests import InferParams
+
+logger = logging.getLogger(__name__)
+
+
+class PromptInferTask(InferTask):
+    """Shown by 3D Slicer as SmartEdit and by OHIF as Point Prompts.
+
+    Args:
+        method: name of a promptable method.
+        volume: propagate through slices (`<name>_3d`) or fill the prompted slices only.
+        engine: models and caches.
+    """
+
+    def __init__(self, method: str, volume: bool, engine: Engine) -> None:
+        where = "through the volume" if volume else "on the prompted slice"
+        super().__init__(
+            type=InferType.DEEPGROW,
+            labels=list(engine.settings.labels),
+            dimension=3 if volume else 2,
+            description=f"{METHODS[method].title}, {where}",
+            config={
+                "device": engine.devices(),
+                "window": [engine.settings.window, *(w for w in WINDOWS if w != engine.settings.window)],
+            },
+        )
+        self.method = method
+        self.volume = volume
+        self.engine = engine
+
+    def is_valid(self) -> bool:
+        return True
+
+    def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Segment one object.
+
+        Args:
+            request: `image` is a path that the server chose, `params` an `InferParams`.
+
+        Returns:
+            Path of a mask on the full grid of the image (uint8, object = 1), and what to tell the viewer.
+
+        Raises:
+            ValueError: unusable image, prompt or weights.
+            FileNotFoundError: image or weights are not there.
+        """
+        params: InferParams = request["params"]
+        start = time.perf_counter()
+        picture = self.engine.pictures.get(request["image"], params.window or self.engine.settings.window)
+        prompt, warnings = parse_prompt(picture.shape, params.roi, params.foreground, params.background)
+        opened = time.perf_counter()
+        predictor = self.engine.predictor(self.method, params.device)
+        segment = predictor.segment_volume if self.volume else predictor.segment_slices
+        mask = segment(picture, prompt)
+        segmented = time.perf_counter()
+        if not mask.any():
+            warnings.append("Nothing was found there. Draw the box closer around the object or click into it.")
+        handle, path = tempfile.mkstemp(suffix=params.result_extension, prefix="mask-")
+        os.close(handle)
+        write_mask(mask, picture.affine, path, compress=params.result_compress)
+        label = params.label or self.engine.settings.labels[0]
+        return path, {
+            "label_names": {label: 1},
+            "model": self.method,
+            "window": picture.window,
+            "warnings": warnings,
+            "latencies": {
+                "open": round(opened - start, 4),
+                "segment": round(segmented - opened, 4),
+                "write": round(time.perf_counter() - segmented, 4),
+            },
+        }

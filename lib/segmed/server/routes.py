@@ -1,0 +1,214 @@
+"""Endpoints in place of MONAI Label's own: they check what comes in, and run in worker threads.
+
+MONAI Label's are coroutines around blocking code, so that one inference stops the whole server. Plain functions are
+run by FastAPI in threads.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter, Depends, File, Form, UploadFile
+from fastapi.responses import Response
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC
+from monailabel.interfaces.utils.app import app_instance
+from requests_toolbelt.multipart.encoder import MultipartEncoder
+
+from segmed.imaging.reading import EXTENSIONS, read_volume
+from segmed.server.requests import (
+    BadRequest,
+    check_id,
+    check_session,
+    check_tag,
+    check_upload,
+    parse_params,
+)
+
+logger = logging.getLogger(__name__)
+router = APIRouter()
+
+USER = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
+ANNOTATOR = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
+_LABEL_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
+
+
+@router.post("/infer/{model}", dependencies=USER)
+def infer(
+    model: str,
+    image: str = "",
+    session_id: str = "",
+    params: str = Form("{}"),
+    file: UploadFile = File(None),
+    output: Literal["image", "json", "all"] | None = None,
+) -> Response:
+    """Segment an image of the studies (`image`), of a session (`session_id`), or an uploaded one (`file`)."""
+    app = app_instance()
+    app.task(model)
+    request: dict[str, Any] = {"model": model, "params": parse_params(params)}
+    with tempfile.TemporaryDirectory(prefix="infer-") as folder:
+        if session_id:
+            request["image_path"] = _session(session_id).image
+        elif file is not None and file.filename:
+            request["image_path"] = str(_receive(file, Path(folder)))
+        elif image:
+            request["image"] = image
+        else:
+            raise BadRequest("There is no image: name one by ?image=, open a session, or send a file.")
+        result = app.infer(request)
+        try:
+            return _answer(result, output)
+        finally:
+            Path(result["file"]).unlink(missing_ok=True)
+
+
+def _answer(result: dict[str, Any], output: str | None) -> Response:
+    """The mask alone, the parameters alone, or both as multipart, which is what 3D Slicer reads."""
+    if output == "json":
+        return Response(json.dumps(result["params"]), media_type="application/json")
+    path = Path(result["file"])
+    name = "mask" + "".join(path.suffixes)
+    if output == "image":
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(path.read_bytes(), media_type="application/octet-stream", headers=headers)
+    with path.open("rb") as mask:
+        encoder = MultipartEncoder(
+            fields={
+                "params": (None, json.dumps(result["params"]), "application/json"),
+                "image": (name, mask, "application/octet-stream"),
+            }
+        )
+        return Response(encoder.read(), media_type=encoder.content_type)
+
+
+@router.put("/datastore/", dependencies=ANNOTATOR, include_in_schema=False)
+@router.put("/datastore/image", dependencies=ANNOTATOR)
+def add_image(image: str = "", params: str = Form("{}"), file: UploadFile = File(...)) -> dict[str, Any]:
+    """Add an image to the studies; it must be readable."""
+    extension = check_upload(file.filename, tuple(e for e in EXTENSIONS if e != ".dcm"))
+    name = check_id(image or Path(file.filename or "").name.removesuffix(extension))
+    with tempfile.TemporaryDirectory(prefix="upload-") as folder:
+        path = _receive(file, Path(folder))
+        read_volume(path)
+        added = app_instance().datastore().add_image(name, str(path), _object(params))
+    return {"image": added}
+
+
+@router.put("/datastore/label", dependencies=ANNOTATOR)
+def save_label(
+    image: str, params: str = Form("{}"), tag: str = "final", label: UploadFile = File(...)
+) -> dict[str, Any]:
+    """Save a finished label of an image; it must be readable."""
+    app = app_instance()
+    app.image_path(image)
+    info = _object(params)
+    check_tag(tag)
+    extension = check_upload(label.filename, _LABEL_EXTENSIONS)
+    with tempfile.TemporaryDirectory(prefix="label-") as folder:
+        path = _receive(label, Path(folder), f"label{extension}")
+        read_volume(path)
+        saved = app.datastore().save_label(image, str(path), tag, info)
+    return {**(app.on_save_label(image, saved) or {}), "image": image, "label": saved}
+
+
+@router.get("/datastore/", dependencies=USER)
+def datastore(output: Literal["stats", "all", "train"] = "stats") -> Any:
+    """Counts, everything that is known of images and labels, or pairs of image and final label by id."""
+    store = app_instance().datastore()
+    if output == "all":
+        return store.json()
+    if output == "train":
+        return [{"image": i, "label": store.get_label_by_image_id(i, "final")} for i in store.get_labeled_images()]
+    return store.status()
+
+
+@router.put("/session/", dependencies=USER)
+def create_session(uncompress: bool = False, expiry: int = 0, files: list[UploadFile] = File(...)) -> dict[str, Any]:
+    """Open a session on one image file, or on the files of one DICOM series."""
+    if uncompress:
+        raise BadRequest("Archives are not taken. Send the image, or the DICOM files of one series, as files.")
+    if not files:
+        raise BadRequest("There is no file. Send the image as files=….")
+    with tempfile.TemporaryDirectory(prefix="session-") as folder:
+        series = Path(folder) / "series"
+        series.mkdir()
+        for n, file in enumerate(files):
+            allowed = EXTENSIONS if len(files) == 1 else (".dcm", "")
+            name = f"{n:05d}{check_upload(file.filename, allowed)}" if len(files) > 1 else None
+            path = _receive(file, series, name)
+        image = series if len(files) > 1 else path
+        read_volume(image)
+        sessions = _sessions()
+        session_id, session = sessions.add_session(str(image), max(expiry, 0), False, str(uuid.uuid4()))
+    return {"session_id": session_id, "session_info": _told(session)}
+
+
+@router.get("/session/{session_id}", dependencies=USER)
+def get_session(session_id: str, update_ts: bool = False, image: bool = False) -> Any:
+    """Whether a session lives, or its image."""
+    session = _session(session_id, update_ts)
+    if image and Path(session.image).is_file():
+        return Response(Path(session.image).read_bytes(), media_type="application/octet-stream")
+    return _told(session)
+
+
+@router.delete("/session/{session_id}", dependencies=USER)
+def remove_session(session_id: str) -> Any:
+    """Close a session and delete its image."""
+    session = _session(session_id)
+    _sessions().remove_session(session_id)
+    return _told(session)
+
+
+@router.post("/activelearning/{strategy}", dependencies=USER)
+def next_sample(strategy: str, config: dict[str, Any] | None = None) -> Any:
+    """The image to annotate next."""
+    app = app_instance()
+    client = str((config or {}).get("client_id", ""))[:128]
+    sample = app.next_sample({"strategy": strategy, "client_id": client})
+    if not sample:
+        return {}
+    return {**sample, **app.datastore().get_image_info(sample["id"])}
+
+
+def _sessions() -> Any:
+    sessions = app_instance().sessions()
+    if sessions is None:
+        raise BadRequest("Sessions are switched off on this server. Upload the image into the studies.", 406)
+    return sessions
+
+
+def _session(session_id: str, update: bool = True) -> Any:
+    session = _sessions().get_session(check_session(session_id), update_ts=update)
+    if session is None:
+        raise BadRequest(f"The session {session_id} does not exist or has expired. Load the image again.", 404)
+    return session
+
+
+def _told(session: Any) -> dict[str, Any]:
+    """What a client learns of a session: nothing about the server's folders."""
+    return {k: v for k, v in session.to_json().items() if k not in ("path", "image")}
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError as error:
+        raise BadRequest(f"The field params is not JSON ({error}). Send an object such as {{}}.") from error
+    if not isinstance(value, dict):
+        raise BadRequest("The field params must be a JSON object such as {}.")
+    return value
+
+
+def _receive(file: UploadFile, folder: Path, name: str | None = None) -> Path:
+    """Write an upload into a folder of this request under a name of ours."""
+    path = folder / (name or f"image{check_upload(file.filename)}")
+    with path.open("wb") as target:
+        shutil.copyfileobj(file.file, target, 2**20)
+    return path

@@ -1,0 +1,121 @@
+"""Start the server: private temporary folder, safe defaults, one line when it is ready."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import ssl
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from segmed.data.phantom import write_demo_study
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(app_dir: Path, studies: str, host: str, port: int, conf: Mapping[str, str]) -> None:
+    """Run until interrupted.
+
+    Args:
+        app_dir: the MONAI Label app.
+        studies: folder or DICOMweb URL; "" makes a demo study in `studies/demo` of the checkout.
+        host: address to listen on.
+        port: TCP port.
+        conf: settings of the app.
+
+    Raises:
+        ValueError: a setting is wrong, or the port is taken.
+        FileNotFoundError: studies or weights are not there.
+    """
+    from segmed.server.settings import ServerSettings
+
+    ServerSettings.from_conf(conf)  # complain before the long start
+    _check_port(host, port)
+    studies = _resolve(studies, app_dir.parents[1] / "studies" / "demo")
+    temporary = tempfile.mkdtemp(prefix="segmed-")  # patient data of requests and sessions; mode 700
+    os.environ.update(_environment(temporary, host))
+    tempfile.tempdir = temporary
+    from monailabel.main import Main  # reads the environment when imported
+
+    words = ["start_server", "--app", str(app_dir), "--studies", studies, "--host", host, "--port", str(port)]
+    words += ["--uvicorn_app", "segmed.server.asgi:app", "--log_level", "warning", "--verbose", "WARNING"]
+    for key, value in conf.items():
+        words += ["--conf", key, value]
+    sys.argv = ["segmed", *words]
+    threading.Thread(target=_announce, args=(host, port, studies), daemon=True).start()
+    try:
+        Main(loglevel=30).run()
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _environment(temporary: str, host: str) -> dict[str, str]:
+    """MONAI Label's settings; what the user set in the environment stays."""
+    defaults = {
+        "MONAI_LABEL_SESSION_PATH": str(Path(temporary) / "sessions"),
+        "MONAI_LABEL_TRACKING_ENABLED": "false",
+        "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
+        "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY": "15",
+    }
+    chosen = {key: os.environ.get(key, value) for key, value in defaults.items()}
+    # MONAI Label starts its background tasks by the bare name `python`
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {
+        **chosen,
+        "PATH": path,
+        "TMPDIR": temporary,
+        "SEGMED_LOOPBACK_ONLY": "1" if host in _LOOPBACK else "0",
+    }
+
+
+def _resolve(studies: str, demo: Path) -> str:
+    if studies.startswith(("http://", "https://")):
+        return studies
+    if studies:
+        folder = Path(studies).expanduser()
+        if not folder.is_dir():
+            raise FileNotFoundError(f"There is no folder {studies!r}. Give a folder of images or a DICOMweb URL.")
+        return str(folder.resolve())
+    write_demo_study(demo)
+    return str(demo)
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ValueError(
+                f"Cannot listen on {host} port {port} ({error.strerror}). Choose another --port."
+            ) from error
+
+
+def _announce(host: str, port: int, studies: str) -> None:
+    """Wait for the first answer, then tell what to open."""
+    where = f"[{host}]" if ":" in host else host if host not in ("0.0.0.0", "::") else "127.0.0.1"
+    url = f"http://{where}:{port}"
+    for _ in range(1200):
+        try:
+            with urllib.request.urlopen(f"{url}/info/", timeout=5):
+                break
+        except (urllib.error.URLError, OSError, ssl.SSLError):
+            time.sleep(0.25)
+    else:
+        return
+    pacs = studies.startswith("http")
+    ohif = f"open {url}/ohif/ for OHIF" if pacs else "OHIF needs --studies with the DICOMweb URL of a PACS"
+    warning = "" if host in _LOOPBACK else " | anyone on your network can read and change these studies"
+    print(
+        f"SegMed is ready at {url} | studies: {studies} | 3D Slicer: module MONAI Label, server {url}, Next Sample, "
+        f"then SmartEdit | {ohif}{warning}",
+        flush=True,
+    )
