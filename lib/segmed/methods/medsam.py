@@ -26,8 +26,8 @@ class MedSam(Sam):
     choose_best = False
 
     def fit(self, image: Tensor, frame: Frame) -> Tensor:
-        # grey slices are stretched to their own range after resizing, colour ones are not
-        resized = frame.fit(image, "bicubic").clamp(0, 255).floor()
+        # grey slices are stretched to their own range after resizing and truncation to 8 bit, colour ones are not
+        resized = (frame.fit(image, "bicubic").clamp(0, 255) + 1e-3).floor()
         if image.shape[0] == 3:
             return resized / 255
         low, high = resized.amin(), resized.amax()

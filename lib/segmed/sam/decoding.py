@@ -14,7 +14,6 @@ from segmed.imaging.prompts import SlicePrompt
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 
-_PADDING = -10  # transformers' label of a point that the prompt encoder skips
 _CERTAIN = 10.0  # logit of a pixel of a mask prompt, METHODS 12.1
 _BATCH = 32
 
@@ -49,10 +48,11 @@ def decode_low_resolution(
     items = [(b, prompt) for b, row in enumerate(prompts) for prompt in row]
     masks: list[Tensor] = [torch.empty(0)] * len(items)
     scores: list[Tensor] = [torch.empty(0)] * len(items)
-    # prompts of one kind go through the decoder together
-    kinds: dict[tuple[bool, bool, bool], list[int]] = defaultdict(list)
+    # prompts of one kind and number of clicks go through the decoder together: transformers' padding points are
+    # tokens like others and would change the masks
+    kinds: dict[tuple[bool, int, bool], list[int]] = defaultdict(list)
     for n, (_, prompt) in enumerate(items):
-        kinds[prompt.box is not None, len(prompt.labels) > 0, prompt.mask is not None].append(n)
+        kinds[prompt.box is not None, len(prompt.labels), prompt.mask is not None].append(n)
     for members in kinds.values():
         for start in range(0, len(members), _BATCH):
             chosen = members[start : start + _BATCH]
@@ -79,18 +79,14 @@ def _tensors(
     model: SamModel, frame: Frame, prompts: Sequence[SlicePrompt], device: torch.device
 ) -> dict[str, Tensor | None]:
     """The keyword arguments of SamModel for prompts of one kind, each with an image of its own (P = 1)."""
-    longest = max(len(p.labels) for p in prompts)
-    points = np.zeros((len(prompts), 1, longest, 2), np.float32)
-    labels = np.full((len(prompts), 1, longest), _PADDING, np.int64)
-    for row, prompt in enumerate(prompts):
-        points[row, 0, : len(prompt.labels)] = frame.to_model(prompt.points)
-        labels[row, 0, : len(prompt.labels)] = prompt.labels
+    points = np.stack([frame.to_model(p.points) for p in prompts])[:, None]
+    labels = np.stack([p.labels for p in prompts])[:, None]
     boxes = [frame.to_model(np.reshape(p.box, (2, 2))).reshape(1, 4) for p in prompts if p.box is not None]
     side = 4 * model.config.prompt_encoder_config.image_embedding_size
     dense = [_mask_logits(p.mask, frame, side) for p in prompts if p.mask is not None]
     return {
-        "input_points": torch.from_numpy(points).to(device) if longest else None,
-        "input_labels": torch.from_numpy(labels).to(device) if longest else None,
+        "input_points": torch.from_numpy(points).to(device) if labels.size else None,
+        "input_labels": torch.from_numpy(labels).to(device) if labels.size else None,
         "input_boxes": torch.from_numpy(np.stack(boxes)).to(device) if boxes else None,
         "input_masks": torch.stack(dense).to(device) if dense else None,
     }

@@ -88,10 +88,18 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
 
 
 def weights_version(model: SamModel) -> str:
-    """A short hash of all weights and the configuration: the version under which embeddings are cached."""
-    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
+    """A short hash of architecture and weights: the version under which embeddings are cached."""
+    vision, decoder = model.config.vision_config, model.config.mask_decoder_config
+    facts = (
+        vision.image_size,
+        vision.num_attention_heads,
+        vision.window_size,
+        tuple(vision.global_attn_indexes),
+        decoder.num_attention_heads,
+    )
+    digest = hashlib.sha256(repr(facts).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
 

@@ -1,0 +1,53 @@
+"""Segmenters by name, with weights read once and late."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from segmed.methods import METHODS
+from segmed.methods.loading import BackboneConfig, Loader, find_method
+from segmed.methods.sam import Sam
+from tiny_sam import save_folder, tiny_sam
+
+
+def test_methods_of_one_backbone_share_its_weights(tmp_path: Path) -> None:
+    backbone = BackboneConfig(str(save_folder(tiny_sam(), tmp_path / "m")), precision="fp32")
+    loader = Loader()
+    sam, medsam = loader.get("sam", backbone), loader.get("medsam", backbone)
+    assert isinstance(sam, Sam)
+    assert isinstance(medsam, Sam)
+    assert sam.model is medsam.model
+    assert sam.version != medsam.version
+    assert loader.get("sam", backbone) is sam
+    assert not any(p.requires_grad for p in sam.parameters())
+
+
+def test_other_weights_have_another_version(tmp_path: Path) -> None:
+    loader = Loader()
+    versions = {
+        loader.get("sam", BackboneConfig(str(save_folder(tiny_sam(seed), tmp_path / str(seed))))).version
+        for seed in (1, 2)
+    }
+    assert len(versions) == 2
+
+
+def test_precisions_have_versions_of_their_own(tmp_path: Path) -> None:
+    folder = str(save_folder(tiny_sam(), tmp_path / "m"))
+    loader = Loader()
+    versions = {loader.get("sam", BackboneConfig(folder, precision=p)).version for p in ("fp32", "bf16")}
+    assert len(versions) == 2
+
+
+def test_every_method_is_listed_under_its_name() -> None:
+    assert {"classical", "sam", "medsam"} <= set(METHODS)
+    assert all(name == method.name for name, method in METHODS.items())
+
+
+def test_errors_name_the_remedy() -> None:
+    with pytest.raises(ValueError, match=r"no method 'unet'\. Choose from classical"):
+        find_method("unet")
+    with pytest.raises(ValueError, match="--conf backbone"):
+        Loader().get("medsam", BackboneConfig())
+    with pytest.raises(FileNotFoundError, match="no SAM weights"):
+        BackboneConfig("/no/such/file.pth")
