@@ -62,7 +62,7 @@ def to_original(model: SamModel) -> dict[str, Tensor]:
             for new, old in (("conv1", "0"), ("layer_norm1", "1"), ("conv2", "2"), ("layer_norm2", "3")):
                 name = name.replace(f"neck.{new}.", f"neck.{old}.")
         elif name.startswith("prompt_encoder."):
-            name = name.replace("point_embed.", "point_embeddings.").replace(
+            name = name.replace("prompt_encoder.point_embed.", "prompt_encoder.point_embeddings.").replace(
                 "shared_embedding.positional_embedding", "pe_layer.positional_encoding_gaussian_matrix"
             )
             parts = (("conv1", "0"), ("layer_norm1", "1"), ("conv2", "3"), ("layer_norm2", "4"), ("conv3", "6"))

@@ -1,0 +1,269 @@
+"""The server as 3D Slicer and OHIF use it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import nrrd
+import numpy as np
+import pytest
+import requests
+import SimpleITK as sitk
+from conftest import Server  # type: ignore[import-not-found]
+from monailabel.client import MONAILabelClient
+from segmed.data.phantom import Phantom
+from segmed.evaluation.metrics import Overlap
+
+SLICER = {"result_extension": ".nrrd", "result_dtype": "uint8", "client_id": "user-xyz", "device": "cpu"}
+LIVER, K = 1, 14
+
+
+def _roi(mask: np.ndarray, k: tuple[int, int]) -> list[int]:
+    """As 3D Slicer sends it for a volume stored left-posterior: i and j descending."""
+    i, j = (np.flatnonzero(mask.any(axis=a)) for a in ((1, 2), (0, 2)))
+    return [int(i[-1]), int(i[0]), int(j[-1]), int(j[0]), k[0], k[1]]
+
+
+def _infer(server: Server, model: str, params: dict[str, Any], image: str = "ct", **more: Any) -> tuple[Any, Any, Any]:
+    file, told = server.client.infer(model, image, {**SLICER, **params}, **more)
+    array, header = nrrd.read(file)
+    return array, header, told
+
+
+@pytest.fixture(scope="module")
+def truth(phantom: Phantom) -> np.ndarray:
+    return np.asarray(phantom.labels == LIVER)
+
+
+def test_info_is_what_the_viewers_need(server: Server) -> None:
+    info = server.client.info()
+    assert not info.get("config")
+    assert info["labels"] == ["liver", "spleen"]
+    assert set(info["models"]) == {n + s for n in ("classical", "sam", "medsam") for s in ("", "_3d")}
+    for name, model in info["models"].items():
+        assert model["type"] == "deepgrow"
+        assert model["dimension"] == (3 if name.endswith("_3d") else 2)
+        assert model["description"]
+        assert all(isinstance(v, list) and v for v in model["config"].values())
+
+
+@pytest.mark.parametrize("model", ["classical", "sam", "medsam"])
+def test_box_fills_the_prompted_slice(server: Server, model: str, truth: np.ndarray, phantom: Phantom) -> None:
+    roi = _roi(truth[:, :, K : K + 1], (K - 2, K + 2))
+    mask, header, told = _infer(server, model, {"roi": roi, "label": "liver", "foreground": [], "background": []})
+    assert mask.shape == phantom.image.shape
+    assert mask.dtype == np.uint8
+    assert set(np.unique(mask)) <= {0, 1}
+    assert np.flatnonzero(mask.any(axis=(0, 1))).tolist() in ([K], [])
+    assert told["label_names"] == {"liver": 1}
+    assert header["encoding"] == "raw"
+    if model == "classical":
+        assert Overlap.of(mask[:, :, K] > 0, truth[:, :, K]).dice() > 0.85
+
+
+def test_mask_lies_on_the_object_in_world_coordinates(server: Server, truth: np.ndarray, phantom: Phantom) -> None:
+    file, _ = server.client.infer("classical", "ct", {**SLICER, "roi": _roi(truth[:, :, K : K + 1], (K, K))})
+    image = sitk.ReadImage(file)
+    there = sitk.GetArrayFromImage(image).transpose(2, 1, 0) > 0
+    centre = image.TransformContinuousIndexToPhysicalPoint(np.argwhere(there).mean(axis=0).tolist())
+    slab = np.argwhere(truth & (np.arange(truth.shape[2]) == K)).mean(axis=0)
+    expected = (phantom.affine @ [*slab, 1])[:3] * [-1, -1, 1]
+    assert np.abs(np.array(centre) - expected).max() < 4
+
+
+def test_clicks_and_box_with_clicks(server: Server, truth: np.ndarray) -> None:
+    i, j = (int(v) for v in np.argwhere(truth[:, :, K]).mean(axis=0))
+    click = {"foreground": [[i, j, K]], "background": [[90, 5, K]]}
+    mask, _, _ = _infer(server, "classical", click)
+    assert mask[i, j, K] == 1
+    assert Overlap.of(mask[:, :, K] > 0, truth[:, :, K]).dice() > 0.7
+    mask, _, _ = _infer(server, "classical", {**click, "roi": _roi(truth[:, :, K : K + 1], (K, K))})
+    assert Overlap.of(mask[:, :, K] > 0, truth[:, :, K]).dice() > 0.85
+
+
+def test_several_slices_in_one_request(server: Server, truth: np.ndarray) -> None:
+    points = []
+    for k in (K, K + 2):
+        i, j = (int(v) for v in np.argwhere(truth[:, :, k]).mean(axis=0))
+        points.append([i, j, k])
+    mask, _, _ = _infer(server, "classical", {"foreground": points})
+    assert np.flatnonzero(mask.any(axis=(0, 1))).tolist() == [K, K + 2]
+
+
+def test_3d_from_a_thick_box_and_from_a_flat_one(server: Server, truth: np.ndarray) -> None:
+    ks = np.flatnonzero(truth.any(axis=(0, 1)))
+    thick, _, _ = _infer(server, "classical_3d", {"roi": _roi(truth, (int(ks[0]), int(ks[-1])))})
+    flat, _, _ = _infer(server, "classical_3d", {"roi": _roi(truth[:, :, K : K + 1], (K, K))})
+    for mask in (thick, flat):
+        found = np.flatnonzero(mask.any(axis=(0, 1)))
+        assert found[0] >= ks[0] - 1
+        assert found[-1] <= ks[-1] + 1
+    assert Overlap.of(thick > 0, truth).dice() > 0.7
+    assert Overlap.of(flat > 0, truth).dice() > 0.75
+    mask, _, _ = _infer(server, "medsam_3d", {"roi": _roi(truth, (K, K + 3))})
+    assert mask.shape == truth.shape
+
+
+def test_ohif_request_gives_bare_nrrd(server: Server) -> None:
+    params = {"foreground": [[30, 36, K]], "background": [], "result_extension": ".nrrd", "restore_label_idx": False}
+    answer = requests.post(
+        f"{server.url}/infer/classical?image=ct&output=image", files={"params": (None, json.dumps(params))}, timeout=60
+    )
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.content.startswith(b"NRRD")
+
+
+def test_other_answers(server: Server, tmp_path: Path) -> None:
+    params = {"foreground": [[30, 36, K]], "result_extension": ".nii.gz"}
+    url = f"{server.url}/infer/classical?image=ct"
+    told = requests.post(f"{url}&output=json", data={"params": json.dumps(params)}, timeout=60).json()
+    assert told["label_names"] == {"liver": 1}
+    answer = requests.post(f"{url}&output=image", data={"params": json.dumps(params)}, timeout=60)
+    (tmp_path / "mask.nii.gz").write_bytes(answer.content)
+    assert nib.load(tmp_path / "mask.nii.gz").get_data_dtype() == np.uint8
+    params = {**params, "result_extension": ".nrrd", "result_compress": True}
+    answer = requests.post(f"{url}&output=image", data={"params": json.dumps(params)}, timeout=60)
+    assert b"encoding: gzip" in answer.content[:600]
+
+
+def test_sessions(server: Server, truth: np.ndarray, phantom: Phantom, tmp_path: Path) -> None:
+    volume = tmp_path / "loaded by hand.nii.gz"
+    nib.save(nib.Nifti1Image(phantom.image, phantom.affine), volume)
+    session = server.client.create_session(str(volume))["session_id"]
+    assert server.client.get_session(session)
+    roi = _roi(truth[:, :, K : K + 1], (K, K))
+    # the name of the volume's node comes as image and is not looked up
+    by_session, _, _ = _infer(server, "classical", {"roi": roi}, image="2: CT/Thorax", session_id=session)
+    by_image, _, _ = _infer(server, "classical", {"roi": roi})
+    assert (by_session == by_image).all()
+    server.client.remove_session(session)
+    gone = requests.get(f"{server.url}/session/{session}", timeout=10)
+    assert gone.status_code == 404
+
+
+def test_dicom_session(server: Server, phantom: Phantom, tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(phantom.image[:, :, :6].transpose(2, 1, 0))
+    image.SetSpacing((3.6, 3.6, 8.0))
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    files = []
+    for k in range(6):
+        part = image[:, :, k]
+        for tag, value in {
+            "0008|0060": "CT",
+            "0020|000e": "1.2.826.0.1.3680043.2.1125.1",
+            "0020|000d": "1.2.826.0.1.3680043.2.1125.2",
+            "0008|0018": f"1.2.826.0.1.3680043.2.1125.3.{k + 1}",
+            "0020|0032": f"0\\0\\{8 * k}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0020|0013": str(k),
+        }.items():
+            part.SetMetaData(tag, value)
+        writer.SetFileName(str(tmp_path / f"{k}.dcm"))
+        writer.Execute(part)
+        files.append(("files", (f"IM{5 - k}.dcm", (tmp_path / f"{k}.dcm").read_bytes())))
+    created = requests.put(f"{server.url}/session/", files=files, timeout=60).json()
+    mask, header, told = _infer(server, "classical", {"roi": [20, 50, 20, 60, 4, 4]}, session_id=created["session_id"])
+    assert mask.shape == (96, 80, 6)
+    assert np.allclose(np.diag(header["space directions"]), [3.6, 3.6, 8.0])
+    assert told["window"] == "ct-soft-tissue"
+    assert "/" not in json.dumps(created)
+
+
+def test_uploaded_file_and_2d_picture(server: Server) -> None:
+    mask, _, _ = _infer(server, "classical", {"foreground": [[30, 36]]}, image="photo")
+    assert mask.shape == (96, 80, 1)
+    file = {"file": ("photo.png", (server.studies / "photo.png").read_bytes())}
+    params = {"params": json.dumps({"foreground": [[30, 36, 0]]})}
+    answer = requests.post(f"{server.url}/infer/classical?output=image", files=file, data=params, timeout=60)
+    assert answer.status_code == 200
+
+
+def test_save_and_download_a_label(server: Server, phantom: Phantom, tmp_path: Path) -> None:
+    label = tmp_path / "label.nii.gz"
+    nib.save(nib.Nifti1Image(phantom.labels, phantom.affine), label)
+    info = {"label_info": [{"name": "liver", "idx": 1}]}
+    saved = server.client.save_label("ct for saving", str(label), params=info)
+    assert saved["image"] == "ct for saving"
+    assert server.client.info()["datastore"]["completed"] == 1
+    back = server.client.download_label("ct for saving", "final")
+    assert (np.asarray(nib.load(back).dataobj) == phantom.labels).all()
+    entry = server.client.datastore()["objects"]["ct for saving"]["labels"]["final"]["info"]
+    assert entry["client_id"] == "user-xyz"
+    pairs = requests.get(f"{server.url}/datastore/?output=train", timeout=10).json()
+    assert pairs == [{"image": "ct for saving", "label": "ct for saving"}]
+
+
+def test_upload_and_next_sample(server: Server, tmp_path: Path) -> None:
+    copy = tmp_path / "new.nii.gz"
+    shutil.copy(server.studies / "ct.nii.gz", copy)
+    assert server.client.upload_image(str(copy), "Müller 2: CT, venös") == {"image": "Müller 2: CT, venös"}
+    sample = server.client.next_sample("random", {})
+    assert sample["id"] in server.client.datastore()["objects"]
+    assert sample["path"] == ""
+    download = requests.get(f"{server.url}/datastore/image?image={sample['id']}", timeout=30)
+    assert download.status_code == 200
+    requests.delete(f"{server.url}/datastore/image?id=Müller 2: CT, venös", timeout=10)
+
+
+def test_eight_clients_at_once(server: Server, truth: np.ndarray) -> None:
+    roi = _roi(truth[:, :, K : K + 1], (K, K))
+    expected = {m: _infer(server, m, {"roi": roi})[0] for m in ("classical", "medsam")}
+    failures: list[object] = []
+
+    def work(n: int, folder: Path) -> None:
+        model = ("classical", "medsam")[n % 2]
+        try:
+            for _ in range(3):
+                client = MONAILabelClient(server.url, str(folder), f"user-{n}")
+                file, _ = client.infer(model, "ct", {**SLICER, "roi": roi})
+                if not (nrrd.read(file)[0] == expected[model]).all():
+                    failures.append((n, "another mask"))
+        except Exception as error:
+            failures.append((n, error))
+
+    threads = []
+    for n in range(8):
+        folder = server.temporary.parent / f"client-{n}"
+        folder.mkdir(exist_ok=True)
+        threads.append(threading.Thread(target=work, args=(n, folder)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_the_server_answers_others_while_it_segments(server: Server, truth: np.ndarray) -> None:
+    """An inference over the whole volume runs; /info must come back before it ends, not behind it."""
+    done = threading.Event()
+
+    def work() -> None:
+        roi = [0, 95, 0, 79, 0, 23]
+        requests.post(
+            f"{server.url}/infer/classical_3d?image=ct&output=json",
+            data={"params": json.dumps({"roi": roi, "window": "minmax"})},
+            timeout=120,
+        )
+        done.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    answered = 0
+    while not done.is_set():
+        before = done.is_set()
+        assert requests.get(f"{server.url}/info/", timeout=30).status_code == 200
+        answered += int(not before and not done.is_set())
+        time.sleep(0.005)
+    thread.join()
+    assert answered >= 2
+
+
+def test_nothing_is_left_behind(server: Server) -> None:
+    assert server.left_behind() == []

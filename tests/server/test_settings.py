@@ -1,0 +1,51 @@
+"""`--conf` values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from segmed.server.settings import ServerSettings
+from tiny_sam import save_folder, tiny_sam
+
+
+def test_defaults_need_nothing() -> None:
+    settings = ServerSettings.from_conf({})
+    assert settings.models == ("classical",)
+    assert settings.labels == ("object",)
+
+
+def test_a_backbone_brings_its_methods(tmp_path: Path) -> None:
+    folder = str(save_folder(tiny_sam(), tmp_path / "m"))
+    assert set(ServerSettings.from_conf({"backbone": folder}).models) == {"classical", "sam", "medsam"}
+    one = ServerSettings.from_conf({"backbone_medsam": folder, "labels": "liver, spleen ,liver"})
+    assert set(one.models) == {"classical", "medsam"}
+    assert one.labels == ("liver", "spleen")
+
+
+def test_models_choose_and_order() -> None:
+    chosen = ServerSettings.from_conf({"models": "medsam, classical", "backbone": "facebook/sam-vit-base"})
+    assert chosen.models == ("medsam", "classical")
+    assert chosen.backbones["medsam"].source == "facebook/sam-vit-base"
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        ({"modles": "sam"}, "Unknown --conf modles"),
+        ({"models": "unet"}, "no method 'unet'"),
+        ({"models": "medsam"}, "needs SAM weights"),
+        ({"precision": "fp16"}, "auto, bf16 or fp32"),
+        ({"window": "ct"}, "ct-lung"),
+        ({"embedding_cache_mb": "-3"}, "whole number above 0"),
+        ({"image_size": "big", "backbone": "facebook/sam-vit-base"}, "whole number above 0"),
+    ],
+)
+def test_wrong_values_are_named(conf: dict[str, str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ServerSettings.from_conf(conf)
+
+
+def test_missing_weights() -> None:
+    with pytest.raises(FileNotFoundError, match="no SAM weights"):
+        ServerSettings.from_conf({"backbone": "/no/such/medsam_vit_b.pth"})
