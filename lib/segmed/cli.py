@@ -61,13 +61,15 @@ def predict(
 
     try:
         mask_extension(str(out))
+        if out.is_dir():
+            raise ValueError(f"{out} is a folder. Give the name of a file.")
         if not out.parent.is_dir():
             raise FileNotFoundError(f"The folder {out.parent} does not exist. Make it first.")
         found = _predict(
             image, box or [], point or [], not_point or [], mask, (model, backbone, window, device, precision)
         )
         _write(out, *found)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         _say(str(error), "red")
         raise typer.Exit(2) from error
 
@@ -78,6 +80,7 @@ def _predict(
     import numpy as np
     import torch
 
+    from segmed.imaging.masks import stack_slices
     from segmed.imaging.picture import open_picture
     from segmed.imaging.prompts import parse_prompt
     from segmed.imaging.reading import read_volume
@@ -88,6 +91,7 @@ def _predict(
     model, backbone, window, device, precision = options
     method = (model or ("medsam" if backbone else "classical")).removesuffix("_3d")
     device = device or ("cuda" if torch.cuda.is_available() and find_method(method).needs_backbone else "cpu")
+    _check_device(device)
     with console.status(f"reading {image.name}"):
         picture = open_picture(image, window)
         previous = read_volume(mask).array > 0 if mask else None
@@ -100,6 +104,10 @@ def _predict(
     rois = [roi if len(roi) == 6 else [*roi, 0, 0] for roi in rois]
     fore = [_numbers(p, 2 if flat else 3, 3, "--point") for p in points]
     back = [_numbers(p, 2 if flat else 3, 3, "--not-point") for p in not_points]
+    if len(rois) > 255:
+        raise ValueError(f"{len(rois)} boxes are too many for one mask, which holds 255 labels. Split them.")
+    if len(rois) > 1 and (stray := [p for p in fore if not any(_inside(p, roi) for roi in rois)]):
+        _say(f"{len(stray)} of the clicks lie in none of the boxes and are ignored.", "yellow")
     labels = np.zeros(picture.shape, np.uint8)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
@@ -114,7 +122,7 @@ def _predict(
             def advance(done: int, total: int, task: TaskID = task) -> None:
                 bar.update(task, completed=done, total=total)
 
-            found = segment(picture, prompt, advance)
+            found = stack_slices(segment(picture, prompt, advance), picture.shape)
             done = max(int(bar.tasks[task].completed), 1)
             bar.update(task, total=done, completed=done)
             labels[(found > 0) & (labels == 0)] = value
@@ -159,6 +167,8 @@ def info(conf: Conf = None) -> None:
     out.print(keys)
     if conf:
         try:
+            if wrong := [pair for pair in conf if "=" not in pair]:
+                raise ValueError(f"--conf {wrong[0]!r} is not understood. Give KEY=VALUE.")
             settings = ServerSettings.from_conf(dict(pair.split("=", 1) for pair in conf))
         except (ValueError, FileNotFoundError) as error:
             _say(str(error), "red")
@@ -200,6 +210,15 @@ def _conf_pairs(args: list[str]) -> dict[str, str]:
     return pairs
 
 
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch comes without CUDA
+        raise ValueError(f"There is no device {device!r} here. Use cpu, or leave --device out.") from error
+
+
 def _say(text: str, style: str = "") -> None:
     console.print(text, style=style or None, markup=False, highlight=False)
 
@@ -218,7 +237,7 @@ def _numbers(text: str, fewest: int, most: int, option: str) -> list[float]:
 def _inside(point: list[float], roi: list[float] | None) -> bool:
     if roi is None:
         return True
-    return all(min(roi[2 * a : 2 * a + 2]) <= v <= max(roi[2 * a : 2 * a + 2]) for a, v in enumerate(point[:2]))
+    return all(min(roi[2 * a : 2 * a + 2]) <= v <= max(roi[2 * a : 2 * a + 2]) for a, v in enumerate(point))
 
 
 def main() -> None:

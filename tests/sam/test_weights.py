@@ -148,7 +148,7 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
 
 def test_wrong_folders_are_refused(model: SamModel, tmp_path: Path) -> None:
     folder = save_folder(model, tmp_path / "m")
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
     with pytest.raises(ValueError, match="not that of a SAM"):
         load_sam(str(folder))

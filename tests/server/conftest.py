@@ -65,11 +65,11 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=work)
         processes.append(process)
         deadline = time.monotonic() + 180
-        while "SegMed is ready" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
+        while "SegMed is ready" not in log.read_text(encoding="utf-8"):
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
             time.sleep(0.2)
-        url = re.search(r"ready at (\S+)", log.read_text())
+        url = re.search(r"ready at (\S+)", log.read_text(encoding="utf-8"))
         assert url and url[1] == f"http://127.0.0.1:{port}"
         client_folder = work / "client"
         client_folder.mkdir()

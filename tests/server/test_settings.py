@@ -35,7 +35,7 @@ def test_models_choose_and_order() -> None:
         ({"modles": "sam"}, "Unknown --conf modles"),
         ({"models": "unet"}, "no method 'unet'"),
         ({"models": "medsam"}, "needs SAM weights"),
-        ({"precision": "fp16"}, "auto, bf16 or fp32"),
+        ({"precision": "fp16"}, "unknown precision 'fp16'"),
         ({"window": "ct"}, "ct-lung"),
         ({"embedding_cache_mb": "-3"}, "whole number above 0"),
         ({"image_size": "big", "backbone": "facebook/sam-vit-base"}, "whole number above 0"),

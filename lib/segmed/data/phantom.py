@@ -72,8 +72,8 @@ def make_phantom(
 
     ct = modality == "CT"
     image = np.full(shape, -1000.0 if ct else 0.0)
-    image[blob((0.5, 0.52, 0.5), (0.44, 0.38, 9.0))] = -95 if ct else 900  # fat
-    image[blob((0.5, 0.52, 0.5), (0.40, 0.34, 9.0))] = 45 if ct else 300  # muscle and bowel
+    image[blob((0.5, 0.52, 0.5), (0.44, 0.38, 9.0), 0.3)] = -95 if ct else 900  # fat
+    image[blob((0.5, 0.52, 0.5), (0.40, 0.34, 9.0), 0.3)] = 45 if ct else 300  # muscle and bowel
     image[blob((0.5, 0.76, 0.5), (0.055, 0.060, 9.0), 0.4)] = 450 if ct else 120  # spine
     labels = np.zeros(shape, np.uint8)
     names: dict[int, str] = {}

@@ -91,7 +91,7 @@ def load_cases(folder: str | os.PathLike[str]) -> Iterator[Case]:
     folder = Path(folder)
     if not (folder / "index.json").is_file():
         raise FileNotFoundError(f"{folder} has no index.json. Give a folder of labelled cases.")
-    for entry in json.loads((folder / "index.json").read_text()):
+    for entry in json.loads((folder / "index.json").read_text(encoding="utf-8")):
         image, label = folder / entry["image"], folder / entry["label"]
         instances = next(iter(sorted(label.parent.glob("label_instances.*"))), None)
         picture = open_picture(image)

@@ -47,7 +47,8 @@ def to_uint8(volume: Volume, window: str = "auto") -> np.ndarray:
     """Window the whole volume to 0..255.
 
     CT windows clip to level ± width/2 HU; `percentile` clips to the 0.5 and 99.5 percentiles of the voxels above
-    zero and leaves zeros zero; `minmax` keeps 8-bit values and stretches others. A constant image becomes 0.
+    zero, which leaves zeros zero (of all voxels where some are negative); `minmax` keeps 8-bit values and stretches
+    others. A constant image becomes 0.
 
     Args:
         volume: (I, J, K) grey or (I, J, K, 3) colour.
@@ -63,23 +64,18 @@ def to_uint8(volume: Volume, window: str = "auto") -> np.ndarray:
     array = volume.array
     if array.dtype == np.uint8 and name == "minmax":
         return np.asfortranarray(array)
-    positive = None
     if name in CT_WINDOWS:
         level, width = CT_WINDOWS[name]
         low, high = max(level - width / 2, float(array.min())), min(level + width / 2, float(array.max()))
     elif name == "percentile":
-        positive = array > 0 if array.min() >= 0 else None
-        values = array[positive] if positive is not None else array
+        values = array[array > 0] if array.min() >= 0 else array
         low, high = (float(p) for p in np.percentile(values, (0.5, 99.5))) if values.size else (0.0, 0.0)
     else:
         low, high = float(array.min()), float(array.max())
     out = np.zeros(array.shape, dtype=np.uint8, order="F")
     if high <= low:
         return out
-    scale = 255.0 / (high - low)
     for k in range(array.shape[2]):  # slice by slice: the float copy stays small
-        grey = (np.clip(array[:, :, k].astype(np.float32), low, high) - low) * scale
-        if positive is not None:
-            grey[~positive[:, :, k]] = 0
+        grey = (np.clip(array[:, :, k].astype(np.float64), low, high) - low) / (high - low) * 255
         out[:, :, k] = grey.astype(np.uint8)
     return out

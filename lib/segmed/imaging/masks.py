@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
-import tempfile
+import secrets
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -28,6 +31,14 @@ def mask_extension(name: str) -> str:
     raise ValueError(f"Masks are written as {', '.join(MASK_EXTENSIONS)}, not as {Path(name).name!r}.")
 
 
+def stack_slices(masks: Mapping[int, np.ndarray], shape: tuple[int, int, int]) -> np.ndarray:
+    """Masks (H, W) of slices k as one (I, J, K) uint8 array in Fortran order, empty elsewhere."""
+    out = np.zeros(shape, np.uint8, order="F")
+    for k, mask in masks.items():
+        out[:, :, k] = mask.T
+    return out
+
+
 def write_mask(mask: np.ndarray, affine: np.ndarray, path: str | os.PathLike[str], compress: bool = False) -> None:
     """Write a label map so that it lies on its image; the file appears whole or not at all.
 
@@ -44,35 +55,66 @@ def write_mask(mask: np.ndarray, affine: np.ndarray, path: str | os.PathLike[str
     extension = mask_extension(str(path))
     if mask.ndim != 3 or mask.dtype != np.uint8:
         raise ValueError(f"A label map is a 3-D uint8 array, not {mask.ndim}-D {mask.dtype}.")
-    path = Path(path)
-    handle, name = tempfile.mkstemp(suffix=extension, prefix=".part-", dir=path.parent)
-    os.close(handle)
-    try:
+    if extension == ".png" and mask.shape[2] != 1:
+        raise ValueError(f"A PNG holds one slice, this mask has {mask.shape[2]}. Write .nii.gz or .nrrd.")
+    with _appear_whole(Path(path), extension) as name:
         if extension == ".nrrd":
-            _write_nrrd(mask, affine, name, compress)
+            nrrd.write(name, mask, _nrrd_header(affine, "gzip" if compress else "raw"), compression_level=1)
         elif extension == ".png":
-            if mask.shape[2] != 1:
-                raise ValueError(f"A PNG holds one slice, this mask has {mask.shape[2]}. Write .nii.gz or .nrrd.")
             grey = mask[:, :, 0].T * (255 // max(1, int(mask.max())))
             Image.fromarray(grey.astype(np.uint8)).save(name)
         else:
             nib.save(nib.Nifti1Image(mask, affine), name)
+
+
+def write_nrrd_slices(
+    masks: Mapping[int, np.ndarray], shape: tuple[int, int, int], affine: np.ndarray, path: str | os.PathLike[str]
+) -> None:
+    """`write_mask` to an uncompressed `.nrrd` for masks of a few slices.
+
+    Only these slices are written, the rest stays a hole of zeros in the file: a click on one slice of a large volume
+    must not cost the copying of the volume.
+
+    Args:
+        masks: (H, W) boolean or uint8 by slice.
+        shape: (I, J, K) of the image.
+        affine: (4, 4) voxel to RAS mm, that of the image.
+        path: ends in `.nrrd`.
+    """
+    header = io.BytesIO()
+    nrrd.write(header, np.zeros((1, 1, 1), np.uint8), _nrrd_header(affine, "raw"))
+    text = header.getvalue()[:-1].replace(b"sizes: 1 1 1", f"sizes: {shape[0]} {shape[1]} {shape[2]}".encode())
+    slab = shape[0] * shape[1]
+    with _appear_whole(Path(path), ".nrrd") as name, open(name, "wb") as file:  # noqa: PTH123
+        file.write(text)
+        file.truncate(len(text) + slab * shape[2])
+        for k, mask in masks.items():
+            file.seek(len(text) + slab * k)
+            file.write(np.ascontiguousarray(mask, np.uint8).data)
+
+
+@contextlib.contextmanager
+def _appear_whole(path: Path, extension: str) -> Iterator[str]:
+    """A temporary name beside `path` that takes its place on success and vanishes on failure."""
+    # not by tempfile, whose files others may not read whatever the umask says
+    name = str(path.with_name(f".part-{secrets.token_hex(8)}{extension}"))
+    try:
+        yield name
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
-def _write_nrrd(mask: np.ndarray, affine: np.ndarray, name: str, compress: bool) -> None:
-    header = {
+def _nrrd_header(affine: np.ndarray, encoding: str) -> dict[str, object]:
+    return {
         "space": "left-posterior-superior",
         # one row per axis of the array, which is a column of the affine
         "space directions": (_RAS_TO_LPS @ affine[:3, :3]).T,
         "space origin": _RAS_TO_LPS @ affine[:3, 3],
         "kinds": ["domain"] * 3,
-        "encoding": "gzip" if compress else "raw",
+        "encoding": encoding,
     }
-    nrrd.write(name, mask, header, compression_level=1)
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:

@@ -54,41 +54,30 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no image at {path}. Check the name, or upload the image again.")
-    try:
-        if path.is_dir():
-            array, affine, modality = _read_dicom_folder(path)
-        elif extension_of(path) in NIFTI_EXTENSIONS:
-            array, affine, modality = _read_nifti(path)
-        else:
-            array, affine, modality = _read_itk(path)
-    except ValueError:
-        raise
-    except (OSError, EOFError, RuntimeError, nib.filebasedimages.ImageFileError) as error:
-        logger.info("cannot read %s: %s", path, error)
-        raise ValueError(
-            f"The image {path.name} cannot be read: it is damaged or not an image. Readable are "
-            f"{', '.join(EXTENSIONS)} and folders of one DICOM series. Export it again from its source."
-        ) from error
+    if path.is_dir():
+        array, affine, modality = _read_dicom_folder(path)
+    elif extension_of(path) in NIFTI_EXTENSIONS:
+        array, affine, modality = _read_nifti(path)
+    else:
+        array, affine, modality = _read_itk(path)
     return Volume(_finite(array, path.name), affine, modality, str(path))
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    image = nib.load(path)
-    assert isinstance(image, nib.spatialimages.SpatialImage)
-    colour = image.get_data_dtype().fields is not None
+    with _explained(path):
+        image = nib.load(path)
+        assert isinstance(image, nib.spatialimages.SpatialImage)
+        array, affine = np.asanyarray(image.dataobj), np.asarray(image.affine, dtype=float)
+    colour = array.dtype.fields is not None
     if colour:
-        raw = np.asarray(image.dataobj)
-        array = np.stack([raw[name] for name in ("R", "G", "B")], axis=-1)
-        array = _to_three_axes(array, path.name, colour=True)
-    else:
-        stored = np.asanyarray(image.dataobj)
-        array = stored.astype(np.float32) if stored.dtype == np.float64 else stored
-        array = _to_three_axes(array, path.name, colour=False)
-    return array, np.asarray(image.affine, dtype=float), ""
+        array = np.stack([array[name] for name in ("R", "G", "B")], axis=-1)
+    elif array.dtype == np.float64:
+        array = array.astype(np.float32)
+    return _to_three_axes(array, path.name, colour), affine, ""
 
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    with _quiet_itk():
+    with _explained(path), _quiet_itk():
         image = sitk.ReadImage(str(path))
     modality = image.GetMetaData("0008|0060").strip() if image.HasMetaDataKey("0008|0060") else ""
     array, affine = _from_itk(image, path.name)
@@ -96,23 +85,53 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
 
 
 def _read_dicom_folder(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    with _quiet_itk():
+    with _explained(path), _quiet_itk():
         series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
-        if not series:
-            raise ValueError(f"The folder {path.name} holds no DICOM series. Give a folder of .dcm files or an image.")
-        if len(series) > 1:
-            raise ValueError(
-                f"The folder {path.name} holds {len(series)} DICOM series, but one image is segmented at a time. "
-                "Put each series into a folder of its own."
-            )
+    if not series:
+        raise ValueError(f"The folder {path.name} holds no DICOM series. Give a folder of .dcm files or an image.")
+    if len(series) > 1:
+        raise ValueError(
+            f"The folder {path.name} holds {len(series)} DICOM series, but one image is segmented at a time. "
+            "Put each series into a folder of its own."
+        )
+    with _explained(path), _quiet_itk():
         reader = sitk.ImageSeriesReader()
         files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[0])
         reader.SetFileNames(files)
         reader.MetaDataDictionaryArrayUpdateOn()
         image = reader.Execute()
         modality = reader.GetMetaData(0, "0008|0060").strip() if reader.HasMetaDataKey(0, "0008|0060") else ""
+    step = _slice_steps(reader, image, path.name)
     array, affine = _from_itk(image, path.name)
+    if step is not None:
+        affine[:3, 2] = _LPS_TO_RAS[:3, :3] @ step
     return array, affine, modality
+
+
+def _slice_steps(reader: sitk.ImageSeriesReader, image: sitk.Image, name: str) -> np.ndarray | None:
+    """The step from slice to slice in LPS mm, as the files state it; None where they do not.
+
+    ITK spreads slices evenly along the normal from the first to the last. Files of a tilted gantry step askew, and
+    where slices are missing or doubled there is no even step.
+    """
+    position, thickness, depth = "0020|0032", "0018|0050", image.GetDepth()
+    if len(reader.GetFileNames()) != depth or not all(reader.HasMetaDataKey(k, position) for k in range(depth)):
+        return None
+    if depth == 1:
+        if not reader.HasMetaDataKey(0, thickness) or not float(reader.GetMetaData(0, thickness) or 0) > 0:
+            return None
+        normal = np.array(image.GetDirection()).reshape(3, 3)[:, 2]
+        return np.asarray(normal * float(reader.GetMetaData(0, thickness)))
+    given = np.array([[float(v) for v in reader.GetMetaData(k, position).split("\\")] for k in range(depth)])
+    step = (given[-1] - given[0]) / (depth - 1)
+    miss = float(np.linalg.norm(given - (given[0] + np.arange(depth)[:, None] * step), axis=1).max())
+    if miss > max(0.1, 0.1 * float(np.linalg.norm(step))):
+        raise ValueError(
+            f"The slices of {name} do not lie at even distances (up to {miss:.1f} mm off): slices are missing, doubled "
+            "or damaged, and masks would be misplaced. Fetch the whole series again, or resample it, for instance in "
+            "3D Slicer."
+        )
+    return np.asarray(step)
 
 
 def _from_itk(image: sitk.Image, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -167,6 +186,19 @@ def _finite(array: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"{name} has no finite voxel (all are NaN or infinite). Export it again from its source.")
     logger.warning("%s: %d voxels are not finite and count as background", name, int((~finite).sum()))
     return np.where(finite, array, array[finite].min()).astype(array.dtype)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Damaged files make the libraries raise anything: zlib.error, HeaderDataError, OverflowError, MemoryError, …"""
+    try:
+        yield
+    except Exception as error:
+        logger.info("cannot read %s: %s", path, error)
+        raise ValueError(
+            f"The image {path.name} cannot be read: it is damaged or not an image. Readable are "
+            f"{', '.join(EXTENSIONS)} and folders of one DICOM series. Export it again from its source."
+        ) from error
 
 
 @contextlib.contextmanager

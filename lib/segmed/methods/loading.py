@@ -10,7 +10,7 @@ from transformers import SamModel
 
 from segmed.methods import METHODS
 from segmed.methods.segmenter import Method, Segmenter
-from segmed.sam.precision import prepare_encoder
+from segmed.sam.precision import encoder_dtype, prepare_encoder
 from segmed.sam.weights import check_source, load_sam, weights_version
 
 
@@ -40,6 +40,7 @@ class BackboneConfig:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
+        encoder_dtype(torch.device("cpu"), self.precision)  # refuses unknown ones
         if self.source:
             check_source(self.source)
 

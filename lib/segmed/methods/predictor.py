@@ -18,6 +18,7 @@ from segmed.sam.embedding import Embedding
 from segmed.sam.propagate import propagate
 
 Progress = Callable[[int, int], None]
+Masks = dict[int, np.ndarray]
 
 
 class DeviceQueue:
@@ -55,7 +56,7 @@ class Predictor:
         segmenter: the method.
         embeddings: cache of slice embeddings, shared by all predictors.
         queue: one per device; held for one batch of slices at a time.
-        batch: slices encoded together; 1 is best on CPUs.
+        batch: slices encoded together; 1 is best for large models on CPUs.
     """
 
     def __init__(
@@ -71,20 +72,20 @@ class Predictor:
         self.batch = batch
         self.encoded = 0
 
-    def segment_slices(self, picture: Picture, prompt: Prompt, progress: Progress | None = None) -> np.ndarray:
+    def segment_slices(self, picture: Picture, prompt: Prompt, progress: Progress | None = None) -> Masks:
         """Fill the slices that the user pointed at.
 
         Returns:
-            (I, J, K) uint8, 1 is the object.
+            Masks (H, W) by slice.
         """
         prompts = {k: p for k in prompt.slices() if (p := prompt.on_slice(k)) is not None}
-        return _stack(self._predict(picture, prompts, progress), picture.shape)
+        return self._predict(picture, prompts, progress)
 
-    def segment_volume(self, picture: Picture, prompt: Prompt, progress: Progress | None = None) -> np.ndarray:
+    def segment_volume(self, picture: Picture, prompt: Prompt, progress: Progress | None = None) -> Masks:
         """Fill the volume: a box with several slices prompts each of them, else slices are propagated.
 
         Returns:
-            (I, J, K) uint8, 1 is the object.
+            Masks (H, W) by slice.
         """
         marked = set(prompt.slices())
         thick = prompt.box is not None and not prompt.box.is_flat
@@ -93,19 +94,19 @@ class Predictor:
             marked |= set(range(prompt.box.k[0], prompt.box.k[1] + 1))
         prompts = {k: p for k in sorted(marked) if (p := prompt.on_slice(k)) is not None}
         masks = self._predict(picture, prompts, progress)
-        if not thick:
-            done = len(masks)
+        if thick:
+            return masks
+        done = len(masks)
 
-            def predict(k: int, slice_prompt: SlicePrompt) -> np.ndarray:
-                nonlocal done
-                done += 1
-                if progress:
-                    progress(min(done, picture.shape[2]), picture.shape[2])
-                carried = _with_clicks(slice_prompt, prompt, k, self.segmenter.carries_mask)
-                return self._predict(picture, {k: carried})[k]
+        def predict(k: int, slice_prompt: SlicePrompt) -> np.ndarray:
+            nonlocal done
+            done += 1
+            if progress:
+                progress(min(done, picture.shape[2]), picture.shape[2])
+            carried = _with_clicks(slice_prompt, prompt, k, self.segmenter.carries_mask)
+            return self._predict(picture, {k: carried})[k]
 
-            masks = propagate(masks, picture.shape[2], predict, picture.slice)
-        return _stack(masks, picture.shape)
+        return propagate(masks, picture.shape[2], predict, picture.slice)
 
     def embedding(self, picture: Picture, ks: Sequence[int]) -> Embedding:
         """Embeddings of slices, from the cache where they are; the caller holds the device."""
@@ -123,11 +124,9 @@ class Predictor:
         device = next(self.segmenter.parameters(), torch.empty(0)).device
         return Embedding.join([e for e in found.values() if e is not None]).to(device)
 
-    def _predict(
-        self, picture: Picture, prompts: Mapping[int, SlicePrompt], progress: Progress | None = None
-    ) -> dict[int, np.ndarray]:
+    def _predict(self, picture: Picture, prompts: Mapping[int, SlicePrompt], progress: Progress | None = None) -> Masks:
         """Masks (H, W) of slices, a batch at a time so that other users get their turn in between."""
-        masks: dict[int, np.ndarray] = {}
+        masks: Masks = {}
         ks = list(prompts)
         size = picture.shape[1], picture.shape[0]
         for start in range(0, len(ks), self.batch):
@@ -146,10 +145,3 @@ def _with_clicks(carried: SlicePrompt, prompt: Prompt, k: int, with_mask: bool) 
     """A propagated box, and the mask where the method wants it, with what the user excluded on that slice."""
     away = np.array([(i, j) for i, j, kk in prompt.background if kk == k], np.float32).reshape(-1, 2)
     return SlicePrompt(carried.box, away, np.zeros(len(away), np.int64), carried.mask if with_mask else None)
-
-
-def _stack(masks: Mapping[int, np.ndarray], shape: tuple[int, int, int]) -> np.ndarray:
-    out = np.zeros(shape, np.uint8, order="F")
-    for k, mask in masks.items():
-        out[:, :, k] = mask.T
-    return out

@@ -160,7 +160,7 @@ def _convert(encoder: nn.Module, device: torch.device, dtype: torch.dtype) -> No
 def _cpuinfo_has_bf16() -> bool:
     """Whether Linux lists a bf16 matrix instruction set for this CPU."""
     try:
-        return re.search(r"\b(avx512_bf16|amx_bf16)\b", _CPUINFO.read_text()) is not None
+        return re.search(r"\b(avx512_bf16|amx_bf16)\b", _CPUINFO.read_text(encoding="utf-8")) is not None
     except (OSError, UnicodeDecodeError):
         return False
 

@@ -122,7 +122,7 @@ def _read_folder(folder: Path) -> tuple[SamConfig | None, dict[str, Tensor]]:
     config = None
     if (folder / "config.json").is_file():
         try:
-            raw = json.loads((folder / "config.json").read_text())
+            raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if not isinstance(raw, Mapping) or raw.get("model_type") != "sam":
                 raise ValueError(f"model_type is {raw.get('model_type') if isinstance(raw, Mapping) else raw!r}")
             config = SamConfig.from_dict(dict(raw))

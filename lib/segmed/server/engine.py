@@ -14,6 +14,8 @@ from segmed.methods.predictor import DeviceQueue, Predictor
 from segmed.sam.embedding import Embedding
 from segmed.server.settings import ServerSettings
 
+_SMALL_INPUT = 512  # px; above it one slice fills a CPU
+
 
 class Engine:
     """Hands out predictors; nothing is loaded before its first use.
@@ -52,7 +54,8 @@ class Engine:
             if (method, device) not in self._predictors:
                 segmenter = self._loader.get(method, self.settings.backbones[method], device)
                 queue = self._queues.setdefault(device, DeviceQueue())
-                batch = self.settings.batch if device != "cpu" else 1
+                small = (segmenter.input_size or 0) <= _SMALL_INPUT
+                batch = self.settings.batch if small or device != "cpu" else 1
                 self._predictors[method, device] = Predictor(segmenter, self.embeddings, queue, batch)
             return self._predictors[method, device]
 

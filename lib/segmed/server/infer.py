@@ -11,7 +11,7 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from segmed.imaging.intensity import WINDOWS
-from segmed.imaging.masks import write_mask
+from segmed.imaging.masks import stack_slices, write_mask, write_nrrd_slices
 from segmed.imaging.prompts import parse_prompt
 from segmed.methods import METHODS
 from segmed.server.engine import Engine
@@ -68,13 +68,16 @@ class PromptInferTask(InferTask):
         opened = time.perf_counter()
         predictor = self.engine.predictor(self.method, params.device)
         segment = predictor.segment_volume if self.volume else predictor.segment_slices
-        mask = segment(picture, prompt)
+        masks = segment(picture, prompt)
         segmented = time.perf_counter()
-        if not mask.any():
+        if not any(mask.any() for mask in masks.values()):
             warnings.append("Nothing was found there. Draw the box closer around the object or click into it.")
         handle, path = tempfile.mkstemp(suffix=params.result_extension, prefix="mask-")
         os.close(handle)
-        write_mask(mask, picture.affine, path, compress=params.result_compress)
+        if params.result_extension == ".nrrd" and not params.result_compress:
+            write_nrrd_slices(masks, picture.shape, picture.affine, path)
+        else:
+            write_mask(stack_slices(masks, picture.shape), picture.affine, path, compress=params.result_compress)
         label = params.label or self.engine.settings.labels[0]
         return path, {
             "label_names": {label: 1},

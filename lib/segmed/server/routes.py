@@ -6,20 +6,22 @@ run by FastAPI in threads.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from fastapi import APIRouter, Depends, File, Form, UploadFile
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.utils.app import app_instance
-from requests_toolbelt.multipart.encoder import MultipartEncoder
 
 from segmed.imaging.reading import EXTENSIONS, read_volume
 from segmed.server.requests import (
@@ -36,6 +38,7 @@ router = APIRouter()
 
 USER = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 ANNOTATOR = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
+_PIECE = 2**18
 _LABEL_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
 
 
@@ -61,30 +64,44 @@ def infer(
             request["image"] = image
         else:
             raise BadRequest("There is no image: name one by ?image=, open a session, or send a file.")
-        result = app.infer(request)
-        try:
-            return _answer(result, output)
-        finally:
-            Path(result["file"]).unlink(missing_ok=True)
+        return _answer(app.infer(request), output)
 
 
 def _answer(result: dict[str, Any], output: str | None) -> Response:
     """The mask alone, the parameters alone, or both as multipart, which is what 3D Slicer reads."""
-    if output == "json":
-        return Response(json.dumps(result["params"]), media_type="application/json")
-    path = Path(result["file"])
+    told, path = json.dumps(result["params"]), Path(result["file"])
+    with contextlib.ExitStack() as stack:
+        mask = stack.enter_context(path.open("rb"))
+        path.unlink()
+        if output == "json":
+            return Response(told, media_type="application/json")
+        stack.pop_all()  # the stream closes the file
     name = "mask" + "".join(path.suffixes)
     if output == "image":
-        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return Response(path.read_bytes(), media_type="application/octet-stream", headers=headers)
-    with path.open("rb") as mask:
-        encoder = MultipartEncoder(
-            fields={
-                "params": (None, json.dumps(result["params"]), "application/json"),
-                "image": (name, mask, "application/octet-stream"),
-            }
-        )
-        return Response(encoder.read(), media_type=encoder.content_type)
+        kind, head, tail = "application/octet-stream", b"", b""
+    else:
+        boundary = uuid.uuid4().hex
+        kind = f"multipart/form-data; boundary={boundary}"
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\nContent-Type: application/json\r\n\r\n'
+            f'{told}\r\n--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        ).encode()
+        tail = f"\r\n--{boundary}--\r\n".encode()
+    headers = {
+        "Content-Length": str(len(head) + os.fstat(mask.fileno()).st_size + len(tail)),
+        "Content-Disposition": f'attachment; filename="{name}"',
+    }
+    return StreamingResponse(_stream(head, mask, tail), media_type=kind, headers=headers)
+
+
+async def _stream(head: bytes, file: BinaryIO, tail: bytes) -> AsyncIterator[bytes]:
+    """In pieces that stay in the processor's cache: a mask of a large volume is mostly zeros, but many."""
+    with file:
+        yield head
+        while piece := file.read(_PIECE):
+            yield piece
+        yield tail
 
 
 @router.put("/datastore/", dependencies=ANNOTATOR, include_in_schema=False)

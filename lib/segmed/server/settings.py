@@ -24,7 +24,7 @@ class ServerSettings:
         window: intensity window where a request names none.
         picture_bytes: memory for windowed volumes.
         embedding_bytes: memory for slice embeddings.
-        batch: slices that a GPU encodes together.
+        batch: slices encoded together, on GPUs and by small models.
     """
 
     models: tuple[str, ...]
@@ -45,7 +45,7 @@ class ServerSettings:
         "window": f"intensity window: {', '.join(WINDOWS)}",
         "picture_cache_mb": "memory for opened volumes, in MiB",
         "embedding_cache_mb": "memory for encoded slices, in MiB",
-        "batch": "slices that a GPU encodes together",
+        "batch": "slices encoded together, on GPUs and by small models",
     }
 
     @classmethod
@@ -61,8 +61,6 @@ class ServerSettings:
         if unknown:
             raise ValueError(f"Unknown --conf {', '.join(unknown)}. Known are {', '.join(cls.KEYS)}.")
         size, precision = conf.get("image_size"), conf.get("precision", "auto")
-        if precision not in ("auto", "bf16", "fp32"):
-            raise ValueError(f"--conf precision {precision!r} must be auto, bf16 or fp32.")
         window = conf.get("window", "auto")
         if window not in WINDOWS:
             raise ValueError(f"--conf window {window!r} must be one of {', '.join(WINDOWS)}.")
