@@ -327,7 +327,9 @@ def test_help(command: tuple[str, ...], word: str, monkeypatch: pytest.MonkeyPat
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(Path(segmed.__file__).parents[1])}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=environment, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=environment, check=False
+    )
 
 
 def test_help_answers_without_loading_torch() -> None:

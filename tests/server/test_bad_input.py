@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 import uuid
 from pathlib import Path
@@ -238,11 +239,17 @@ def test_foreign_pages_are_refused(server: Server) -> None:
     assert own.status_code == 200
 
 
-def test_batch_inference_is_checked_too(server: Server) -> None:
+def test_batch_inference_is_checked_too(server: Server, tmp_path: Path) -> None:
     url = f"{server.url}/batch/infer/classical?images=all&run_sync=true"
     body = {"roi": ROI, "label_tag": "../../x", "save_label": True, "multi_gpu": False}
     requests.post(url, json=body, timeout=60)
     assert not (server.studies.parent / "x").exists()
+    elsewhere = tmp_path / "other.nii.gz"
+    shutil.copy(server.studies / "ct.nii.gz", elsewhere)
+    body = {"roi": ROI, "image": str(elsewhere), "image_path": str(elsewhere), "session": {"name": "../.."}}
+    task = requests.post(url, json={**body, "multi_gpu": False}, timeout=60)
+    assert task.status_code in (200, 400)
+    assert '"window"' not in task.text
 
 
 def test_unreachable_hub_and_foreign_weights_leave_a_working_server(

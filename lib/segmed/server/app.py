@@ -18,7 +18,7 @@ import segmed
 from segmed.imaging.reading import EXTENSIONS
 from segmed.server.engine import Engine
 from segmed.server.infer import PromptInferTask
-from segmed.server.requests import BadRequest, InferParams, check_id, check_tag, check_uid
+from segmed.server.requests import BadRequest, InferParams, check_id, check_session, check_tag, check_uid
 from segmed.server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -99,9 +99,9 @@ class SegMedApp(MONAILabelApp):
         """Run a model.
 
         Args:
-            request: `model`; `image`, an id of the datastore, or `image_path`, which only the server itself sets;
-                `params` as `InferParams` or, from batch inference, its keys beside the others, with `save_label` and
-                `label_tag`.
+            request: `model`; `image`, an id of the datastore, or `image_path`, which only our endpoint sets; `params`
+                as `InferParams` or, from MONAI Label's own endpoints, its keys beside the others, with `session`,
+                `save_label` and `label_tag`.
             datastore: another place to save the label to.
 
         Returns:
@@ -116,13 +116,23 @@ class SegMedApp(MONAILabelApp):
         params = request.get("params")
         if not isinstance(params, InferParams):
             params = InferParams(**{k: v for k, v in request.items() if k in InferParams.model_fields})
-        path = request.get("image_path") or self.image_path(str(request.get("image", "")))
-        file, told = task({"image": path, "params": params})
+        path = request.get("image_path")
+        if not isinstance(path, Path):  # a client can only send text
+            path = self._session_image(request) or self.image_path(str(request.get("image", "")))
+        file, told = task({"image": str(path), "params": params})
         label = file
         if request.get("save_label") and file:
             store = datastore or self.datastore()
             label = store.save_label(request["image"], file, tag, {"model": request["model"], "params": told})
         return {"label": label, "tag": tag, "file": file, "params": told}
+
+    def _session_image(self, request: dict[str, Any]) -> str:
+        """The image of the session that MONAI Label's own endpoint puts into a request; "" without one."""
+        name = (request.get("session") or {}).get("name", "")
+        session = (
+            self.sessions().get_session(check_session(str(name))) if name and self.sessions() is not None else None
+        )
+        return str(session.image) if session else ""
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
         if request.get("strategy") not in self._strategies:

@@ -38,7 +38,7 @@ router = APIRouter()
 
 USER = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 ANNOTATOR = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
-_PIECE = 2**18
+_PIECE = 2**20
 _LABEL_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
 
 
@@ -57,9 +57,9 @@ def infer(
     request: dict[str, Any] = {"model": model, "params": parse_params(params)}
     with tempfile.TemporaryDirectory(prefix="infer-") as folder:
         if session_id:
-            request["image_path"] = _session(session_id).image
+            request["image_path"] = Path(_session(session_id).image)
         elif file is not None and file.filename:
-            request["image_path"] = str(_receive(file, Path(folder)))
+            request["image_path"] = _receive(file, Path(folder))
         elif image:
             request["image"] = image
         else:
@@ -96,7 +96,7 @@ def _answer(result: dict[str, Any], output: str | None) -> Response:
 
 
 async def _stream(head: bytes, file: BinaryIO, tail: bytes) -> AsyncIterator[bytes]:
-    """In pieces that stay in the processor's cache: a mask of a large volume is mostly zeros, but many."""
+    """Piece by piece: a mask of a large volume is mostly zeros, but many."""
     with file:
         yield head
         while piece := file.read(_PIECE):
