@@ -65,9 +65,8 @@ def main() -> None:
     first = "transformers fp32"
     truth = masks(model, features[first])
     print(f"torch {torch.__version__}, {os.cpu_count()} CPUs, bf16 instructions: {cpu_has_bf16()}\n")
-    print(
-        "| encoder | fastest of runs | against transformers fp32 | cosine | mask Dice, mean (min) |\n|---|---|---|---|---|"
-    )
+    print("| encoder | fastest of runs | against transformers fp32 | cosine | mask Dice, mean (min) |")
+    print("|" + "---|" * 5)
     for name in encoders:
         found = masks(model, features[name])
         dice = [Overlap.of(a, b).dice() for a, b in zip(found, truth, strict=True)]

@@ -22,7 +22,8 @@ _ALLOWED = re.compile(
     rf"studies/{_UID}/instances)"
     r"(/(metadata|rendered|thumbnail|bulkdata(/[A-Za-z0-9]+)*))?$"
 )
-_PASSED = ("content-type", "content-length", "etag", "last-modified")
+_FORWARDED = {"accept": "*/*", "accept-encoding": "identity"}
+_PASSED = ("content-type", "content-encoding", "content-length", "etag", "last-modified")
 _client: httpx.AsyncClient | None = None
 
 
@@ -65,7 +66,7 @@ async def read_dicomweb(request: Request, service: str, path: str) -> StreamingR
             follow_redirects=False,
         )
     url = httpx.URL(f"{root}/{upstream_path(service, path)}", query=request.url.query.encode())
-    headers = {"accept": request.headers.get("accept", "*/*")}
+    headers = {key: request.headers.get(key, default) for key, default in _FORWARDED.items()}
     try:
         answer = await _client.send(_client.build_request("GET", url, headers=headers), stream=True)
     except httpx.HTTPError as error:
@@ -75,5 +76,5 @@ async def read_dicomweb(request: Request, service: str, path: str) -> StreamingR
         async for chunk in answer.aiter_raw():
             yield chunk
 
-    kept = {key: value for key, value in answer.headers.items() if key.lower() in (*_PASSED, "content-encoding")}
+    kept = {key: value for key, value in answer.headers.items() if key.lower() in _PASSED}
     return StreamingResponse(body(), answer.status_code, kept, background=BackgroundTask(answer.aclose))
