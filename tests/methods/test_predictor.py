@@ -202,32 +202,29 @@ def test_the_queue_serves_in_order_of_coming() -> None:
     inside, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with queue.turn():
-            inside.set()
-            release.wait(5)
+        inside.set()
+        release.wait(5)
 
-    def wait(n: int) -> None:
-        with queue.turn():
-            order.append(n)
-
-    first = threading.Thread(target=hold)
-    first.start()
+    threads = [threading.Thread(target=queue.run, args=(hold,))]
+    threads[0].start()
     assert inside.wait(5)
-    threads = []
     for n in range(5):
-        threads.append(threading.Thread(target=wait, args=(n,)))
+        threads.append(threading.Thread(target=queue.run, args=(lambda n=n: order.append(n),)))
         threads[-1].start()
-        while len(queue._waiting) <= n:
+        while queue._worker._work_queue.qsize() <= n:
             pass
     release.set()
-    for thread in [first, *threads]:
+    for thread in threads:
         thread.join(5)
     assert order == list(range(5))
 
 
-def test_the_queue_survives_an_error() -> None:
+def test_the_queue_passes_results_and_errors_on_and_survives_them() -> None:
     queue = DeviceQueue()
-    with pytest.raises(RuntimeError), queue.turn():
-        raise RuntimeError
-    with queue.turn():
-        pass
+
+    def fail() -> None:
+        raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong"):
+        queue.run(fail)
+    assert queue.run(torch.is_inference_mode_enabled)

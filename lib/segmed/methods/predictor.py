@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,34 +18,21 @@ from segmed.sam.propagate import propagate
 
 Progress = Callable[[int, int], None]
 Masks = dict[int, np.ndarray]
+T = TypeVar("T")
 
 
 class DeviceQueue:
-    """A lock that serves waiting threads in the order of their coming, so that nobody starves behind a long volume."""
+    """One worker thread per device, which serves in the order of coming: nobody starves behind a long volume.
+
+    It also keeps PyTorch to a single team of CPU threads; several teams wait for each other at every barrier.
+    """
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._waiting: deque[threading.Event] = deque()
-        self._busy = False
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        event = None
-        with self._guard:
-            if self._busy:
-                event = threading.Event()
-                self._waiting.append(event)
-            self._busy = True
-        if event:
-            event.wait()
-        try:
-            yield
-        finally:
-            with self._guard:
-                if self._waiting:
-                    self._waiting.popleft().set()
-                else:
-                    self._busy = False
+    def run(self, work: Callable[[], T]) -> T:
+        """Do `work` on the device's turn, without gradients; its errors are raised here."""
+        return self._worker.submit(torch.inference_mode()(work)).result()
 
 
 class Predictor:
@@ -55,7 +41,7 @@ class Predictor:
     Args:
         segmenter: the method.
         embeddings: cache of slice embeddings, shared by all predictors.
-        queue: one per device; held for one batch of slices at a time.
+        queue: one per device; takes one batch of slices at a time.
         batch: slices encoded together; 1 is best for large models on CPUs.
     """
 
@@ -109,7 +95,7 @@ class Predictor:
         return propagate(masks, picture.shape[2], predict, picture.slice)
 
     def embedding(self, picture: Picture, ks: Sequence[int]) -> Embedding:
-        """Embeddings of slices, from the cache where they are; the caller holds the device."""
+        """Embeddings of slices, from the cache where they are; runs on the device's turn."""
         keys = [(self.segmenter.version, picture.key, k) for k in ks]
         found = {k: self.embeddings.get(key) for k, key in zip(ks, keys, strict=True)}
         missing = [k for k in ks if found[k] is None]
@@ -131,11 +117,12 @@ class Predictor:
         size = picture.shape[1], picture.shape[0]
         for start in range(0, len(ks), self.batch):
             chunk = ks[start : start + self.batch]
-            with self.queue.turn(), torch.inference_mode():
-                embedding = self.embedding(picture, chunk)
-                logits = self.segmenter.decode(embedding, [[prompts[k]] for k in chunk], size)
-                found = (logits.masks[:, 0] > 0).cpu().numpy()
-            masks.update(zip(chunk, found, strict=True))
+
+            def decode(chunk: Sequence[int] = chunk) -> np.ndarray:
+                logits = self.segmenter.decode(self.embedding(picture, chunk), [[prompts[k]] for k in chunk], size)
+                return (logits.masks[:, 0] > 0).cpu().numpy()
+
+            masks.update(zip(chunk, self.queue.run(decode), strict=True))
             if progress:
                 progress(len(masks), len(ks))
         return masks
