@@ -31,8 +31,8 @@ class DeviceQueue:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do `work` on the device's turn, without gradients; its errors are raised here."""
-        return self._worker.submit(torch.inference_mode()(work)).result()
+        """Do `work` on the device's turn; its errors are raised here."""
+        return self._worker.submit(work).result()
 
 
 class Predictor:
@@ -118,6 +118,7 @@ class Predictor:
         for start in range(0, len(ks), self.batch):
             chunk = ks[start : start + self.batch]
 
+            @torch.inference_mode()
             def decode(chunk: Sequence[int] = chunk) -> np.ndarray:
                 logits = self.segmenter.decode(self.embedding(picture, chunk), [[prompts[k]] for k in chunk], size)
                 return (logits.masks[:, 0] > 0).cpu().numpy()

@@ -52,8 +52,9 @@ class Engine:
         device = self._device(device_name)
         with self._lock:
             if (method, device) not in self._predictors:
-                segmenter = self._loader.get(method, self.settings.backbones[method], device)
                 queue = self._queues.setdefault(device, DeviceQueue())
+                backbone = self.settings.backbones[method]
+                segmenter = queue.run(lambda: self._loader.get(method, backbone, device))
                 small = (segmenter.input_size or 0) <= _SMALL_INPUT
                 batch = self.settings.batch if small or device != "cpu" else 1
                 self._predictors[method, device] = Predictor(segmenter, self.embeddings, queue, batch)
