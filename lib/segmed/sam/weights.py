@@ -48,6 +48,16 @@ def check_source(source: str) -> None:
         raise FileNotFoundError(f"There are no SAM weights at {source!r}. {_WHERE}")
 
 
+def local_source(source: str) -> str:
+    """The path of base weights on this machine; a Hugging Face id is fetched if it is not there yet.
+
+    Raises:
+        FileNotFoundError: nothing there, or the id cannot be fetched.
+    """
+    check_source(source)
+    return str(_fetch(source) if is_hub_id(source) else Path(source).expanduser())
+
+
 def load_sam(source: str, image_size: int | None = None) -> SamModel:
     """Load a SAM of any size.
 
@@ -63,8 +73,7 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
         FileNotFoundError: nothing there, or the id cannot be fetched.
         ValueError: the weights are damaged, are not those of a SAM, or do not fit `image_size`.
     """
-    check_source(source)
-    path = _fetch(source) if is_hub_id(source) else Path(source).expanduser()
+    path = Path(local_source(source))
     config, state = _read_folder(path) if path.is_dir() else (None, _read_file(path))
     if is_original(state):
         state = to_transformers(state)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import torch
 from monailabel.utils.others.generic import device_list, name_to_device
 
 from segmed.imaging.picture import PictureCache
 from segmed.imaging.store import ByteBoundedStore
-from segmed.methods.loading import Loader
+from segmed.methods.loading import Loader, find_method
 from segmed.methods.predictor import DeviceQueue, Predictor
 from segmed.sam.embedding import Embedding
+from segmed.sam.weights import local_source
 from segmed.server.settings import ServerSettings
 
 _SMALL_INPUT = 512  # px; above it one slice fills a CPU
@@ -50,10 +52,16 @@ class Engine:
             FileNotFoundError: weights are not there.
         """
         device = self._device(device_name)
+        found = self._predictors.get((method, device))
+        return found or self._load(method, device)
+
+    def _load(self, method: str, device: str) -> Predictor:
+        backbone = self.settings.backbones[method]
+        if find_method(method).needs_backbone:  # a download must keep neither the lock nor the device
+            backbone = replace(backbone, source=local_source(backbone.source))
         with self._lock:
             if (method, device) not in self._predictors:
                 queue = self._queues.setdefault(device, DeviceQueue())
-                backbone = self.settings.backbones[method]
                 segmenter = queue.run(lambda: self._loader.get(method, backbone, device))
                 small = (segmenter.input_size or 0) <= _SMALL_INPUT
                 batch = self.settings.batch if small or device != "cpu" else 1
@@ -68,8 +76,3 @@ class Engine:
         if device not in known or (device.startswith("cuda") and not torch.cuda.is_available()):
             raise ValueError(f"There is no device {name!r}. Choose one of {', '.join(self.devices())}.")
         return device
-
-    def free_memory(self) -> None:
-        """After a device ran out of memory: give back what is cached on it."""
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
