@@ -31,6 +31,7 @@ class Server:
     temporary: Path
     client: MONAILabelClient
     log: Path
+    process: subprocess.Popen[bytes]
     at_start: frozenset[Path] = frozenset()
 
     def left_behind(self) -> list[Path]:
@@ -53,11 +54,11 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Start servers with `scripts/serve.sh`; all are stopped at the end."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def run(studies: Path, *arguments: str) -> Server:
+    def run(studies: Path, *arguments: str, temporary: Path | None = None) -> Server:
         port = _free_port()
         work = tmp_path_factory.mktemp("server")
-        temporary = work / "tmp"
-        temporary.mkdir()
+        temporary = temporary or work / "tmp"
+        temporary.mkdir(exist_ok=True)
         log = work / "log.txt"
         command = [str(ROOT / "scripts/serve.sh"), "--studies", str(studies), "--port", str(port), *arguments]
         environment = {**os.environ, "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1"}
@@ -74,7 +75,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         client_folder = work / "client"
         client_folder.mkdir()
         client = MONAILabelClient(url[1], str(client_folder), "user-xyz")
-        return Server(url[1], studies, temporary, client, log, frozenset(temporary.rglob("*")))
+        return Server(url[1], studies, temporary, client, log, process, frozenset(temporary.rglob("*")))
 
     yield run
     for process in processes:

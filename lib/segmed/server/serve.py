@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import ssl
 import sys
@@ -14,6 +15,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+
+import psutil
 
 from segmed.data.phantom import write_demo_study
 
@@ -39,7 +42,7 @@ def serve(app_dir: Path, studies: str, host: str, port: int, conf: Mapping[str, 
     ServerSettings.from_conf(conf)  # complain before the long start
     _check_port(host, port)
     studies = _resolve(studies, app_dir.parents[1] / "studies" / "demo")
-    temporary = tempfile.mkdtemp(prefix="segmed-")  # patient data of requests and sessions; mode 700
+    temporary = _private_folder()
     os.environ.update(_environment(temporary, host))
     tempfile.tempdir = temporary
     from monailabel.main import Main  # reads the environment when imported
@@ -49,11 +52,22 @@ def serve(app_dir: Path, studies: str, host: str, port: int, conf: Mapping[str, 
     for key, value in conf.items():
         words += ["--conf", key, value]
     sys.argv = ["segmed", *words]
+    # uvicorn raises the signal again after its shutdown, and the default handler would skip the clean-up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     threading.Thread(target=_announce, args=(host, port, studies), daemon=True).start()
     try:
         Main(loglevel=30).run()
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _private_folder() -> str:
+    """A folder of mode 700 for what requests and sessions store; those of servers that were killed are removed."""
+    for old in Path(tempfile.gettempdir()).glob("segmed-*-*"):
+        pid = old.name.split("-")[1]
+        if pid.isdecimal() and old.stat().st_uid == os.getuid() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(old, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"segmed-{os.getpid()}-")
 
 
 def _environment(temporary: str, host: str) -> dict[str, str]:
