@@ -1,0 +1,1 @@
+"""Training: what an annotator would say, losses, and loops."""

@@ -1,0 +1,76 @@
+"""Rounds of prompting: what is played, what learns, and that it repeats."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from segmed.sam.tiny import initialised, tiny_config
+from segmed.training.interactive import InteractiveStep
+from segmed.training.prompts import PromptConfig
+from torch import Tensor
+
+
+@pytest.fixture
+def step() -> InteractiveStep:
+    shape = tiny_config(image_size=64, patch_size=8, hidden=64, layers=3, heads=2, width=32)
+    return InteractiveStep(initialised(shape, seed=0))
+
+
+def _discs(count: int) -> tuple[Tensor, Tensor]:
+    yy, xx = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    truth = torch.stack([(xx - 20 - 3 * n) ** 2 + (yy - 30) ** 2 <= (8 + n) ** 2 for n in range(count)])
+    return truth[:, None].float().expand(-1, 3, -1, -1) * 0.8 + 0.1, truth
+
+
+def _play(step: InteractiveStep, seed: int, count: int = 6) -> tuple[Tensor, Tensor]:
+    images, truth = _discs(count)
+    loss, ious = step(images, truth, torch.Generator().manual_seed(seed))
+    return loss, ious
+
+
+def test_a_seed_repeats_a_step(step: InteractiveStep) -> None:
+    first, again, other = (_play(step, seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_rounds_vary_and_every_sample_is_measured(step: InteractiveStep) -> None:
+    played = set()
+    for seed in range(12):
+        _, ious = _play(step, seed)
+        assert ious.shape[1] == 6
+        assert ((ious >= 0) & (ious <= 1)).all()
+        played.add(len(ious))
+    assert played == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_one_kind_of_prompt_alone(step: InteractiveStep, share: float) -> None:
+    step.prompts = PromptConfig(box_share=share, click_with_box=0.0)
+    loss, ious = _play(step, 3)
+    assert torch.isfinite(loss)
+    assert ious.shape[1] == 6
+
+
+def test_every_part_that_prompts_reach_gets_a_gradient(step: InteractiveStep) -> None:
+    total: dict[str, Tensor] = {}
+    for seed in range(8):
+        step.zero_grad()
+        _play(step, seed)[0].backward()
+        for name, parameter in step.model.named_parameters():
+            if parameter.grad is not None:
+                total[name] = total.get(name, torch.zeros(())) + parameter.grad.abs().sum()
+    silent = [n for n, p in step.model.named_parameters() if p.requires_grad and not total.get(n, torch.zeros(())) > 0]
+    assert silent == []
+    assert not any("positional" in name for name in total)
+
+
+def test_it_learns_to_fill_a_disc(step: InteractiveStep) -> None:
+    optimiser = torch.optim.AdamW([p for p in step.parameters() if p.requires_grad], lr=2e-3)
+    before = torch.stack([_play(step, 100 + n)[1][-1].mean() for n in range(3)]).mean()
+    for seed in range(40):
+        optimiser.zero_grad()
+        _play(step, seed)[0].backward()
+        optimiser.step()
+    after = torch.stack([_play(step, 100 + n)[1][-1].mean() for n in range(3)]).mean()
+    assert after > max(0.6, before + 0.2)
