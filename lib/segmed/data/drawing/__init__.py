@@ -1,0 +1,1 @@
+"""Drawn pictures with known objects, for training on nothing but procedural data; needs torch only."""

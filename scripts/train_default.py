@@ -1,0 +1,131 @@
+#!/usr/bin/env python
+"""Train the default model from scratch on drawn pictures; nothing else is ever shown to it.
+
+    python scripts/train_default.py RUN_FOLDER [--steps N] [--batch N] [--size PX] …
+    torchrun --nproc_per_node 4 scripts/train_default.py RUN_FOLDER …
+
+Stop it at any time and start it again with the same settings: it goes on from the last checkpoint to the same result.
+The folder gets log.jsonl, curve.png, and after the last step a model folder with config.json and model.safetensors
+(fp16). Needs torch, transformers and numpy; matplotlib only for the curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+
+from segmed.data.drawing.sample import DrawingConfig
+from segmed.sam.tiny import initialised, tiny_config
+from segmed.training.scratch import ScratchConfig, ScratchTraining
+from segmed.training.stream import StreamConfig, training_batch
+
+HELD_OUT = ("patch",)  # shapes that validation sees and training does not
+
+
+def draw_curve(training: ScratchTraining, batch: int) -> None:
+    """Validation Dice over samples, as PNG; skipped where matplotlib is missing."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6, 4))
+    samples = [entry["step"] * batch * training.world / 1000 for entry in training.log]
+    for kind in ("box", "click", "five clicks"):
+        axis.plot(samples, [entry[kind] for entry in training.log], label=kind)
+    axis.set_xlabel("samples, thousands")
+    axis.set_ylabel("Dice on held-out shapes")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.tight_layout()
+    figure.savefig(training.folder / "curve.png", dpi=110)
+    plt.close(figure)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many; start again to go on")
+    parser.add_argument("--batch", type=int, default=32, help="objects per step and process")
+    parser.add_argument("--size", type=int, default=256, help="input size, px")
+    parser.add_argument("--drawn", type=int, default=256, help="side of the drawn pictures, px")
+    parser.add_argument("--patch", type=int, default=8, help="px")
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--width", type=int, default=128, help="channels of the decoder")
+    parser.add_argument("--rate", type=float, default=8e-4, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--validate-every", type=int, default=500)
+    parser.add_argument("--device", default="")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    device = options.device or (f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    shape = tiny_config(options.size, options.patch, options.hidden, options.layers, options.heads, options.width)
+    seen = tuple(name for name in DrawingConfig().shapes if name not in HELD_OUT)
+    stream = StreamConfig(options.batch, options.size, options.drawn, drawing=DrawingConfig(seen))
+    held_out = StreamConfig(options.batch, options.size, options.drawn, drawing=DrawingConfig(HELD_OUT))
+    config = ScratchConfig(
+        steps=options.steps, seed=options.seed, learning_rate=options.rate, validate_every=options.validate_every
+    )
+    try:
+        training = ScratchTraining(
+            initialised(shape, options.seed),
+            config,
+            lambda seed: training_batch(stream, seed, device),
+            lambda seed: training_batch(held_out, seed, device),
+            options.folder,
+            device,
+            facts=repr((stream, held_out)),
+        )
+    except ValueError as error:
+        sys.exit(str(error))
+    start, begun, told = time.monotonic(), training.step, 0.0
+    total = sum(p.numel() for p in training.model.parameters())
+    print(f"{total / 1e6:.2f} M parameters on {device}, from step {begun} of {config.steps}", flush=True)
+
+    def tell(step: int, loss: float) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if training.rank == 0 and (now - told > 10 or step == config.steps):
+            told = now
+            rate = (step - begun) / (now - start)
+            left = (config.steps - step) / rate
+            samples = rate * options.batch * training.world
+            last = training.log[-1] if training.log else {}
+            dice = " ".join(f"{k} {last[k]:.3f}" for k in ("box", "click", "five clicks") if k in last)
+            print(
+                f"step {step}/{config.steps}  loss {loss:.3f}  {samples:.0f} samples/s  "
+                f"{left / 60:.0f} min left  {dice}",
+                flush=True,
+            )
+
+    while training.step < config.steps and (time.monotonic() - start) < options.minutes * 60:
+        training.run(tell, until=training.step + options.validate_every)
+        if training.rank == 0:
+            draw_curve(training, options.batch)
+    if training.rank == 0 and training.step == config.steps:
+        training.average.half().save_pretrained(options.folder / "model")
+        print(f"wrote {options.folder / 'model'}", flush=True)
+    if training.world > 1:
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
