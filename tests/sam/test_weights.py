@@ -42,6 +42,13 @@ def test_folder_file_and_original_give_the_same_model(model: SamModel, tmp_path:
         assert weights_version(loaded) == weights_version(load_sam(str(folder)))
 
 
+def test_half_precision_files_run_in_single(tmp_path: Path) -> None:
+    loaded = load_sam(str(save_folder(tiny_sam().half(), tmp_path / "half")))
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    shared = loaded.shared_image_embedding.positional_embedding
+    assert loaded.prompt_encoder.shared_embedding.positional_embedding is shared
+
+
 def test_positional_matrix_is_tied_and_frozen(model: SamModel, tmp_path: Path) -> None:
     loaded = load_sam(str(save_folder(model, tmp_path / "m")))
     shared = loaded.shared_image_embedding.positional_embedding

@@ -1,1 +1,1 @@
-"""Data: procedural phantoms now, loaders of public datasets beside them."""
+"""Procedural data: volumes with known truth, and drawn pictures for training."""

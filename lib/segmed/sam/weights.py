@@ -93,7 +93,7 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
     model.prompt_encoder.shared_embedding = model.shared_image_embedding
     model.requires_grad_(True)
     model.shared_image_embedding.requires_grad_(False)
-    return model.eval()
+    return model.float().eval()  # files may hold half precision
 
 
 def weights_version(model: SamModel) -> str:
