@@ -21,12 +21,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
-from segmed.data.drawing.sample import DrawingConfig
+from segmed.data.phantom.sample import PhantomConfig
 from segmed.sam.tiny import initialised, tiny_config
 from segmed.training.scratch import ScratchConfig, ScratchTraining
 from segmed.training.stream import StreamConfig, training_batch
 
-HELD_OUT = ("patch",)  # shapes that validation sees and training does not
+HELD_OUT = ("shells", "lobes")  # families that validation sees and training does not
 
 
 def draw_curve(training: ScratchTraining, batch: int) -> None:
@@ -43,7 +43,7 @@ def draw_curve(training: ScratchTraining, batch: int) -> None:
     for kind in ("box", "click", "five clicks"):
         axis.plot(samples, [entry[kind] for entry in training.log], label=kind)
     axis.set_xlabel("samples, thousands")
-    axis.set_ylabel("Dice on held-out shapes")
+    axis.set_ylabel("Dice on held-out families")
     axis.grid(alpha=0.3)
     axis.legend()
     figure.tight_layout()
@@ -78,9 +78,9 @@ def main() -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     shape = tiny_config(options.size, options.patch, options.hidden, options.layers, options.heads, options.width)
-    seen = tuple(name for name in DrawingConfig().shapes if name not in HELD_OUT)
-    stream = StreamConfig(options.batch, options.size, options.drawn, drawing=DrawingConfig(seen))
-    held_out = StreamConfig(options.batch, options.size, options.drawn, drawing=DrawingConfig(HELD_OUT))
+    seen = tuple(name for name in PhantomConfig().families if name not in HELD_OUT)
+    stream = StreamConfig(options.batch, options.size, options.drawn, phantom=PhantomConfig(seen))
+    held_out = StreamConfig(options.batch, options.size, options.drawn, phantom=PhantomConfig(HELD_OUT))
     config = ScratchConfig(
         steps=options.steps, seed=options.seed, learning_rate=options.rate, validate_every=options.validate_every
     )

@@ -349,3 +349,22 @@ def test_a_refusal_has_no_traceback_in_a_real_process(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "Masks are written as" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_phantom_writes_a_sheet(tmp_path: Path) -> None:
+    result = _run("phantom", "--sheet", tmp_path / "a.png", "--seed", 3, "--rows", 1, "--columns", 2)
+    assert result.exit_code == 0, result.output
+    assert f"wrote {tmp_path / 'a.png'}".replace(" ", "") in result.output.replace("\n", "").replace(" ", "")
+    assert np.asarray(Image.open(tmp_path / "a.png")).std() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("a.gif", (), "A sheet is written as .png, not as 'a.gif'."),
+        ("a.png", ("--rows", "0"), "A sheet of 0 rows and 8 columns is empty."),
+        ("nowhere/a.png", (), "does not exist. Make it first."),
+    ],
+)
+def test_phantom_refuses(tmp_path: Path, name: str, options: tuple[str, ...], sentence: str) -> None:
+    _assert_refused(_run("phantom", "--sheet", tmp_path / name, *options), tmp_path, sentence)

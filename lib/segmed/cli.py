@@ -199,6 +199,27 @@ def serve(
         raise typer.Exit(2) from error
 
 
+@app.command()
+def phantom(
+    sheet: Annotated[Path, typer.Option(help="PNG to write.")],
+    seed: Annotated[int, typer.Option(help="Of the samples; the same seed draws the same ones.")] = 0,
+    rows: Annotated[int, typer.Option(help="Rows of pictures.")] = 6,
+    columns: Annotated[int, typer.Option(help="Columns of pictures.")] = 8,
+) -> None:
+    """Show what the default model is trained on: drawn pictures with their targets outlined."""
+    try:
+        if not sheet.parent.is_dir():
+            raise FileNotFoundError(f"The folder {sheet.parent} does not exist. Make it first.")
+        from segmed.data.phantom.sheet import contact_sheet
+
+        with console.status("drawing"):
+            contact_sheet(sheet, seed, rows, columns)
+    except (ValueError, OSError) as error:
+        _say(str(error), "red")
+        raise typer.Exit(2) from error
+    _say(f"wrote {sheet}")
+
+
 def _conf_pairs(args: list[str]) -> dict[str, str]:
     """`--conf K V` takes two words, as in MONAI Label's own command."""
     pairs: dict[str, str] = {}

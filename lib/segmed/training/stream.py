@@ -1,4 +1,4 @@
-"""An endless stream of training samples of drawn pictures: step n is the same whenever it is asked for."""
+"""An endless stream of training samples of phantoms: step n is the same whenever it is asked for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from segmed.data.drawing.sample import DrawingConfig, draw
+from segmed.data.phantom.sample import PhantomConfig, generate
 from segmed.training.prompts import tight_boxes
 
 
@@ -23,7 +23,7 @@ class StreamConfig:
         objects: objects taken from one picture.
         zoom_share: share of objects shown in a window around them, as the model sees them at inference.
         zoom: smallest and largest side of that window, in sides of the object's box.
-        drawing: what is drawn.
+        phantom: what is drawn.
     """
 
     batch: int = 32
@@ -32,7 +32,7 @@ class StreamConfig:
     objects: int = 2
     zoom_share: float = 0.7
     zoom: tuple[float, float] = (1.3, 4.0)
-    drawing: DrawingConfig = field(default_factory=DrawingConfig)
+    phantom: PhantomConfig = field(default_factory=PhantomConfig)
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.objects < 1:
@@ -56,7 +56,7 @@ def training_batch(config: StreamConfig, seed: int, device: str = "cpu") -> tupl
     """
     generator = torch.Generator(device).manual_seed(seed)
     pictures = -(-config.batch // config.objects)
-    drawn = draw(pictures, config.drawn, seed, device, config.drawing)
+    drawn = generate(pictures, config.drawn, seed, device, config.phantom)
     chance = torch.rand(drawn.valid.shape, generator=generator, device=device)
     order = torch.where(drawn.valid, chance, -1.0).argsort(1, descending=True)[:, : config.objects]
     # pictures with fewer objects than asked for show their first one again
