@@ -17,6 +17,7 @@ import numpy as np
 from nibabel.processing import resample_from_to
 from scipy import ndimage
 
+from segmed.imaging.masks import slice_box
 from segmed.imaging.picture import Picture, open_picture
 from segmed.imaging.prompts import SlicePrompt
 from segmed.imaging.reading import read_volume
@@ -39,8 +40,7 @@ class SliceObject:
     @property
     def box(self) -> tuple[float, float, float, float]:
         """Tight (x0, y0, x1, y1), ends inclusive."""
-        rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
-        return float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])
+        return slice_box(self.mask)
 
     @property
     def prompt(self) -> SlicePrompt:

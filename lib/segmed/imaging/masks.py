@@ -131,3 +131,16 @@ def bounding_box(mask: np.ndarray) -> tuple[tuple[int, int], ...] | None:
     """Inclusive (first, last) index of the mask along each axis, or None where it is empty."""
     found = ndimage.find_objects((mask > 0).astype(np.uint8))
     return tuple((s.start, s.stop - 1) for s in found[0]) if found else None
+
+
+def slice_box(mask: np.ndarray) -> tuple[float, float, float, float]:
+    """The tight box (x0, y0, x1, y1), ends inclusive, of a mask (H, W).
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    found = bounding_box(mask)
+    if found is None:
+        raise ValueError("An empty mask has no box.")
+    (y0, y1), (x0, x1) = found
+    return float(x0), float(y0), float(x1), float(y1)

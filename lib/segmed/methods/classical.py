@@ -17,7 +17,7 @@ from scipy import ndimage
 from skimage.segmentation import flood
 from torch import Tensor
 
-from segmed.imaging.masks import largest_component
+from segmed.imaging.masks import largest_component, slice_box
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.segmenter import Logits, Method, Segmenter
 from segmed.sam.embedding import Embedding
@@ -26,7 +26,7 @@ from segmed.sam.frame import Frame
 
 @dataclass(frozen=True)
 class ClassicalConfig:
-    """Settings, chosen on procedural phantoms and checked by `scripts/eval_prompts.py`.
+    """Settings; `prior_weight` and `context` were chosen with an eye on real cases (`scripts/eval_prompts.py`).
 
     Attributes:
         bins: grey-value bins of a likelihood.
@@ -83,7 +83,7 @@ class Classical(Segmenter):
 
     def _segment(self, grey: np.ndarray, prompt: SlicePrompt) -> np.ndarray:
         """(H, W) log odds from (H, W) grey values in [0, 1]."""
-        mask_box = _box_of(prompt.mask) if prompt.mask is not None else None
+        mask_box = slice_box(prompt.mask) if prompt.mask is not None else None
         box = prompt.box or mask_box
         if box is not None:
             odds = self._from_box(grey, box, prompt)
@@ -200,11 +200,6 @@ def _near(prompt: SlicePrompt, region: np.ndarray) -> np.ndarray:
     for x, y in prompt.foreground.round().astype(int):
         near[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = True
     return near
-
-
-def _box_of(mask: np.ndarray) -> tuple[float, float, float, float]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])
 
 
 METHOD = Method(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segmed.imaging.masks import largest_component
+from segmed.imaging.masks import largest_component, slice_box
 from segmed.imaging.prompts import SlicePrompt
 
 Predict = Callable[[int, SlicePrompt], np.ndarray]
@@ -96,14 +96,14 @@ def propagate(
 
 def box_around(mask: np.ndarray, margin: int) -> SlicePrompt:
     """The tight box of an (H, W) mask, widened by `margin` px and clipped to the slice, and the mask itself."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    x0, y0, x1, y1 = slice_box(mask)
     height, width = mask.shape
     return SlicePrompt(
         box=(
-            float(max(columns[0] - margin, 0)),
-            float(max(rows[0] - margin, 0)),
-            float(min(columns[-1] + margin, width - 1)),
-            float(min(rows[-1] + margin, height - 1)),
+            max(x0 - margin, 0.0),
+            max(y0 - margin, 0.0),
+            min(x1 + margin, width - 1.0),
+            min(y1 + margin, height - 1.0),
         ),
         mask=mask,
     )
