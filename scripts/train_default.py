@@ -23,10 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from segmed.data.phantom.sample import PhantomConfig
 from segmed.sam.tiny import initialised, tiny_config
+from segmed.sam.weights import load_sam
+from segmed.training.prompts import PromptConfig
 from segmed.training.scratch import ScratchConfig, ScratchTraining
 from segmed.training.stream import StreamConfig, training_batch
 
-HELD_OUT = ("shells", "lobes")  # families that validation sees and training does not
+HELD_OUT = ("lobes",)  # families that validation sees and training does not
+TINY = 0.1  # windows make the size of an object matter little; families have small targets of their own besides
 
 
 def draw_curve(training: ScratchTraining, batch: int) -> None:
@@ -57,14 +60,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many; start again to go on")
     parser.add_argument("--batch", type=int, default=32, help="objects per step and process")
-    parser.add_argument("--size", type=int, default=256, help="input size, px")
-    parser.add_argument("--drawn", type=int, default=256, help="side of the drawn pictures, px")
-    parser.add_argument("--patch", type=int, default=8, help="px")
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--size", type=int, default=64, help="input size, px")
+    parser.add_argument("--drawn", type=int, default=160, help="side of the drawn pictures, px")
+    parser.add_argument("--objects", type=int, default=4, help="objects taken from one picture")
+    parser.add_argument("--reuse", type=int, default=3, help="steps in a row that share their pictures")
+    parser.add_argument("--box-share", type=float, default=0.65, help="objects prompted with a box, not with a click")
+    parser.add_argument("--rounds", type=int, default=5, help="most rounds of prompting")
+    parser.add_argument("--start", default="", help="model folder to begin with, at another input size too")
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--width", type=int, default=128, help="channels of the decoder")
-    parser.add_argument("--rate", type=float, default=8e-4, help="peak learning rate")
+    parser.add_argument("--patch", type=int, default=4, help="px")
+    parser.add_argument("--stem", type=int, nargs="*", default=[32, 64, 128, 192, 256], help="channels of the stem")
+    parser.add_argument("--depths", type=int, nargs="*", default=[0, 1, 2, 2, 2], help="its residual blocks")
+    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--device", default="")
@@ -77,22 +87,31 @@ def main() -> None:
     device = options.device or (f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    shape = tiny_config(options.size, options.patch, options.hidden, options.layers, options.heads, options.width)
+    sides = options.size, options.hidden, options.layers, options.heads, options.width, options.patch
+    shape = tiny_config(*sides, options.stem, options.depths)
     seen = tuple(name for name in PhantomConfig().families if name not in HELD_OUT)
-    stream = StreamConfig(options.batch, options.size, options.drawn, phantom=PhantomConfig(seen))
-    held_out = StreamConfig(options.batch, options.size, options.drawn, phantom=PhantomConfig(HELD_OUT))
+    settings = {
+        "batch": options.batch,
+        "size": options.size,
+        "drawn": options.drawn,
+        "objects": options.objects,
+        "reuse": options.reuse,
+    }
+    stream = StreamConfig(**settings, box_share=options.box_share, phantom=PhantomConfig(seen, tiny_share=TINY))
+    held_out = StreamConfig(**settings, phantom=PhantomConfig(HELD_OUT, tiny_share=TINY))
     config = ScratchConfig(
         steps=options.steps, seed=options.seed, learning_rate=options.rate, validate_every=options.validate_every
     )
     try:
         training = ScratchTraining(
-            initialised(shape, options.seed),
+            load_sam(options.start, options.size) if options.start else initialised(shape, options.seed),
             config,
             lambda seed: training_batch(stream, seed, device),
             lambda seed: training_batch(held_out, seed, device),
             options.folder,
             device,
-            facts=repr((stream, held_out)),
+            PromptConfig(max_rounds=options.rounds),
+            facts=repr((stream, held_out, options.start)),
         )
     except ValueError as error:
         sys.exit(str(error))

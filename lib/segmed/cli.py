@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers a
     import numpy as np
 
     from segmed.imaging.picture import Picture
+    from segmed.methods.segmenter import Method
 
 app = typer.Typer(
     help="SegMed: segment medical images with the SAM family. Start with `segmed serve`, or with `segmed predict`.",
@@ -89,14 +90,16 @@ def _predict(
     from segmed.methods.predictor import Predictor
 
     model, backbone, window, device, precision = options
-    method = (model or ("medsam" if backbone else "classical")).removesuffix("_3d")
+    method = (model or ("medsam" if backbone else "segmed")).removesuffix("_3d")
     device = device or ("cuda" if torch.cuda.is_available() and find_method(method).needs_backbone else "cpu")
     _check_device(device)
     with console.status(f"reading {image.name}"):
         picture = open_picture(image, window)
         previous = read_volume(mask).array > 0 if mask else None
     with console.status(f"loading {method}"):
-        segmenter = Loader().get(method, BackboneConfig(backbone, precision=precision), device)
+        segmenter, warning = Loader().get_or_fallback(method, BackboneConfig(backbone, precision=precision), device)
+    if warning:
+        _say(warning, "yellow")
     predictor = Predictor(segmenter, ByteBoundedStore(2**30), batch=4 if device != "cpu" else 1)
     segment = predictor.segment_volume if model.endswith("_3d") else predictor.segment_slices
     flat = picture.shape[2] == 1
@@ -159,7 +162,7 @@ def info(conf: Conf = None) -> None:
     out.print(f"devices: {', '.join([*names, 'CPU (bf16)' if cpu_has_bf16() else 'CPU'])}")
     methods = Table("method", "what it does", "needs")
     for method in METHODS.values():
-        methods.add_row(method.name, method.title, "--conf backbone …" if method.needs_backbone else "nothing")
+        methods.add_row(method.name, method.title, _needs(method))
     out.print(methods)
     keys = Table("--conf", "meaning")
     for key, meaning in ServerSettings.KEYS.items():
@@ -174,6 +177,12 @@ def info(conf: Conf = None) -> None:
             _say(str(error), "red")
             raise typer.Exit(2) from error
         out.print(f"this server would offer: {', '.join(n + s for n in settings.models for s in ('', '_3d'))}")
+
+
+def _needs(method: Method) -> str:
+    if method.weights:
+        return "nothing, its weights come along"
+    return "--conf backbone …" if method.needs_backbone else "nothing"
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -42,8 +42,10 @@ def test_jitter_keeps_to_its_range_and_uses_it() -> None:
     assert shares.max() <= 0.20 + 1e-5
     assert shares.amin(0).max() < -0.04
     assert shares.amax(0).min() > 0.19
-    # each side moves on its own
-    assert torch.corrcoef(shares.T).fill_diagonal_(0).abs().max() < 0.1
+    # each side moves on its own, but a careless box is careless on all sides
+    signs = (shares > 0.075).float()
+    assert signs.mean() < 0.4
+    assert 0.05 < float(shares.abs().amax(1).quantile(0.5)) < 0.12
 
 
 def test_jittered_boxes_stay_in_the_image() -> None:
@@ -103,7 +105,7 @@ def test_the_same_generator_gives_the_same_prompts() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"box_share": 1.5}, {"centre_share": -0.1}, {"box_inward": 0.6}, {"box_outward": -1.0}, {"max_rounds": 0}]
+    "wrong", [{"error_share": 1.5}, {"centre_share": -0.1}, {"box_inward": 0.6}, {"box_outward": -1.0}, {"max_rounds": 0}]
 )
 def test_wrong_settings_are_named(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import SamModel
@@ -12,6 +13,8 @@ from segmed.methods import METHODS
 from segmed.methods.segmenter import Method, Segmenter
 from segmed.sam.precision import encoder_dtype, prepare_encoder
 from segmed.sam.weights import check_source, load_sam, weights_version
+
+logger = logging.getLogger(__name__)
 
 
 def find_method(name: str) -> Method:
@@ -30,7 +33,7 @@ class BackboneConfig:
     """Base weights and how to run them.
 
     Attributes:
-        source: folder, file or Hugging Face id; "" for none.
+        source: folder, file, Hugging Face id or `segmed-tiny`; "" for the method's own or none.
         image_size: input size in px, None for that of the weights.
         precision: `auto`, `bf16` or `fp32`, for the image encoder.
     """
@@ -66,6 +69,8 @@ class Loader:
             FileNotFoundError: weights are not there.
         """
         chosen = find_method(method)
+        if chosen.weights and not backbone.source:
+            backbone = replace(backbone, source=chosen.weights)
         if not chosen.needs_backbone:
             backbone, device = BackboneConfig(), "cpu"
         elif not backbone.source:
@@ -79,6 +84,24 @@ class Loader:
                 model, version = self._model(backbone, device) if chosen.needs_backbone else (None, "")
                 self._segmenters[key] = chosen.build(model, version).to(device).eval()
             return self._segmenters[key]
+
+    def get_or_fallback(self, method: str, backbone: BackboneConfig, device: str = "cpu") -> tuple[Segmenter, str]:
+        """As `get`, but a method whose embedded weights are missing or damaged gives way to `classical`.
+
+        Returns:
+            The segmenter, and what to tell the user: "" or why another method runs.
+        """
+        own = find_method(method).weights
+        try:
+            return self.get(method, backbone, device), ""
+        except (ValueError, FileNotFoundError) as error:
+            if not own or (backbone.source and backbone.source != own):
+                raise
+            logger.warning("%s falls back to classical: %s", method, error)
+            return self.get("classical", BackboneConfig()), (
+                f"{method} cannot run, so the simpler method 'classical' answers. {error} Restore the folder from the "
+                "project's files."
+            )
 
     def _model(self, backbone: BackboneConfig, device: str) -> tuple[SamModel, str]:
         key = (backbone, device)

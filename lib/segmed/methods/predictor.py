@@ -43,6 +43,7 @@ class Predictor:
         embeddings: cache of slice embeddings, shared by all predictors.
         queue: one per device; takes one batch of slices at a time.
         batch: slices encoded together; 1 is best for large models on CPUs.
+        warning: what every answer tells the user, such as that another method had to take over.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class Predictor:
         embeddings: ByteBoundedStore[Embedding],
         queue: DeviceQueue | None = None,
         batch: int = 1,
+        warning: str = "",
     ) -> None:
         self.segmenter = segmenter
         self.embeddings = embeddings
         self.queue = queue or DeviceQueue()
         self.batch = batch
+        self.warning = warning
         self.encoded = 0
 
     def segment_slices(self, picture: Picture, prompt: Prompt, progress: Progress | None = None) -> Masks:

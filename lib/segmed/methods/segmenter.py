@@ -108,9 +108,11 @@ class Method:
         build: makes the Segmenter from a SamModel and the version of its weights; both are None and "" for methods
             that need no weights.
         needs_backbone: whether SAM weights are required.
+        weights: those that it brings along; `--conf backbone` does not replace them, `--conf backbone_<name>` does.
     """
 
     name: str
     title: str
     build: Callable[[SamModel | None, str], Segmenter]
     needs_backbone: bool = True
+    weights: str = ""

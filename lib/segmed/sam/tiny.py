@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from transformers import SamConfig, SamModel
 
+from segmed.sam.stem import build_sam
+
 
 def tiny_config(
-    image_size: int = 256, patch_size: int = 8, hidden: int = 256, layers: int = 8, heads: int = 4, width: int = 128
+    image_size: int = 64,
+    hidden: int = 128,
+    layers: int = 2,
+    heads: int = 4,
+    width: int = 128,
+    patch_size: int = 4,
+    stem_channels: Sequence[int] = (32, 64, 128, 192, 256),
+    stem_depths: Sequence[int] = (0, 1, 2, 2, 2),
 ) -> SamConfig:
-    """A SAM of other sizes.
+    """A SAM of other sizes with a convolutional stem.
+
+    All of its attention is global and without relative positions: at few tokens windows cost more than they save.
 
     Args:
         image_size: side of the input in px.
-        patch_size: side of a token in px.
         hidden: channels of the encoder, a multiple of `heads`.
-        layers: layers of the encoder; every third and the last attend to the whole image, the others to windows.
+        layers: layers of the encoder.
         heads: attention heads of the encoder.
         width: channels of prompts, decoder and embedding, a multiple of 16.
+        patch_size: side of a token in px.
+        stem_channels: see `ConvStem`; () for SAM's own patches.
+        stem_depths: likewise.
 
     Raises:
         ValueError: sizes that do not divide.
@@ -25,7 +40,7 @@ def tiny_config(
     if hidden % heads or width % 16 or image_size % patch_size:
         raise ValueError(
             f"hidden {hidden} must be a multiple of heads {heads}, width {width} of 16, and image_size {image_size} of "
-            f"patch_size {patch_size}."
+            f"the patch size {patch_size}."
         )
     return SamConfig(
         vision_config={
@@ -34,11 +49,13 @@ def tiny_config(
             "num_attention_heads": heads,
             "image_size": image_size,
             "patch_size": patch_size,
-            "window_size": 8,
-            "global_attn_indexes": sorted({*range(2, layers, 3), layers - 1}),
+            "window_size": 0,
+            "use_rel_pos": False,
+            "global_attn_indexes": list(range(layers)),
             "output_channels": width,
             "num_pos_feats": width // 2,
             "mlp_dim": 4 * hidden,
+            **({"stem_channels": list(stem_channels), "stem_depths": list(stem_depths)} if stem_channels else {}),
         },
         prompt_encoder_config={"hidden_size": width, "image_size": image_size, "patch_size": patch_size},
         mask_decoder_config={
@@ -51,16 +68,25 @@ def tiny_config(
 
 
 def initialised(config: SamConfig, seed: int) -> SamModel:
-    """A model to train from scratch, its weights drawn at sd 0.02; transformers would leave the encoder at zero."""
+    """A model to train from scratch; transformers would leave the encoder at zero.
+
+    Linear weights are drawn at sd 0.02, convolutions at that of their fan-in. The encoder's layers end in zeros: they
+    start as the identity, and the stem learns first.
+    """
     generator = torch.Generator().manual_seed(seed)
-    model = SamModel(config)
+    model = build_sam(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "positional_embedding" in name:
                 parameter.normal_(0, 1, generator=generator)  # the frequencies of the Fourier features
             elif parameter.dim() > 1:
                 fan_in = parameter[0].numel()
-                sd = fan_in**-0.5 if "conv" in name or "projection" in name else 0.02
+                sd = fan_in**-0.5 if parameter.dim() == 4 and "pos_embed" not in name else 0.02
                 parameter.normal_(0, sd, generator=generator).clamp_(-2 * sd, 2 * sd)
+            elif name.endswith("bias"):
+                parameter.zero_()
+        for layer in model.vision_encoder.layers:
+            layer.attn.proj.weight.zero_()
+            layer.mlp.lin2.weight.zero_()
     model.shared_image_embedding.requires_grad_(False)
     return model

@@ -20,11 +20,14 @@ from transformers import SamConfig, SamModel
 
 from segmed.sam.keymap import infer_config, is_original, to_transformers
 from segmed.sam.resize import resize_weights, resized_config
+from segmed.sam.stem import build_sam
 
 logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _FILE_TYPES = (".safetensors", ".pth", ".pt", ".bin")
+EMBEDDED = "segmed-tiny"  # the name of the default model that comes with the app
+EMBEDDED_FOLDER = Path(__file__).resolve().parents[3] / "apps" / "segmed" / "model" / EMBEDDED
 _SHARED = "shared_image_embedding.positional_embedding"
 _TIED = "prompt_encoder.shared_embedding.positional_embedding"  # the same matrix; files may hold either name
 _WHERE = (
@@ -35,7 +38,9 @@ _WHERE = (
 
 def is_hub_id(source: str) -> bool:
     """Whether `source` names a Hugging Face repository and not a path."""
-    return not Path(source).exists() and Path(source).suffix not in _FILE_TYPES and bool(_HUB_ID.match(source))
+    if source == EMBEDDED or Path(source).exists() or Path(source).suffix in _FILE_TYPES:
+        return False
+    return bool(_HUB_ID.match(source))
 
 
 def check_source(source: str) -> None:
@@ -44,6 +49,8 @@ def check_source(source: str) -> None:
     Raises:
         FileNotFoundError: neither an existing path nor the form of a Hugging Face id.
     """
+    if source == EMBEDDED:
+        return
     if not Path(source).expanduser().exists() and not is_hub_id(source):
         raise FileNotFoundError(f"There are no SAM weights at {source!r}. {_WHERE}")
 
@@ -55,6 +62,10 @@ def local_source(source: str) -> str:
         FileNotFoundError: nothing there, or the id cannot be fetched.
     """
     check_source(source)
+    if source == EMBEDDED:
+        if not EMBEDDED_FOLDER.is_dir():
+            raise FileNotFoundError(f"The embedded model is missing: there is no folder apps/segmed/model/{EMBEDDED}.")
+        return str(EMBEDDED_FOLDER)
     return str(_fetch(source) if is_hub_id(source) else Path(source).expanduser())
 
 
@@ -62,8 +73,8 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
     """Load a SAM of any size.
 
     Args:
-        source: folder (config.json and model.safetensors), `.safetensors` or original-format `.pth` file, or a
-            Hugging Face id, which is fetched on first use and then read from its cache.
+        source: folder (config.json and model.safetensors), `.safetensors` or original-format `.pth` file, `segmed-tiny`
+            for the embedded model, or a Hugging Face id, which is fetched on first use and then read from its cache.
         image_size: input size in px if it shall differ from the weights' own.
 
     Returns:
@@ -85,7 +96,7 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
             config = resized_config(config, image_size)
         state = resize_weights(state, config)
         with torch.device("meta"):
-            model = SamModel(config)
+            model = build_sam(config)
     except (KeyError, IndexError) as error:
         raise ValueError(f"{path.name} does not hold a SAM: the weight {error} is missing. {_WHERE}") from error
     _check_shapes(path.name, model, state)

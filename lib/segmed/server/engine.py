@@ -57,15 +57,17 @@ class Engine:
 
     def _load(self, method: str, device: str) -> Predictor:
         backbone = self.settings.backbones[method]
-        if find_method(method).needs_backbone:  # a download must keep neither the lock nor the device
+        if backbone.source and not find_method(method).weights:  # a download must keep neither the lock nor the device
             backbone = replace(backbone, source=local_source(backbone.source))
         with self._lock:
             if (method, device) not in self._predictors:
                 queue = self._queues.setdefault(device, DeviceQueue())
-                segmenter = queue.run(lambda: self._loader.get(method, backbone, device))
+                segmenter, warning = queue.run(lambda: self._loader.get_or_fallback(method, backbone, device))
                 small = (segmenter.input_size or 0) <= _SMALL_INPUT
                 batch = self.settings.batch if small or device != "cpu" else 1
-                self._predictors[method, device] = Predictor(segmenter, self.embeddings, queue, batch)
+                self._predictors[method, device] = Predictor(
+                    segmenter, self.embeddings, queue, batch, warning
+                )
             return self._predictors[method, device]
 
     def _device(self, name: str | None) -> str:

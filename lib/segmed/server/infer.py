@@ -67,6 +67,8 @@ class PromptInferTask(InferTask):
         prompt, warnings = parse_prompt(picture.shape, params.roi, params.foreground, params.background)
         opened = time.perf_counter()
         predictor = self.engine.predictor(self.method, params.device)
+        if predictor.warning:
+            warnings.append(predictor.warning)
         segment = predictor.segment_volume if self.volume else predictor.segment_slices
         masks = segment(picture, prompt)
         segmented = time.perf_counter()

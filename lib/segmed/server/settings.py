@@ -37,7 +37,7 @@ class ServerSettings:
 
     KEYS: ClassVar[Mapping[str, str]] = {
         "models": f"comma-separated methods out of {', '.join(METHODS)}",
-        "backbone": "SAM weights: folder, original-format .pth file, or Hugging Face id",
+        "backbone": "SAM weights: folder, original-format .pth file, Hugging Face id, or segmed-tiny",
         "backbone_<method>": "other weights for one method, such as backbone_medsam",
         "image_size": "input size of the model in px, if not that of its weights",
         "precision": "of the image encoder: auto, bf16 or fp32",
@@ -66,8 +66,9 @@ class ServerSettings:
             raise ValueError(f"--conf window {window!r} must be one of {', '.join(WINDOWS)}.")
 
         def backbone(method: str) -> BackboneConfig:
-            source = conf.get(f"backbone_{method}", conf.get("backbone", ""))
-            return BackboneConfig(source, _positive("image_size", size) if size else None, precision)
+            own = METHODS[method].weights
+            source = conf.get(f"backbone_{method}", own or conf.get("backbone", ""))
+            return BackboneConfig(source, _positive("image_size", size) if size and source != own else None, precision)
 
         backbones = {name: backbone(name) for name in METHODS}
         ready = [n for n, m in METHODS.items() if not m.needs_backbone or backbones[n].source]

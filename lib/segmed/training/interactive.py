@@ -1,7 +1,9 @@
 """A training step of a promptable model: prompt, look at the mask, correct it, several rounds on one encoding.
 
 Source of the protocol: Kirillov et al., Segment Anything (2023), interactive training; ours draws boxes that may cut
-into the object and forgets the previous mask half of the time, as viewers send clicks without it.
+into the object, forgets the previous mask half of the time, as viewers send clicks without it, and stops after each
+round more often than not, as most prompts are never corrected. Losses are taken at the decoder's own resolution
+against the share of each of its pixels that the object covers.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from segmed.training.losses import iou_of, mask_loss
-from segmed.training.prompts import PromptConfig, correcting_clicks, first_clicks, jittered_boxes
+from segmed.training.prompts import PromptConfig, correcting_clicks
+from segmed.training.stream import PromptedBatch
 
 
 class InteractiveStep(nn.Module):
@@ -30,57 +33,67 @@ class InteractiveStep(nn.Module):
         super().__init__()
         self.model = model
         self.prompts = prompts or PromptConfig()
+        width = int(self.model.config.vision_config.output_channels)
+        self.dense = nn.Conv2d(width, 16, 1)  # 4×4 pixels of the mask for each token
 
-    def forward(self, images: Tensor, truth: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: PromptedBatch, generator: Generator) -> tuple[Tensor, Tensor]:
         """Play all rounds.
 
         Args:
-            images: (B, 3, S, S) in [0, 1].
-            truth: (B, S, S) boolean, one object each.
+            batch: model inputs with their objects and first prompts.
             generator: source of randomness, on the device of the images.
 
         Returns:
-            Mean loss over samples and rounds, and the IoU after each round (rounds, B); samples change order: those
-            that start with a box come first.
+            Mean loss over samples and rounds, that of the encoder's own guess included, and the IoU after each round
+            (rounds, B).
         """
-        features = self.model.vision_encoder(images).last_hidden_state
-        config = self.prompts
-        rounds = self.rounds(generator, images.device)
-        boxed = round(config.box_share * len(images))
-        clicked = round(config.click_with_box * boxed)
-        groups = [(0, clicked, True, True), (clicked, boxed, True, False), (boxed, len(images), False, True)]
-        losses, ious = [], []
-        for start, stop, with_box, with_click in groups:
+        features = self.model.vision_encoder(batch.images).last_hidden_state
+        count, boxed = len(batch.truth), batch.boxed
+        rounds = self.rounds(generator, batch.images.device)
+        wanted = F.adaptive_avg_pool2d(batch.truth.float()[:, None], 4 * features.shape[-1])
+        # frame or middle of the window tell the encoder what is wanted: teaching it directly is a shorter way than
+        # through the decoder, and is forgotten after training
+        losses, ious = [mask_loss(F.pixel_shuffle(self.dense(features).float(), 4), wanted).sum()], []
+        for start, stop in ((0, boxed), (boxed, count)):
             if stop > start:
                 part = slice(start, stop)
-                loss, iou = self._play(features[part], truth[part], with_box, with_click, rounds, generator)
+                boxes = batch.boxes[part, None] if start < boxed else None
+                clicks = batch.clicks[part, None] if start >= boxed else batch.clicks[part, None][:, :0]
+                scale = batch.truth.shape[-1] / wanted.shape[-1]
+                loss, iou = self._play(features[part], wanted[part], boxes, clicks, scale, rounds, generator)
                 losses.append(loss * (stop - start))
                 ious.append(iou)
-        return torch.stack(losses).sum() / len(images), torch.cat(ious, 1)
+        return torch.stack(losses).sum() / count, torch.cat(ious, 1)
 
     def rounds(self, generator: Generator, device: torch.device) -> int:
         """How often this batch is prompted."""
-        return int(torch.randint(1, self.prompts.max_rounds + 1, (), generator=generator, device=device))
+        rounds = 1
+        while rounds < self.prompts.max_rounds and torch.rand((), generator=generator, device=device) < 0.4:
+            rounds += 1
+        return rounds
 
     def _play(
-        self, features: Tensor, truth: Tensor, with_box: bool, with_click: bool, rounds: int, generator: Generator
+        self,
+        features: Tensor,
+        wanted: Tensor,
+        boxes: Tensor | None,
+        clicks: Tensor,
+        scale: float,
+        rounds: int,
+        generator: Generator,
     ) -> tuple[Tensor, Tensor]:
-        config, count = self.prompts, len(truth)
-        boxes = jittered_boxes(truth, generator, config.box_inward, config.box_outward)[:, None] if with_box else None
-        clicks = torch.zeros(count, 0, 2, device=truth.device)
-        labels = torch.zeros(count, 0, dtype=torch.long, device=truth.device)
-        wanted = truth.float()[:, None]
+        """Rounds at the decoder's resolution; `wanted` is the share of each of its pixels that the object covers."""
+        count, truth = len(wanted), wanted[:, 0] >= 0.5
+        labels = torch.ones(clicks.shape[:2], dtype=torch.long, device=wanted.device)
         previous: Tensor | None = None
         losses, ious = [], []
         for turn in range(rounds):
-            if turn or with_click:
-                place, label = (
-                    first_clicks(truth, generator, config)
-                    if previous is None
-                    else correcting_clicks(self._full(previous, truth)[:, 0] > 0, truth, generator, config)
-                )
+            if turn:
+                assert previous is not None
+                place, label = correcting_clicks(previous[:, 0] > 0, truth, generator, self.prompts)
+                place = (place + 0.5) * scale - 0.5
                 clicks, labels = torch.cat([clicks, place[:, None]], 1), torch.cat([labels, label[:, None]], 1)
-            remember = previous is not None and bool(torch.rand((), generator=generator, device=truth.device) < 0.5)
+            remember = previous is not None and bool(torch.rand((), generator=generator, device=wanted.device) < 0.5)
             lone_click = boxes is None and clicks.shape[1] == 1
             out = self.model(
                 image_embeddings=features,
@@ -91,20 +104,14 @@ class InteractiveStep(nn.Module):
                 multimask_output=lone_click,
             )
             low, quality = out.pred_masks[:, 0].float(), out.iou_scores[:, 0].float()
-            full = self._full(low, truth)
-            per_mask = mask_loss(full, wanted)
-            iou = iou_of(full, wanted)
+            per_mask = mask_loss(low, wanted)
+            iou = iou_of(low, truth[:, None].float())
             # a lone click is ambiguous: the best of its masks is taught, the others a little so that none is lost
-            best = per_mask.argmin(1) if lone_click else torch.zeros(count, dtype=torch.long, device=truth.device)
-            rows = torch.arange(count, device=truth.device)
+            best = per_mask.argmin(1) if lone_click else torch.zeros(count, dtype=torch.long, device=wanted.device)
+            rows = torch.arange(count, device=wanted.device)
             taught = per_mask[rows, best].mean() + (0.1 * per_mask.mean() if lone_click else 0.0)
             losses.append(taught + F.mse_loss(quality, iou))
             chosen = quality.argmax(1)
             ious.append(iou[rows, chosen])
             previous = low[rows, chosen][:, None].detach()
         return torch.stack(losses).mean(), torch.stack(ious)
-
-    @staticmethod
-    def _full(low: Tensor, truth: Tensor) -> Tensor:
-        size = (truth.shape[-2], truth.shape[-1])
-        return F.interpolate(low, size, mode="bilinear", align_corners=False)

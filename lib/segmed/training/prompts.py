@@ -19,8 +19,6 @@ class PromptConfig:
     """How prompts are drawn.
 
     Attributes:
-        box_share: share of samples whose first prompt has a box; the others start with a click.
-        click_with_box: share of samples with a box that also start with a click.
         box_inward: most that a side of a box lies inside the object, as share of the box's side.
         box_outward: most that it lies outside.
         centre_share: share of first clicks at the object's deepest place, the others are anywhere in it.
@@ -28,8 +26,6 @@ class PromptConfig:
         max_rounds: most rounds of prompting a sample, the first one among them.
     """
 
-    box_share: float = 0.65
-    click_with_box: float = 0.15
     box_inward: float = 0.05
     box_outward: float = 0.20
     centre_share: float = 0.5
@@ -37,7 +33,7 @@ class PromptConfig:
     max_rounds: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("box_share", "click_with_box", "centre_share", "error_share"):
+        for name in ("centre_share", "error_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but a share lies between 0 and 1.")
         if not 0 <= self.box_inward < 0.5 or self.box_outward < 0:
@@ -74,12 +70,15 @@ def jittered_boxes(masks: Tensor, generator: Generator, inward: float = 0.05, ou
         inward: largest move into the object, as share of the box's width or height.
         outward: largest move away from it.
 
+    Each box has a carelessness of its own, uniform in [0, 1), that scales its moves: many users draw well.
+
     Returns:
         (B, 4) x0, y0, x1, y1 in px.
     """
     boxes = tight_boxes(masks)
     sides = (boxes[:, 2:] - boxes[:, :2] + 1).repeat(1, 2)
-    move = torch.rand(boxes.shape, generator=generator, device=masks.device) * (inward + outward) - inward
+    draw = torch.rand(len(boxes), 5, generator=generator, device=masks.device)
+    move = (draw[:, :4] * (inward + outward) - inward) * draw[:, 4:]
     sign = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=masks.device)
     limit = torch.tensor([masks.shape[2] - 1, masks.shape[1] - 1] * 2, device=masks.device).float()
     return torch.minimum((boxes + sign * move * sides).clamp(min=0), limit)

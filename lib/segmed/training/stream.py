@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from segmed.data.phantom.sample import PhantomConfig, generate
-from segmed.training.prompts import tight_boxes
+from segmed.data.phantom.sample import PhantomBatch, PhantomConfig, generate
+from segmed.sam.evidence import show_prompt
+from segmed.sam.window import sampling_grid, squares_around, to_window, windows_around
+from segmed.training.prompts import PromptConfig, first_clicks, jittered_boxes, tight_boxes
+
+
+@dataclass(frozen=True)
+class PromptedBatch:
+    """Model inputs, the object wanted in each, and the first prompts for it.
+
+    Attributes:
+        images: (B, 3, S, S) as the encoder gets them: windows by `show_prompt`, whole pictures as they are.
+        truth: (B, S, S) boolean, none empty.
+        boxes: (B, 4) in px of the model input.
+        clicks: (B, 2) likewise, inside the object.
+        boxed: the first so many samples are prompted with their box, the others with their click.
+    """
+
+    images: Tensor
+    truth: Tensor
+    boxes: Tensor
+    clicks: Tensor
+    boxed: int
 
 
 @dataclass(frozen=True)
@@ -20,83 +42,145 @@ class StreamConfig:
         batch: objects per step.
         size: side of the model input in px.
         drawn: side of the drawn pictures in px.
-        objects: objects taken from one picture.
-        zoom_share: share of objects shown in a window around them, as the model sees them at inference.
-        zoom: smallest and largest side of that window, in sides of the object's box.
+        objects: objects taken from one picture in a step.
+        visible: how much targets that stand out are preferred, see `training_batch`; 0 not at all.
+        reuse: steps in a row that share their pictures, which cost as much as training on them; turned and mirrored
+            anew in each.
+        box_share: share of objects prompted with a box, the others with a click.
+        window_share: share of these shown in a window around their prompt, as at inference, with the box as a frame;
+            the others are shown with the whole picture, as methods without windows do.
+        box_zoom: smallest and largest side of windows around boxes, in sides of the box.
+        click_zoom: likewise of windows around clicks, in sides of the object.
         phantom: what is drawn.
+        prompts: how prompts are drawn.
     """
 
     batch: int = 32
-    size: int = 128
-    drawn: int = 192
-    objects: int = 2
-    zoom_share: float = 0.7
-    zoom: tuple[float, float] = (1.3, 4.0)
+    size: int = 64
+    drawn: int = 160
+    objects: int = 4
+    visible: float = 2.0
+    reuse: int = 3
+    box_share: float = 0.65
+    window_share: float = 0.85
+    box_zoom: tuple[float, float] = (1.4, 2.0)
+    click_zoom: tuple[float, float] = (1.0, 6.0)
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.objects < 1:
-            raise ValueError(f"batch {self.batch} and objects {self.objects} must be at least 1.")
-        if not 0 <= self.zoom_share <= 1:
-            raise ValueError(f"zoom_share {self.zoom_share} is a share between 0 and 1.")
-        if not 1 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f"zoom {self.zoom} must be two rising factors above 1: a window shows its whole object.")
+        if min(self.batch, self.objects, self.reuse) < 1:
+            raise ValueError(f"batch {self.batch}, objects {self.objects} and reuse {self.reuse} must be at least 1.")
+        for name in ("box_share", "window_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} is a share between 0 and 1.")
+        for name in ("box_zoom", "click_zoom"):
+            low, high = getattr(self, name)
+            if not 1 <= low <= high:
+                raise ValueError(f"{name} {(low, high)} must be two rising factors of at least 1.")
 
 
-def training_batch(config: StreamConfig, seed: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Draw one step.
+def training_batch(config: StreamConfig, seed: int, device: str = "cpu") -> PromptedBatch:
+    """Draw one step; of the objects of a picture, those that can be seen are preferred.
 
     Args:
         config: what to draw.
         seed: of the step.
         device: where to draw.
-
-    Returns:
-        images (batch, 3, size, size) in [0, 1] and one object each, (batch, size, size) boolean, none empty.
     """
     generator = torch.Generator(device).manual_seed(seed)
-    pictures = -(-config.batch // config.objects)
-    drawn = generate(pictures, config.drawn, seed, device, config.phantom)
-    chance = torch.rand(drawn.valid.shape, generator=generator, device=device)
-    order = torch.where(drawn.valid, chance, -1.0).argsort(1, descending=True)[:, : config.objects]
+    drawn = _pictures(config, seed // config.reuse, device)
+    # people outline what they see; what they hardly see teaches the shape of boxes and little else
+    liking = visibility(drawn.images, drawn.targets).clamp(max=config.visible)
+    liking = liking + torch.rand(drawn.valid.shape, generator=generator, device=device)
+    order = torch.where(drawn.valid, liking, -1.0).argsort(1, descending=True)[:, : config.objects]
     # pictures with fewer objects than asked for show their first one again
     order = torch.where(torch.gather(drawn.valid, 1, order), order, order[:, :1])
-    picture = torch.arange(pictures, device=device)[:, None].expand_as(order).flatten()[: config.batch]
-    truth = drawn.targets[picture, order.flatten()[: config.batch]]
-    return zoomed(drawn.images[picture], truth, config, generator)
+    picture = torch.arange(len(order), device=device)[:, None].expand_as(order)
+    # objects of one picture are spread over the kinds of prompts
+    picture, chosen = (t.T.flatten()[: config.batch] for t in (picture, order))
+    images, truth = drawn.images[picture], drawn.targets[picture, chosen]
+    turns, mirrored = torch.randint(0, 4, (2,), generator=generator, device=device).tolist()
+    images, truth = (torch.rot90(t, turns, (-2, -1)) for t in (images, truth))
+    if mirrored % 2:
+        images, truth = images.flip(-1), truth.flip(-1)
+    return prompted(images, truth, config, generator)
 
 
-def zoomed(images: Tensor, truth: Tensor, config: StreamConfig, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Whole pictures or windows around the objects, resampled to the model's size.
+def visibility(images: Tensor, targets: Tensor, reach: int = 4) -> Tensor:
+    """How much targets differ from what is around them: the difference of means over the standard deviation.
+
+    Args:
+        images: (B, 3, H, H)
+        targets: (B, K, H, H) boolean.
+        reach: width of the surroundings in px, at half of the resolution.
+
+    Returns:
+        (B, K), the largest of the channels; 0 for empty targets.
+    """
+    small = F.avg_pool2d(images, 2)
+    inside = F.avg_pool2d(targets.float(), 2)
+    around = F.max_pool2d(inside, 2 * reach + 1, 1, reach) - F.max_pool2d(inside, 3, 1, 1)
+    sums = []
+    for weight in (inside, around):
+        total = weight.sum((2, 3))[..., None].clamp(min=1e-6)
+        mean = torch.einsum("bkhw,bchw->bkc", weight, small) / total
+        square = torch.einsum("bkhw,bchw->bkc", weight, small**2) / total
+        sums.append((mean, (square - mean**2).clamp(min=0)))
+    (mean, variance), (other_mean, other_variance) = sums
+    contrast = (mean - other_mean).abs() / (((variance + other_variance) / 2).sqrt() + 0.02)
+    seen = contrast.amax(-1)
+    return torch.where(inside.sum((2, 3)) * around.sum((2, 3)) > 0, seen, torch.zeros_like(seen))
+
+
+@lru_cache(maxsize=1)
+def _pictures(config: StreamConfig, seed: int, device: str) -> PhantomBatch:
+    return generate(-(-config.batch // config.objects), config.drawn, seed, device, config.phantom)
+
+
+def prompted(images: Tensor, truth: Tensor, config: StreamConfig, generator: Generator) -> PromptedBatch:
+    """Draw prompts and show each object as the model will see it.
 
     Args:
         images: (B, 3, H, H)
         truth: (B, H, H) boolean.
-        config: window sizes.
+        config: shares and window sizes.
         generator: source of randomness.
-
-    Returns:
-        (B, 3, size, size) and (B, size, size) boolean; an object that resampling would lose keeps its whole picture.
     """
     count, side, device = len(images), images.shape[-1], images.device
-    boxes = tight_boxes(truth)
-    centre, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2] + 1).amax(1)
-    draw = torch.rand(4, count, generator=generator, device=device)
-    low, high = config.zoom
-    window = (extent * low * (high / low) ** draw[0]).clamp(min=16)
-    window = torch.where(draw[1] < config.zoom_share, window, side)
-    shift = (draw[2:].T - 0.5) * (window - extent).clamp(min=0)[:, None]
-    place = torch.where((window >= side)[:, None], torch.full_like(centre, (side - 1) / 2), centre + shift)
-    scale = window.clamp(max=side) / side
-    offset = (place * 2 + 1) / side - 1
-    theta = torch.zeros(count, 2, 3, device=device)
-    theta[:, 0, 0] = theta[:, 1, 1] = scale
-    theta[:, :, 2] = offset
-    grid = F.affine_grid(theta, [count, 1, config.size, config.size], align_corners=False)
+    boxed = round(config.box_share * count)
+    prompts = config.prompts
+    boxes = jittered_boxes(truth, generator, prompts.box_inward, prompts.box_outward)
+    clicks, _ = first_clicks(truth, generator, prompts)
+    draw = torch.rand(3, count, generator=generator, device=device)
+    tight = tight_boxes(truth)
+    extent = (tight[:, 2:] - tight[:, :2] + 1).amax(1)
+    around_box = windows_around(boxes, _between(draw[0], config.box_zoom))
+    around_click = squares_around(clicks, (extent * _between(draw[0], config.click_zoom)).clamp(min=16))
+    is_boxed = torch.arange(count, device=device) < boxed
+    windows = torch.where(is_boxed[:, None], around_box, around_click)
+    # a window wider than the picture would show little of anything
+    whole = (draw[1] >= config.window_share) | (windows[:, 2:].amin(1) > 1.5 * side)
+    windows = torch.where(whole[:, None], windows.new_tensor([0, 0, side, side]), windows)
+    grid = sampling_grid(windows, side, side, config.size)
     shown = F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
     mask = F.grid_sample(truth.float()[:, None], grid, align_corners=False)[:, 0] > 0.5
+    boxes, clicks = to_window(boxes, windows, config.size), to_window(clicks, windows, config.size)
+    # an object that resampling loses keeps the pixel that was clicked
     lost = ~mask.flatten(1).any(1)
-    if lost.any():
-        mask[lost] = F.adaptive_max_pool2d(truth[lost].float()[:, None], config.size)[:, 0] > 0
-        shown[lost] = F.interpolate(images[lost], config.size, mode="bilinear", antialias=True)
-    return shown, mask
+    place = clicks[lost].round().long().clamp(0, config.size - 1)
+    mask[lost.nonzero()[:, 0], place[:, 1], place[:, 0]] = True
+    valid = (grid.abs() <= 1).all(-1)
+    told = torch.cat(
+        [
+            show_prompt(shown[:boxed], valid[:boxed], boxes[:boxed], None),
+            show_prompt(shown[boxed:], valid[boxed:], None, clicks[boxed:]),
+        ]
+    )
+    return PromptedBatch(torch.where(whole[:, None, None, None], shown, told), mask, boxes, clicks, boxed)
+
+
+def _between(draw: Tensor, ends: tuple[float, float]) -> Tensor:
+    """Uniform draws in [0, 1) to log-uniform ones between the ends."""
+    low, high = ends
+    return low * (high / low) ** draw
