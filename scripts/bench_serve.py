@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """What a click costs through the server, beside the bare encoder and decoder in the same run.
 
-Prints one Markdown table per backbone: `tiny` (4 layers, 256 px) and `vit-b` (12 layers, 1024 px), both with random
-weights, since only time and memory are measured. Usage: python scripts/bench_serve.py [--backbone tiny] [--slices 32]
+Prints a Markdown table for the embedded default model, and one per backbone: `tiny` (4 layers, 256 px) and `vit-b`
+(12 layers, 1024 px), both with random weights, since only time and memory are measured. Usage:
+python scripts/bench_serve.py [--backbone segmed] [--slices 32]
 """
 
 from __future__ import annotations
@@ -76,15 +77,15 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
 class Server:
     """`segmed serve` as a process of its own."""
 
-    def __init__(self, studies: Path, backbone: Path) -> None:
+    def __init__(self, studies: Path, backbone: Path | None = None) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         command = [str(Path(sys.executable).parent / "segmed"), "serve", "--studies", str(studies), "--port", str(port)]
-        self.process = subprocess.Popen(
-            [*command, "--conf", "backbone", str(backbone)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        if backbone:
+            command += ["--conf", "backbone", str(backbone)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self.process.stdout
         for line in self.process.stdout:
             if "SegMed is ready" in line:
@@ -127,6 +128,39 @@ def info_latency(server: Server, busy: Callable[[], object]) -> tuple[float, flo
         time.sleep(0.02)
     thread.join()
     return statistics.median(times), max(times)
+
+
+def measure_default(slices: int, studies: Path) -> None:
+    """Print the table of the embedded model, which encodes a window per prompt and not a slice."""
+    server = Server(studies)
+    try:
+        idle = server.rss()
+        start = time.perf_counter()
+        server.infer("segmed", 0, 0)
+        cold = time.perf_counter() - start
+        ks = iter(range(1, 60))
+        parts: dict[str, list[float]] = {"first": [], "again": []}
+
+        def infer(kind: str, k: int, nudge: int = 0) -> None:
+            parts[kind].append(server.infer("segmed", k, k, nudge=nudge)["latencies"]["segment"])  # type: ignore[index]
+
+        first = seconds(lambda: infer("first", next(ks)), 10)
+        again = seconds(lambda: infer("again", 0, next(ks)), 20)
+        inside = {kind: statistics.median(times) for kind, times in parts.items()}
+        start = time.perf_counter()
+        server.infer("segmed_3d", 100, 100 + slices - 1)
+        volume = time.perf_counter() - start
+        print("\n**segmed** (embedded), windows around the prompt\n\n| what | measured | |\n|---|---|---|")
+        print(f"| first request of all (reads volume and weights) | {cold:.1f} s | |")
+        for what, whole, kind, target in (
+            ("first prompt on a new slice", first, "first", 300),
+            ("repeated prompt", again, "again", 60),
+        ):
+            print(f"| {what} | {whole * 1e3:.0f} ms | {inside[kind] * 1e3:.0f} ms without HTTP (target ≤ {target}) |")
+        print(f"| `_3d` box of {slices} slices | {volume:.1f} s | {volume / slices * 1e3:.0f} ms a slice |")
+        print(f"| server memory idle → after | {idle:.2f} → {server.rss():.2f} GiB | target ≤ 1 GB |", flush=True)
+    finally:
+        server.close()
 
 
 def measure(name: str, config: SamConfig, slices: int, work: Path, studies: Path) -> None:
@@ -193,7 +227,7 @@ def measure(name: str, config: SamConfig, slices: int, work: Path, studies: Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", choices=["tiny", "vit-b", "all"], default="all")
+    parser.add_argument("--backbone", choices=["segmed", "tiny", "vit-b", "all"], default="all")
     parser.add_argument("--slices", type=int, default=32)
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads")
@@ -204,6 +238,8 @@ def main() -> None:
         rng = np.random.default_rng(0)
         plane = rng.normal(0, 300, (*SHAPE[:2], 1)).astype(np.int16)
         nib.save(nib.Nifti1Image(np.repeat(plane, SHAPE[2], axis=2), np.eye(4)), studies / "scan.nii.gz")
+        if arguments.backbone in ("segmed", "all"):
+            measure_default(arguments.slices, studies)
         for name, config in (("tiny", tiny_config()), ("vit-b", SamConfig())):
             if arguments.backbone in (name, "all"):
                 measure(name, config, arguments.slices, work, studies)

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 from segmed.methods import METHODS
+from segmed.methods.classical import Classical
 from segmed.methods.loading import BackboneConfig, Loader, find_method
 from segmed.methods.sam import Sam
+from segmed.methods.segmed import Segmed
+from segmed.sam import weights
 from tiny_sam import save_folder, tiny_sam
 
 
@@ -40,12 +43,46 @@ def test_precisions_have_versions_of_their_own(tmp_path: Path) -> None:
 
 
 def test_every_method_is_listed_under_its_name() -> None:
-    assert {"classical", "sam", "medsam"} <= set(METHODS)
+    assert {"segmed", "classical", "sam", "medsam"} <= set(METHODS)
     assert all(name == method.name for name, method in METHODS.items())
 
 
+def test_the_embedded_model_needs_no_backbone() -> None:
+    segmenter, warning = Loader().get_or_fallback("segmed", BackboneConfig())
+    assert isinstance(segmenter, Segmed)
+    assert warning == ""
+
+
+@pytest.mark.parametrize("state", ["missing", "cut off", "foreign"])
+def test_without_its_weights_the_default_gives_way_and_says_so(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "segmed-tiny"
+    if state != "missing":
+        save_folder(tiny_sam(), folder)
+        file = folder / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-1000] if state == "cut off" else b"a picture of a cat")
+    monkeypatch.setattr(weights, "EMBEDDED_FOLDER", folder)
+    loader = Loader()
+    segmenter, warning = loader.get_or_fallback("segmed", BackboneConfig())
+    assert isinstance(segmenter, Classical)
+    assert "classical" in warning
+    assert "Restore the folder" in warning
+    with pytest.raises((FileNotFoundError, ValueError)):
+        loader.get("segmed", BackboneConfig())
+
+
+def test_weights_that_the_user_names_have_no_fallback(tmp_path: Path) -> None:
+    folder = save_folder(tiny_sam(), tmp_path / "mine")
+    (folder / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(ValueError, match="cannot be read"):
+        Loader().get_or_fallback("segmed", BackboneConfig(str(folder)))
+    with pytest.raises(ValueError, match="cannot be read"):
+        Loader().get_or_fallback("sam", BackboneConfig(str(folder)))
+
+
 def test_errors_name_the_remedy() -> None:
-    with pytest.raises(ValueError, match=r"no method 'unet'\. Choose from classical"):
+    with pytest.raises(ValueError, match=r"no method 'unet'\. Choose from segmed, classical"):
         find_method("unet")
     with pytest.raises(ValueError, match="--conf backbone"):
         Loader().get("medsam", BackboneConfig())

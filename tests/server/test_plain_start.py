@@ -52,7 +52,12 @@ def url(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def test_models_are_offered(url: str) -> None:
-    assert set(requests.get(f"{url}/info/", timeout=10).json()["models"]) == {"classical", "classical_3d"}
+    assert set(requests.get(f"{url}/info/", timeout=10).json()["models"]) == {
+        "segmed",
+        "segmed_3d",
+        "classical",
+        "classical_3d",
+    }
 
 
 def test_inference_by_image_and_by_session(url: str, phantom: Phantom, tmp_path: Path) -> None:

@@ -11,16 +11,24 @@ from tiny_sam import save_folder, tiny_sam
 
 def test_defaults_need_nothing() -> None:
     settings = ServerSettings.from_conf({})
-    assert settings.models == ("classical",)
+    assert settings.models == ("segmed", "classical")
     assert settings.labels == ("object",)
 
 
 def test_a_backbone_brings_its_methods(tmp_path: Path) -> None:
     folder = str(save_folder(tiny_sam(), tmp_path / "m"))
-    assert set(ServerSettings.from_conf({"backbone": folder}).models) == {"classical", "sam", "medsam"}
+    assert set(ServerSettings.from_conf({"backbone": folder}).models) == {"segmed", "classical", "sam", "medsam"}
     one = ServerSettings.from_conf({"backbone_medsam": folder, "labels": "liver, spleen ,liver"})
-    assert set(one.models) == {"classical", "medsam"}
+    assert set(one.models) == {"segmed", "classical", "medsam"}
     assert one.labels == ("liver", "spleen")
+
+
+def test_the_embedded_model_keeps_its_weights_unless_told_by_name(tmp_path: Path) -> None:
+    folder = str(save_folder(tiny_sam(), tmp_path / "m"))
+    assert ServerSettings.from_conf({"backbone": folder, "image_size": "512"}).backbones["segmed"].image_size is None
+    assert ServerSettings.from_conf({"backbone": folder}).backbones["segmed"].source == "segmed-tiny"
+    assert ServerSettings.from_conf({"backbone_segmed": folder}).backbones["segmed"].source == folder
+    assert ServerSettings.from_conf({"backbone": "segmed-tiny"}).backbones["medsam"].source == "segmed-tiny"
 
 
 def test_models_choose_and_order() -> None:

@@ -1,7 +1,7 @@
 """A simulated annotator for real cases: careless boxes, and clicks where a mask is most wrong.
 
-The protocol is that of SAM (Kirillov et al., 2023): a click goes to the place of the largest error that is farthest from
-its edges. Nothing is drawn at random but the jitter of boxes, which has a seed.
+The protocol is that of SAM (Kirillov et al., 2023): a click goes to the place of the largest error that is farthest
+from its edges. Nothing is drawn at random but the jitter of boxes, which has a seed.
 """
 
 from __future__ import annotations

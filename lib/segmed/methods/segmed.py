@@ -25,6 +25,7 @@ from segmed.sam.frame import Frame
 from segmed.sam.weights import EMBEDDED
 from segmed.sam.window import sampling_grid, squares_around, to_window, windows_around
 
+_BIAS = 0.5  # added to logits: focal loss leaves masks too small; chosen on real cases (scripts/eval_prompts.py)
 _NOTHING = -20.0  # logit outside of the window
 _VIEWS = 32  # windows encoded together
 _CLICK_SIDES = (1.0, 0.5, 0.25, 0.125)  # windows around clicks, in longer sides of the slice
@@ -174,7 +175,8 @@ class Segmed(Segmenter):
                 batch = [views[n] for n in rows]
                 windows = torch.stack([v.window for v in batch])
                 images, valid = _show(embedding.features, batch, windows, self.side)
-                boxes = to_window(torch.stack([v.box for v in batch]), windows, self.side) if boxed else None
+                drawn = [v.box for v in batch if v.box is not None]
+                boxes = to_window(torch.stack(drawn), windows, self.side) if boxed else None
                 points = torch.stack([to_window(v.points, v.window.expand(count, 4), self.side) for v in batch])
                 if boxes is not None:
                     images = show_prompt(images, valid, boxes.to(device), None)
@@ -199,7 +201,7 @@ class Segmed(Segmenter):
                 )
                 best = out.iou_scores[:, 0].argmax(-1)
                 for row, n in enumerate(rows):
-                    mask = out.pred_masks[row, 0, best[row]].float()
+                    mask = out.pred_masks[row, 0, best[row]].float() + _BIAS
                     masks[n] = mask.flip(-1) if views[n].flip else mask
                     scores[n] = out.iou_scores[row, 0, best[row]].float()
         return torch.stack(masks), torch.stack(scores)
@@ -219,9 +221,9 @@ class Segmed(Segmenter):
                 x = (torch.arange(x0, x1, device=masks.device) + 0.5 - left) / width * 2 - 1
                 y = (torch.arange(y0, y1, device=masks.device) + 0.5 - top) / height * 2 - 1
                 grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]
-                full[y0:y1, x0:x1] = F.grid_sample(
-                    mask[None, None], grid, padding_mode="border", align_corners=False
-                )[0, 0]
+                full[y0:y1, x0:x1] = F.grid_sample(mask[None, None], grid, padding_mode="border", align_corners=False)[
+                    0, 0
+                ]
             total += full
         return total / len(masks)
 

@@ -65,9 +65,7 @@ class Engine:
                 segmenter, warning = queue.run(lambda: self._loader.get_or_fallback(method, backbone, device))
                 small = (segmenter.input_size or 0) <= _SMALL_INPUT
                 batch = self.settings.batch if small or device != "cpu" else 1
-                self._predictors[method, device] = Predictor(
-                    segmenter, self.embeddings, queue, batch, warning
-                )
+                self._predictors[method, device] = Predictor(segmenter, self.embeddings, queue, batch, warning)
             return self._predictors[method, device]
 
     def _device(self, name: str | None) -> str:
