@@ -1,0 +1,44 @@
+"""Clean-ups of label maps that a network made slice by slice."""
+
+from __future__ import annotations
+
+import numpy as np
+from monai.transforms import FillHoles, KeepLargestConnectedComponent
+from scipy import ndimage
+
+
+def clean_labels(labels: np.ndarray, largest: bool = True, fill: bool = True) -> np.ndarray:
+    """Keep one piece of each organ, and close its holes.
+
+    Voxels that share a corner belong together. Only background becomes an organ: what lies inside of another organ,
+    such as a tumour, stays what it is.
+
+    Args:
+        labels: (I, J, K) whole numbers, 0 the background.
+        largest: whether all but the largest piece of each organ become background.
+        fill: whether background that one organ encloses becomes that organ.
+
+    Returns:
+        An array of the same shape and type; `labels` is left as it is.
+
+    Raises:
+        ValueError: not a volume of whole numbers.
+    """
+    if labels.ndim != 3 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"The label map is {labels.ndim}-D {labels.dtype}; allowed is a 3-D array of whole numbers. Stack the "
+            "slices along k and take the class of each voxel."
+        )
+    out = labels.copy()
+    space = out[:, :, 0] if out.shape[2] == 1 else out  # in a volume every hole of a single slice would be open
+    for label, box in enumerate(ndimage.find_objects(space), 1):
+        if box is None:
+            continue
+        part = space[box]
+        organ = (part == label).astype(np.uint8)[None]
+        kept = np.asarray(KeepLargestConnectedComponent()(organ.copy())) if largest else organ
+        part[(organ > kept)[0]] = 0
+        if fill:
+            whole = np.asarray(FillHoles()(kept.copy()))
+            part[(whole > 0)[0] & (part == 0)] = label
+    return out

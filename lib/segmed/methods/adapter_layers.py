@@ -1,0 +1,101 @@
+"""Bottleneck adapters, and how they are put around the layers of SAM without rewriting any forward pass.
+
+Every adapter starts as nothing: its last layer is zero. Sources: Houlsby et al., Parameter-Efficient Transfer Learning
+for NLP (ICML 2019); Wu et al., Medical SAM Adapter (2023), for the places in SAM and the depth adapter.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal["relu", "gelu"]
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class Adapter(nn.Module):
+    """Down, activation, up: (…, D) → (…, D).
+
+    Args:
+        width: D.
+        ratio: of the bottleneck to D; at least one channel is kept.
+        activation: in the bottleneck.
+        skip: whether the input is added.
+        like: gives the device and the number format.
+    """
+
+    def __init__(self, width: int, ratio: float, activation: Activation, skip: bool, like: Tensor) -> None:
+        super().__init__()
+        bottleneck = max(1, int(width * ratio))
+        with torch.device("cpu"):
+            self.down, self.up = nn.Linear(width, bottleneck), nn.Linear(bottleneck, width)
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+        self.activation = ACTIVATIONS[activation]()
+        self.skip = skip
+        self.to(like)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change = self.up(self.activation(self.down(x.to(self.down.weight.dtype)))).to(x.dtype)
+        return x + change if self.skip else change
+
+
+class AdaptedAttention(nn.Module):
+    """Vision attention whose result is adapted, and, for stacks of slices, attention along the stack beside it.
+
+    Adapters work token by token, so it makes no difference that windowed layers pass windows here.
+
+    Args:
+        base: the attention of an encoder layer.
+        space: adapter with skip, of the result within slices.
+        depth: adapter without skip, of the result of the same attention run along neighbouring slices, or None.
+        stack: slices of a batch that are neighbours; 1 leaves `depth` unused. A rest of the batch is a shorter stack.
+        windows: windows of a slice in this layer.
+    """
+
+    def __init__(self, base: nn.Module, space: Adapter, depth: Adapter | None, stack: int, windows: int) -> None:
+        super().__init__()
+        self.base = base
+        self.space = space
+        self.depth = depth
+        self.stack = stack
+        self.windows = windows
+
+    def forward(self, hidden_states: Tensor, **options: Any) -> tuple[Tensor, Tensor | None]:
+        """Attend and adapt, (B · windows, H, W, D) → the same and what weights the attention gives."""
+        attended, weights = self.base(hidden_states, **options)
+        adapted = self.space(attended)
+        if self.depth is not None and self.stack > 1:
+            parts = hidden_states.split(self.stack * self.windows)
+            adapted = adapted + self.depth(torch.cat([self._along_stack(part) for part in parts]))
+        return adapted, weights
+
+    def _along_stack(self, tokens: Tensor) -> Tensor:
+        """Attention among the tokens at one place of the slices of one stack, (N · windows, H, W, D) → the same."""
+        slices = tokens.shape[0] // self.windows
+        columns = tokens.reshape(slices, -1, tokens.shape[-1]).transpose(0, 1)
+        # a map of N × 1 tokens: relative positions then count slices
+        attended, _ = self.base(columns.unsqueeze(2).contiguous())
+        return attended.squeeze(2).transpose(0, 1).reshape(tokens.shape)
+
+
+class ParallelMlp(nn.Module):
+    """An MLP with an adapter without skip beside it: mlp(x) + 0.5 · adapter(x) (Wu et al., 2023).
+
+    Args:
+        base: the MLP of a layer of the encoder or the decoder.
+        beside: the adapter.
+    """
+
+    scale = 0.5
+
+    def __init__(self, base: nn.Module, beside: Adapter) -> None:
+        super().__init__()
+        self.base = base
+        self.beside = beside
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, D) → (…, D)."""
+        return self.base(x) + self.scale * self.beside(x)

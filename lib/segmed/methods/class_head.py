@@ -1,0 +1,236 @@
+"""SAM as a classifier of pixels: one mask token per class beside SAM's own, in one decoder.
+
+Token 0 stays SAM's single-mask token for prompts. Tokens 1 … C are background and organs, read without a prompt.
+Sources: Zhang and Liu, Customized Segment Anything Model for Medical Image Segmentation (2023), for the head and the
+loss; Ma et al., FLARE22 (2024), for the organs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import SamModel
+from transformers.models.sam.modeling_sam import SamMaskDecoder
+
+from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.medsam import MedSam
+from segmed.methods.segmenter import Logits
+from segmed.methods.trainable import TrainableSegmenter
+from segmed.sam.decoding import decode_low_resolution
+from segmed.sam.embedding import Embedding
+
+FLARE22 = (
+    "liver",
+    "right kidney",
+    "spleen",
+    "pancreas",
+    "aorta",
+    "inferior vena cava",
+    "right adrenal gland",
+    "left adrenal gland",
+    "gallbladder",
+    "esophagus",
+    "stomach",
+    "duodenum",
+    "left kidney",
+)
+_MOST = 255  # label maps are uint8
+
+
+@dataclass(frozen=True)
+class ClassConfig:
+    """What is told apart.
+
+    Attributes:
+        labels: names of the organs, class 1 first; class 0 is the background.
+    """
+
+    labels: tuple[str, ...] = FLARE22
+
+    def __post_init__(self) -> None:
+        names = self.labels
+        if (
+            not isinstance(names, tuple)
+            or not 1 <= len(names) <= _MOST
+            or not all(isinstance(n, str) and n.strip() for n in names)
+            or len({n.casefold() for n in (*names, "background")}) != len(names) + 1
+        ):
+            raise ValueError(
+                f"labels is {names!r:.200}; allowed is a tuple of 1 to {_MOST} different names, background not among "
+                "them. Name each organ once, such as ('liver', 'spleen')."
+            )
+
+    @property
+    def classes(self) -> int:
+        """Organs and background."""
+        return len(self.labels) + 1
+
+
+def share_weights(model: SamModel, own: Collection[str] = ()) -> SamModel:
+    """A copy of a model's modules on the weights of the original, for methods that hook into modules.
+
+    Args:
+        model: left as it is; neither its modules nor its `requires_grad` flags are touched through the copy.
+        own: names of parameters that the copy gets memory of its own for, because they will change.
+    """
+    memo: dict[int, nn.Parameter] = {}
+    for name, parameter in model.named_parameters():
+        weight = parameter.detach()
+        memo[id(parameter)] = nn.Parameter(weight.clone() if name in own else weight, requires_grad=False)
+    return copy.deepcopy(model, memo)
+
+
+def head_names(model: SamModel) -> list[str]:
+    """Names of the parameters of the segmentation head and of the prompt encoder, its positional matrix excepted."""
+    return [
+        name
+        for name, _ in model.named_parameters()
+        if "positional_embedding" not in name
+        and (name.startswith("prompt_encoder.") or (name.startswith("mask_decoder.") and ".transformer." not in name))
+    ]
+
+
+def with_classes(base: SamModel, classes: int) -> SamModel:
+    """A SAM with as many mask tokens as classes beside its single-mask token.
+
+    Tokens 1 … C with their hypernetworks and rows of the IoU head are drawn anew (PyTorch's initialisation, from its
+    global generator); all else, token 0 too, is the base's.
+
+    Args:
+        base: left as it is; frozen weights are shared with it.
+        classes: C, background among them.
+    """
+    model = share_weights(base, head_names(base))
+    config, decoder = model.config.mask_decoder_config, model.mask_decoder
+    config.num_multimask_outputs = classes
+    with torch.device("cpu"):
+        fresh = SamMaskDecoder(config)
+    fresh = fresh.to(decoder.mask_tokens.weight).requires_grad_(False)
+    old_last, new_last = decoder.iou_prediction_head.proj_out, fresh.iou_prediction_head.proj_out
+    for new, old in (
+        (fresh.mask_tokens.weight, decoder.mask_tokens.weight),
+        (new_last.weight, old_last.weight),
+        (new_last.bias, old_last.bias),
+    ):
+        new[0].copy_(old[0])
+    fresh.output_hypernetworks_mlps[0] = decoder.output_hypernetworks_mlps[0]
+    decoder.mask_tokens = fresh.mask_tokens
+    decoder.output_hypernetworks_mlps = fresh.output_hypernetworks_mlps
+    decoder.iou_prediction_head.proj_out = new_last
+    decoder.num_multimask_outputs, decoder.num_mask_tokens = classes, classes + 1
+    return model
+
+
+class ClassSegmenter(MedSam):
+    """Without a prompt the logits of all classes, with prompts one mask each by token 0; input as of MedSAM.
+
+    Args:
+        model: as `with_classes` makes it, with or without hooks.
+        labels: names of the organs, class 1 first.
+        version: names the weights.
+    """
+
+    def __init__(self, model: SamModel, labels: tuple[str, ...], version: str = "0") -> None:
+        super().__init__(model, version)
+        self.labels = labels
+
+    def decode(
+        self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
+    ) -> Logits:
+        """Masks of prompts as MedSAM gives them, or class logits (B, C, H, W), index 0 the background.
+
+        Class logits are resampled before the softmax and have no predicted IoU: nothing trains it.
+        """
+        if prompts is not None:
+            return super().decode(embedding, prompts, size)
+        return Logits(embedding.frame.restore(self._class_logits(embedding), size))
+
+    def _class_logits(self, embedding: Embedding) -> Tensor:
+        out = self.model(image_embeddings=embedding.features, multimask_output=True)
+        return out.pred_masks[:, 0].float()
+
+
+class TrainableClassSegmenter(ClassSegmenter, TrainableSegmenter):
+    """A `ClassSegmenter` whose head and prompt encoder train, and what subclasses add to `trained_names`.
+
+    Args:
+        base: any SAM; left as it is.
+        config: names the classes.
+        version: names the weights.
+    """
+
+    config: ClassConfig
+
+    def __init__(self, base: SamModel, config: ClassConfig, version: str = "0") -> None:
+        super().__init__(with_classes(base, config.classes), config.labels, version)
+        self.config = config
+
+    def trained_names(self) -> list[str]:
+        return [f"model.{name}" for name in head_names(self.model)]
+
+    def loss(
+        self,
+        images: Tensor,
+        prompts: Sequence[Sequence[SlicePrompt]] | None,
+        truth: Tensor,
+        progress: float = 1.0,
+    ) -> Tensor:
+        """The loss of a batch, with gradients.
+
+        Classes are compared at the decoder's own resolution, the labels resampled to it by nearest neighbour (Zhang
+        and Liu, 2023). With prompts token 0 trains, and `dice_ce` becomes its form for single objects, `dice_bce`.
+
+        Args:
+            images: (B, 3, S, S) in [0, 1].
+            prompts: B lists of K prompts, or None for the classes.
+            truth: (B, K, H, W) in [0, 1] with prompts, else (B, 1, H, W) class indices.
+            progress: not used.
+
+        Raises:
+            ValueError: labels that no class stands for, or a loss that does not take classes.
+        """
+        embedding = self.encode(images)
+        if prompts is not None:
+            with self._without_gradients(classes=True):
+                low, _ = decode_low_resolution(self.model, embedding, prompts, self.choose_best)
+            recipe = replace(self.recipe, loss="dice_bce") if self.recipe.loss == "dice_ce" else self.recipe
+            return recipe.loss_of(embedding.frame.restore(low.float(), (truth.shape[-2], truth.shape[-1])), truth)
+        if self.recipe.loss != "dice_ce":
+            raise ValueError(
+                f"The loss is {self.recipe.loss!r}, but classes are trained with 'dice_ce' only. Take that, or train "
+                "with prompts."
+            )
+        low_label, high_label = (int(v) for v in torch.aminmax(truth))
+        if truth.shape[1] != 1 or low_label < 0 or high_label >= self.config.classes:
+            raise ValueError(
+                f"The labels have {truth.shape[1]} channels and values {low_label} to {high_label}; allowed are one "
+                f"channel and values 0 to {self.config.classes - 1} (background, {', '.join(self.labels)}). Name every "
+                "label of the data set in `labels`, or map the labels to these classes."
+            )
+        with self._without_gradients(classes=False):
+            logits = self._class_logits(embedding)
+        small = F.interpolate(truth.float(), (logits.shape[-2], logits.shape[-1]), mode="nearest-exact")
+        return self.recipe.loss_of(logits, small)
+
+    @contextmanager
+    def _without_gradients(self, classes: bool) -> Iterator[None]:
+        """Keep the hypernetworks of the classes, or that of token 0, out of the graph where their masks are dropped.
+
+        With gradients of zero in place of none, weight decay would shrink them to nothing.
+        """
+        networks = self.model.mask_decoder.output_hypernetworks_mlps
+        idle = [p for network in (networks[1:] if classes else networks[:1]) for p in network.parameters()]
+        idle = [p for p in idle if p.requires_grad]
+        for parameter in idle:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in idle:
+                parameter.requires_grad_(True)

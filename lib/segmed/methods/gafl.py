@@ -1,0 +1,91 @@
+"""A learned filter of the image's spectrum in front of a frozen SAM encoder.
+
+Source: Shipitsin, Bespalov, Dylov, GAFL: Global Adaptive Filtering Layer for Computer Vision (2022).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from transformers import SamModel
+
+from segmed.methods.adaptive_filter import ACTIVATIONS, VARIANTS, Activation, AdaptiveFilter, Variant
+from segmed.methods.class_head import share_weights
+from segmed.methods.decoder_tuning import DecoderTuning
+from segmed.methods.segmenter import Method
+from segmed.methods.trainable import Recipe
+from segmed.sam.embedding import Embedding
+
+_LARGE = 512  # px; from here the activations of an encoder that gradients pass through fill gigabytes
+
+
+@dataclass(frozen=True)
+class GaflConfig:
+    """Which filter.
+
+    Attributes:
+        variant: `spectrum`, `spectrum_log`, `phase` or `general_spectrum`, see `AdaptiveFilter`.
+        activation: of `general_spectrum`; with others than `relu` the untrained filter changes the image.
+        strict_reference: the filter as published, in which `phase` and the biases of `general_spectrum` cannot learn.
+        normalise: whether ImageNet's mean and sd are taken out after the filter, for encoders that were trained so, as
+            plain SAM was.
+    """
+
+    variant: Variant = "spectrum"
+    activation: Activation = "relu"
+    strict_reference: bool = False
+    normalise: bool = False
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise ValueError(f"The variant {self.variant!r} is unknown. Choose from {', '.join(VARIANTS)}.")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"The activation {self.activation!r} is unknown. Choose from {', '.join(ACTIVATIONS)}.")
+
+
+class Gafl(DecoderTuning):
+    """Slice in [0, 1] → filter → frozen encoder → tuned mask decoder; slices and masks are resampled as by MedSAM.
+
+    Args:
+        model: any SAM-shaped model; left as it is.
+        config: which filter.
+        version: names the weights.
+    """
+
+    name: ClassVar[str] = "gafl"
+
+    def __init__(self, model: SamModel, config: GaflConfig | None = None, version: str = "0") -> None:
+        decoder = [n for n, _ in model.named_parameters() if n.startswith("mask_decoder.")]
+        super().__init__(share_weights(model, decoder), version=version)
+        self.config = config = config or GaflConfig()
+        # the filter's rate, schedule and epochs: Shipitsin et al.; the decoder's rate: Ma et al. (2024). Decay would
+        # pull coefficients to 0, which is a black image and not the one as it was
+        rates = {"filter.": 1e-3, "model.mask_decoder.": 1e-4}
+        self.recipe = Recipe(rates, "dice_bce", "adam", weight_decay=0.0, schedule="plateau", epochs=25)
+        side = int(model.config.vision_config.image_size)
+        self.filter = AdaptiveFilter(config.variant, (3, side, side), config.activation, config.strict_reference)
+
+    def trained_names(self) -> list[str]:
+        frozen = "model.mask_decoder.iou_prediction_head."
+        parts = ("filter.", "model.mask_decoder.")
+        return [n for n, _ in self.named_parameters() if n.startswith(parts) and not n.startswith(frozen)]
+
+    def prepare_training(self) -> None:
+        """As of any method; large encoders recompute their activations, since the gradient passes through them."""
+        super().prepare_training()
+        if int(self.model.config.vision_config.image_size) >= _LARGE:
+            self.model.activation_checkpointing_enable()
+
+    def encode(self, images: Tensor) -> Embedding:
+        filtered = self.filter(images)
+        return self._encode((filtered - self.mean) / self.sd if self.config.normalise else filtered)
+
+
+def _build(model: SamModel | None, version: str) -> Gafl:
+    assert model is not None
+    return Gafl(model, version=f"gafl-{version}")
+
+
+METHOD = Method("gafl", "SAM behind a learned filter of the image's spectrum: a box", _build)

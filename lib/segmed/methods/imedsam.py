@@ -1,0 +1,271 @@
+"""I-MedSAM: SAM with frequencies beside the pixels, and masks as a function of position instead of a grid.
+
+Source: Wei et al., I-MedSAM: Implicit Medical Image Segmentation with Segment Anything (2024). Where paper and
+published code differ the paper counts, unless `reference` is set. Two things always differ from the code: dropout stays
+on when masks are made (else no pixel is less sure than another, and the choice of pixels to refine is arbitrary), and
+it acts before the coarse head (after it the logit itself is dropped, and the surest pixels vary most).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from monai.losses import DiceCELoss
+from torch import Tensor
+from transformers import SamModel
+
+from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.class_head import share_weights
+from segmed.methods.frequency_adapter import FrequencyAdapters, Variant
+from segmed.methods.gated_lora import GatedLora
+from segmed.methods.implicit_decoder import ImplicitDecoder, Refined
+from segmed.methods.segmenter import Logits, Method
+from segmed.methods.trainable import Recipe, TrainableSegmenter
+from segmed.sam.decoding import decode_low_resolution
+from segmed.sam.embedding import Embedding
+from segmed.sam.frame import Frame
+
+_SEED = 0  # of the dropout when masks are made: the same prompt gives the same mask
+_RISE = 5  # epochs in which the weight moves from the coarse to the fine loss
+_LEAST_COARSE = 0.1  # weight of the coarse loss after that: most pixels stay coarse
+
+
+@dataclass(frozen=True)
+class ImedsamConfig:
+    """Sizes and choices.
+
+    Attributes:
+        rank: of the low-rank updates in the encoder.
+        gate: whether they have a gate per sample.
+        bottleneck: channels inside of a frequency adapter.
+        variant: `amplitude` or `phase` of the spectrum.
+        scale: factor of the frequency adapters at first, learnt per layer; at 0 the encoder starts as SAM's.
+        nodes: coarse values per token and axis, 1, 2 or 4; None has one at every pixel of the output, as published,
+            which costs several times the encoder.
+        passes_train: passes with dropout in training, 2 or more.
+        passes_test: the same when masks are made.
+        share: of the pixels that the fine network refines.
+        classes: heads. With more than one, a slice has one prompt per class, in their order.
+        reference: the settings of the authors' code: gates on, a fixed scale of 0.5, the first channel for the mean,
+            63 values of position, coarse values at every pixel, 0.2 cross-entropy + 0.8 Dice.
+    """
+
+    rank: int = 4
+    gate: bool = False
+    bottleneck: int = 4
+    variant: Variant = "amplitude"
+    scale: float = 0.0
+    nodes: int | None = 2
+    passes_train: int = 2
+    passes_test: int = 8
+    share: float = 0.125
+    classes: int = 1
+    reference: bool = False
+
+    def __post_init__(self) -> None:
+        if self.reference:
+            for name, value in (("gate", True), ("scale", 0.5), ("nodes", None)):
+                object.__setattr__(self, name, value)
+        least = {"rank": 1, "bottleneck": 1, "passes_train": 2, "passes_test": 2, "classes": 1}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ValueError(
+                    f"{name} is {value!r}; allowed are whole numbers from {low}. Leave it out for default."
+                )
+        if self.variant not in get_args(Variant):
+            raise ValueError(
+                f"variant is {self.variant!r}; allowed are {', '.join(get_args(Variant))}. Take 'amplitude'."
+            )
+        if not _is_number(self.scale) or not math.isfinite(self.scale):
+            raise ValueError(f"scale is {self.scale!r}; allowed are finite numbers. Take 0 to start as SAM.")
+        if self.nodes is not None and (type(self.nodes) is not int or self.nodes not in (1, 2, 4)):
+            raise ValueError(f"nodes is {self.nodes!r}; allowed are 1, 2, 4 and None. Take 2.")
+        if not _is_number(self.share) or not 0 < self.share <= 1:
+            raise ValueError(f"share is {self.share!r}; allowed is above 0 up to 1. Take 0.125.")
+
+
+class Imedsam(TrainableSegmenter):
+    """Box or clicks → a mask computed pixel by pixel, at any size, with its uncertainty.
+
+    The input is the slice stretched to a square and divided by 255, without mean and sd, as the authors take it.
+
+    Args:
+        model: any SAM; it is left as it is, and frozen weights are shared with it.
+        config: sizes and choices.
+        version: names the weights.
+    """
+
+    name = "imedsam"
+    config: ImedsamConfig
+
+    def __init__(self, model: SamModel, config: ImedsamConfig | None = None, version: str = "0") -> None:
+        super().__init__()
+        self.config = config or ImedsamConfig()
+        self.version = version
+        vision = model.config.vision_config
+        self.input_size = int(vision.image_size)
+        self.model = share_weights(model, _tuned(model))
+        for layer in self.model.vision_encoder.layers:
+            layer.attn.qkv = GatedLora(layer.attn.qkv, self.config.rank, self.config.gate)
+        self.frequency = FrequencyAdapters(
+            vision.num_hidden_layers,
+            vision.hidden_size,
+            self.config.bottleneck,
+            self.config.scale,
+            learn_scale=not self.config.reference,
+            variant=self.config.variant,
+            first_channel=self.config.reference,
+            eps=vision.layer_norm_eps,
+        )
+        self.decoder = ImplicitDecoder(
+            self.model.mask_decoder.upscale_conv2.out_channels,
+            vision.output_channels,
+            self.config.classes,
+            self.config.share,
+            self.config.nodes and self.config.nodes * (vision.image_size // vision.patch_size),
+            published=self.config.reference,
+        )
+        self.to(model.shared_image_embedding.positional_embedding.device)
+        # rates, decay and schedule: the authors' code; there 1000 epochs over some hundred slices. The scale starts at
+        # zero and would hardly leave it at the adapters' rate.
+        rates = {"": 5e-5, "decoder.": 1e-3, "frequency.scale": 1e-3}
+        self.recipe = Recipe(rates, "dice_bce", "adamw", weight_decay=0.01, schedule="linear", epochs=100)
+        self.prepare_training()
+
+    def trained_names(self) -> list[str]:
+        fixed = {"frequency.scale"} if self.config.reference else set()
+        lora = [n for n, _ in self.named_parameters() if ".qkv." in n and ".qkv.base." not in n]
+        own = [n for n, _ in self.named_parameters() if n.startswith(("frequency.", "decoder.")) and n not in fixed]
+        return [*lora, *(f"model.{name}" for name in _tuned(self.model)), *own]
+
+    def extra_buffers(self) -> list[str]:
+        return [name for name, _ in self.decoder.named_buffers(prefix="decoder")]
+
+    def encode(self, images: Tensor) -> Embedding:
+        features = self.frequency(self.model.vision_encoder, images)
+        return Embedding(features.float(), Frame(images.shape[2], images.shape[3], images.shape[3]))
+
+    def decode(
+        self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
+    ) -> Logits:
+        return self.decode_with_uncertainty(embedding, prompts, size)[0]
+
+    def decode_with_uncertainty(
+        self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
+    ) -> tuple[Logits, Tensor]:
+        """Masks as `decode` gives them, and how unsure the coarse network is.
+
+        Args:
+            embedding: of B slices.
+            prompts: B lists of K prompts in pixels of the slice.
+            size: (H, W) of the output.
+
+        Returns:
+            The masks, and the variance (B, K, H, W) of the coarse probability over the passes, in [0, 0.25].
+
+        Raises:
+            ValueError: no prompts, prompts that do not fit the embedding, or not one prompt per class.
+        """
+        refined = self._refine(embedding, prompts, size)
+        return Logits(refined.fine), refined.uncertainty
+
+    def loss(
+        self,
+        images: Tensor,
+        prompts: Sequence[Sequence[SlicePrompt]] | None,
+        truth: Tensor,
+        progress: float = 1.0,
+    ) -> Tensor:
+        """Cross-entropy and Dice of the coarse map and of the refined one; the weight moves to the latter.
+
+        Args:
+            images: (B, 3, S, S) in [0, 1], as `prepare` gives.
+            prompts: B lists of K prompts.
+            truth: (B, K, H, W) in [0, 1].
+            progress: share of the training that is done.
+        """
+        refined = self._refine(self.encode(images), prompts, (truth.shape[-2], truth.shape[-1]))
+        entropy = 0.2 if self.config.reference else 0.5
+        both = DiceCELoss(sigmoid=True, squared_pred=True, lambda_ce=entropy, lambda_dice=1 - entropy)
+        wanted = truth.flatten(0, 1)[:, None].float()
+        coarse, fine = (both(m.flatten(0, 1)[:, None], wanted) for m in (refined.coarse, refined.fine))
+        share = min((progress * self.recipe.epochs + 1) / _RISE, 1 - _LEAST_COARSE)
+        return (1 - share) * coarse + share * fine
+
+    def _refine(
+        self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
+    ) -> Refined:
+        """Maps (B, K, H, W)."""
+        if prompts is None:
+            raise ValueError("I-MedSAM needs a prompt: draw a box or click into the object.")
+        counts, classes = {len(p) for p in prompts}, self.config.classes
+        if len(prompts) != len(embedding) or len(counts) != 1 or (classes > 1 and counts != {classes}):
+            wanted = f"{classes} prompts, one per class," if classes > 1 else "the same number of prompts"
+            raise ValueError(
+                f"{len(prompts)} lists of {sorted(counts)} prompts do not fit {len(embedding)} slices; allowed is one "
+                f"list per slice with {wanted} in each. Give one prompt per object."
+            )
+        source = self._source(embedding, prompts)
+        position = self.model.get_image_wide_positional_embeddings()
+        training = self.training
+        generator = None if training else torch.Generator().manual_seed(_SEED)
+        passes = self.config.passes_train if training else self.config.passes_test
+        with self._precision(source.device):
+            if classes == 1:
+                maps = self.decoder(source, position, size, passes, generator)
+                return Refined(*(m.unflatten(0, (len(prompts), -1)) for m in maps))
+            each = [self.decoder(source[c::classes], position, size, passes, generator, c) for c in range(classes)]
+        return Refined(*(torch.stack(maps, 1) for maps in zip(*each, strict=True)))
+
+    def _source(self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]]) -> Tensor:
+        """(B K, channels, 4t, 4t): the image tokens after SAM's decoder has looked at the prompt, upscaled."""
+        items = [(b, prompt) for b, row in enumerate(prompts) for prompt in row]
+        kinds: dict[tuple[bool, int, bool], list[int]] = defaultdict(list)
+        for n, (_, prompt) in enumerate(items):
+            kinds[prompt.box is not None, len(prompt.labels), prompt.mask is not None].append(n)
+        decoder, seen = self.model.mask_decoder, []
+        handle = decoder.upscale_conv2.register_forward_hook(lambda _module, _given, out: seen.append(out))
+        try:
+            for rows in kinds.values():
+                part = Embedding(embedding.features[[items[n][0] for n in rows]], embedding.frame)
+                decode_low_resolution(self.model, part, [[items[n][1]] for n in rows], choose_best=False)
+        finally:
+            handle.remove()
+        order = [n for rows in kinds.values() for n in rows]
+        upscaled = decoder.activation(torch.cat(seen))
+        return upscaled[sorted(range(len(order)), key=order.__getitem__)]
+
+    def _precision(self, device: torch.device) -> torch.autocast | nullcontext[None]:
+        """Without gradients the networks run in the encoder's number format."""
+        dtype = self.model.vision_encoder.neck.conv1.weight.dtype
+        if torch.is_grad_enabled() or dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(device.type, dtype)
+
+
+def _tuned(model: SamModel) -> list[str]:
+    """Names of SAM's own parameters that train: the prompt encoder, its positional matrix excepted, and upscaling."""
+    return [
+        name
+        for name, _ in model.named_parameters()
+        if name.startswith(("prompt_encoder.", "mask_decoder.upscale_")) and "positional_embedding" not in name
+    ]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _build(model: SamModel | None, version: str) -> Imedsam:
+    assert model is not None
+    return Imedsam(model, version=f"imedsam-{version}")
+
+
+METHOD = Method("imedsam", "I-MedSAM: a box or clicks, masks at any resolution with their uncertainty", _build)

@@ -1,0 +1,145 @@
+"""Joint bilateral upsampling with learned kernels: coarse features become fine along the edges of the image.
+
+Source: Fu et al., FeatUp: A Model-Agnostic Framework for Features at Any Resolution (ICLR 2024).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+_FIXUP = 0.1  # share of the learned corrections of kernels and of features
+
+
+class JbuStage(nn.Module):
+    """Doubles the resolution of feature maps.
+
+    The kernel of a pixel weighs its neighbours by likeness of the image (range kernel, learned keys), by distance
+    (spatial kernel, learned width) and by a learned correction. It is the same for all channels: a stage is linear in
+    the features and commutes with every map that mixes channels.
+
+    Args:
+        radius: of the kernel in px of the fine grid.
+        keys: channels in which pixels of the image are compared.
+    """
+
+    distance: Tensor
+
+    def __init__(self, radius: int = 3, keys: int = 32) -> None:
+        super().__init__()
+        self.radius = radius
+        taps = (2 * radius + 1) ** 2
+        self.range_projection = nn.Sequential(
+            nn.Conv2d(3, keys, 1), nn.GELU(), nn.Dropout2d(0.1), nn.Conv2d(keys, keys, 1)
+        )
+        self.fixup = nn.Sequential(nn.Conv2d(taps + 3, taps, 1), nn.GELU(), nn.Dropout2d(0.1), nn.Conv2d(taps, taps, 1))
+        self.log_temperature = nn.Parameter(torch.zeros(()))
+        self.sigma = nn.Parameter(torch.ones(()))
+        steps = torch.linspace(-1, 1, 2 * radius + 1).square()
+        self.register_buffer("distance", (steps[:, None] + steps[None]).flatten(), persistent=False)
+
+    def kernel(self, guidance: Tensor) -> Tensor:
+        """Weights of neighbours, (B, 3, H, W) in [0, 1] → (B, taps, H, W), taps row by row; they need not sum to 1."""
+        keys = self.range_projection(guidance)
+        likeness = torch.stack([(part * keys).sum(1) for part in self._neighbours(keys)], 1)
+        weights = (self.log_temperature.exp().clamp(1e-4, 1e4) * likeness).softmax(1)
+        weights = weights * torch.exp(-self.distance / (2 * self.sigma.square()))[:, None, None]
+        weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-7)
+        return weights + _FIXUP * self.fixup(torch.cat([weights, guidance], 1))
+
+    def forward(self, features: Tensor, image: Tensor) -> Tensor:
+        """Features (B, C, h, w) and image (B, 3, H, W) in [0, 1] → (B, C, 2h, 2w)."""
+        size = (2 * features.shape[2], 2 * features.shape[3])
+        kernel = self.kernel(F.adaptive_avg_pool2d(image, size))
+        smooth = F.interpolate(features, size, mode="bicubic", align_corners=False)
+        # one further map is all the memory this takes, where unfolding would take as many as there are taps
+        out = torch.zeros_like(smooth)
+        for weight, part in zip(kernel.split(1, 1), self._neighbours(smooth), strict=True):
+            out.addcmul_(part, weight)
+        return out
+
+    def _neighbours(self, maps: Tensor) -> list[Tensor]:
+        """Views of maps (B, C, H, W), reflected at the borders, one for each tap."""
+        height, width = maps.shape[2:]
+        padded = F.pad(maps, [self.radius] * 4, mode="reflect")
+        steps = range(2 * self.radius + 1)
+        return [padded[..., y : y + height, x : x + width] for y in steps for x in steps]
+
+
+class JbuStack(nn.Module):
+    """Stages in a row, each with weights of its own, and a learned correction of the result.
+
+    SAM's encoders end in a normalisation over channels, so that none is put before the first stage.
+
+    Args:
+        channels: of the features.
+        stages: each doubles the resolution.
+    """
+
+    def __init__(self, channels: int, stages: int = 2) -> None:
+        super().__init__()
+        self.channels = channels
+        self.stages = nn.ModuleList(JbuStage() for _ in range(stages))
+        self.dropout = nn.Dropout2d(0.2)
+        self.mix = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, features: Tensor, image: Tensor) -> Tensor:
+        """Features (B, C, h, w) and image (B, 3, H, W) in [0, 1] → (B, C, 2^n h, 2^n w) float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            fine = self._upsample(features.float(), image.float())
+            return fine + _FIXUP * self.mix(self.dropout(fine))
+
+    def projected(self, features: Tensor, image: Tensor, head: nn.Conv2d) -> Tensor:
+        """`head(self(features, image))` for a 1×1 convolution to c channels, in the time and memory of c channels.
+
+        The stages commute with `head`, with `mix` and with the dropout of whole channels, so all of these come first;
+        only their biases have to wait, as kernels need not sum to 1.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            mixed = features.float() + _FIXUP * F.conv2d(self.dropout(features.float()), self.mix.weight)
+            bias = F.conv2d(_FIXUP * _as_map(self.mix.bias), head.weight, head.bias)
+            return self._upsample(F.conv2d(mixed, head.weight), image.float()) + bias
+
+    def _upsample(self, features: Tensor, image: Tensor) -> Tensor:
+        for stage in self.stages:
+            features = stage(features, image)
+        return features
+
+
+def save_jbu(jbu: JbuStack, path: Path) -> None:
+    """Write the weights and their shape as safetensors."""
+    metadata = {"channels": str(jbu.channels), "stages": str(len(jbu.stages))}
+    save_file({k: v.detach().cpu().contiguous() for k, v in jbu.state_dict().items()}, path, metadata)
+
+
+def load_jbu(path: Path) -> JbuStack:
+    """Read what `save_jbu` wrote.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: a file of another kind, or a damaged one.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no upsampler at {path}. Make one with scripts/pretrain_jbu.py.")
+    try:
+        with safe_open(path, "pt") as file:
+            facts = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        jbu = JbuStack(int(facts["channels"]), int(facts["stages"]))
+        jbu.load_state_dict(state)
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{path.name} is not an upsampler, or is damaged ({str(error).splitlines()[0]:.120}). Give a file that "
+            "scripts/pretrain_jbu.py wrote."
+        ) from error
+    return jbu
+
+
+def _as_map(vector: Tensor | None) -> Tensor:
+    assert vector is not None
+    return vector[None, :, None, None]

@@ -1,0 +1,146 @@
+"""LoRA-SAM: queries and values of all attention learn a low-rank change, and all organs come out at once.
+
+Sources: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (ICLR 2022); Zhang and Liu, Customized Segment
+Anything Model for Medical Image Segmentation (2023).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import SamModel
+
+from segmed.methods.class_head import ClassConfig, ClassSegmenter, TrainableClassSegmenter, head_names, share_weights
+from segmed.methods.segmenter import Method
+from segmed.methods.trainable import Recipe
+
+_TARGETS = r"vision_encoder\.layers\.\d+\.attn\.qkv\.(q|v)|mask_decoder\.transformer\..+\.(q_proj|v_proj)"
+_SMALL, _LARGE = (2, 5e-4), (12, 5e-3)  # batch and learning rate
+
+
+@dataclass(frozen=True)
+class LoraSamConfig(ClassConfig):
+    """What is told apart, and how freely the attention may change.
+
+    Attributes:
+        rank: of the changes; their scale is 1 whatever the rank, so that ranks compare (Zhang and Liu, 2023, take 4).
+    """
+
+    rank: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+            raise ValueError(f"rank is {self.rank!r}; allowed are whole numbers from 1. Take 1, 4 or 8.")
+
+
+def learning_rate(batch: int) -> float:
+    """5e-4 up to batches of 2, 5e-3 (Zhang and Liu, 2023) from batches of 12, and on a line between.
+
+    Raises:
+        ValueError: less than one slice.
+    """
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; allowed are whole numbers from 1. Take 1 if memory is short.")
+    share = min(max((batch - _SMALL[0]) / (_LARGE[0] - _SMALL[0]), 0.0), 1.0)
+    return _SMALL[1] + share * (_LARGE[1] - _SMALL[1])
+
+
+class SplitQkv(nn.Module):
+    """The query, key and value rows of a fused projection as layers of their own, on the same memory.
+
+    Args:
+        fused: Linear D → 3D.
+    """
+
+    def __init__(self, fused: nn.Linear) -> None:
+        super().__init__()
+        weights = fused.weight.detach().chunk(3)
+        biases = fused.bias.detach().chunk(3) if fused.bias is not None else (None,) * 3
+        self.q, self.k, self.v = (_linear(weight, bias) for weight, bias in zip(weights, biases, strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, D) → (…, 3D)."""
+        return torch.cat([self.q(x), self.k(x), self.v(x)], -1)
+
+    def fuse(self) -> nn.Linear:
+        """One layer again, with memory of its own."""
+        parts = (self.q, self.k, self.v)
+        bias = None if self.q.bias is None else torch.cat([p.bias for p in parts])
+        return _linear(torch.cat([p.weight for p in parts]), bias)
+
+
+class LoraSam(TrainableClassSegmenter):
+    """q and v of every encoder layer and of every attention of the decoder, the head and the prompt encoder train.
+
+    The low-rank layers are peft's: `model.disable_adapters()`, `enable_adapters()`, `add_adapter()`, `set_adapter()`
+    and `get_adapter_state_dict()` work as peft documents them.
+
+    Args:
+        model: any SAM; left as it is.
+        config: classes and rank.
+        version: names the weights.
+
+    Raises:
+        ValueError: a rank above the narrowest projection of the model.
+    """
+
+    name = "lora"
+    config: LoraSamConfig
+
+    def __init__(self, model: SamModel, config: LoraSamConfig | None = None, version: str = "0") -> None:
+        config = config or LoraSamConfig()
+        super().__init__(model, config, version)
+        # warm-up, weight decay, optimiser and epochs: Zhang and Liu (2023), who stop at 160 of 200
+        self.recipe = Recipe(
+            {"": learning_rate(1)}, "dice_ce", "adamw", weight_decay=0.1, schedule="poly", warmup=250, epochs=160
+        )
+        vision, decoder = self.model.config.vision_config, self.model.config.mask_decoder_config
+        narrowest = min(vision.hidden_size, decoder.hidden_size // decoder.attention_downsample_rate)
+        if config.rank > narrowest:
+            raise ValueError(
+                f"rank is {config.rank}; allowed are 1 to {narrowest}, the width of the narrowest projection of this "
+                "model. Take 1, 4 or 8."
+            )
+        for layer in self.model.vision_encoder.layers:
+            layer.attn.qkv = SplitQkv(layer.attn.qkv)
+        self.model.add_adapter(
+            LoraConfig(r=config.rank, lora_alpha=config.rank, lora_dropout=0.0, bias="none", target_modules=_TARGETS)
+        )
+        self.prepare_training()
+
+    def trained_names(self) -> list[str]:
+        return super().trained_names() + [name for name, _ in self.named_parameters() if ".lora_" in name]
+
+    @torch.no_grad()
+    def merged(self) -> ClassSegmenter:
+        """The same method with the changes added to the weights: a plain SAM in modules and cost, for serving."""
+        model = share_weights(self.model, head_names(self.model))
+        for name, module in list(model.named_modules()):
+            if isinstance(module, LoraLayer):
+                module.merge(safe_merge=True)  # in a copy: the weights are shared
+                model.set_submodule(name, module.get_base_layer())
+        for layer in model.vision_encoder.layers:
+            layer.attn.qkv = layer.attn.qkv.fuse()
+        model.delete_adapter(list(model.peft_config))
+        return ClassSegmenter(model, self.labels, self.version).train(self.training)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad=False)
+    return layer
+
+
+def _build(model: SamModel | None, version: str) -> LoraSam:
+    assert model is not None
+    return LoraSam(model, version=f"lora-{version}")
+
+
+METHOD = Method("lora", "LoRA-SAM: all organs without a prompt, or one by a box or clicks", _build)

@@ -1,0 +1,354 @@
+#!/usr/bin/env python
+"""Methods trained alike on one dataset, beside plain SAM whose mask decoder is tuned on the same slices: one table.
+
+    python scripts/compare_methods.py LGG --layout lgg --backbone apps/segmed/model/segmed-tiny \\
+        --methods sam,gafl,featup,imedsam,adapter --epochs 10 --seeds 3
+    python scripts/compare_methods.py HIPPOCAMPUS --layout msd --backbone apps/segmed/model/segmed-tiny --automatic \\
+        --methods lora:1,lora:4,lora:8,adapter --epochs 10 --seeds 3
+    python scripts/compare_methods.py LGG --layout lgg --backbone … --methods sam,gafl,featup,imedsam,lora,adapter \\
+        --overhead
+
+A method is NAME or NAME:VARIANT: sam:brats|segmed|full, gafl:VARIANT, featup:decoder|hires, imedsam, adapter,
+lora:RANK. Patients are split once, the same for all methods and seeds; seeds change the order of slices, the training
+boxes and fresh weights. Each method is trained by its own recipe and measured before and after, on the same slices and
+boxes. With --automatic, methods that tell classes apart get no prompt, and each class is scored on every slice; all
+others are still told a box. A table is no proof that one method is better: recipes were not tuned for the dataset.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from segmed.data.lgg import load_lgg
+from segmed.data.msd import load_msd
+from segmed.data.slices import LabelledSlice, SliceDataset
+from segmed.data.split import Split, split_patients
+from segmed.evaluation.annotator import jittered
+from segmed.evaluation.segmentation_scores import ImageScore, score_mask, summarise
+from segmed.imaging.masks import slice_box
+from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.adapter import AdapterSam, AdapterSamConfig
+from segmed.methods.class_head import ClassSegmenter
+from segmed.methods.decoder_tuning import DecoderTuning, DecoderTuningConfig
+from segmed.methods.featup import FeatUp, FeatUpConfig
+from segmed.methods.gafl import Gafl, GaflConfig
+from segmed.methods.imedsam import Imedsam, ImedsamConfig
+from segmed.methods.lora import LoraSam, LoraSamConfig, learning_rate
+from segmed.methods.segmenter import Segmenter
+from segmed.methods.trainable import TrainableSegmenter
+from segmed.sam.precision import prepare_encoder
+from segmed.sam.weights import load_sam, weights_version
+from segmed.training.finetune import FinetuneConfig, Finetuning
+from transformers import SamModel
+
+Build = Callable[[SamModel, str, tuple[str, ...], str], TrainableSegmenter]
+
+LAYOUTS: dict[str, Callable[[str], SliceDataset]] = {"lgg": load_lgg, "msd": load_msd}
+BUILDERS: dict[str, Build] = {
+    "sam": lambda model, variant, labels, jbu: DecoderTuning(model, DecoderTuningConfig(variant or "brats")),  # type: ignore[arg-type]
+    "gafl": lambda model, variant, labels, jbu: Gafl(model, GaflConfig(variant or "spectrum")),  # type: ignore[arg-type]
+    "featup": lambda model, variant, labels, jbu: FeatUp(model, FeatUpConfig(variant or "decoder", jbu=jbu)),  # type: ignore[arg-type]
+    "imedsam": lambda model, variant, labels, jbu: Imedsam(model, ImedsamConfig()),
+    "adapter": lambda model, variant, labels, jbu: AdapterSam(model, AdapterSamConfig(labels)),
+    "lora": lambda model, variant, labels, jbu: LoraSam(model, LoraSamConfig(labels, int(variant or 4))),
+}
+NOT_SETTINGS = ("methods", "seeds", "results", "device", "overhead", "aggregates")
+COLUMNS = {"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"}
+COLUMNS |= {"hd95": "HD95", "missed": "missed"}
+AGGREGATES = {"dice_all": "Dice, all images", "dice_pooled": "Dice, pooled", "iou_two_classes": "IoU, two classes"}
+# Dice, IoU, precision and recall as published for LGG
+PUBLISHED = {
+    "SAM, table III": (0.7786, 0.6757, 0.8609, 0.8344),
+    "SAM + GAFL, table III": (0.8124, 0.9245, 0.9468, 0.9289),
+    "SAM + GAFL, table IV": (0.8045, 0.7004, 0.7704, 0.8901),
+    "SAM + FeatUp, table IV": (0.3395, 0.8537, 0.5728, 0.4258),
+}
+_WARM_UP = 3
+
+
+def build(name: str, base: SamModel, labels: tuple[str, ...], a: argparse.Namespace) -> TrainableSegmenter:
+    """A fresh method on a copy of the backbone."""
+    kind, _, variant = name.partition(":")
+    if kind not in BUILDERS:
+        raise ValueError(f"There is no method {kind!r} to compare. Choose from {', '.join(BUILDERS)}.")
+    method = BUILDERS[kind](copy.deepcopy(base), variant, labels, a.jbu)
+    rates = {"": learning_rate(a.batch)} if kind == "lora" else method.recipe.rates
+    method.recipe = replace(method.recipe, rates={prefix: rate * a.rates for prefix, rate in rates.items()})
+    return method.to(next(base.parameters()).device)
+
+
+def now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+@torch.inference_mode()
+def measure(
+    method: Segmenter, data: SliceDataset, prompted: bool, jitter: float, min_area: int
+) -> tuple[list[ImageScore], float]:
+    """Scores at the resolution of the slices, and the median of encoding and decoding one slice in ms.
+
+    Args:
+        method: on any device.
+        data: slices.
+        prompted: with a box for each label of at least `min_area` px; else every label is scored on every slice.
+        jitter: largest move of a side of a box, as share of the box.
+        min_area: px.
+    """
+    device = next(method.parameters()).device
+    method.eval()
+    scores, times = [], []
+    for n in range(len(data)):
+        sample = data[n]
+        truths = {label: sample.labels == label for label in data.classes}
+        prompts = None
+        if prompted:
+            truths = {label: mask for label, mask in truths.items() if mask.sum() >= min_area}
+            boxes = boxes_of(list(truths.values()), jitter, seed=n)
+            prompts = [[SlicePrompt(box=box) for box in boxes]]
+            if not boxes:
+                continue
+        pixels, frame = method.prepare(sample.image)
+        start = now(device)
+        embedding = replace(method.encode(pixels[None].to(device)), frame=frame)
+        logits = method.decode(embedding, prompts, (sample.labels.shape[0], sample.labels.shape[1])).masks[0]
+        times.append(now(device) - start)
+        if prompted:
+            found = dict(zip(truths, (logits > 0).cpu().numpy(), strict=True))
+        else:
+            classes = logits.argmax(0).cpu().numpy()
+            found = {label: classes == place for place, label in enumerate(data.classes, 1)}
+        for label, truth in truths.items():
+            scores.append(score_mask(found[label], truth, sample.spacing, sample.patient, label))
+    return scores, 1000 * float(np.median(times))
+
+
+def boxes_of(masks: Sequence[np.ndarray], jitter: float, seed: int) -> list[tuple[float, float, float, float]]:
+    generator = np.random.default_rng(seed)
+    return [jittered(slice_box(m), jitter, (m.shape[0], m.shape[1]), generator) for m in masks]
+
+
+def run(name: str, seed: int, base: SamModel, train: SliceDataset, test: SliceDataset, a: argparse.Namespace) -> Any:
+    """One method and seed: scores before and after, as they go into the file of results."""
+    torch.manual_seed(seed)
+    method = build(name, base, tuple(train.classes.values()), a)
+    prompted = not (a.automatic and isinstance(method, ClassSegmenter))
+    before, _ = measure(method, test, prompted, a.jitter, a.min_area)
+    config = FinetuneConfig(a.steps, a.epochs, a.batch, seed, bf16=a.bf16, prompted=prompted)
+    training = Finetuning(method, train, config)
+    start = time.perf_counter()
+    losses = training.run()
+    seconds = time.perf_counter() - start
+    after, ms = measure(method, test, prompted, a.jitter, a.min_area)
+    return {
+        "method": name,
+        "seed": seed,
+        "prompted": prompted,
+        "untrained": asdict(summarise(before)),
+        "trained": asdict(summarise(after)),
+        "parameters": sum(p.numel() for p in training.parameters),
+        "ms": ms,
+        "steps": training.steps,
+        "seconds": seconds,
+        "losses": [float(np.mean(losses[:10])), float(np.mean(losses[-10:]))],
+    }
+
+
+def table(results: Sequence[dict[str, Any]], names: Sequence[str], unit: str, columns: dict[str, str]) -> list[str]:
+    """Markdown, mean ± sd over seeds."""
+    heads = [f"HD95, {unit}" if column == "hd95" else head for column, head in columns.items()]
+    heads = ["method", "", *heads, "Dice − sam", "trained parameters", "ms per slice"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * 2 + "|---:" * (len(heads) - 2) + "|"]
+    dice = {(r["method"], r["seed"]): r["trained"]["dice"] for r in results}
+    for name in names:
+        mine = [r for r in results if r["method"] == name]
+        for state in ("untrained", "trained"):
+            cells = [
+                spread([r[state][column] for r in mine], ".1f" if column == "hd95" else ".3f") for column in columns
+            ]
+            last = ["", "", ""]
+            if state == "trained":
+                against = [r["trained"]["dice"] - dice.get(("sam", r["seed"]), np.nan) for r in mine if name != "sam"]
+                last = [spread(against, "+.3f"), f"{mine[0]['parameters']:,}", spread([r["ms"] for r in mine], ".1f")]
+            lines.append(f"| {name if state == 'untrained' else ''} | {state} | {' | '.join([*cells, *last])} |")
+    return lines
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Mean ± sd of a sample; what is not a number is left out."""
+    known = [v for v in values if np.isfinite(v)]
+    if not known:
+        return ""
+    mean = f"{np.mean(known):{form}}"
+    return f"{mean} ± {np.std(known, ddof=1):{form.lstrip('+')}}" if len(known) > 1 else mean
+
+
+@torch.inference_mode()
+def overhead(names: Sequence[str], base: SamModel, data: SliceDataset, a: argparse.Namespace) -> str:
+    """Markdown: encode + decode of a box per slice against plain SAM, methods in turns, medians over the turns.
+
+    The ratio is the median of the ratios within a turn, so that what slows the machine for a while cancels out.
+    """
+    device = next(base.parameters()).device
+    base.vision_encoder = prepare_encoder(base.vision_encoder, device, a.precision)
+    methods: dict[str, Segmenter] = {"sam": build("sam", base, (), a).eval()}
+    for name in [n for n in names if n != "sam"]:
+        methods[name] = method = build(name, base, tuple(data.classes.values()), a).eval()
+        if isinstance(method, LoraSam):
+            methods[f"{name} merged"] = method.merged().eval()
+    heads = "| method | batch | encode, ms | decode, ms | sum, ms per slice | against sam | peak memory, GB |"
+    lines = [heads, "|---|---:|---:|---:|---:|---:|---:|"]
+    for batch in a.batches:
+        samples = [data[n % len(data)] for n in range(batch)]
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
+        peak = dict.fromkeys(methods, 0.0)
+        for turn in range(a.repetitions + _WARM_UP):
+            order = list(methods)[turn % len(methods) :] + list(methods)[: turn % len(methods)]
+            for name in order:
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats(device)
+                times[name].append(once(methods[name], samples, device))
+                if device.type == "cuda":
+                    peak[name] = torch.cuda.max_memory_allocated(device) / 2**30
+        plain = np.array(times["sam"][_WARM_UP:]).sum(1)
+        for name in methods:
+            spent = np.array(times[name][_WARM_UP:])
+            encode, decode = np.median(spent, 0) * 1000 / batch
+            total, ratio = np.median(spent.sum(1)) * 1000 / batch, np.median(spent.sum(1) / plain)
+            memory = f"{peak[name]:.2f}" if device.type == "cuda" else ""
+            lines.append(f"| {name} | {batch} | {encode:.2f} | {decode:.2f} | {total:.2f} | {ratio:.3f} | {memory} |")
+    return "\n".join(lines)
+
+
+def once(method: Segmenter, samples: Sequence[LabelledSlice], device: torch.device) -> tuple[float, float]:
+    """Seconds of encoding and of decoding slices of one size, a box for each."""
+    prepared = [method.prepare(s.image) for s in samples]
+    batch = torch.stack([pixels for pixels, _ in prepared]).to(device)
+    prompts = [[SlicePrompt(box=slice_box(s.labels > 0))] for s in samples]
+    height, width = samples[0].labels.shape
+    start = now(device)
+    embedding = replace(method.encode(batch), frame=prepared[0][1])
+    middle = now(device)
+    method.decode(embedding, prompts, (height, width))
+    return middle - start, now(device) - middle
+
+
+def chosen_split(data: SliceDataset, a: argparse.Namespace) -> Split:
+    """The split of the file if it is there, else a new one, which is written there."""
+    if a.split and a.split.is_file():
+        return Split.load(a.split)
+    patients = np.random.default_rng(a.split_seed).permutation(data.patients)[: a.patients].tolist()
+    split = split_patients(patients, a.split_seed, validation=0, test=a.test_share)
+    if a.split:
+        split.save(a.split)
+    return split
+
+
+def finished(path: Path | None, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a file of results holds for these settings."""
+    if not path or not path.is_file():
+        return []
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line["result"] for line in lines if line["settings"] == settings]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="folder")
+    parser.add_argument("--layout", choices=list(LAYOUTS), required=True)
+    parser.add_argument("--methods", default="sam,gafl,featup,imedsam,adapter,lora:4", help="comma-separated")
+    parser.add_argument("--backbone", required=True, help="SAM weights: folder, file or Hugging Face id")
+    parser.add_argument("--size", type=int, help="input side in px, if not that of the weights")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--automatic", action="store_true", help="classes without prompts where a method can")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=int, help="passes over the training slices, if not those of the recipe")
+    length.add_argument("--steps", type=int, help="optimiser steps instead")
+    parser.add_argument("--batch", type=int, default=8, help="slices per step")
+    parser.add_argument("--rates", type=float, default=1.0, help="factor on all learning rates")
+    parser.add_argument("--bf16", action="store_true", help="train in bf16 autocast")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--patients", type=int, help="at most so many, drawn by chance")
+    parser.add_argument("--slices", type=int, help="at most so many per patient, evenly spaced")
+    parser.add_argument("--test-share", type=float, default=0.2, help="share of the patients")
+    parser.add_argument("--split", type=Path, help="JSON file of a split to replay, or to write if it is not there")
+    parser.add_argument("--split-seed", type=int, default=0)
+    parser.add_argument("--jitter", type=float, default=0.05, help="of test boxes, as share of their sides")
+    parser.add_argument("--min-area", type=int, default=10, help="px of an object that is prompted")
+    parser.add_argument("--aggregates", action="store_true", help="further means of Dice and IoU as columns")
+    parser.add_argument("--jbu", default="", help="file of scripts/pretrain_jbu.py for featup to start from")
+    parser.add_argument("--results", type=Path, help="JSON lines to add to; what it holds already is not run again")
+    parser.add_argument("--overhead", action="store_true", help="measure time against plain SAM and train nothing")
+    parser.add_argument("--repetitions", type=int, default=30, help="of --overhead")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1], help="batch sizes of --overhead")
+    parser.add_argument("--precision", default="fp32", choices=["auto", "bf16", "fp32"], help="encoder of --overhead")
+    return parser.parse_args()
+
+
+def main() -> None:
+    a = parse()
+    names = [name.strip() for name in a.methods.split(",")]
+    data = LAYOUTS[a.layout](a.dataset)
+    base = load_sam(a.backbone, a.size).requires_grad_(False).to(a.device)
+    side, version = base.config.vision_config.image_size, weights_version(base)
+    if a.overhead:
+        labelled = data.of(data.patients[:1]).with_object(a.min_area)
+        print(f"Backbone {version} at {side} px, {a.precision}, {a.device}, {torch.get_num_threads()} threads.\n")
+        print(overhead(names, base, labelled, a))
+        return
+    for name in names:  # what cannot be built shall not come up after hours
+        build(name, base, tuple(data.classes.values()), a)
+    split = chosen_split(data, a)
+    train, test = data.of(split.train), data.of(split.test)
+    if not a.automatic:
+        train, test = train.with_object(), test.with_object(a.min_area)
+    if a.slices:
+        train, test = train.thinned(a.slices), test.thinned(a.slices)
+    settings = {k: str(v) for k, v in sorted(vars(a).items()) if k not in NOT_SETTINGS} | {"weights": version}
+    results = finished(a.results, settings)
+    for seed in range(a.seeds):
+        for name in names:
+            if any((r["method"], r["seed"]) == (name, seed) for r in results):
+                continue
+            results.append(run(name, seed, base, train, test, a))
+            last = results[-1]
+            print(
+                f"{name}, seed {seed}: Dice {last['untrained']['dice']:.3f} → {last['trained']['dice']:.3f}, "
+                f"loss {last['losses'][0]:.3f} → {last['losses'][1]:.3f} in {last['steps']} steps, "
+                f"{last['seconds']:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+            if a.results:
+                with a.results.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"settings": settings, "result": last}) + "\n")
+    shown = [r for r in results if r["method"] in names and r["seed"] < a.seeds]
+    columns = COLUMNS | (AGGREGATES if a.aggregates else {})
+    told = sorted({r["method"] for r in shown if r["prompted"]})
+    lines = [
+        *table(shown, names, data.unit, columns),
+        f"\nTrained on {len(train)} slices of {len(split.train)} patients, tested on {len(test)} of {len(split.test)}; "
+        f"batch {a.batch}, {a.seeds} seeds. Backbone {version} at {side} px. Told a box: {', '.join(told) or 'none'}. "
+        "Means go over images with the object, then over labels; a missed object counts 0 and has no HD95. All images: "
+        "both masks empty counts 1.",
+    ]
+    if a.layout == "lgg" and not a.automatic:
+        lines.append("\nPublished (IoU above the Dice is impossible for one mask; split by slice; no target):\n")
+        lines += ["| method | Dice | IoU | precision | recall |", "|---|---:|---:|---:|---:|"]
+        lines += [f"| {what} | {' | '.join(map(str, values))} |" for what, values in PUBLISHED.items()]
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

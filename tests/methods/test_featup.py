@@ -1,0 +1,277 @@
+"""High-resolution features inside SAM's decoder, and the sheet that shows them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from matplotlib.image import imread
+from segmed.evaluation.feature_sheet import draw_feature_sheet, enhance, feature_sheet, principal_colours
+from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.featup import FeatUp, FeatUpConfig
+from segmed.methods.featup_implicit import ImplicitConfig
+from segmed.methods.jbu import JbuStack, save_jbu
+from segmed.methods.medsam import MedSam
+from segmed.methods.sam import Sam
+from segmed.methods.segmed import Segmed
+from segmed.methods.trainable import load_trained, save_trained
+from segmed.sam.decoding import decode_low_resolution
+from segmed.sam.precision import prepare_encoder
+from segmed.sam.tiny import initialised
+from segmed.sam.tiny import tiny_config as small_config
+from tiny_sam import tiny_sam
+from torch import Tensor, nn
+from transformers import SamConfig, SamModel
+
+SIZE = 64
+BOX = SlicePrompt(box=(6.0, 8.0, 40.0, 30.0))
+CLICK = SlicePrompt(points=np.array([[20.0, 15.0]], np.float32), labels=np.array([1]))
+
+
+@pytest.fixture(scope="module")
+def model() -> SamModel:
+    return tiny_sam(5, SIZE)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[np.ndarray]:
+    """Two slices (51, 70), smooth, odd, not square."""
+    y, x = np.mgrid[:51, :70]
+    base = 120 + 60 * np.sin(x / 9) * np.cos(y / 7)
+    return [(base + 40 * (np.hypot(x - a, y - 20) < 14)).astype(np.uint8) for a in (25, 45)]
+
+
+def opened(method: FeatUp, seed: int = 0) -> FeatUp:
+    """The same with a convolution into the decoder that is not 0."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in method.to_decoder.parameters():
+        parameter.data.normal_(0, 0.3, generator=generator)
+    return method.eval()
+
+
+def masks(method: MedSam, pictures: list[np.ndarray], prompts: list[list[SlicePrompt]] | None) -> Tensor:
+    with torch.inference_mode():
+        return method.decode(method.embed(pictures), prompts, (51, 70)).masks
+
+
+def test_untrained_it_is_sam(model: SamModel, pictures: list[np.ndarray]) -> None:
+    small = initialised(small_config(image_size=32, hidden=32, layers=1, heads=2, width=32), 0).eval()
+    for base in (model, small):
+        for stages in (1, 2, 3):
+            method = FeatUp(base, FeatUpConfig(stages=stages)).eval()
+            for prompts in ([[BOX, CLICK], [CLICK, BOX]], [[BOX], [BOX]], None):
+                assert torch.equal(masks(method, pictures, prompts), masks(MedSam(base), pictures, prompts))
+
+
+def test_parameters_at_the_size_of_sam() -> None:
+    with torch.device("meta"):
+        base = SamModel(SamConfig())
+        method = FeatUp(base)
+    new = sum(p.numel() for p in method.parameters()) - sum(p.numel() for p in base.parameters())
+    stage = 2 + (3 * 32 + 32) + (32 * 32 + 32) + (52 * 49 + 49) + (49 * 49 + 49)
+    assert new - sum(p.numel() for p in method.jbu.parameters()) == 8_224
+    assert sum(p.numel() for p in method.jbu.parameters()) == 2 * stage + 256 * 256 + 256
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("variant", "side"), [("decoder", 16), ("hires", 32)])
+def test_the_decoder_by_hand(model: SamModel, pictures: list[np.ndarray], variant: str, side: int) -> None:
+    """Stock decoder, one slice at a time, with a hook that adds the features before the last activation."""
+    method = opened(FeatUp(model, FeatUpConfig(variant)))  # type: ignore[arg-type]
+    prompts = [[BOX, CLICK], [CLICK, BOX]]
+    embedding = method.embed(pictures)
+    assert embedding.extras[0].shape == (2, 8, side, side)
+    found = masks(method, pictures, prompts)
+    assert found.shape == (2, 2, 51, 70)
+    for b, picture in enumerate(pictures):
+        pixels = method.prepare(picture)[0][None]
+        plain = MedSam(model).embed([picture])
+        added = method.to_decoder(method.jbu(plain.features, pixels))
+
+        def add(_: nn.Module, __: object, out: Tensor, added: Tensor = added) -> Tensor:
+            return F.interpolate(out, (side, side), mode="bilinear") + added
+
+        hook = model.mask_decoder.upscale_conv2.register_forward_hook(add)
+        low, _ = decode_low_resolution(model, plain, [prompts[b]], False)
+        hook.remove()
+        assert low.shape[-1] == side
+        probability = F.interpolate(low.sigmoid(), (51, 70), mode="bilinear")
+        assert torch.allclose(found[b].sigmoid(), probability[0], atol=1e-4)
+        alone = method.decode(method.embed([picture]), [prompts[b]], (51, 70)).masks[0]
+        assert torch.allclose(found[b], alone, atol=1e-3)
+    assert (masks(MedSam(model), pictures, prompts) - found).abs().max() > 0.1
+
+
+def test_prompts_of_one_slice_share_its_features(model: SamModel, pictures: list[np.ndarray]) -> None:
+    """Point batches of transformers: what is added is repeated, not mixed between slices."""
+    method = opened(FeatUp(model))
+    with torch.inference_mode():
+        embedding = method.embed(pictures)
+        folded = torch.cat([embedding.features, F.pixel_unshuffle(embedding.extras[0], 4)], 1)
+        boxes = torch.tensor([[[5.0, 5, 30, 30], [20, 10, 60, 50]], [[3.0, 9, 50, 40], [8, 8, 30, 60]]])
+        both = method.model(image_embeddings=folded, input_boxes=boxes, multimask_output=False).pred_masks
+        for b in range(2):
+            for p in range(2):
+                one = method.model(
+                    image_embeddings=folded[b : b + 1], input_boxes=boxes[b : b + 1, p : p + 1], multimask_output=False
+                ).pred_masks
+                assert torch.allclose(one[0, 0], both[b, p], atol=1e-3)
+
+
+def test_training(model: SamModel, pictures: list[np.ndarray]) -> None:
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    plain = masks(MedSam(model), pictures, [[BOX], [BOX]])
+    method = FeatUp(model)
+    start = {n: p.detach().clone() for n, p in method.named_parameters()}
+    method.prepare_training()
+    method.train()
+    images = torch.stack([method.prepare(p)[0] for p in pictures])
+    assert not any(t.requires_grad for t in (lambda e: (e.features, *e.extras))(method.encode(images)))
+    optimiser = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], 1e-3)
+    truth = torch.zeros(2, 1, 51, 70)
+    truth[..., 10:30, 10:38] = 1
+    alive: list[set[str]] = []
+    for _ in range(2):
+        optimiser.zero_grad()
+        method.loss(images, [[BOX], [BOX]], truth).backward()
+        alive.append({n for n, p in method.named_parameters() if p.grad is not None and p.grad.abs().max() > 0})
+        optimiser.step()
+    upsampler = {n for n in start if n.startswith("jbu.")}
+    assert {"to_decoder.weight", "to_decoder.bias"} <= alive[0]
+    assert not alive[0] & upsampler  # the convolution after it is still 0
+    assert upsampler <= alive[1]
+    moved = {n for n, p in method.named_parameters() if not torch.equal(p, start[n])}
+    assert upsampler <= moved <= set(method.trained_names())
+    # the given model and what else runs on it are as they were
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+    assert torch.equal(masks(MedSam(model), pictures, [[BOX], [BOX]]), plain)
+    assert (masks(method.eval(), pictures, [[BOX], [BOX]]) - plain).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_training_decodes_what_serving_decodes(model: SamModel, pictures: list[np.ndarray]) -> None:
+    method = opened(FeatUp(model))
+    served = method.decode(method.embed(pictures), [[BOX], [CLICK]], (16, 16)).masks
+    for module in method.modules():
+        if isinstance(module, nn.Dropout2d):
+            module.p = 0.0
+    method.train()
+    embedding = method.embed(pictures)
+    assert embedding.extras[0].shape == (2, 3, 16, 16)
+    trained = method.decode(embedding, [[BOX], [CLICK]], (16, 16)).masks
+    assert torch.allclose(trained.clamp(-8, 8), served.clamp(-8, 8), atol=1e-2)
+
+
+@pytest.mark.parametrize("variant", ["decoder", "hires"])
+def test_saved_weights_give_the_same_logits(
+    model: SamModel, pictures: list[np.ndarray], tmp_path: Path, variant: str
+) -> None:
+    save_jbu(JbuStack(64, 3 if variant == "hires" else 2), tmp_path / "jbu.safetensors")
+    config = FeatUpConfig(variant, jbu=str(tmp_path / "jbu.safetensors"))  # type: ignore[arg-type]
+    method = opened(FeatUp(model, config))
+    save_trained(method, tmp_path / "trained", "abc")
+    assert json.loads((tmp_path / "trained" / "config.json").read_text())["config"]["jbu"] == ""
+    again = FeatUp(tiny_sam(5, SIZE), FeatUpConfig(variant)).eval()  # type: ignore[arg-type]
+    load_trained(again, tmp_path / "trained", "abc")
+    wanted = masks(method, pictures, [[BOX], [CLICK]])
+    assert (masks(again, pictures, [[BOX], [CLICK]]) - wanted).abs().max() <= 1e-6
+    with pytest.raises(ValueError, match="do not fit featup"):
+        load_trained(FeatUp(model, FeatUpConfig(stages=4)), tmp_path / "trained", "abc")
+
+
+def test_a_pretrained_upsampler_is_the_start(model: SamModel, tmp_path: Path) -> None:
+    path = tmp_path / "jbu.safetensors"
+    jbu = JbuStack(64)
+    save_jbu(jbu, path)
+    method = FeatUp(model, FeatUpConfig(jbu=str(path)))
+    assert all(torch.equal(a, b) for a, b in zip(method.jbu.parameters(), jbu.parameters(), strict=True))
+    with pytest.raises(ValueError, match=r"64 channels in 2 stages, but .* 64 channels and 3 stages"):
+        FeatUp(model, FeatUpConfig("hires", jbu=str(path)))
+    save_jbu(JbuStack(32), path)
+    with pytest.raises(ValueError, match=r"32 channels in 2 stages, but .* 64 channels and 2 stages.*this backbone"):
+        FeatUp(model, FeatUpConfig(jbu=str(path)))
+    with pytest.raises(FileNotFoundError, match="pretrain_jbu"):
+        FeatUp(model, FeatUpConfig(jbu=str(tmp_path / "none.safetensors")))
+
+
+def test_wrong_settings_and_sizes_are_refused(model: SamModel) -> None:
+    with pytest.raises(ValueError, match=r"'viz' is unknown.*decoder, hires"):
+        FeatUpConfig("viz")  # type: ignore[arg-type]
+    for variant, stages in (("decoder", 5), ("decoder", -1), ("hires", 2)):
+        with pytest.raises(ValueError, match=rf"stages is {stages}.*Leave it at 0"):
+            FeatUpConfig(variant, stages)  # type: ignore[arg-type]
+    for shape in ((1, 3, SIZE, SIZE + 1), (1, 3, 32, 32)):
+        with pytest.raises(ValueError, match=r"\(3, 64, 64\).*prepare"):
+            FeatUp(model).encode(torch.zeros(shape))
+
+
+def test_constant_slices_stay_finite(model: SamModel) -> None:
+    method = opened(FeatUp(model))
+    assert torch.isfinite(masks(method, [np.full((40, 50), 7, np.uint8)], [[BOX]])).all()
+
+
+def test_half_precision_of_the_encoder_keeps_the_mask(model: SamModel, pictures: list[np.ndarray]) -> None:
+    single = opened(FeatUp(model))
+    half = copy.deepcopy(single)
+    prepare_encoder(half.model.vision_encoder, "cpu", "bf16")
+    a, b = (masks(m, pictures[:1], [[BOX]]) > 0 for m in (single, half))
+    assert 0.02 < a.float().mean() < 0.98
+    assert 2 * (a & b).sum() / (a.sum() + b.sum()) >= 0.99
+
+
+def test_sheet_by_the_methods_own_upsampler(model: SamModel, pictures: list[np.ndarray], tmp_path: Path) -> None:
+    jbu = tmp_path / "jbu.safetensors"
+    save_jbu(JbuStack(64), jbu)
+    feature_sheet(FeatUp(model).eval(), pictures[0], tmp_path / "a.png", (0, 1))
+    feature_sheet(Sam(model), pictures[0], tmp_path / "b.png", (0, 63, 7, 8), ("jet", "gray"), jbu)
+    short = ImplicitConfig(views=3, fitted=2, steps=2, per_step=1, components=4, frequencies=3)
+    told: list[int] = []
+    feature_sheet(
+        MedSam(model), pictures[0], tmp_path / "c.png", (1,), implicit=short, tell=lambda done, _: told.append(done)
+    )
+    assert told == [1, 2, 3, 4, 5]
+    sheets = [imread(tmp_path / f"{name}.png") for name in "abc"]
+    assert sheets[1].shape[1] > sheets[0].shape[1] == sheets[2].shape[1]
+    assert all(sheet[..., :3].std() > 0.05 for sheet in sheets)
+
+
+def test_sheets_that_cannot_be_drawn(model: SamModel, pictures: list[np.ndarray], tmp_path: Path) -> None:
+    method, path = FeatUp(model).eval(), tmp_path / "a.png"
+    with pytest.raises(ValueError, match=r"\[64\].*0 to 63"):
+        feature_sheet(method, pictures[0], path, (64,))
+    with pytest.raises(ValueError, match=r"no colormap.*rainbows.*viridis"):
+        feature_sheet(method, pictures[0], path, cmaps=("rainbows",))
+    with pytest.raises(ValueError, match=r"\.png"):
+        feature_sheet(method, pictures[0], tmp_path / "a.pdf")
+    with pytest.raises(FileNotFoundError, match="Make it first"):
+        feature_sheet(method, pictures[0], tmp_path / "none" / "a.png")
+    with pytest.raises(ValueError, match="keeps slices"):
+        feature_sheet(Segmed(model), pictures[0], path)
+    save_jbu(JbuStack(8), tmp_path / "jbu.safetensors")
+    with pytest.raises(ValueError, match="takes 8 channels, but this encoder gives 64"):
+        feature_sheet(method, pictures[0], path, jbu=tmp_path / "jbu.safetensors")
+
+
+def test_colours_of_a_sheet(tmp_path: Path) -> None:
+    maps = np.linspace(-3, 5, 100).reshape(1, 10, 10)
+    shown = enhance(maps, maps)
+    assert (shown.min(), shown.max()) == (0, 1)
+    assert (np.diff(shown.ravel()) >= 0).all()
+    assert np.isfinite(enhance(0 * maps + 3, 0 * maps + 3)).all()
+    # a feature that stands out makes the red channel, coarse and fine alike
+    generator = np.random.default_rng(0)
+    low = 0.1 * generator.standard_normal((5, 8, 8))
+    low[3, :, 4:] += 4
+    coarse, fine = principal_colours(low, low.repeat(2, 1).repeat(2, 2))
+    assert (coarse.shape, fine.shape) == ((8, 8, 3), (16, 16, 3))
+    assert np.allclose(coarse.repeat(2, 0).repeat(2, 1), fine, atol=1e-6)
+    assert abs(coarse[:, 4:, 0].mean() - coarse[:, :4, 0].mean()) > 0.8
+    assert abs(coarse[:, 4:, 1].mean() - coarse[:, :4, 1].mean()) < 0.2
+    image = np.full((20, 30, 3), 128, np.uint8)
+    draw_feature_sheet(image, torch.from_numpy(low), torch.from_numpy(low), (3,), ("magma",), tmp_path / "a.png")
+    assert imread(tmp_path / "a.png").shape[2] == 4
