@@ -53,7 +53,8 @@ def test_windows_move_picture_object_and_prompt_together() -> None:
     assert share.min() > 1 / config.box_zoom[1] - 0.05
     assert share.max() < 1 / config.box_zoom[0] + 0.05
     assert (painted[:25].flatten(1).any(1)).all()
-    assert not painted[25:].any()
+    # a click is drawn as a dot
+    assert (painted[25:].flatten(1).sum(1) <= 16).all()
     clicks = batch.clicks[25:].round().long()
     assert batch.truth[range(25, 50), clicks[:, 1], clicks[:, 0]].float().mean() > 0.95
     assert (batch.clicks[25:] - 23.5).abs().max() < 1e-3

@@ -46,7 +46,9 @@ class JbuStage(nn.Module):
     def kernel(self, guidance: Tensor) -> Tensor:
         """Weights of neighbours, (B, 3, H, W) in [0, 1] → (B, taps, H, W), taps row by row; they need not sum to 1."""
         keys = self.range_projection(guidance)
-        likeness = torch.stack([(part * keys).sum(1) for part in self._neighbours(keys)], 1)
+        # without gradients all products share one buffer: fresh pages cost more than the arithmetic
+        buffer = None if keys.requires_grad else torch.empty_like(keys)
+        likeness = torch.stack([torch.mul(part, keys, out=buffer).sum(1) for part in self._neighbours(keys)], 1)
         weights = (self.log_temperature.exp().clamp(1e-4, 1e4) * likeness).softmax(1)
         weights = weights * torch.exp(-self.distance / (2 * self.sigma.square()))[:, None, None]
         weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-7)

@@ -14,7 +14,7 @@ from segmed.imaging.prompts import Prompt, SlicePrompt
 from segmed.imaging.store import ByteBoundedStore
 from segmed.methods.segmenter import Segmenter
 from segmed.sam.embedding import Embedding
-from segmed.sam.propagate import propagate
+from segmed.sam.propagate import PropagationRule, propagate
 
 Progress = Callable[[int, int], None]
 Masks = dict[int, np.ndarray]
@@ -95,7 +95,8 @@ class Predictor:
             carried = _with_clicks(slice_prompt, prompt, k, self.segmenter.carries_mask)
             return self._predict(picture, {k: carried})[k]
 
-        return propagate(masks, picture.shape[2], predict, picture.slice)
+        rule = PropagationRule(margin=self.segmenter.margin)
+        return propagate(masks, picture.shape[2], predict, picture.slice, rule)
 
     def embedding(self, picture: Picture, ks: Sequence[int]) -> Embedding:
         """Embeddings of slices, from the cache where they are; runs on the device's turn."""

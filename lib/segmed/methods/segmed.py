@@ -62,6 +62,8 @@ class Segmed(Segmenter):
         flips: whether each window is also seen mirrored.
     """
 
+    margin = 1  # it takes boxes for tight
+
     def __init__(
         self, model: SamModel, version: str = "0", zooms: Sequence[float] = (1.5, 1.8), flips: bool = True
     ) -> None:

@@ -37,12 +37,14 @@ class Segmenter(nn.Module, ABC):
         input_size: side of the square model input in px, or None if slices are taken as they are.
         keep_aspect: how slices are fitted into that square, see `Frame`.
         carries_mask: whether propagation hands on the neighbour's mask beside its box.
+        margin: px by which propagation boxes the neighbour's mask wider; 5 is MedSAM's.
     """
 
     version: str = "0"
     input_size: int | None = None
     keep_aspect: bool = False
     carries_mask: bool = False
+    margin: int = 5
 
     @abstractmethod
     def encode(self, images: Tensor) -> Embedding:
