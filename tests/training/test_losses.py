@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from segmed.training.losses import dice_loss, focal_loss, iou_of, mask_loss
+from segmed.training.losses import dice_loss, extent_loss, focal_loss, iou_of, mask_loss
 from torchvision.ops import sigmoid_focal_loss
 
 
@@ -23,6 +23,15 @@ def test_dice_loss_of_sure_masks() -> None:
     half = sure.clone()
     half[..., :5, :] = -50
     assert dice_loss(half, truth).item() == pytest.approx(1 - 51 / 76, abs=1e-6)
+
+
+def test_extent_loss_tells_a_ring_from_its_hole() -> None:
+    y, x = torch.meshgrid(torch.arange(20) - 9.5, torch.arange(20) - 9.5, indexing="ij")
+    radius = torch.hypot(x, y)
+    ring = ((radius < 9) & (radius >= 5)).float()
+    hole, disc = (torch.where(radius < limit, 50.0, -50.0) for limit in (5, 9))
+    assert extent_loss(disc, ring).item() == pytest.approx(0, abs=1e-6)
+    assert extent_loss(hole, ring).item() == pytest.approx(1 - 21 / 29, abs=1e-6)  # 10 of 18 rows
 
 
 def test_losses_are_per_mask() -> None:
