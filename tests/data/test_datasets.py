@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -77,8 +78,10 @@ def test_lgg_says_what_is_wrong(tmp_path: Path) -> None:
     folder = _lgg(tmp_path)
     mask = folder / "TCGA_CS_0001_1" / "TCGA_CS_0001_1_9_mask.tif"
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(mask)
-    with pytest.raises(ValueError, match=r"\(10, 12\).*\(5, 5\).*Fetch both again"):
-        load_lgg(folder)
+    data = load_lgg(folder)
+    assert len(data) == 5
+    assert [item.file.name for item in data.skipped] == ["TCGA_CS_0001_1_9.tif"]
+    assert re.search(r"\(10, 12, 1\).*\(5, 5, 1\).*Fetch both again", data.skipped[0].reason)
     mask.unlink()
     with pytest.raises(FileNotFoundError, match=r"TCGA_CS_0001_1_9_mask\.tif"):
         load_lgg(folder)
@@ -110,11 +113,13 @@ def test_msd_says_what_is_wrong(tmp_path: Path) -> None:
     moved = _msd(tmp_path / "moved")
     label = moved / "labelsTr" / "hippocampus_001.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros((9, 7, 5), np.uint8), np.diag([2.0, -3.0, 4.0, 1.0])), label)
-    with pytest.raises(ValueError, match="affines differ"):
-        load_msd(moved)
+    mirrored = load_msd(moved)
+    assert [item.patient for item in mirrored.skipped] == ["hippocampus_001"]
+    assert "affines differ" in mirrored.skipped[0].reason
     label.write_bytes(b"not gzip")
-    with pytest.raises(ValueError, match="hippocampus_001"):
-        load_msd(moved)
+    damaged = load_msd(moved)
+    assert damaged.patients == ["hippocampus_000", "hippocampus_002"]
+    assert "cannot be read" in damaged.skipped[0].reason
     label.unlink()
     with pytest.raises(FileNotFoundError, match="labelsTr/hippocampus_001"):
         load_msd(moved)

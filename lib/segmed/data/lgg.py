@@ -10,9 +10,11 @@ import os
 import re
 from pathlib import Path
 
-from PIL import Image
+from segmed.data.pairs import open_volumes
+from segmed.data.slices import LabelledVolume, SliceDataset
 
-from segmed.data.slices import LabelledVolume, SliceDataset, check_same_grid
+LABELS = {1: "FLAIR abnormality"}
+LAYOUT = "kaggle_3m, with a folder per patient and in it <patient>_1.tif and <patient>_1_mask.tif, …_2.tif, …"
 
 _SLICE = re.compile(r"^(?P<patient>.+)_(?P<number>\d+)\.tif$")
 
@@ -28,16 +30,13 @@ def load_lgg(folder: str | os.PathLike[str]) -> SliceDataset:
 
     Raises:
         FileNotFoundError: no such folder, no slices in it, or a slice without mask.
-        ValueError: image and mask differ in size.
+        ValueError: no slice can be used.
     """
     root = Path(folder)
     root = root / "kaggle_3m" if (root / "kaggle_3m").is_dir() else root
     found = [(match, path) for path in root.glob("*/*.tif") if (match := _SLICE.match(path.name))]
     if not found:
-        raise FileNotFoundError(
-            f"{root} holds no LGG slices. Give the folder kaggle_3m, with one folder per patient and in it files such "
-            "as <patient>_1.tif and <patient>_1_mask.tif."
-        )
+        raise FileNotFoundError(f"{root} holds no LGG slices. Give the folder {LAYOUT}")
     volumes = []
     for _, path in sorted(found, key=lambda item: (item[1].parent.name, int(item[0]["number"]))):
         mask = path.with_name(f"{path.stem}_mask.tif")
@@ -45,8 +44,5 @@ def load_lgg(folder: str | os.PathLike[str]) -> SliceDataset:
             raise FileNotFoundError(
                 f"{path.parent.name}/{path.name} has no {mask.name}. Fetch it, or remove the slice."
             )
-        volume = LabelledVolume(path.parent.name, path, mask, 1)
-        with Image.open(path) as image, Image.open(mask) as truth:
-            check_same_grid(volume, image.size, truth.size)
-        volumes.append(volume)
-    return SliceDataset(volumes, {1: "FLAIR abnormality"}, unit="px", binary=True)
+        volumes.append(LabelledVolume(path.parent.name, path, mask))
+    return open_volumes(volumes, LABELS, unit="px", binary=True)

@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import copy
+import logging
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from segmed.imaging.picture import open_picture
-from segmed.imaging.reading import read_volume
+from segmed.data.split import Split
+from segmed.imaging.grid import read_grid, read_labels
+from segmed.imaging.intensity import to_uint8
+from segmed.imaging.reading import extension_of, read_volume
 from segmed.imaging.store import ByteBoundedStore
 
+logger = logging.getLogger(__name__)
+
 _KEPT_BYTES = 256 * 2**20
+_SIDE = re.compile(r"(?<![a-z])(left|right|anterior|posterior|l|r|lt|rt)(?![a-z])")
 
 
 @dataclass(frozen=True)
 class LabelledVolume:
-    """An image file and the label map on its grid.
+    """An image and its label map.
 
     Attributes:
         patient: whose it is; a patient may have several.
         image: file.
         label: file.
-        slices: along the last axis.
+        slices: along the last axis; 0 until the headers are read.
+        channels: two further files on the grid of `image`; the three are red, green and blue.
+        components: which images of a fourth axis of `image`, one for grey or three for colour; none of a 3-D file.
+        window: for intensities, see `imaging/intensity.py`.
+        values: labels of the dataset by the values in `label`; None where they are the same.
+        spacing: of voxels along (i, j, k) in mm, or 1 where the files do not tell.
     """
 
     patient: str
     image: Path
     label: Path
-    slices: int
+    slices: int = 0
+    channels: tuple[Path, ...] = ()
+    components: tuple[int, ...] = ()
+    window: str = "auto"
+    values: Mapping[int, int] | None = None
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Images, then the label map."""
+        return (self.image, *self.channels, self.label)
 
 
 @dataclass(frozen=True)
@@ -51,6 +74,26 @@ class LabelledSlice:
     spacing: tuple[float, float] = (1.0, 1.0)
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A pair that cannot be used.
+
+    Attributes:
+        patient: whose it is.
+        file: the one at fault, or the image.
+        reason: a sentence.
+    """
+
+    patient: str
+    file: Path
+    reason: str
+
+
+def sided(names: Collection[str]) -> tuple[str, ...]:
+    """The names that tell left from right, or front from back: mirrored or turned pictures would make them wrong."""
+    return tuple(name for name in names if _SIDE.search(name.lower().replace("_", " ")))
+
+
 class SliceDataset(Dataset[LabelledSlice]):
     """Slices of volumes; of these only a bounded number of bytes is kept in memory.
 
@@ -58,9 +101,12 @@ class SliceDataset(Dataset[LabelledSlice]):
         volumes: on disk; nothing is read before a slice is asked for.
         classes: names by label value, without background.
         unit: `mm` where the files state their spacing, else `px`.
-        binary: every value above zero is label 1, as in masks of 0 and 255.
+        binary: every value above zero is label 1, as in masks of 0 and 255; in JPEG masks, whose edges blur, every
+            value of the upper half.
         slices: (volume, k) of each slice; None takes all of them.
         store: volumes read lately, shared by the parts of a dataset.
+        skipped: pairs that were found but cannot be used.
+        published: the split that comes with the files.
     """
 
     def __init__(
@@ -70,7 +116,9 @@ class SliceDataset(Dataset[LabelledSlice]):
         unit: Literal["mm", "px"] = "mm",
         binary: bool = False,
         slices: Sequence[tuple[int, int]] | None = None,
-        store: ByteBoundedStore[tuple[np.ndarray, np.ndarray, tuple[float, float]]] | None = None,
+        store: ByteBoundedStore[np.ndarray] | None = None,
+        skipped: Sequence[Skipped] = (),
+        published: Split | None = None,
     ) -> None:
         self.volumes = tuple(volumes)
         self.classes = dict(classes)
@@ -78,6 +126,8 @@ class SliceDataset(Dataset[LabelledSlice]):
         self.binary = binary
         everything = [(n, k) for n, volume in enumerate(self.volumes) for k in range(volume.slices)]
         self.slices = tuple(everything if slices is None else slices)
+        self.skipped = tuple(skipped)
+        self.published = published
         self._store = ByteBoundedStore(_KEPT_BYTES) if store is None else store
 
     def __len__(self) -> int:
@@ -88,21 +138,26 @@ class SliceDataset(Dataset[LabelledSlice]):
 
         Raises:
             FileNotFoundError: a file is gone.
-            ValueError: a file is damaged, image and label map differ in shape, or a label has no name.
+            ValueError: a file is damaged, image and label map do not belong together, or a label has no name.
         """
         volume, k = self.slices[n]
-        image, labels, spacing = self._read(volume)
+        image, labels = self.read(volume)
         return LabelledSlice(
             np.ascontiguousarray(np.swapaxes(image[:, :, k], 0, 1)),
             np.ascontiguousarray(labels[:, :, k].T),
             self.volumes[volume].patient,
-            spacing,
+            self.volumes[volume].spacing[1::-1],
         )
 
     @property
     def patients(self) -> list[str]:
         """Sorted, each once."""
         return sorted({self.volumes[n].patient for n, _ in self.slices})
+
+    @property
+    def lateralised(self) -> tuple[str, ...]:
+        """The labels that mirrored or turned pictures would make wrong, such as `left kidney`."""
+        return sided(self.classes.values())
 
     def of(self, patients: Collection[str]) -> SliceDataset:
         """The slices of some patients.
@@ -119,8 +174,26 @@ class SliceDataset(Dataset[LabelledSlice]):
         return self._part([(n, k) for n, k in self.slices if self.volumes[n].patient in patients])
 
     def with_object(self, min_area: int = 1) -> SliceDataset:
-        """The slices on which at least `min_area` px are labelled; reads every label map once."""
-        return self._part([(n, k) for n, k in self.slices if np.count_nonzero(self._read(n)[1][:, :, k]) >= min_area])
+        """The slices on which at least `min_area` px are labelled; reads every label map once.
+
+        Label maps that cannot be read are skipped.
+
+        Raises:
+            ValueError: none can be read.
+        """
+
+        def labelled(n: int) -> Collection[int]:
+            return np.flatnonzero(np.count_nonzero(self._labels(n), (0, 1)) >= min_area).tolist()
+
+        return self._where(labelled)
+
+    def readable(self) -> SliceDataset:
+        """All slices but those of volumes that cannot be read, which are skipped; reads every file once.
+
+        Raises:
+            ValueError: none can be read.
+        """
+        return self._where(lambda n: range(self.read(n)[1].shape[2]))
 
     def thinned(self, per_patient: int) -> SliceDataset:
         """At most so many slices of each patient, evenly spaced."""
@@ -131,29 +204,67 @@ class SliceDataset(Dataset[LabelledSlice]):
             kept.extend(mine[place] for place in places)
         return self._part(kept)
 
-    def _part(self, slices: Sequence[tuple[int, int]]) -> SliceDataset:
-        return SliceDataset(self.volumes, self.classes, self.unit, self.binary, slices, self._store)
+    def read(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image (I, J, K) or (I, J, K, 3) and labels (I, J, K) of volume n, both uint8. Raises as a slice does."""
+        return self._image(n), self._labels(n)
 
-    def _read(self, n: int) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-        """Image (I, J, K[, 3]), labels (I, J, K) and spacing of a volume."""
-        kept = self._store.get(n)
-        if kept is None:
-            volume = self.volumes[n]
-            picture, label = open_picture(volume.image), read_volume(volume.label)
-            array = label.array[..., 0] if label.is_colour else label.array
-            check_same_grid(volume, picture.shape, label.shape)
-            labels = (array > 0 if self.binary else array).astype(np.uint8)
-            unknown = sorted({int(v) for v in np.unique(array)} - {0, *self.classes}) if not self.binary else []
-            if unknown:
-                raise ValueError(
-                    f"{volume.label.name} holds the label {unknown[0]}, but the dataset names only "
-                    f"{', '.join(map(str, self.classes))}. Name it in dataset.json, or take the pair out."
-                )
-            column, row, _ = label.spacing
-            spacing = (row, column) if self.unit == "mm" else (1.0, 1.0)
-            kept = picture.array, labels, spacing
-            self._store.put(n, kept, picture.nbytes + labels.nbytes)
-        return kept
+    def _part(self, slices: Sequence[tuple[int, int]], **changes: Any) -> SliceDataset:
+        part = copy.copy(self)
+        vars(part).update(slices=tuple(slices), **changes)
+        return part
+
+    def _where(self, wanted: Callable[[int], Collection[int]]) -> SliceDataset:
+        """The slices that `wanted` tells of each volume; a volume on which it fails is skipped."""
+        kept: dict[int, set[int]] = {}
+        skipped = []
+        volumes = list(dict.fromkeys(n for n, _ in self.slices))
+        for n in volumes:
+            try:
+                kept[n] = set(wanted(n))
+            except (ValueError, OSError) as error:
+                logger.warning("skipped: %s", error)
+                skipped.append(Skipped(self.volumes[n].patient, self.volumes[n].image, str(error)))
+        if volumes and not kept:
+            raise ValueError(f"None of the {len(volumes)} images can be used. The first: {skipped[0].reason}")
+        chosen = [(n, k) for n, k in self.slices if k in kept.get(n, ())]
+        return self._part(chosen, skipped=(*self.skipped, *skipped))
+
+    def _image(self, n: int) -> np.ndarray:
+        return self._kept(("image", n), lambda: _read_image(self.volumes[n]))
+
+    def _labels(self, n: int) -> np.ndarray:
+        return self._kept(("labels", n), lambda: self._read_labels(self.volumes[n]))
+
+    def _kept(self, key: tuple[str, int], read: Callable[[], np.ndarray]) -> np.ndarray:
+        array = self._store.get(key)
+        if array is None:
+            array = read()
+            self._store.put(key, array, array.nbytes)
+        return array
+
+    def _read_labels(self, volume: LabelledVolume) -> np.ndarray:
+        stored = read_labels(volume.label, read_grid(volume.image))
+        if self.binary:
+            return (stored > (127 if extension_of(volume.label) in (".jpg", ".jpeg") else 0)).astype(np.uint8)
+        values = {v: v for v in self.classes} if volume.values is None else volume.values
+        found = np.unique(stored)
+        unknown = [v for v in found if int(v) != v or int(v) not in {0, *values}]
+        if unknown:
+            raise ValueError(
+                f"{volume.label.name} holds the label {unknown[0]:g}, but the dataset names only "
+                f"{', '.join(map(str, values))}. Name it where the dataset names its labels, or take the pair out."
+            )
+        table = np.zeros(max(int(found.max()), *values) + 1, np.uint8)
+        table[list(values)] = list(values.values())
+        return table[stored.astype(np.intp)]
+
+
+def _read_image(volume: LabelledVolume) -> np.ndarray:
+    """(I, J, K) or (I, J, K, 3) uint8; each channel is windowed by itself."""
+    parts: list[tuple[Path, int | None]] = [(volume.image, n) for n in volume.components or (None,)]
+    parts += [(path, None) for path in volume.channels]
+    arrays = [to_uint8(read_volume(path, component), volume.window) for path, component in parts]
+    return arrays[0] if len(arrays) == 1 else np.stack(arrays, -1)
 
 
 def check_same_grid(volume: LabelledVolume, image: Sequence[int], label: Sequence[int]) -> None:

@@ -12,15 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from nibabel.processing import resample_from_to
 from scipy import ndimage
 
+from segmed.imaging.grid import Grid, read_labels
 from segmed.imaging.masks import slice_box
 from segmed.imaging.picture import Picture, open_picture
 from segmed.imaging.prompts import SlicePrompt
-from segmed.imaging.reading import read_volume
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def load_cases(folder: str | os.PathLike[str]) -> Iterator[Case]:
         image, label = folder / entry["image"], folder / entry["label"]
         instances = next(iter(sorted(label.parent.glob("label_instances.*"))), None)
         picture = open_picture(image)
-        labels = _on_grid(instances or label, picture)
+        labels = read_labels(instances or label, Grid(picture.shape, picture.affine))
         yield Case(
             entry["id"],
             entry["modality"],
@@ -104,15 +102,3 @@ def load_cases(folder: str | os.PathLike[str]) -> Iterator[Case]:
             labels,
             has_many=instances is None and entry["modality"] == "lm",
         )
-
-
-def _on_grid(path: Path, picture: Picture) -> np.ndarray:
-    """The label map resampled (nearest) by world coordinates where its grid is not that of the picture."""
-    label = read_volume(path)
-    array = label.array[..., 0] if label.is_colour else label.array
-    if label.shape == picture.shape and np.allclose(label.affine, picture.affine, atol=1e-2):
-        return array
-    moved = resample_from_to(
-        nib.Nifti1Image(array.astype(np.int32), label.affine), (picture.shape, picture.affine), order=0
-    )
-    return np.asarray(moved.dataobj)

@@ -41,11 +41,15 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
     return hashlib.sha256(repr((str(path.resolve()), parts)).encode()).hexdigest()[:32]
 
 
-def read_volume(path: str | os.PathLike[str]) -> Volume:
+def read_volume(path: str | os.PathLike[str], component: int | None = None) -> Volume:
     """Read a file, or a folder that holds one DICOM series.
 
     Voxels that are NaN or infinite become the smallest finite value of the image, so that windows and models
     see finite numbers only.
+
+    Args:
+        path: of the file or folder.
+        component: which image of a NIfTI file with a fourth axis, such as a sequence of a multi-modal one.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -57,17 +61,18 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     if path.is_dir():
         array, affine, modality = _read_dicom_folder(path)
     elif extension_of(path) in NIFTI_EXTENSIONS:
-        array, affine, modality = _read_nifti(path)
+        array, affine, modality = _read_nifti(path, component)
     else:
         array, affine, modality = _read_itk(path)
     return Volume(_finite(array, path.name), affine, modality, str(path))
 
 
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
+def _read_nifti(path: Path, component: int | None) -> tuple[np.ndarray, np.ndarray, str]:
     with _explained(path):
         image = nib.load(path)
         assert isinstance(image, nib.spatialimages.SpatialImage)
-        array, affine = np.asanyarray(image.dataobj), np.asarray(image.affine, dtype=float)
+        array = np.asanyarray(image.dataobj if component is None else image.dataobj[:, :, :, component])
+        affine = np.asarray(image.affine, dtype=float)
     colour = array.dtype.fields is not None
     if colour:
         array = np.stack([array[name] for name in ("R", "G", "B")], axis=-1)
@@ -145,12 +150,17 @@ def _from_itk(image: sitk.Image, name: str) -> tuple[np.ndarray, np.ndarray]:
     array = sitk.GetArrayFromImage(image)
     space = list(range(image.GetDimension()))[::-1]
     array = array.transpose([*space, array.ndim - 1] if colour else space)
+    return _to_three_axes(array, name, colour), itk_affine(image)
+
+
+def itk_affine(image: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
+    """(4, 4), voxel to RAS mm, of an image or of a header."""
     dimension = min(image.GetDimension(), 3)
     direction = np.array(image.GetDirection()).reshape(image.GetDimension(), -1)[:dimension, :dimension]
     affine = np.eye(4)
     affine[:dimension, :dimension] = direction * np.array(image.GetSpacing())[:dimension]
     affine[:dimension, 3] = image.GetOrigin()[:dimension]
-    return _to_three_axes(array, name, colour), _LPS_TO_RAS @ affine
+    return _LPS_TO_RAS @ affine
 
 
 def _to_three_axes(array: np.ndarray, name: str, colour: bool) -> np.ndarray:

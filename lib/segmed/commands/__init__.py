@@ -1,0 +1,1 @@
+"""Parts of the `segmed` command, one file per group of subcommands."""

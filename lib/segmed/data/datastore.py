@@ -1,0 +1,127 @@
+"""The datastore of MONAI Label: what people have labelled through the server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segmed.data.checksums import file_checksum
+from segmed.data.pairs import is_picture, natural, open_volumes, patient_of, read_json
+from segmed.data.slices import LabelledVolume, Skipped, SliceDataset
+
+LAYOUT = "the studies folder of a server: images, datastore_v2.json, and labels/final/<id>.nii.gz."
+
+_LIST = "datastore_v2.json"
+
+
+def load_datastore(
+    folder: str | os.PathLike[str],
+    tag: str = "final",
+    labels: Mapping[str, int] | Sequence[str] | str = (),
+    patient: str = "",
+    verify: bool = False,
+) -> SliceDataset:
+    """All slices of the images that have a label map; images without one are no part of the dataset.
+
+    Viewers store the values 1, 2, … in the order of the label info, which may be another for each image: the names
+    are what counts.
+
+    Args:
+        folder: of the studies.
+        tag: of the label maps.
+        labels: names in the order of their values, or values by name; other structures become background. Empty takes
+            all that label infos name, in order of appearance. Label maps without info, such as copied ones, are
+            believed to hold these values, and skipped where none are given.
+        patient: regular expression whose first group is the patient in an image id; "" makes each image a patient.
+        verify: compare the files with the checksums that the datastore states, if it does; reads them all.
+
+    Raises:
+        FileNotFoundError: no datastore, or none of its images is labelled.
+        ValueError: the list cannot be read, or no pair can be used.
+    """
+    root = Path(folder)
+    if not (root / _LIST).is_file():
+        raise FileNotFoundError(f"{root} has no {_LIST}. Give {LAYOUT}")
+    facts = read_json(root / _LIST)
+    try:
+        pairs = [
+            _Pair.of(root, facts, tag, name) for name in facts["objects"] if tag in facts["objects"][name]["labels"]
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{root / _LIST} is not the list of a datastore ({type(error).__name__}: {error}). Start the server once "
+            "on this folder, which writes it anew."
+        ) from error
+    if not pairs:
+        raise FileNotFoundError(f"No image in {root} has a label map {tag!r}. Submit labels in the viewer first.")
+    pairs.sort(key=lambda pair: natural(pair.name))
+    wanted = _numbered(labels)
+    appearing: dict[str, str] = {}
+    for name in (name for pair in pairs for name in pair.order):
+        appearing.setdefault(name.casefold(), name)
+    named = wanted or _numbered(list(appearing.values()))
+    volumes, skipped = [], []
+    for pair in pairs:
+        who = patient_of(pair.name, patient)
+        reason = "" if pair.order or wanted else f"{pair.label.name} has no label info. Give the option labels."
+        if verify and not reason:
+            reason = next(filter(None, map(_change, (pair.image, pair.label), pair.stated)), "")
+        if reason:
+            skipped.append(Skipped(who, pair.label, reason))
+        else:
+            volumes.append(LabelledVolume(who, pair.image, pair.label, values=_values(pair.order, named)))
+    flat = all(is_picture(volume.image) for volume in volumes)
+    classes = {value: name for name, value in named.items()}
+    return open_volumes(volumes, classes, "px" if flat else "mm", skipped=skipped)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """An entry of the list: files, names in the order of the stored values, and checksums or "" where none are told."""
+
+    name: str
+    image: Path
+    label: Path
+    order: tuple[str, ...]
+    stated: tuple[str, str]
+
+    @classmethod
+    def of(cls, root: Path, facts: Mapping[str, Any], tag: str, name: str) -> _Pair:
+        image, label = facts["objects"][name]["image"], facts["objects"][name]["labels"][tag]
+        infos = [entry.get("info") or {} for entry in (image, label)]
+        return cls(
+            name,
+            root / facts.get("images_dir", "") / f"{name}{image['ext']}",
+            root / facts.get("labels_dir", "labels") / tag / f"{name}{label['ext']}",
+            tuple(str(item["name"]).strip() for item in infos[1].get("label_info") or ()),
+            (str(infos[0].get("checksum", "")), str(infos[1].get("checksum", ""))),
+        )
+
+
+def _numbered(labels: Mapping[str, int] | Sequence[str] | str) -> dict[str, int]:
+    if isinstance(labels, str):
+        labels = [part.strip() for part in labels.split(",") if part.strip()]
+    given = dict(labels) if isinstance(labels, Mapping) else {name: n for n, name in enumerate(labels, start=1)}
+    wrong = {name: value for name, value in given.items() if not 1 <= value <= 255}
+    if wrong or len(set(given.values())) < len(labels):
+        raise ValueError(f"labels {dict(given)} must be different names with different values from 1 to 255.")
+    return given
+
+
+def _values(order: Sequence[str], labels: Mapping[str, int]) -> dict[int, int]:
+    """Labels of the dataset by stored value."""
+    if not order:
+        return {value: value for value in labels.values()}
+    known = {name.casefold(): value for name, value in labels.items()}
+    return {n: known.get(name.casefold(), 0) for n, name in enumerate(order, start=1)}
+
+
+def _change(path: Path, stated: str) -> str:
+    """Why a file is not the one whose checksum, such as `SHA256:…`, is stated; "" if it is, or none is stated."""
+    kind, _, digest = stated.partition(":")
+    if not digest or not path.is_file() or file_checksum(path, kind) == digest.lower():
+        return ""
+    return f"{path.name} is not the file that the datastore was told of: its checksum differs. Submit it again."

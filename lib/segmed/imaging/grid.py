@@ -1,0 +1,142 @@
+"""The grid that voxels lie on, told from headers, and label maps brought onto the grid of their image."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+from nibabel.processing import resample_from_to
+from PIL import Image
+
+from segmed.imaging.reading import (
+    NIFTI_EXTENSIONS,
+    _explained,
+    _quiet_itk,
+    extension_of,
+    itk_affine,
+    read_volume,
+)
+
+PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_SAME_AFFINE = 1e-2  # mm
+_LEAST_OVERLAP = 0.5
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Size and place of an image.
+
+    Attributes:
+        shape: voxels along (i, j, k); k is 1 for pictures.
+        affine: (4, 4), voxel to RAS mm; None where the file does not tell, as pictures never do.
+        channels: values per voxel, 1 for grey, 3 or 4 for colour.
+        components: length of the fourth axis of a NIfTI file.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray | None = None
+    channels: int = 1
+    components: int = 1
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along (i, j, k); 1 where the file does not tell."""
+        i, j, k = (1.0, 1.0, 1.0) if self.affine is None else np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return i, j, k
+
+    def lies_on(self, other: Grid) -> bool:
+        """Whether voxels of both are the same; a file that does not tell its place is believed by its shape."""
+        if self.affine is None or other.affine is None:
+            return self.shape == other.shape
+        return self.shape == other.shape and np.allclose(self.affine, other.affine, atol=_SAME_AFFINE)
+
+    def can_move_to(self, other: Grid) -> bool:
+        """Whether world coordinates bring this onto another grid: the affines differ, and the images overlap.
+
+        The same affine with another shape is no such case: the files belong to different images. Nor is an overlap of
+        less than half of the smaller one, as of a file with an axis mirrored by mistake.
+        """
+        if self.affine is None or other.affine is None or np.allclose(self.affine, other.affine, atol=_SAME_AFFINE):
+            return False
+        mine, theirs = _extent(self.shape, self.affine), _extent(other.shape, other.affine)
+        shared = np.clip(np.minimum(mine[1], theirs[1]) - np.maximum(mine[0], theirs[0]), 0, None).prod()
+        return bool(shared >= _LEAST_OVERLAP * min((e[1] - e[0]).prod() for e in (mine, theirs)) > 0)
+
+
+def read_grid(path: str | os.PathLike[str]) -> Grid:
+    """Size and place of an image by its header; voxels are read of DICOM folders only.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: the header is damaged, or not that of a 2-D or 3-D image.
+    """
+    path = Path(path)
+    if not path.exists() or path.is_dir():
+        volume = read_volume(path)
+        return Grid(volume.shape, volume.affine, 3 if volume.is_colour else 1)
+    extension = extension_of(path)
+    with _explained(path):
+        if extension in NIFTI_EXTENSIONS:
+            return _nifti_grid(path)
+        if extension in PICTURE_EXTENSIONS:
+            with Image.open(path) as image:
+                return Grid((*image.size, getattr(image, "n_frames", 1)), None, len(image.getbands()))
+        with _quiet_itk():
+            reader = sitk.ImageFileReader()
+            reader.SetFileName(str(path))
+            reader.ReadImageInformation()
+        i, j, k = (*reader.GetSize(), 1)[:3]
+        return Grid((i, j, k), itk_affine(reader), reader.GetNumberOfComponents())
+
+
+def read_labels(path: str | os.PathLike[str], grid: Grid) -> np.ndarray:
+    """Read a label map, and resample it (nearest) by world coordinates where it lies on another grid.
+
+    Args:
+        path: of the label map; of colour files the first channel counts.
+        grid: of the image.
+
+    Returns:
+        (I, J, K) of the image, in the type of the file, or int32 where resampled.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: unreadable, or neither on the grid nor to be brought onto it.
+    """
+    own, volume = read_grid(path), read_volume(path)
+    array = volume.array[..., 0] if volume.is_colour else volume.array
+    if own.lies_on(grid):
+        return array
+    if not own.can_move_to(grid):
+        raise ValueError(
+            f"{Path(path).name} of the shape {own.shape} does not lie on its image of the shape {grid.shape}, and its "
+            "place in the patient does not explain it. Export the label map again, on the grid of the image."
+        )
+    # beyond the centres of the outer voxels there is still half a voxel, which matters for labels of one slice
+    moved = resample_from_to(
+        nib.Nifti1Image(array.astype(np.int32), volume.affine), (grid.shape, grid.affine), order=0, mode="grid-constant"
+    )
+    return np.asarray(moved.dataobj)
+
+
+def _nifti_grid(path: Path) -> Grid:
+    image = nib.load(path)
+    assert isinstance(image, nib.Nifti1Image | nib.Nifti2Image)
+    shape, header = tuple(int(n) for n in image.shape), image.header
+    colour = header.get_data_dtype().fields is not None
+    i, j, k, components, *further = (*shape, 1, 1, 1)
+    if len(shape) < 2 or 0 in shape or any(n != 1 for n in further):
+        raise ValueError(f"a shape of {shape}")
+    placed = int(header["qform_code"]) > 0 or int(header["sform_code"]) > 0
+    return Grid((i, j, k), np.asarray(image.affine, float) if placed else None, 3 if colour else 1, components)
+
+
+def _extent(shape: tuple[int, int, int], affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest world coordinates (3,) of the corners, in mm."""
+    corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in shape], indexing="ij"), -1).reshape(-1, 3)
+    world = corners @ affine[:3, :3].T + affine[:3, 3]
+    return world.min(0), world.max(0)
