@@ -1,0 +1,63 @@
+"""Scores of slices put together to scores of cases: what models are compared by."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import numpy as np
+
+from segmed.evaluation.segmentation_scores import ImageScore
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """One label on one validation case.
+
+    Attributes:
+        case: patient, or image id.
+        label: name of the structure.
+        dice: 2TP/(2TP+FP+FN) of all pixels of the case; 1 where neither mask has any.
+        hd95: 95th percentile of the surface distances in the unit of the dataset, in the plane of the slices and
+            averaged over those on which both masks are; infinite where there is no such slice but one of the masks is
+            somewhere, 0 where neither is.
+    """
+
+    case: str
+    label: str
+    dice: float
+    hd95: float
+
+
+def case_scores(scores: Sequence[ImageScore], classes: Mapping[int, str]) -> list[CaseScore]:
+    """One score per patient and label of all that were given, sorted.
+
+    Args:
+        scores: of slices.
+        classes: names of the labels.
+    """
+    groups: dict[tuple[str, int], list[ImageScore]] = defaultdict(list)
+    for score in scores:
+        groups[score.patient, score.label].append(score)
+    return [
+        CaseScore(case, classes[label], reduce(add, (s.overlap for s in mine)).dice("one"), _hd95(mine))
+        for (case, label), mine in sorted(groups.items())
+    ]
+
+
+def mean_dice(scores: Sequence[CaseScore]) -> float:
+    """The mean over cases and then over labels; NaN of no scores."""
+    labels = sorted({s.label for s in scores})
+    means = [float(np.mean([s.dice for s in scores if s.label == name])) for name in labels]
+    return float(np.mean(means)) if means else math.nan
+
+
+def _hd95(scores: Sequence[ImageScore]) -> float:
+    finite = [s.hd95 for s in scores if math.isfinite(s.hd95)]
+    if finite:
+        return float(np.mean(finite))
+    return math.inf if any(math.isinf(s.hd95) for s in scores) else 0.0

@@ -1,0 +1,85 @@
+"""What changed between two versions of a model: data, settings and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from segmed.methods.trainable import read_facts
+from segmed.training.gate import LabelChange, label_changes
+from segmed.training.model_version import DataFingerprint, ModelVersion, VersionRecord
+
+
+@dataclass(frozen=True)
+class VersionDiff:
+    """From an old version to a new one.
+
+    Attributes:
+        added: images that only the new one has.
+        removed: images that only the old one has.
+        relabelled: images of both whose label file is another one, there or not.
+        moved: images of both that are in another part of the split.
+        settings: value before and after by dotted name, None where there is none; the method's config, backbone and
+            image size are among them.
+        labels: scores on the cases that both were validated on.
+        unshared: scores of cases that only one of them was validated on.
+    """
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    relabelled: tuple[str, ...]
+    moved: tuple[str, ...]
+    settings: Mapping[str, tuple[Any, Any]]
+    labels: tuple[LabelChange, ...]
+    unshared: int
+
+
+def diff_versions(old: ModelVersion, new: ModelVersion) -> VersionDiff:
+    """What changed from `old` to `new`.
+
+    Raises:
+        ValueError: one of them is damaged.
+    """
+    before, after = _record(old), _record(new)
+    ours, theirs = set(after.data.images), set(before.data.images)
+    both = sorted(ours & theirs)
+    labels = before.data.labels, after.data.labels
+    parts = _parts(before.data), _parts(after.data)
+    settings = _settings(old, before), _settings(new, after)
+    pairs = [{(s.case, s.label) for s in record.scores} for record in (before, after)]
+    return VersionDiff(
+        added=tuple(sorted(ours - theirs)),
+        removed=tuple(sorted(theirs - ours)),
+        relabelled=tuple(image for image in both if labels[0].get(image) != labels[1].get(image)),
+        moved=tuple(image for image in both if parts[0].get(image) != parts[1].get(image)),
+        settings={
+            name: (settings[0].get(name), settings[1].get(name))
+            for name in sorted({*settings[0], *settings[1]})
+            if settings[0].get(name) != settings[1].get(name)
+        },
+        labels=label_changes(after.scores, before.scores),
+        unshared=len(pairs[0] ^ pairs[1]),
+    )
+
+
+def _record(version: ModelVersion) -> VersionRecord:
+    if version.record is None:
+        raise ValueError(f"{version.name} {version.version} is damaged: {version.damage}. Compare other versions.")
+    return version.record
+
+
+def _parts(data: DataFingerprint) -> dict[str, str]:
+    return {image: part for part, images in data.split.items() for image in images}
+
+
+def _settings(version: ModelVersion, record: VersionRecord) -> dict[str, Any]:
+    return dict(_flat({**read_facts(version.folder), "training": record.settings, "code": record.code}))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
