@@ -48,7 +48,8 @@ from segmed.methods.segmenter import Segmenter
 from segmed.methods.trainable import TrainableSegmenter
 from segmed.sam.precision import prepare_encoder
 from segmed.sam.weights import load_sam, weights_version
-from segmed.training.finetune import FinetuneConfig, Finetuning
+from segmed.training.finetune import Finetuning
+from segmed.training.finetune_config import FinetuneConfig
 from transformers import SamModel
 
 Build = Callable[[SamModel, str, tuple[str, ...], str], TrainableSegmenter]

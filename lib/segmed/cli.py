@@ -11,6 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 import segmed
+from segmed.commands import data, models
+from segmed.commands.features import features
+from segmed.commands.train import train
 
 if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers at once
     import numpy as np
@@ -24,6 +27,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.add_typer(data.app, name="data")
+app.add_typer(models.app, name="models")
+app.command()(train)
+app.command()(features)
 console = Console(stderr=True)
 APP_DIR = Path(__file__).resolve().parents[2] / "apps" / "segmed"
 
@@ -182,6 +189,8 @@ def info(conf: Conf = None) -> None:
 def _needs(method: Method) -> str:
     if method.weights:
         return "nothing, its weights come along"
+    if method.build is None:
+        return f"training: segmed train --method {method.name} --data … (or Train in the viewer)"
     return "--conf backbone …" if method.needs_backbone else "nothing"
 
 
@@ -273,3 +282,7 @@ def _inside(point: list[float], roi: list[float] | None) -> bool:
 def main() -> None:
     """Entry point of the `segmed` command."""
     app()
+
+
+if __name__ == "__main__":
+    main()

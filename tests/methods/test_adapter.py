@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from segmed.methods.adapter import METHOD, AdapterSam, AdapterSamConfig
+from segmed.methods.adapter import AdapterSam, AdapterSamConfig
 from segmed.methods.adapter_layers import AdaptedAttention, Adapter, ParallelMlp
 from segmed.sam.precision import ChunkedMLP, prepare_encoder
 from segmed.sam.stem import build_sam
@@ -191,6 +191,6 @@ def test_useless_settings_are_refused(settings: dict[str, object], message: str)
 
 
 def test_the_recipe(base: SamModel) -> None:
-    recipe = METHOD.build(base, "1").recipe  # type: ignore[attr-defined]
+    recipe = AdapterSam(base).recipe
     assert (recipe.loss, recipe.optimiser, recipe.weight_decay) == ("dice_ce", "adamw", 0.01)
     assert (recipe.schedule, recipe.rate("any"), recipe.epochs) == ("poly", 1e-4, 100)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
 from segmed.methods import implicit_decoder
-from segmed.methods.implicit_decoder import ImplicitDecoder, encode_positions, pixel_centres, sample
+from segmed.methods.implicit_decoder import ImplicitDecoder
+from segmed.methods.place_layer import encode_positions
 from torch import Tensor
 
 SOURCE, POSITION, T = 8, 16, 8
@@ -38,51 +37,6 @@ def maps() -> tuple[Tensor, Tensor]:
     return torch.randn(2, SOURCE, 12, 12, generator=seeded(1)), torch.randn(1, POSITION, 3, 3, generator=seeded(2))
 
 
-def test_positions_of_the_paper() -> None:
-    x, y = 0.3, -0.7
-    encoded = encode_positions(torch.tensor([x, y]))
-    angles = [2**octave * math.pi * p for p in (x, y) for octave in range(10)]
-    wanted = [x, y, *map(math.sin, angles), *map(math.cos, angles)]
-    assert encoded.shape == (42,)
-    assert torch.allclose(encoded, torch.tensor(wanted), atol=2e-4)
-
-
-def test_positions_of_the_code() -> None:
-    encoded = encode_positions(torch.tensor([0.3, -0.7]), published=True)
-    angles = [2 * math.pi * 2 ** (10 * f / 9) * p for p in (0.3, -0.7, -1.0) for f in range(10)]
-    assert encoded.shape == (63,)
-    assert torch.allclose(encoded[:3], torch.tensor([0.3, -0.7, -1.0]))
-    assert torch.allclose(encoded[3:33], torch.tensor([math.sin(a) for a in angles]), atol=1e-3)
-
-
-def test_pixel_centres() -> None:
-    places = pixel_centres((2, 4))[0]
-    assert places.tolist()[0] == pytest.approx([-0.75, -0.5])
-    assert places.tolist()[1] == pytest.approx([-0.25, -0.5])
-    assert places.tolist()[-1] == pytest.approx([0.75, 0.5])
-
-
-@pytest.mark.parametrize("shape", [(5, 9), (1, 1), (7, 1)])
-def test_sampling_is_grid_sample(shape: tuple[int, int]) -> None:
-    maps = torch.randn(2, *shape, 3, generator=seeded(), requires_grad=True)
-    places = torch.rand(2, 40, 2, generator=seeded(1)) * 2 - 1
-    theirs = F.grid_sample(maps.permute(0, 3, 1, 2), places[:, None], padding_mode="border", align_corners=False)
-    ours, theirs = sample(maps, places), theirs[:, :, 0].transpose(1, 2)
-    assert torch.allclose(ours, theirs, atol=1e-5)
-    weight = torch.randn(ours.shape, generator=seeded(2))
-    one, other = (torch.autograd.grad((v * weight).sum(), maps, retain_graph=True)[0] for v in (ours, theirs))
-    assert torch.allclose(one, other, atol=1e-4)
-    assert torch.allclose(sample(maps[:1], places)[1], sample(maps[:1], places[1:])[0], atol=1e-6)
-    assert torch.allclose(sample(maps, places[:1])[1], sample(maps[1:], places[:1])[0], atol=1e-6)
-
-
-def test_sampling_at_pixels_is_interpolation(maps: tuple[Tensor, Tensor]) -> None:
-    source = maps[0]
-    for size in ((12, 12), (5, 7), (30, 41)):
-        wanted = F.interpolate(source, size, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
-        assert torch.allclose(sample(source.permute(0, 2, 3, 1), pixel_centres(size)), wanted, atol=1e-5)
-
-
 @pytest.mark.parametrize("published", [False, True])
 @pytest.mark.parametrize("nodes", [6, 24, None])
 @torch.inference_mode()
@@ -93,7 +47,8 @@ def test_networks_written_out(maps: tuple[Tensor, Tensor], nodes: int | None, pu
 
     def given(size: tuple[int, int]) -> Tensor:
         parts = [F.interpolate(m, size, mode="bilinear").expand(2, -1, -1, -1) for m in maps]
-        where = encode_positions(pixel_centres(size), published).expand(2, -1, -1)
+        y, x = torch.meshgrid(*(torch.arange(1, 2 * side, 2) / side - 1 for side in size), indexing="ij")
+        where = encode_positions(torch.stack([x, y], -1).flatten(0, 1), published).expand(2, -1, -1)
         return torch.cat([*(p.flatten(2).transpose(1, 2) for p in parts), where], -1)
 
     hidden = decoder.coarse_trunk(given(shape).flatten(0, 1)).unflatten(0, (2, -1))
@@ -133,14 +88,14 @@ def test_passes_are_one_function_each(maps: tuple[Tensor, Tensor]) -> None:
 def test_chunks_do_not_change_the_result(maps: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = make(None)
     whole = decoder(*maps, (20, 20), T, seeded())
-    monkeypatch.setattr(implicit_decoder, "CHUNK", 64)
+    monkeypatch.setattr(implicit_decoder, "CHUNK_CPU", 64)
     parts = decoder(*maps, (20, 20), T, seeded())
     for one, other in zip(whole, parts, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_batch_statistics_are_those_of_all_points(maps: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(implicit_decoder, "CHUNK", 64)
+    monkeypatch.setattr(implicit_decoder, "CHUNK_CPU", 64)
     decoder = make().train()
     seen: list[int] = []
     decoder.coarse_trunk[1].register_forward_hook(lambda _m, given, _o: seen.append(len(given[0])))
@@ -153,14 +108,33 @@ def test_batch_statistics_are_those_of_all_points(maps: tuple[Tensor, Tensor], m
 
 @torch.inference_mode()
 def test_each_class_has_heads_of_its_own(maps: tuple[Tensor, Tensor]) -> None:
-    decoder = make(classes=2)
-    first, second = (decoder(*maps, (16, 16), T, seeded(), c) for c in (0, 1))
-    assert (first.coarse - second.coarse).abs().max() > 0.01
-    decoder.coarse_heads[1].load_state_dict(decoder.coarse_heads[0].state_dict())
-    third = decoder(*maps, (16, 16), T, seeded(), 1)
-    assert torch.equal(first.coarse, third.coarse)
-    refined = third.fine != third.coarse
-    assert (first.fine - third.fine).abs()[refined].min() > 0
+    """Objects take turns; all else is shared, the units of each pass too."""
+    decoder, single = make(classes=2), make()
+    single.coarse_trunk, single.fine_trunk = decoder.coarse_trunk, decoder.fine_trunk
+    together = decoder(maps[0].repeat_interleave(2, 0), maps[1], (16, 16), T, seeded())
+    for c in range(2):
+        single.coarse_heads[0], single.fine_heads[0] = decoder.coarse_heads[c], decoder.fine_heads[c]
+        alone = single(*maps, (16, 16), T, seeded())
+        assert torch.allclose(together.coarse[c::2], alone.coarse, atol=1e-5)
+        assert torch.allclose(together.fine[c::2], alone.fine, atol=1e-4)
+    assert (together.coarse[0::2] - together.coarse[1::2]).abs().max() > 0.01
+
+
+def test_training_and_serving_compute_the_same(maps: tuple[Tensor, Tensor]) -> None:
+    """With the statistics of one batch as the running ones, so that folding them into the weights changes nothing."""
+    decoder = make(12, share=1.0).train()
+    for module in decoder.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.momentum = 1.0
+    trained = decoder(*maps, (20, 15), T, seeded())
+    for module in decoder.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            assert module.running_var is not None
+            count = {1024: 2 * 144, 512: 2 * 144}.get(module.num_features, 2 * 300)
+            module.running_var *= (count - 1) / count  # kept without bias, applied with
+    served = decoder.eval()(*maps, (20, 15), T, seeded())
+    for one, other in zip(trained, served, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
 
 
 @pytest.mark.parametrize("share", [1.0, 1e-9])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from segmed.methods.class_head import ClassSegmenter, with_classes
-from segmed.methods.lora import METHOD, LoraSam, LoraSamConfig, SplitQkv, learning_rate
+from segmed.methods.lora import LoraSam, LoraSamConfig, SplitQkv, learning_rate
 from segmed.methods.trainable import load_trained, save_trained
 from segmed.sam.attention import FastVisionAttention
 from segmed.sam.precision import prepare_encoder
@@ -190,7 +190,7 @@ def test_a_rank_above_the_width_is_refused(base: SamModel) -> None:
 
 
 def test_the_recipe_is_that_of_the_authors(base: SamModel) -> None:
-    recipe = METHOD.build(base, "1").recipe  # type: ignore[attr-defined]
+    recipe = LoraSam(base).recipe
     assert (recipe.loss, recipe.optimiser, recipe.weight_decay) == ("dice_ce", "adamw", 0.1)
     assert (recipe.schedule, recipe.warmup, recipe.rate("any")) == ("poly", 250, 5e-4)
     rates = [learning_rate(batch) for batch in (1, 2, 7, 12, 24)]

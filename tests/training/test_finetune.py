@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from segmed.data.msd import load_msd
-from segmed.data.slices import SliceDataset
+from segmed.data.slices import LabelledSlice, SliceDataset
 from segmed.evaluation.metrics import Overlap
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.decoder_tuning import DecoderTuning, DecoderTuningConfig
@@ -20,44 +17,12 @@ from segmed.methods.segmenter import Logits
 from segmed.methods.trainable import Recipe, TrainableSegmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
-from segmed.sam.tiny import initialised, tiny_config
-from segmed.training.finetune import FinetuneConfig, Finetuning, fit_labels, rate_factor
+from segmed.training.finetune import Finetuning, LossNotFinite, rate_factor
+from segmed.training.finetune_config import FinetuneConfig
+from segmed.training.targets import class_places, fit_labels
+from small_training import tuned
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel
-
-
-@pytest.fixture(scope="module")
-def discs(tmp_path_factory: pytest.TempPathFactory) -> SliceDataset:
-    """Two volumes with a bright disc (1) and beside it a dark one (2) on three of four slices."""
-    root = tmp_path_factory.mktemp("discs")
-    pairs = []
-    for part in ("imagesTr", "labelsTr"):
-        (root / part).mkdir()
-    y, x = np.mgrid[:40, :36]
-    for n in range(2):
-        rng = np.random.default_rng(n)
-        labels = np.zeros((40, 36, 4), np.uint8)
-        for k in range(1, 4):
-            centre = rng.integers(12, 20, 2)
-            labels[..., k][(y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= 60] = 1
-            labels[..., k][(y - centre[0] - 16) ** 2 + (x - centre[1] - 12) ** 2 <= 30] = 2
-        grey = np.array([100, 200, 30])[labels] + rng.normal(0, 8, labels.shape)
-        for part, array in (("imagesTr", grey.astype(np.float32)), ("labelsTr", labels)):
-            nib.save(nib.Nifti1Image(array, np.eye(4)), root / part / f"v{n}.nii.gz")
-        pairs.append({"image": f"imagesTr/v{n}.nii.gz", "label": f"labelsTr/v{n}.nii.gz"})
-    (root / "dataset.json").write_text(json.dumps({"labels": {"1": "bright", "2": "dark"}, "training": pairs}))
-    return load_msd(root)
-
-
-def _sam(seed: int = 0) -> SamModel:
-    shape = tiny_config(image_size=32, hidden=32, layers=2, heads=2, width=32, stem_channels=(), stem_depths=())
-    return initialised(shape, seed)
-
-
-def _method(preset: str = "segmed", **changes: object) -> DecoderTuning:
-    method = DecoderTuning(_sam(), DecoderTuningConfig(preset))  # type: ignore[arg-type]
-    method.recipe = replace(method.recipe, **changes)  # type: ignore[arg-type]
-    return method
 
 
 def _state(method: nn.Module) -> dict[str, Tensor]:
@@ -69,7 +34,7 @@ def _mean_dice(method: TrainableSegmenter, data: SliceDataset) -> float:
     for sample in map(data.__getitem__, range(len(data))):
         truth = sample.labels == 1
         y, x = np.nonzero(truth)
-        box = tuple(float(v) for v in (x.min(), y.min(), x.max(), y.max()))
+        box = float(x.min()), float(y.min()), float(x.max()), float(y.max())
         with torch.inference_mode():
             masks = method.decode(method.embed([sample.image]), [[SlicePrompt(box=box)]], truth.shape).masks
         dice.append(Overlap.of((masks[0, 0] > 0).numpy(), truth).dice())
@@ -111,7 +76,7 @@ class Recorder(TrainableSegmenter):
 
 
 def test_it_learns(discs: SliceDataset) -> None:
-    method = _method("full", rates={"": 3e-3})
+    method = tuned("full", rates={"": 3e-3})
     data = discs.with_object()
     dice = _mean_dice(method.eval(), data)
     losses = Finetuning(method, discs, FinetuneConfig(steps=100, batch=6, one_label_share=1)).run()
@@ -121,7 +86,7 @@ def test_it_learns(discs: SliceDataset) -> None:
 
 
 def test_only_the_decoder_changes(discs: SliceDataset) -> None:
-    method = _method("brats")
+    method = tuned("brats")
     before, trained = _state(method), set(method.trained_names())
     Finetuning(method, discs, FinetuneConfig(steps=2, batch=6)).run()
     after = _state(method)
@@ -138,25 +103,28 @@ def test_the_encoder_runs_once_per_slice_when_it_does_not_train(
 ) -> None:
     seen: list[int] = []
     encode = DecoderTuning.encode
-    monkeypatch.setattr(
-        DecoderTuning, "encode", lambda self, images: (seen.append(len(images)), encode(self, images))[1]
-    )
+
+    def noted(self: DecoderTuning, images: Tensor) -> Embedding:
+        seen.append(len(images))
+        return encode(self, images)
+
+    monkeypatch.setattr(DecoderTuning, "encode", noted)
     config = FinetuneConfig(steps=8, batch=3)
-    kept, anew = _method("brats"), _method("brats")
+    kept, anew = tuned("brats"), tuned("brats")
     losses = Finetuning(kept, discs, config).run()
-    assert sum(seen) == 1 + 6
+    assert sum(seen) == 6
     other = Finetuning(anew, discs, replace(config, cache_bytes=0)).run()
     assert losses == pytest.approx(other, abs=1e-3)
     # a cache that is too small for all still gives the right embeddings
-    few = Finetuning(_method("brats"), discs, replace(config, cache_bytes=3 * 32 * 16 * 2)).run()
+    few = Finetuning(tuned("brats"), discs, replace(config, cache_bytes=3 * (32 * 16 * 2 + 16))).run()
     assert few == pytest.approx(losses, abs=1e-6)
 
 
 def test_full_tuning_trains_the_encoder(discs: SliceDataset) -> None:
-    method = _method("full")
+    method = tuned("full")
     before = _state(method)
     training = Finetuning(method, discs, FinetuneConfig(steps=2, batch=2))
-    assert not training.caches
+    assert not training.encoder.frozen
     training.run()
     name = "model.vision_encoder.neck.conv1.weight"
     assert not torch.equal(_state(method)[name], before[name])
@@ -165,10 +133,11 @@ def test_full_tuning_trains_the_encoder(discs: SliceDataset) -> None:
 
 
 def test_the_seed_decides_everything(discs: SliceDataset) -> None:
-    states, noise = [], torch.get_rng_state()
+    noise = torch.get_rng_state()
+    states: list[Tensor] = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed * len(states))  # what was drawn before must not matter
-        method = _method()
+        method = tuned()
         outside = torch.get_rng_state()
         Finetuning(method, discs, FinetuneConfig(steps=3, batch=2, seed=seed)).run()
         assert torch.equal(torch.get_rng_state(), outside)
@@ -179,14 +148,14 @@ def test_the_seed_decides_everything(discs: SliceDataset) -> None:
 
 
 def test_gradients_are_clipped(discs: SliceDataset) -> None:
-    method = _method()
+    method = tuned()
     Finetuning(method, discs, FinetuneConfig(steps=1, batch=2, clip=1e-3)).run()
     gradients = [p.grad.flatten() for p in method.parameters() if p.grad is not None]
     assert torch.cat(gradients).norm() == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_bf16_keeps_the_weights_in_single_precision(discs: SliceDataset) -> None:
-    method = _method()
+    method = tuned()
     losses = Finetuning(method, discs, FinetuneConfig(steps=2, batch=2, bf16=True)).run()
     assert all(math.isfinite(loss) for loss in losses)
     assert {p.dtype for p in method.parameters()} == {torch.float32}
@@ -238,7 +207,7 @@ def test_every_slice_is_seen_once_per_epoch(discs: SliceDataset) -> None:
 
 
 def test_rates_of_the_recipe(discs: SliceDataset) -> None:
-    method = _method(rates={"": 1e-4, "model.mask_decoder.transformer.": 1e-2}, optimiser="adamw", weight_decay=0.3)
+    method = tuned(rates={"": 1e-4, "model.mask_decoder.transformer.": 1e-2}, optimiser="adamw", weight_decay=0.3)
     training = Finetuning(method, discs, FinetuneConfig(steps=1))
     assert isinstance(training.optimiser, torch.optim.AdamW)
     rates = {id(p): g["lr"] for g in training.optimiser.param_groups for p in g["params"]}
@@ -247,7 +216,7 @@ def test_rates_of_the_recipe(discs: SliceDataset) -> None:
     assert rates[id(decoder.mask_tokens.weight)] == 1e-4
     assert {g["weight_decay"] for g in training.optimiser.param_groups} == {0.3}
     with pytest.raises(ValueError, match=r"no learning rate for 'model\.mask_decoder"):
-        Finetuning(_method(rates={"gafl.": 1.0}), discs)
+        Finetuning(tuned(rates={"gafl.": 1.0}), discs)
 
 
 def test_schedules() -> None:
@@ -271,14 +240,19 @@ def test_the_plateau_schedule_halves_the_rate(discs: SliceDataset) -> None:
 
 def test_a_loss_that_is_not_finite_stops(discs: SliceDataset) -> None:
     method = Recorder(Recipe({"": 1e-3}), lambda weight: weight * math.nan)
-    with pytest.raises(ValueError, match=r"step 1 is nan.*lower learning rate"):
+    with pytest.raises(LossNotFinite, match=r"step 1 is nan.*lower learning rate"):
         Finetuning(method, discs).run()
+    # the loss is 0 and its gradient infinite
+    steep = Recorder(Recipe({"": 1e-3}), lambda weight: (weight - weight.detach()).abs().sqrt())
+    with pytest.raises(LossNotFinite, match="gradient of step 1 has the norm"):
+        Finetuning(steep, discs).run()
+    assert steep.weight == 1
 
 
 def test_nothing_to_learn_from(discs: SliceDataset) -> None:
     empty = SliceDataset(discs.volumes, discs.classes, slices=[(0, 0), (1, 0)])
     with pytest.raises(ValueError, match="no slice with a labelled object"):
-        Finetuning(_method(), empty)
+        Finetuning(tuned(), empty)
 
 
 @pytest.mark.parametrize("changes", [{"steps": 0}, {"batch": 0}, {"epochs": -1}, {"clip": 0}, {"one_label_share": 2}])
@@ -318,7 +292,7 @@ def test_presets_train_what_was_published() -> None:
 
 def test_saturated_pixels_keep_their_gradient() -> None:
     """Logits of ±50 are certain as probabilities, but training must be able to turn them."""
-    method = _method()
+    method = tuned()
     with torch.no_grad():
         last = method.model.mask_decoder.output_hypernetworks_mlps[0].proj_out
         last.bias.mul_(0).add_(1e4)
@@ -333,3 +307,84 @@ def test_saturated_pixels_keep_their_gradient() -> None:
         nn.functional.binary_cross_entropy_with_logits(logits, (logits < 0).float()).backward()
         gradients.append(float(last.bias.grad.abs().sum()))
     assert gradients[0] > 100 * gradients[1]
+
+
+def test_a_batch_in_parts_is_the_same_batch(discs: SliceDataset) -> None:
+    """Also when memory runs out in between, on either kind of device."""
+    config = FinetuneConfig(steps=3, batch=6, one_label_share=1)
+    states = []
+    for micro in (None, 4, 1):
+        method = tuned()
+        losses = Finetuning(method, discs, replace(config, micro=micro)).run()
+        states.append((losses, method.weight_vector()))
+    for losses, state in states[1:]:
+        assert losses == pytest.approx(states[0][0], rel=1e-4)
+        assert torch.allclose(state, states[0][1], atol=1e-5)
+    for error in (torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: not enough memory: you tried")):
+        method = tuned()
+        method.most, method.error = 2, error
+        training = Finetuning(method, discs, config)
+        assert training.run() == pytest.approx(states[0][0], rel=1e-4)
+        assert training.micro == 2
+        assert torch.allclose(method.weight_vector(), states[0][1], atol=1e-5)
+    method.most = 0
+    with pytest.raises(ValueError, match=r"Memory ran out with 1 slices at a time.*smaller"):
+        Finetuning(method, discs, config).run()
+    method.most, method.error = 2, RuntimeError("something else")
+    with pytest.raises(RuntimeError, match="something else"):
+        Finetuning(method, discs, config).run()
+
+
+def test_activations_can_be_computed_twice(discs: SliceDataset) -> None:
+    config = FinetuneConfig(steps=2, batch=3)
+    plain, checkpointed = tuned("full"), tuned("full")
+    losses = Finetuning(plain, discs, config).run()
+    calls: list[int] = []
+    layer = checkpointed.model.vision_encoder.layers[0].mlp
+    layer.register_forward_pre_hook(lambda *_: calls.append(1))
+    training = Finetuning(checkpointed, discs, replace(config, checkpointing=True))
+    calls.clear()
+    assert training.run() == pytest.approx(losses, abs=1e-6)
+    assert len(calls) == 2 * 2
+    assert torch.allclose(plain.weight_vector(), checkpointed.weight_vector(), atol=1e-6)
+
+
+def test_augmented_slices_are_encoded_anew(discs: SliceDataset) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def darker(sample: LabelledSlice, *seed: int) -> LabelledSlice:
+        asked.append(seed)
+        return replace(sample, image=sample.image // 2, labels=sample.labels * (sample.patient != discs.patients[0]))
+
+    method = Recorder(Recipe({"": 1e-3}, "dice_bce"))
+    Finetuning(method, discs, FinetuneConfig(epochs=2, batch=6, seed=3), augment=darker).run()
+    assert sorted(asked) == [(3, epoch, n) for epoch in range(2) for n in range(6)]
+    brightest = sorted(float(image.max()) for images, *_ in method.seen for image in images)
+    # slices that lost their object are taken as they were
+    assert brightest[5] < 0.6 < brightest[6]
+    assert not Finetuning(tuned(), discs, FinetuneConfig(steps=1), augment=darker).encoder.frozen
+
+
+def test_classes_are_found_by_their_names(discs: SliceDataset) -> None:
+    method = Recorder(Recipe({"": 1e-3}, "dice_ce"))
+    method.labels = ("dark", "cloud", "bright")
+    assert class_places(method, discs.classes)[:4].tolist() == [0, 3, 1, 0]
+    Finetuning(method, discs, FinetuneConfig(steps=1)).run()
+    assert sorted(method.seen[0][2].unique().tolist()) == [0, 1, 3]
+    method.labels = ("dark",)
+    with pytest.raises(ValueError, match="labels 'bright', but the method tells apart dark"):
+        Finetuning(method, discs)
+
+
+def test_it_goes_on_from_any_step(discs: SliceDataset) -> None:
+    config = FinetuneConfig(epochs=2, batch=2, one_label_share=1)
+    straight = tuned("brats", schedule="plateau")
+    losses = Finetuning(straight, discs, config).run()
+    first = Finetuning(tuned("brats", schedule="plateau"), discs, config)
+    first.train_epoch(stop=lambda: first.step == 1)
+    assert first.step == 2
+    again = tuned("brats", schedule="plateau")
+    second = Finetuning(again, discs, config)
+    second.restore(first.state())
+    assert second.run() == losses
+    assert torch.equal(again.weight_vector(), straight.weight_vector())

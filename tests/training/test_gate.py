@@ -179,3 +179,15 @@ def test_label_changes_take_shared_cases_only() -> None:
 def test_config_checks_itself(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         GateConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_useless_model_does_not_keep_one_out_that_finds_less_at_random() -> None:
+    """A network before training paints everything with everything: nothing is missed, and nothing found."""
+    cases = ("a", "b", "c")
+    useless = [CaseScore(case, label, 0.01, 30.0) for case in cases for label in ("liver", "spleen")]
+    learnt = [CaseScore(case, "liver", 0.8, 4.0) for case in cases] + [
+        CaseScore(case, "spleen", 0.0, math.inf) for case in cases
+    ]
+    assert compare(learnt, useless).accepted
+    found = [CaseScore(s.case, s.label, 0.3, 30.0) for s in useless]
+    assert not compare(learnt, found).accepted

@@ -13,7 +13,7 @@ from transformers import SamModel
 
 from segmed.methods.adapter_layers import ACTIVATIONS, Activation, AdaptedAttention, Adapter, ParallelMlp
 from segmed.methods.class_head import ClassConfig, TrainableClassSegmenter
-from segmed.methods.segmenter import Method
+from segmed.methods.segmenter import Method, Training
 from segmed.methods.trainable import Recipe
 
 
@@ -99,9 +99,9 @@ class AdapterSam(TrainableClassSegmenter):
         return Adapter(last.shape[0], self.config.ratio, self.config.activation, skip, last)
 
 
-def _build(model: SamModel | None, version: str) -> AdapterSam:
-    assert model is not None
-    return AdapterSam(model, version=f"adapter-{version}")
-
-
-METHOD = Method("adapter", "SAM-Adapter: all organs without a prompt, or one by a box or clicks", _build)
+METHOD = Method(
+    "adapter",
+    "SAM-Adapter: all organs without a prompt, or one by a box or clicks",
+    training=Training(AdapterSam, AdapterSamConfig),
+    automatic=True,
+)

@@ -174,9 +174,9 @@ class TrainableClassSegmenter(ClassSegmenter, TrainableSegmenter):
     def trained_names(self) -> list[str]:
         return [f"model.{name}" for name in head_names(self.model)]
 
-    def loss(
+    def loss_from(
         self,
-        images: Tensor,
+        embedding: Embedding,
         prompts: Sequence[Sequence[SlicePrompt]] | None,
         truth: Tensor,
         progress: float = 1.0,
@@ -187,7 +187,7 @@ class TrainableClassSegmenter(ClassSegmenter, TrainableSegmenter):
         and Liu, 2023). With prompts token 0 trains, and `dice_ce` becomes its form for single objects, `dice_bce`.
 
         Args:
-            images: (B, 3, S, S) in [0, 1].
+            embedding: of B slices.
             prompts: B lists of K prompts, or None for the classes.
             truth: (B, K, H, W) in [0, 1] with prompts, else (B, 1, H, W) class indices.
             progress: not used.
@@ -195,7 +195,6 @@ class TrainableClassSegmenter(ClassSegmenter, TrainableSegmenter):
         Raises:
             ValueError: labels that no class stands for, or a loss that does not take classes.
         """
-        embedding = self.encode(images)
         if prompts is not None:
             with self._without_gradients(classes=True):
                 low, _ = decode_low_resolution(self.model, embedding, prompts, self.choose_best)

@@ -14,7 +14,7 @@ from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.medsam import MedSam
-from segmed.methods.segmenter import Logits, Method
+from segmed.methods.segmenter import Logits, Method, Training
 from segmed.methods.trainable import Recipe, TrainableSegmenter
 from segmed.sam.decoding import decode_low_resolution
 from segmed.sam.embedding import Embedding
@@ -80,9 +80,11 @@ class DecoderTuning(MedSam, TrainableSegmenter):
         return Logits(embedding.frame.restore(low.float(), size), quality.float())
 
 
-def _build(model: SamModel | None, version: str) -> DecoderTuning:
+def _untrained(model: SamModel | None, version: str) -> MedSam:
     assert model is not None
-    return DecoderTuning(model, version=f"decoder_tuning-{version}")
+    return MedSam(model, f"medsam-{version}")
 
 
-METHOD = Method("decoder_tuning", "SAM or MedSAM with a mask decoder tuned on your data: a box", _build)
+METHOD = Method(
+    "medsam", "MedSAM: a box, refined by clicks", _untrained, training=Training(DecoderTuning, DecoderTuningConfig)
+)

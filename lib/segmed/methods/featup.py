@@ -21,7 +21,7 @@ from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.class_head import share_weights
 from segmed.methods.decoder_tuning import DecoderTuning
 from segmed.methods.jbu import JbuStack, load_jbu
-from segmed.methods.segmenter import Logits, Method
+from segmed.methods.segmenter import Logits, Method, Training
 from segmed.methods.trainable import Recipe
 from segmed.sam.embedding import Embedding
 
@@ -183,9 +183,6 @@ def _checked(jbu: JbuStack, name: str, channels: int, stages: int) -> JbuStack:
     return jbu
 
 
-def _build(model: SamModel | None, version: str) -> FeatUp:
-    assert model is not None
-    return FeatUp(model, version=f"featup-{version}")
-
-
-METHOD = Method("featup", "SAM with features upsampled along the image's edges: a box", _build)
+METHOD = Method(
+    "featup", "SAM with features upsampled along the image's edges: a box", training=Training(FeatUp, FeatUpConfig)
+)

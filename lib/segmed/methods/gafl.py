@@ -14,7 +14,7 @@ from transformers import SamModel
 from segmed.methods.adaptive_filter import ACTIVATIONS, VARIANTS, Activation, AdaptiveFilter, Variant
 from segmed.methods.class_head import share_weights
 from segmed.methods.decoder_tuning import DecoderTuning
-from segmed.methods.segmenter import Method
+from segmed.methods.segmenter import Method, Training
 from segmed.methods.trainable import Recipe
 from segmed.sam.embedding import Embedding
 
@@ -83,9 +83,6 @@ class Gafl(DecoderTuning):
         return self._encode((filtered - self.mean) / self.sd if self.config.normalise else filtered)
 
 
-def _build(model: SamModel | None, version: str) -> Gafl:
-    assert model is not None
-    return Gafl(model, version=f"gafl-{version}")
-
-
-METHOD = Method("gafl", "SAM behind a learned filter of the image's spectrum: a box", _build)
+METHOD = Method(
+    "gafl", "SAM behind a learned filter of the image's spectrum: a box", training=Training(Gafl, GaflConfig)
+)

@@ -46,4 +46,4 @@ class GatedLora(nn.Module):
         low = F.linear(tokens, down.to(tokens.dtype))
         if self.gate is not None:
             low = low * F.linear(tokens.mean((1, 2), keepdim=True), self.gate.weight.to(tokens.dtype))
-        return frozen + F.linear(low, up.to(low.dtype))
+        return torch.addmm(frozen.flatten(0, -2), low.flatten(0, -2), up.to(low.dtype).T).view_as(frozen)

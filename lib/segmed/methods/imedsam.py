@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
@@ -25,7 +24,7 @@ from segmed.methods.class_head import share_weights
 from segmed.methods.frequency_adapter import FrequencyAdapters, Variant
 from segmed.methods.gated_lora import GatedLora
 from segmed.methods.implicit_decoder import ImplicitDecoder, Refined
-from segmed.methods.segmenter import Logits, Method
+from segmed.methods.segmenter import Logits, Method, Training
 from segmed.methods.trainable import Recipe, TrainableSegmenter
 from segmed.sam.decoding import decode_low_resolution
 from segmed.sam.embedding import Embedding
@@ -69,6 +68,11 @@ class ImedsamConfig:
     reference: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("gate", "reference"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; allowed are True and False. Leave it out for default."
+                )
         if self.reference:
             for name, value in (("gate", True), ("scale", 0.5), ("nodes", None)):
                 object.__setattr__(self, name, value)
@@ -155,7 +159,8 @@ class Imedsam(TrainableSegmenter):
     def decode(
         self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
     ) -> Logits:
-        return self.decode_with_uncertainty(embedding, prompts, size)[0]
+        logits, uncertainty = self.decode_with_uncertainty(embedding, prompts, size)
+        return replace(logits, uncertainty=uncertainty)
 
     def decode_with_uncertainty(
         self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
@@ -217,12 +222,11 @@ class Imedsam(TrainableSegmenter):
         training = self.training
         generator = None if training else torch.Generator().manual_seed(_SEED)
         passes = self.config.passes_train if training else self.config.passes_test
-        with self._precision(source.device):
-            if classes == 1:
-                maps = self.decoder(source, position, size, passes, generator)
-                return Refined(*(m.unflatten(0, (len(prompts), -1)) for m in maps))
-            each = [self.decoder(source[c::classes], position, size, passes, generator, c) for c in range(classes)]
-        return Refined(*(torch.stack(maps, 1) for maps in zip(*each, strict=True)))
+        # without gradients the networks run in the encoder's number format
+        encoder = self.model.vision_encoder.neck.conv1.weight.dtype
+        dtype = torch.float32 if torch.is_grad_enabled() else encoder
+        maps = self.decoder(source, position, size, passes, generator, dtype)
+        return Refined(*(m.unflatten(0, (len(prompts), -1)) for m in maps))
 
     def _source(self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]]) -> Tensor:
         """(B K, channels, 4t, 4t): the image tokens after SAM's decoder has looked at the prompt, upscaled."""
@@ -242,13 +246,6 @@ class Imedsam(TrainableSegmenter):
         upscaled = decoder.activation(torch.cat(seen))
         return upscaled[sorted(range(len(order)), key=order.__getitem__)]
 
-    def _precision(self, device: torch.device) -> torch.autocast | nullcontext[None]:
-        """Without gradients the networks run in the encoder's number format."""
-        dtype = self.model.vision_encoder.neck.conv1.weight.dtype
-        if torch.is_grad_enabled() or dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(device.type, dtype)
-
 
 def _tuned(model: SamModel) -> list[str]:
     """Names of SAM's own parameters that train: the prompt encoder, its positional matrix excepted, and upscaling."""
@@ -263,9 +260,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _build(model: SamModel | None, version: str) -> Imedsam:
-    assert model is not None
-    return Imedsam(model, version=f"imedsam-{version}")
-
-
-METHOD = Method("imedsam", "I-MedSAM: a box or clicks, masks at any resolution with their uncertainty", _build)
+METHOD = Method(
+    "imedsam",
+    "I-MedSAM: a box or clicks, masks at any resolution with their uncertainty",
+    training=Training(Imedsam, ImedsamConfig),
+    gives_uncertainty=True,
+)

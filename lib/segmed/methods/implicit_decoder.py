@@ -8,15 +8,19 @@ Approximation (ICML 2016).
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CHUNK = 65_536  # points that pass through the networks together, outside of training
-_OCTAVES = 10
+from segmed.methods.place_layer import PlaceLayer, encode_positions
+
+Layer = Callable[[Tensor], Tensor]
+
+CHUNK, CHUNK_CPU = 65_536, 2_048  # points that pass through the networks together; what stays in a CPU's caches
 _DROPPED = 0.5
 _COARSE, _FINE, _HEAD, _FEATURE = (1024, 512), (256, 256), 128, 256
 
@@ -38,14 +42,14 @@ class Refined(NamedTuple):
 class ImplicitDecoder(nn.Module):
     """From a decoder's feature maps to masks of any size.
 
-    Dropout acts on the last hidden layer of the coarse network. Each pass draws one set of units for all points, that
-    is one function out of the posterior, so that a pass is a product with masked weights, does not depend on how points
-    are batched, and is the same function at every output size.
+    Dropout acts on the last hidden layer of the coarse network. Each pass draws one set of units for all points and
+    classes, that is one function out of the posterior, so that a pass is a product with masked weights, does not depend
+    on how points are batched, and is the same function at every output size.
 
     Args:
         source: channels of the feature maps.
         position: channels of the positional maps.
-        classes: heads; each object uses that of its class.
+        classes: heads; objects come in the order of their classes, again and again.
         share: of the pixels, which the fine network refines.
         nodes: side of the grid of coarse values, or None for a value at every pixel of the output.
         published: encode a constant third coordinate and the authors' frequencies, 63 values instead of 42.
@@ -55,7 +59,7 @@ class ImplicitDecoder(nn.Module):
         self, source: int, position: int, classes: int, share: float, nodes: int | None, published: bool = False
     ) -> None:
         super().__init__()
-        self.share, self.nodes, self.published = share, nodes, published
+        self.classes, self.share, self.nodes, self.published = classes, share, nodes, published
         given = source + position + encode_positions(torch.zeros(1, 2), published).shape[-1]
         self.coarse_trunk = nn.Sequential(*_layers(given, *_COARSE))
         self.coarse_heads = nn.ModuleList(nn.Linear(_COARSE[-1], 1 + _FEATURE) for _ in range(classes))
@@ -71,9 +75,9 @@ class ImplicitDecoder(nn.Module):
         size: tuple[int, int],
         passes: int,
         generator: torch.Generator | None = None,
-        object_class: int = 0,
+        dtype: torch.dtype = torch.float32,
     ) -> Refined:
-        """Decode n objects of one class.
+        """Decode n objects, a multiple of the classes.
 
         Args:
             source: (n, source, h, w) feature maps.
@@ -81,111 +85,63 @@ class ImplicitDecoder(nn.Module):
             size: (H, W) of the output.
             passes: how many sets of units are drawn.
             generator: draws them, on the CPU; None takes PyTorch's global one.
-            object_class: which head.
+            dtype: of the products behind the first layers, outside of training.
         """
-        maps = tuple(m.permute(0, 2, 3, 1).float().contiguous() for m in (source, position))
+        maps = [m.permute(0, 2, 3, 1).float().contiguous() for m in (source, position)]
+        first, bias, rest = _split(self.fine_trunk, dtype)
+        from_features, first = first.split([_FEATURE, first.shape[1] - _FEATURE], 1)
         shape = size if self.nodes is None else (self.nodes, self.nodes)
-        logits, features = self._coarse(maps, shape, passes, generator, object_class)
+        logits, features = self._coarse(maps, shape, passes, generator, from_features, dtype)
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=False).flatten(2)
         coarse = logits.mean(1)
         probability = logits.detach().sigmoid()
         uncertainty = (probability - probability.mean(1, keepdim=True)).square().mean(1)
         count = max(1, round(self.share * uncertainty.shape[1]))
-        chosen = uncertainty.topk(count, dim=1, sorted=False).indices
-        places = pixel_centres(size, source.device)[0, chosen]
-        fine = self._fine((features, *maps), places, object_class)
+        chosen = uncertainty.topk(count, dim=1, sorted=False).indices.sort().values  # neighbours share rows of a table
+        layer = PlaceLayer(first, bias, maps, size, count, self.published, features)
+        fine = self._in_parts(layer, chosen, rest, [_head(head, dtype) for head in self.fine_heads])[..., 0]
         return Refined(*(m.unflatten(1, size) for m in (coarse, coarse.scatter(1, chosen, fine), uncertainty)))
 
     def _coarse(
         self,
-        maps: tuple[Tensor, ...],
+        maps: list[Tensor],
         shape: tuple[int, int],
         passes: int,
         generator: torch.Generator | None,
-        object_class: int,
+        from_features: Tensor,
+        dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        """Logits of each pass (n, passes, *shape), and features for the fine network (n, *shape, 256)."""
+        """Logits of each pass (n, passes, *shape), and what the fine network's first layer makes of features.
+
+        That layer and the coarse heads have nothing between them but interpolation, which is linear: they are joined.
+        """
         device = maps[0].device
-        weight, bias = self.coarse_heads[object_class].parameters()
         kept = torch.bernoulli(torch.full((passes, _COARSE[-1]), 1 - _DROPPED, device="cpu"), generator=generator)
         kept = kept.to(device) / (1 - _DROPPED)
-        weights = torch.cat([weight[:1] * kept, weight[1:] * kept.mean(0)])
-        biases = torch.cat([bias[:1].expand(passes), bias[1:]])
-        places = pixel_centres(shape, device)
+        first, bias, rest = _split(self.coarse_trunk, dtype)
+        heads: list[Layer] = []
+        for head in self.coarse_heads:
+            weight, offset = head.parameters()
+            weights = torch.cat([weight[:1] * kept, from_features @ (weight[1:] * kept.mean(0))])
+            offsets = torch.cat([offset[:1].expand(passes), from_features @ offset[1:]])
+            heads.append(_linear(weights, offsets, dtype))
+        count = shape[0] * shape[1]
+        layer = PlaceLayer(first, bias, maps, shape, count, self.published)
+        out = self._in_parts(layer, torch.arange(count, device=device)[None], rest, heads)
+        logits, features = out.unflatten(1, shape).split([passes, out.shape[-1] - passes], -1)
+        return logits.permute(0, 3, 1, 2).contiguous(), features.contiguous()
+
+    def _in_parts(self, layer: PlaceLayer, pixels: Tensor, rest: Layer, heads: list[Layer]) -> Tensor:
+        """A network at pixels (n or 1, P) of a grid, each object by the head of its class: (n, P, channels)."""
         parts = []
-        for part in places.split(self._step(len(maps[0])), 1):
-            hidden = self._hidden(self.coarse_trunk, maps, part)
-            parts.append(F.linear(hidden, weights, biases).float().unflatten(0, (-1, part.shape[1])))
-        logits, features = torch.cat(parts, 1).unflatten(1, shape).split([passes, _FEATURE], -1)
-        return logits.permute(0, 3, 1, 2).contiguous(), features
-
-    def _fine(self, maps: tuple[Tensor, ...], places: Tensor, object_class: int) -> Tensor:
-        """Logits (n, P) at places (n, P, 2)."""
-        parts = []
-        for part in places.split(self._step(len(places)), 1):
-            hidden = self._hidden(self.fine_trunk, maps, part)
-            parts.append(self.fine_heads[object_class](hidden).float().unflatten(0, part.shape[:2])[..., 0])
-        return torch.cat(parts, 1)
-
-    def _hidden(self, trunk: nn.Sequential, maps: tuple[Tensor, ...], places: Tensor) -> Tensor:
-        """A trunk on what maps (n or 1, h, w, C) hold at places (n or 1, P, 2), and on the places: (n P, channels).
-
-        Its first layer and the interpolation are both linear, so that of the two the one with fewer rows comes first.
-        """
-        weight, bias = trunk[0].parameters()
-        encoded = encode_positions(places, self.published)
-        *weights, last = weight.split([v.shape[-1] for v in (*maps, encoded)], 1)
-        total = F.linear(encoded, last, bias).float()
-        for values, weight in zip(maps, weights, strict=True):
-            if values.shape[1] * values.shape[2] < places.shape[1]:
-                total = total + sample(F.linear(values, weight), places)
-            else:
-                total = total + F.linear(sample(values, places), weight).float()
-        return trunk[1:](total.flatten(0, 1))
-
-    def _step(self, objects: int) -> int:
         # batch statistics are those of all points
-        return torch.iinfo(torch.int64).max if self.training else max(1, CHUNK // objects)
-
-
-def pixel_centres(shape: tuple[int, int], device: torch.device | None = None) -> Tensor:
-    """(1, H W, 2) x and y of the pixels of a map whose outer edges are at -1 and 1."""
-    y, x = (torch.arange(1, 2 * n, 2, device=device) / n - 1 for n in shape)
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)[None]
-
-
-def sample(maps: Tensor, places: Tensor) -> Tensor:
-    """Bilinear values (n, P, C) of maps (n, h, w, C) at places (n, P, 2) within [-1, 1]; either n may be 1.
-
-    The same as `grid_sample` with its border repeated, but several times faster on CPUs: each point is a weighted sum
-    of four rows of a table.
-    """
-    height, width = maps.shape[1:3]
-    last = places.new_tensor([width - 1, height - 1])
-    xy = ((places + 1) * (last + 1) / 2 - 0.5).clamp(min=0).minimum(last)
-    low = xy.floor()
-    (x0, y0), (x1, y1) = (corner.long().unbind(-1) for corner in (low, (low + 1).minimum(last)))
-    dx, dy = (xy - low).unbind(-1)
-    rows = torch.stack([y0 * width + x0, y0 * width + x1, y1 * width + x0, y1 * width + x1], -1)
-    shares = torch.stack([(1 - dx) * (1 - dy), dx * (1 - dy), (1 - dx) * dy, dx * dy], -1)
-    rows = rows + height * width * torch.arange(len(maps), device=rows.device)[:, None, None]
-    shares = shares.expand_as(rows).flatten(0, 1)
-    values = F.embedding_bag(rows.flatten(0, 1), maps.float().flatten(0, 2), per_sample_weights=shares, mode="sum")
-    return values.unflatten(0, (len(rows), -1))
-
-
-def encode_positions(places: Tensor, published: bool = False) -> Tensor:
-    """Places (..., 2) as (x, y) in [-1, 1] with their sines and cosines: (..., 42), or (..., 63) as published.
-
-    The paper's frequencies are π 2^0 … π 2^9. The authors' code has 2 π 2^f with f in ten even steps from 0 to 10, and
-    a third coordinate, the depth, which is -1 throughout.
-    """
-    if published:
-        places = F.pad(places, (0, 1), value=-1.0)
-    last = _OCTAVES if published else _OCTAVES - 1
-    octaves = torch.linspace(0, last, _OCTAVES, device=places.device)
-    angles = (places[..., None] * (1 + published) * math.pi * 2**octaves).flatten(-2)
-    return torch.cat([places, angles.sin(), angles.cos()], -1)
+        chunk = CHUNK_CPU if pixels.device.type == "cpu" else CHUNK
+        step = pixels.shape[1] if self.training else max(1, chunk // layer.objects)
+        for part in pixels.split(step, 1):
+            hidden = rest(layer(part)).unflatten(0, (-1, len(heads), part.shape[1]))
+            values = [head(hidden[:, c].flatten(0, 1)).float() for c, head in enumerate(heads)]
+            parts.append(torch.stack([v.unflatten(0, (-1, part.shape[1])) for v in values], 1).flatten(0, 1))
+        return torch.cat(parts, 1)
 
 
 def _layers(before: int, *widths: int) -> list[nn.Module]:
@@ -195,3 +151,47 @@ def _layers(before: int, *widths: int) -> list[nn.Module]:
         layers += [nn.Linear(before, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
         before = width
     return layers
+
+
+def _split(layers: nn.Sequential, dtype: torch.dtype) -> tuple[Tensor, Tensor, Layer]:
+    """Weight and bias of the first linear layer, and what comes behind it."""
+    if layers.training:
+        first, offset = layers[0].parameters()
+        return first, offset, layers[1:]
+    (weight, bias), *others = _folded(layers)
+    behind = [_linear(*pair, dtype) for pair in others]
+
+    def rest(x: Tensor) -> Tensor:
+        x = x.relu_()
+        for layer in behind:
+            x = layer(x).relu_()
+        return x
+
+    return weight, bias, rest
+
+
+def _head(layers: nn.Module, dtype: torch.dtype) -> Layer:
+    """A head of the fine network."""
+    assert isinstance(layers, nn.Sequential)
+    if layers.training:
+        return layers
+    weight, bias = layers[-1].parameters()
+    hidden, last = _linear(*_folded(layers)[0], dtype), _linear(weight, bias, dtype)
+    return lambda x: last(hidden(x).relu_())
+
+
+def _folded(layers: nn.Sequential) -> list[tuple[Tensor, Tensor]]:
+    """Weights and biases of the linear layers with the batch norm behind them, outside of training a linear map."""
+    pairs = []
+    for linear, norm in pairwise(layers):
+        if isinstance(linear, nn.Linear) and isinstance(norm, nn.BatchNorm1d):
+            assert norm.running_mean is not None and norm.running_var is not None
+            factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            pairs.append((linear.weight * factor[:, None], (linear.bias - norm.running_mean) * factor + norm.bias))
+    return pairs
+
+
+def _linear(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Layer:
+    """A linear layer whose weights are converted once."""
+    weight, bias = weight.to(dtype), bias.to(dtype)
+    return lambda x: F.linear(x.to(dtype), weight, bias)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import SamModel
 
 from segmed.methods import METHODS
-from segmed.methods.segmenter import Method, Segmenter
+from segmed.methods.class_head import share_weights
+from segmed.methods.segmenter import Method, Segmenter, Training
+from segmed.methods.trainable import config_from, load_trained, read_facts
 from segmed.sam.precision import encoder_dtype, prepare_encoder
 from segmed.sam.weights import check_source, load_sam, weights_version
 
@@ -53,16 +59,26 @@ class Loader:
 
     def __init__(self) -> None:
         self._models: dict[tuple[BackboneConfig, str], tuple[SamModel, str]] = {}
-        self._segmenters: dict[tuple[str, BackboneConfig, str], Segmenter] = {}
+        self._bases: dict[tuple[BackboneConfig, str], tuple[SamModel, str]] = {}
+        self._segmenters: dict[tuple[object, ...], Segmenter] = {}
         self._lock = threading.Lock()
 
-    def get(self, method: str, backbone: BackboneConfig, device: str = "cpu") -> Segmenter:
+    def get(
+        self,
+        method: str,
+        backbone: BackboneConfig,
+        device: str = "cpu",
+        trained: Path | None = None,
+        labels: tuple[str, ...] = (),
+    ) -> Segmenter:
         """The segmenter of a method on a device.
 
         Args:
             method: name in `METHODS`.
             backbone: base weights.
             device: such as `cpu` or `cuda:0`.
+            trained: folder that `save_trained` wrote, for these base weights; None for the untrained method.
+            labels: names of the structures, for untrained methods that tell classes apart.
 
         Raises:
             ValueError: unknown method, no backbone for a method that needs one, or unusable weights.
@@ -79,29 +95,87 @@ class Loader:
                 "such as facebook/sam-vit-base."
             )
         with self._lock:
-            key = (method, backbone, device)
+            key = (method, backbone, device, trained, labels)
             if key not in self._segmenters:
-                model, version = self._model(backbone, device) if chosen.needs_backbone else (None, "")
-                self._segmenters[key] = chosen.build(model, version).to(device).eval()
+                if trained is None and chosen.build is not None:
+                    model, version = self._model(backbone, device) if chosen.needs_backbone else (None, "")
+                    found = chosen.build(model, version)
+                else:
+                    found = self._with_training(chosen, backbone, device, trained, labels)
+                self._segmenters[key] = found.to(device).eval()
             return self._segmenters[key]
 
-    def get_or_fallback(self, method: str, backbone: BackboneConfig, device: str = "cpu") -> tuple[Segmenter, str]:
-        """As `get`, but a method whose embedded weights are missing or damaged gives way to `classical`.
+    def forget(self, trained: Path) -> None:
+        """Let go of the segmenters with these trained weights."""
+        with self._lock:
+            self._segmenters = {key: kept for key, kept in self._segmenters.items() if trained not in key}
+
+    def get_or_fallback(
+        self,
+        method: str,
+        backbone: BackboneConfig,
+        device: str = "cpu",
+        trained: Path | None = None,
+        labels: tuple[str, ...] = (),
+    ) -> tuple[Segmenter, str]:
+        """As `get`, but what was trained gives way to the untrained method, and that one to `classical` where the
+        embedded weights are missing or damaged.
 
         Returns:
-            The segmenter, and what to tell the user: "" or why another method runs.
+            The segmenter, and what to tell the user: "" or why another one runs.
         """
-        own = find_method(method).weights
+        chosen = find_method(method)
+        if trained is not None and chosen.build is not None:
+            try:
+                return self.get(method, backbone, device, trained), ""
+            except (ValueError, FileNotFoundError) as error:
+                logger.warning("%s is served untrained: %s", method, error)
+                plain, warning = self.get_or_fallback(method, backbone, device)
+                return (
+                    plain,
+                    f"The weights that were trained here cannot be used, the original ones answer. {error}"
+                    + (f" {warning}" if warning else ""),
+                )
         try:
-            return self.get(method, backbone, device), ""
+            return self.get(method, backbone, device, trained, labels), ""
         except (ValueError, FileNotFoundError) as error:
-            if not own or (backbone.source and backbone.source != own):
+            if not chosen.weights or (backbone.source and backbone.source != chosen.weights):
                 raise
             logger.warning("%s falls back to classical: %s", method, error)
             return self.get("classical", BackboneConfig()), (
                 f"{method} cannot run, so the simpler method 'classical' answers. {error} Restore the folder from the "
                 "project's files."
             )
+
+    def _with_training(
+        self, method: Method, backbone: BackboneConfig, device: str, trained: Path | None, labels: tuple[str, ...]
+    ) -> Segmenter:
+        """What trains is put on base weights in float32, which all of these share; then the encoder is prepared."""
+        training = method.training
+        assert isinstance(training, Training)
+        key = (backbone, device)
+        if key not in self._bases:
+            model = load_sam(backbone.source, backbone.image_size)
+            version = weights_version(model)
+            self._bases[key] = model.requires_grad_(False).to(torch.device(device)), version
+        base, version = self._bases[key]
+        if trained is None:
+            tells_apart = labels and any(field.name == "labels" for field in fields(training.config))
+            config = training.config(labels=labels) if tells_apart else training.config()
+            with torch.random.fork_rng():  # heads of classes are drawn; the same ones each time
+                torch.manual_seed(0)
+                segmenter = training.kind(share_weights(base), config, f"{method.name}-{version}-untrained")
+        else:
+            config = config_from(training.config, read_facts(trained)["config"])
+            own, digest = _contents(trained)
+            segmenter = training.kind(share_weights(base, own), config, f"{method.name}-{version}-{digest}")
+            load_trained(segmenter, trained, version)
+        served: Any = training.finish(segmenter.eval())
+        served.version += f"-{backbone.precision}"
+        served.model.vision_encoder = prepare_encoder(
+            served.model.vision_encoder, torch.device(device), backbone.precision
+        )
+        return cast(Segmenter, served)
 
     def _model(self, backbone: BackboneConfig, device: str) -> tuple[SamModel, str]:
         key = (backbone, device)
@@ -113,3 +187,16 @@ class Loader:
             model.vision_encoder = prepare_encoder(model.vision_encoder, target, backbone.precision)
             self._models[key] = model, f"{version}-{backbone.precision}"
         return self._models[key]
+
+
+def _contents(trained: Path) -> tuple[set[str], str]:
+    """Names of the base's parameters that trained weights replace, and a short hash of the weights."""
+    path = trained / "weights.safetensors"
+    if not path.is_file():
+        return set(), ""  # `load_trained` says what is wrong
+    try:
+        with safe_open(path, "pt") as file:
+            names = {name.removeprefix("model.") for name in file.keys()}  # noqa: SIM118
+    except SafetensorError:
+        names = set()
+    return names, hashlib.sha256(path.read_bytes()).hexdigest()[:12]

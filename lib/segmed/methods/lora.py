@@ -6,7 +6,7 @@ Anything Model for Medical Image Segmentation (2023).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from peft import LoraConfig
@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from transformers import SamModel
 
 from segmed.methods.class_head import ClassConfig, ClassSegmenter, TrainableClassSegmenter, head_names, share_weights
-from segmed.methods.segmenter import Method
+from segmed.methods.segmenter import Method, Training
 from segmed.methods.trainable import Recipe
+from segmed.sam.stem import ConvStem
 
 _TARGETS = r"vision_encoder\.layers\.\d+\.attn\.qkv\.(q|v)|mask_decoder\.transformer\..+\.(q_proj|v_proj)"
+_STEM = r"vision_encoder\.patch_embed\.(down\.\d+\.0|(down|up)\..+\.?conv[12]|lateral\.\d+|projection)"
 _SMALL, _LARGE = (2, 5e-4), (12, 5e-3)  # batch and learning rate
 
 
@@ -77,6 +79,8 @@ class SplitQkv(nn.Module):
 class LoraSam(TrainableClassSegmenter):
     """q and v of every encoder layer and of every attention of the decoder, the head and the prompt encoder train.
 
+    An encoder with a convolutional stem has low-rank changes of its convolutions as well.
+
     The low-rank layers are peft's: `model.disable_adapters()`, `enable_adapters()`, `add_adapter()`, `set_adapter()`
     and `get_adapter_state_dict()` work as peft documents them.
 
@@ -108,13 +112,19 @@ class LoraSam(TrainableClassSegmenter):
             )
         for layer in self.model.vision_encoder.layers:
             layer.attn.qkv = SplitQkv(layer.attn.qkv)
+        # where most of the encoder is a stem, its convolutions change as little as the attention does
+        stem = isinstance(self.model.vision_encoder.patch_embed, ConvStem)
+        targets = f"{_TARGETS}|{_STEM}" if stem else _TARGETS
         self.model.add_adapter(
-            LoraConfig(r=config.rank, lora_alpha=config.rank, lora_dropout=0.0, bias="none", target_modules=_TARGETS)
+            LoraConfig(r=config.rank, lora_alpha=config.rank, lora_dropout=0.0, bias="none", target_modules=targets)
         )
         self.prepare_training()
 
     def trained_names(self) -> list[str]:
         return super().trained_names() + [name for name, _ in self.named_parameters() if ".lora_" in name]
+
+    def recipe_for(self, batch: int) -> Recipe:
+        return replace(self.recipe, rates={"": learning_rate(batch)})
 
     @torch.no_grad()
     def merged(self) -> ClassSegmenter:
@@ -138,9 +148,9 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return layer
 
 
-def _build(model: SamModel | None, version: str) -> LoraSam:
-    assert model is not None
-    return LoraSam(model, version=f"lora-{version}")
-
-
-METHOD = Method("lora", "LoRA-SAM: all organs without a prompt, or one by a box or clicks", _build)
+METHOD = Method(
+    "lora",
+    "LoRA-SAM: all organs without a prompt, or one by a box or clicks",
+    training=Training(LoraSam, LoraSamConfig, finish=LoraSam.merged),
+    automatic=True,
+)

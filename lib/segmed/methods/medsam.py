@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.sam import Sam
-from segmed.methods.segmenter import Logits, Method
+from segmed.methods.segmenter import Logits
 from segmed.sam.decoding import decode_low_resolution
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
@@ -42,11 +41,3 @@ class MedSam(Sam):
         low, quality = decode_low_resolution(self.model, embedding, prompts, self.choose_best)
         probability = embedding.frame.restore(low.float().sigmoid(), size)
         return Logits(torch.logit(probability, eps=1e-6), quality.float())
-
-
-def _build(model: SamModel | None, version: str) -> MedSam:
-    assert model is not None
-    return MedSam(model, f"medsam-{version}")
-
-
-METHOD = Method("medsam", "MedSAM: a box, refined by clicks", _build)

@@ -8,11 +8,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt, SlicePrompt
 from segmed.imaging.store import ByteBoundedStore
-from segmed.methods.segmenter import Segmenter
+from segmed.methods.segmenter import Logits, Segmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.propagate import PropagationRule, propagate
 
@@ -98,6 +99,39 @@ class Predictor:
         rule = PropagationRule(margin=self.segmenter.margin)
         return propagate(masks, picture.shape[2], predict, picture.slice, rule)
 
+    def segment_classes(self, picture: Picture, progress: Progress | None = None) -> np.ndarray:
+        """Label a whole volume without a prompt.
+
+        Returns:
+            (I, J, K) uint8, 0 for background, else the class as counted in the segmenter's `labels`.
+        """
+        size, labels = (picture.shape[1], picture.shape[0]), np.zeros(picture.shape, np.uint8)
+        for start in range(0, picture.shape[2], self.batch):
+            chunk = range(start, min(start + self.batch, picture.shape[2]))
+
+            @torch.inference_mode()
+            def decode(chunk: range = chunk) -> np.ndarray:
+                logits = self.segmenter.decode(self.embedding(picture, chunk), None, size)
+                return logits.masks.argmax(1).to(torch.uint8).cpu().numpy()
+
+            labels[:, :, chunk.start : chunk.stop] = self.queue.run(decode).transpose(2, 1, 0)
+            labels[:, :, [k for k in chunk if is_blank(picture, k)]] = 0
+            if progress:
+                progress(chunk.stop, picture.shape[2])
+        return labels
+
+    def uncertainty(self, picture: Picture, prompt: Prompt) -> Masks:
+        """How unsure the method is on the slices that the user pointed at.
+
+        Returns:
+            (H, W) uint8 by slice: per cent of 0.25, the largest variance that a probability can have.
+
+        Raises:
+            ValueError: the method gives no uncertainty.
+        """
+        prompts = {k: p for k in prompt.slices() if (p := prompt.on_slice(k)) is not None}
+        return self._predict(picture, prompts, read=_per_cent)
+
     def embedding(self, picture: Picture, ks: Sequence[int]) -> Embedding:
         """Embeddings of slices, from the cache where they are; runs on the device's turn."""
         keys = [(self.segmenter.version, picture.key, k) for k in ks]
@@ -114,10 +148,17 @@ class Predictor:
         device = next(self.segmenter.parameters(), torch.empty(0)).device
         return Embedding.join([e for e in found.values() if e is not None]).to(device)
 
-    def _predict(self, picture: Picture, prompts: Mapping[int, SlicePrompt], progress: Progress | None = None) -> Masks:
+    def _predict(
+        self,
+        picture: Picture,
+        prompts: Mapping[int, SlicePrompt],
+        progress: Progress | None = None,
+        read: Callable[[Logits], Tensor] = lambda logits: logits.masks > 0,
+    ) -> Masks:
         """Masks (H, W) of slices, a batch at a time so that other users get their turn in between."""
-        masks: Masks = {}
-        ks = list(prompts)
+        blank = [k for k in prompts if is_blank(picture, k)]
+        masks: Masks = {k: np.zeros((picture.shape[1], picture.shape[0]), bool) for k in blank}
+        ks = [k for k in prompts if k not in masks]
         size = picture.shape[1], picture.shape[0]
         for start in range(0, len(ks), self.batch):
             chunk = ks[start : start + self.batch]
@@ -125,12 +166,24 @@ class Predictor:
             @torch.inference_mode()
             def decode(chunk: Sequence[int] = chunk) -> np.ndarray:
                 logits = self.segmenter.decode(self.embedding(picture, chunk), [[prompts[k]] for k in chunk], size)
-                return (logits.masks[:, 0] > 0).cpu().numpy()
+                return read(logits)[:, 0].cpu().numpy()
 
             masks.update(zip(chunk, self.queue.run(decode), strict=True))
             if progress:
-                progress(len(masks), len(ks))
+                progress(len(masks), len(prompts))
         return masks
+
+
+def is_blank(picture: Picture, k: int) -> bool:
+    """Whether a slice shows nothing: all of its pixels are alike, as where a file holds no numbers."""
+    image = picture.slice(k)
+    return bool(image.min() == image.max())
+
+
+def _per_cent(logits: Logits) -> Tensor:
+    if logits.uncertainty is None:
+        raise ValueError("This model gives no map of uncertainty. Take the output 'mask', or another model.")
+    return (logits.uncertainty.sqrt() * 200).round().clamp(0, 100).to(torch.uint8)
 
 
 def _with_clicks(carried: SlicePrompt, prompt: Prompt, k: int, with_mask: bool) -> SlicePrompt:

@@ -18,11 +18,11 @@ from torch import Tensor
 from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.segmenter import Logits, Method, Segmenter
+from segmed.methods.segmenter import Logits, Segmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.evidence import show_prompt
 from segmed.sam.frame import Frame
-from segmed.sam.weights import EMBEDDED
+from segmed.sam.prompt_rules import fill_box, heed_clicks
 from segmed.sam.window import sampling_grid, squares_around, to_window, windows_around
 
 _BIAS = 0.5  # added to logits: focal loss leaves masks too small; chosen on real cases (scripts/eval_prompts.py)
@@ -107,10 +107,25 @@ class Segmed(Segmenter):
         score = torch.zeros(len(items), device=masks.device)
         for n in range(len(items)):
             mine = [v for v, of in enumerate(owner) if of == n]
-            out[n] = self._place(masks[mine], [views[v].window for v in mine], (height, width), size)
+            placed = self._place(masks[mine], [views[v].window for v in mine], (height, width), size)
+            out[n] = self._keep_promises(placed, embedding, *items[n], boxes[n])
             score[n] = quality[mine].mean()
         shape = (len(prompts), len(prompts[0]))
         return Logits(out.unflatten(0, shape), score.unflatten(0, shape))
+
+    def _keep_promises(
+        self, logits: Tensor, embedding: Embedding, b: int, prompt: SlicePrompt, found: Tensor
+    ) -> Tensor:
+        """Logits (H, W) after the rules of `sam.prompt_rules`, for the box the user drew and the clicks."""
+        rows, columns = logits.shape
+        scale = torch.tensor([columns / embedding.frame.width, rows / embedding.frame.height])
+        if prompt.box is not None:
+            logits = fill_box(logits, found * scale.repeat(2))
+        points, labels = _points(prompt)
+        if len(points) > 1 or (len(points) and prompt.box is not None):
+            image = F.interpolate(embedding.features[b : b + 1].float(), (rows, columns))[0]
+            logits = heed_clicks(logits, image, points * scale, labels, found * scale.repeat(2))
+        return logits
 
     def _views(self, b: int, box: Tensor, prompt: SlicePrompt) -> list[View]:
         """The windows around a box; clicks that lie outside of a window say nothing about it."""
@@ -291,11 +306,3 @@ def _best_box(
         centre = views[rows[0]].window[:2] + views[rows[0]].window[2:] / 2
         found = torch.cat([centre - 8, centre + 8])
     return found
-
-
-def _build(model: SamModel | None, version: str) -> Segmed:
-    assert model is not None
-    return Segmed(model, f"segmed-{version}")
-
-
-METHOD = Method("segmed", "SegMed's own small model: a box or clicks", _build, weights=EMBEDDED)

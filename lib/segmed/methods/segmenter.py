@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +24,12 @@ class Logits:
     Attributes:
         masks: (B, K, H, W)
         quality: (B, K) predicted IoU, or None where a method has no such head.
+        uncertainty: (B, K, H, W) variance of the probability, in [0, 0.25], where a method gives it.
     """
 
     masks: Tensor
     quality: Tensor | None = None
+    uncertainty: Tensor | None = None
 
 
 class Segmenter(nn.Module, ABC):
@@ -38,6 +41,7 @@ class Segmenter(nn.Module, ABC):
         keep_aspect: how slices are fitted into that square, see `Frame`.
         carries_mask: whether propagation hands on the neighbour's mask beside its box.
         margin: px by which propagation boxes the neighbour's mask wider; 5 is MedSAM's.
+        labels: names of the classes of automatic methods, class 1 first.
     """
 
     version: str = "0"
@@ -45,6 +49,7 @@ class Segmenter(nn.Module, ABC):
     keep_aspect: bool = False
     carries_mask: bool = False
     margin: int = 5
+    labels: tuple[str, ...] = ()
 
     @abstractmethod
     def encode(self, images: Tensor) -> Embedding:
@@ -101,20 +106,41 @@ class Segmenter(nn.Module, ABC):
 
 
 @dataclass(frozen=True)
+class Training:
+    """How a method is built with weights that were trained.
+
+    Attributes:
+        kind: the `TrainableSegmenter`, called with a SamModel, a config and the version of the weights.
+        config: class of that config; one with `labels` gets the names of the structures.
+        finish: what to serve of it, such as merged weights.
+    """
+
+    kind: Callable[..., Any]
+    config: type[Any]
+    finish: Callable[[Any], Segmenter] = lambda segmenter: segmenter
+
+
+@dataclass(frozen=True)
 class Method:
     """How a method is offered.
 
     Attributes:
         name: as in `--conf models` and in the viewers.
         title: one sentence for the viewers.
-        build: makes the Segmenter from a SamModel and the version of its weights; both are None and "" for methods
-            that need no weights.
+        build: makes the Segmenter of untrained weights from a SamModel and their version; both are None and "" for
+            methods that need no weights. None for methods that are of no use untrained.
         needs_backbone: whether SAM weights are required.
         weights: those that it brings along; `--conf backbone` does not replace them, `--conf backbone_<name>` does.
+        training: None for methods that do not learn.
+        automatic: whether it also labels whole volumes without a prompt.
+        gives_uncertainty: whether it tells how unsure it is of each pixel.
     """
 
     name: str
     title: str
-    build: Callable[[SamModel | None, str], Segmenter]
+    build: Callable[[SamModel | None, str], Segmenter] | None = None
     needs_backbone: bool = True
     weights: str = ""
+    training: Training | None = None
+    automatic: bool = False
+    gives_uncertainty: bool = False

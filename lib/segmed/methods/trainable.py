@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.distributed as dist
 from monai.losses import DiceCELoss, DiceLoss, FocalLoss
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.nn.functional import all_gather
 from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.segmenter import Segmenter
+from segmed.sam.embedding import Embedding
 
 LossName = Literal["dice_bce", "focal", "dice_ce"]
 
@@ -53,7 +56,10 @@ class Recipe:
         return self.rates[max(fitting, key=len)]
 
     def loss_of(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """The loss of a batch.
+        """The loss of a batch, the mean of its slices' but for `dice_ce`.
+
+        That has one Dice per class over the whole batch, so processes that train together put their parts of it
+        together first.
 
         Args:
             logits: (B, K, H, W) of K objects, or of classes for `dice_ce`.
@@ -65,6 +71,7 @@ class Recipe:
         if self.loss == "dice_bce":
             dice = DiceLoss(sigmoid=True, squared_pred=True)(logits, truth.float())
             return dice + torch.nn.functional.binary_cross_entropy_with_logits(logits, truth.float())
+        logits, truth = _of_all_processes(logits), _of_all_processes(truth)
         both = DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True, batch=True, lambda_dice=0.7, lambda_ce=0.3)
         return both(logits, truth)
 
@@ -92,6 +99,10 @@ class TrainableSegmenter(Segmenter):
         """Names of buffers that training changes, such as running statistics."""
         return []
 
+    def recipe_for(self, batch: int) -> Recipe:
+        """The recipe for steps of `batch` slices; methods whose rates depend on it override this."""
+        return self.recipe
+
     def prepare_training(self) -> None:
         """Let what trains require gradients, and nothing else; SAM's positional matrix never does."""
         wanted = set(self.trained_names())
@@ -105,7 +116,7 @@ class TrainableSegmenter(Segmenter):
         truth: Tensor,
         progress: float = 1.0,
     ) -> Tensor:
-        """The loss of a batch, with gradients.
+        """The loss of a batch, with gradients; methods override `loss_from` unless they need the images.
 
         Args:
             images: (B, 3, S, S) in [0, 1], as `prepare` gives.
@@ -113,8 +124,30 @@ class TrainableSegmenter(Segmenter):
             truth: as in `Recipe.loss_of`, H and W those of the slices.
             progress: share of the training that is done, for losses that change.
         """
+        return self.loss_from(self.encode(images), prompts, truth, progress)
+
+    def loss_from(
+        self,
+        embedding: Embedding,
+        prompts: Sequence[Sequence[SlicePrompt]] | None,
+        truth: Tensor,
+        progress: float = 1.0,
+    ) -> Tensor:
+        """As `loss`, of B slices that are encoded: what frozen encoders are trained by, again and again."""
         size = (truth.shape[-2], truth.shape[-1])
-        return self.recipe.loss_of(self.decode(self.encode(images), prompts, size).masks, truth)
+        return self.recipe.loss_of(self.decode(embedding, prompts, size).masks, truth)
+
+
+def _of_all_processes(part: Tensor) -> Tensor:
+    """(B, …) of this process to the batch of all that train together, with gradients; B may differ by process."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return part
+    counts = [torch.zeros(1, dtype=torch.long, device=part.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, torch.tensor([len(part)], device=part.device))
+    most = max(int(n) for n in counts)
+    padded = torch.cat([part, part.new_zeros((most - len(part), *part.shape[1:]))])
+    parts = all_gather(padded)
+    return torch.cat([whole[: int(n)] for whole, n in zip(parts, counts, strict=True)])
 
 
 def save_trained(segmenter: TrainableSegmenter, folder: Path, backbone: str) -> None:

@@ -13,15 +13,21 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.train import TrainTask
 
 import segmed
 from segmed.imaging.reading import EXTENSIONS
+from segmed.methods.loading import find_method
+from segmed.server.automatic import AutomaticInferTask
 from segmed.server.engine import Engine
 from segmed.server.infer import PromptInferTask
 from segmed.server.requests import BadRequest, InferParams, check_id, check_session, check_tag, check_uid
 from segmed.server.settings import ServerSettings
+from segmed.server.train import MethodTrainTask
+from segmed.training.registry import Registry
 
 logger = logging.getLogger(__name__)
+_VERSIONS_TOLD = 10
 
 
 class SegMedApp(MONAILabelApp):
@@ -34,7 +40,8 @@ class SegMedApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
-        self.engine = Engine(ServerSettings.from_conf(conf or {}))
+        settings = ServerSettings.from_conf(conf or {})
+        self.engine = Engine(settings, Registry(settings.registry or Path(app_dir) / "model" / "trained"))
         super().__init__(
             app_dir,
             studies,
@@ -46,11 +53,48 @@ class SegMedApp(MONAILabelApp):
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        return {
-            f"{name}_3d" if volume else name: PromptInferTask(name, volume, self.engine)
-            for name in self.engine.settings.models
-            for volume in (False, True)
-        }
+        """Prompt models as `<name>` and `<name>_3d`; automatic ones as `<name>`, with prompts as `<name>_prompt`."""
+        tasks: dict[str, InferTask] = {}
+        for method in self.engine.offered():
+            name = f"{method.name}_prompt" if method.automatic else method.name
+            if method.automatic:
+                tasks[method.name] = AutomaticInferTask(method, self.engine)
+            for volume in (False, True):
+                tasks[f"{name}_3d" if volume else name] = PromptInferTask(method, volume, self.engine)
+        return tasks
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        methods = [find_method(name) for name in self.engine.settings.models]
+        return {m.name: MethodTrainTask(m, self.engine) for m in methods if m.training}
+
+    def info(self) -> dict[str, Any]:
+        """As MONAI Label has it, with what the gate said of each model's last version."""
+        self._infers = self.init_infers()  # versions may have come or gone, by another process too
+        told = dict(super().info())
+        # 3D Slicer's bar shows the first entry
+        stats = {name: task.stats() for name, task in self._trainers.items() if task.stats()}
+        told["train_stats"] = dict(sorted(stats.items(), key=lambda item: item[1].get("state") != "running"))
+        for name in self._trainers:
+            told["trainers"][name]["versions"] = [
+                {
+                    "version": v.version,
+                    "served": v.served,
+                    "gate": v.record.verdict.reason if v.record and v.record.verdict else v.damage,
+                }
+                for v in self.engine.registry.versions(name)[-_VERSIONS_TOLD:]
+            ]
+        return told
+
+    def trainer(self, model: str) -> MethodTrainTask:
+        """The trainer of that name. Raises BadRequest (404) if there is none."""
+        task = self._trainers.get(model)
+        if not isinstance(task, MethodTrainTask):
+            raise BadRequest(f"There is no trainer {model[:60]!r}. Choose one of {', '.join(self._trainers)}.", 404)
+        return task
+
+    def train(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Train in this process, which MONAI Label starts for it."""
+        return self.trainer(str(request.get("model", "")))(request, self.datastore())
 
     def init_datastore(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):
@@ -76,6 +120,8 @@ class SegMedApp(MONAILabelApp):
 
     def task(self, model: str) -> InferTask:
         """The model of that name. Raises BadRequest (404) if there is none."""
+        if model not in self._infers:
+            self._infers = self.init_infers()
         if model not in self._infers:
             raise BadRequest(f"There is no model {model[:60]!r}. Choose one of {', '.join(self._infers)}.", 404)
         return self._infers[model]

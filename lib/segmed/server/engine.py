@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from monailabel.utils.others.generic import device_list, name_to_device
@@ -12,9 +13,12 @@ from segmed.imaging.picture import PictureCache
 from segmed.imaging.store import ByteBoundedStore
 from segmed.methods.loading import Loader, find_method
 from segmed.methods.predictor import DeviceQueue, Predictor
+from segmed.methods.segmenter import Method
+from segmed.methods.trainable import read_facts
 from segmed.sam.embedding import Embedding
 from segmed.sam.weights import local_source
 from segmed.server.settings import ServerSettings
+from segmed.training.registry import Registry
 
 _SMALL_INPUT = 512  # px; above it one slice fills a CPU
 
@@ -24,15 +28,17 @@ class Engine:
 
     Args:
         settings: of the app.
+        registry: trained models; which version answers is looked up on each request.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, registry: Registry) -> None:
         self.settings = settings
+        self.registry = registry
         self.pictures = PictureCache(settings.picture_bytes)
         self.embeddings: ByteBoundedStore[Embedding] = ByteBoundedStore(settings.embedding_bytes)
         self._loader = Loader()
         self._queues: dict[str, DeviceQueue] = {}
-        self._predictors: dict[tuple[str, str], Predictor] = {}
+        self._predictors: dict[tuple[str, str], tuple[Path | None, Predictor]] = {}
         self._lock = threading.Lock()
 
     @staticmethod
@@ -40,8 +46,19 @@ class Engine:
         """Names for the viewers' option table, the default first."""
         return list(device_list())
 
+    def offered(self) -> list[Method]:
+        """The methods of the settings that can answer now: those that need training, once they have it."""
+        methods = [find_method(name) for name in self.settings.models]
+        return [m for m in methods if m.build or self.settings.untrained or self.registry.served(m.name)]
+
+    def labels(self, method: str) -> tuple[str, ...]:
+        """Names of the structures that a method was trained for, else those of the settings."""
+        version = self.registry.served(method)
+        known = read_facts(version.folder)["config"].get("labels") if version else None
+        return tuple(known or self.settings.labels)
+
     def predictor(self, method: str, device_name: str | None = None) -> Predictor:
-        """The predictor of a method on a device.
+        """The predictor of a method on a device, with the version that is served at this moment.
 
         Args:
             method: name of the method.
@@ -51,24 +68,37 @@ class Engine:
             ValueError: unknown device, or unusable weights.
             FileNotFoundError: weights are not there.
         """
-        device = self._device(device_name)
+        device = self.device(device_name)
+        version = self.registry.served(method)
+        trained = version.folder if version else None
         found = self._predictors.get((method, device))
-        return found or self._load(method, device)
+        return found[1] if found and found[0] == trained else self._load(method, device, trained)
 
-    def _load(self, method: str, device: str) -> Predictor:
+    def queue(self, device: str) -> DeviceQueue:
+        """The turns of a device, such as `cpu` or `cuda:0`."""
+        return self._queues.setdefault(device, DeviceQueue())
+
+    def _load(self, method: str, device: str, trained: Path | None) -> Predictor:
         backbone = self.settings.backbones[method]
         if backbone.source and not find_method(method).weights:  # a download must keep neither the lock nor the device
             backbone = replace(backbone, source=local_source(backbone.source))
         with self._lock:
-            if (method, device) not in self._predictors:
-                queue = self._queues.setdefault(device, DeviceQueue())
-                segmenter, warning = queue.run(lambda: self._loader.get_or_fallback(method, backbone, device))
+            before = self._predictors.get((method, device))
+            if before is None or before[0] != trained:
+                queue, labels = self.queue(device), self.settings.labels
+                segmenter, warning = queue.run(
+                    lambda: self._loader.get_or_fallback(method, backbone, device, trained, labels)
+                )
                 small = (segmenter.input_size or 0) <= _SMALL_INPUT
                 batch = self.settings.batch if small or device != "cpu" else 1
-                self._predictors[method, device] = Predictor(segmenter, self.embeddings, queue, batch, warning)
-            return self._predictors[method, device]
+                predictor = Predictor(segmenter, self.embeddings, queue, batch, warning)
+                self._predictors[method, device] = trained, predictor
+                if before and before[0]:
+                    self._loader.forget(before[0])
+            return self._predictors[method, device][1]
 
-    def _device(self, name: str | None) -> str:
+    def device(self, name: str | None) -> str:
+        """The device of a name out of `devices()`. Raises ValueError if there is none."""
         if name in ("cuda:0", "cuda") and torch.cuda.device_count() == 1:
             return "cuda"
         device = str(name_to_device(name))

@@ -34,6 +34,8 @@ class InferParams(BaseModel):
         label: name of the structure being segmented.
         window: intensity window.
         device: name out of the model's `config.device`.
+        output: the mask, or a map of how unsure the model is, for models that list it.
+        clean: what is done to each structure of an automatic segmentation.
         result_extension: of the mask file.
         result_compress: gzip inside `.nrrd`.
     """
@@ -46,6 +48,8 @@ class InferParams(BaseModel):
     label: str = Field(default="", max_length=256)
     window: str | None = None
     device: str | None = Field(default=None, max_length=256)
+    output: Literal["mask", "uncertainty"] = "mask"
+    clean: Literal["nothing", "largest piece", "holes", "largest piece and holes"] = "nothing"
     result_extension: Literal[".nrrd", ".nii.gz", ".nii"] = ".nrrd"
     result_compress: bool = False
 

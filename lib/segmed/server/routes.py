@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import subprocess
 import tempfile
 import uuid
 from collections.abc import AsyncIterator
@@ -22,6 +23,8 @@ from fastapi.responses import Response, StreamingResponse
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.async_tasks.task import AsyncTask
+from monailabel.utils.async_tasks.utils import processes, tasks
 
 from segmed.imaging.reading import EXTENSIONS, read_volume
 from segmed.server.requests import (
@@ -37,8 +40,10 @@ logger = logging.getLogger(__name__)
 router = APIRouter()
 
 USER = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
+ADMIN = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
 ANNOTATOR = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 _PIECE = 2**20
+_STOPS_WITHIN = 20  # seconds
 _LABEL_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
 
 
@@ -189,6 +194,44 @@ def remove_session(session_id: str) -> Any:
     session = _session(session_id)
     _sessions().remove_session(session_id)
     return _told(session)
+
+
+@router.post("/train/{model}", dependencies=ADMIN)
+def train(
+    model: str, params: dict[str, Any] | None = None, run_sync: bool = False, enqueue: bool = False
+) -> dict[str, Any]:
+    """Train a model on the submitted labels, after the trainings that are waiting if `enqueue`."""
+    checked = app_instance().trainer(model).check(params or {})
+    told, detail = AsyncTask.run("train", {"model": model, **checked}, force_sync=run_sync, enqueue=enqueue)
+    if told is None:
+        raise BadRequest(f"{detail}. Wait for it, stop it, or ask again with enqueue=true.", 429)
+    return _task(told)
+
+
+@router.post("/train/", dependencies=ADMIN, include_in_schema=False)
+def train_all(params: dict[str, dict[str, Any]] | None = None, run_sync: bool = False) -> dict[str, Any]:
+    """Train the models that `params` names, one after the other; OHIF asks this way."""
+    return {model: {"result": train(model, own, run_sync, True)} for model, own in (params or {}).items()}
+
+
+@router.delete("/train/", dependencies=ADMIN)
+def stop_training() -> dict[str, Any] | None:
+    """Stop the running training; what it has learnt by its last step is kept, and goes on when it is started again."""
+    running = next(iter(processes("train").items()), None)
+    if running is None:
+        return None
+    task = next(t for t in tasks("train") if t["id"] == running[0])
+    app_instance().trainer(task["request"]["model"]).stop()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        running[1].wait(_STOPS_WITHIN)
+        task["status"] = "STOPPED"
+        return _task(task)
+    return _task(AsyncTask.stop("train") or task)
+
+
+def _task(task: dict[str, Any]) -> dict[str, Any]:
+    """What a client learns of a background task: nothing about the server's folders."""
+    return {key: list(value) if key == "details" else value for key, value in task.items()}
 
 
 @router.post("/activelearning/{strategy}", dependencies=USER)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 from segmed.imaging.intensity import WINDOWS
 from segmed.methods import METHODS
 from segmed.methods.loading import BackboneConfig, find_method
+from segmed.sam.weights import EMBEDDED
 
 _MIB = 2**20
 
@@ -18,22 +21,28 @@ class ServerSettings:
     """Settings of the app, see `KEYS` for their names in `--conf`.
 
     Attributes:
-        models: methods to offer, each also as `<name>_3d`.
+        models: methods to offer; those that need training, once they have it.
         backbones: base weights per method.
         labels: names of structures that the viewers offer.
+        structures: values of structures by name, which training learns; empty for those found in the studies.
         window: intensity window where a request names none.
         picture_bytes: memory for windowed volumes.
         embedding_bytes: memory for slice embeddings.
         batch: slices encoded together, on GPUs and by small models.
+        untrained: whether methods that need training are offered without it, for demonstrations.
+        registry: folder of trained models; None for that of the app.
     """
 
     models: tuple[str, ...]
     backbones: Mapping[str, BackboneConfig]
     labels: tuple[str, ...] = ("object",)
+    structures: Mapping[str, int] = field(default_factory=dict)
     window: str = "auto"
     picture_bytes: int = 1024 * _MIB
     embedding_bytes: int = 1024 * _MIB
     batch: int = 4
+    untrained: bool = False
+    registry: Path | None = None
 
     KEYS: ClassVar[Mapping[str, str]] = {
         "models": f"comma-separated methods out of {', '.join(METHODS)}",
@@ -41,11 +50,13 @@ class ServerSettings:
         "backbone_<method>": "other weights for one method, such as backbone_medsam",
         "image_size": "input size of the model in px, if not that of its weights",
         "precision": "of the image encoder: auto, bf16 or fp32",
-        "labels": "comma-separated names of structures for the viewers",
+        "labels": "structures: comma-separated names, or a JSON file of names and values; if not those in the studies",
         "window": f"intensity window: {', '.join(WINDOWS)}",
         "picture_cache_mb": "memory for opened volumes, in MiB",
         "embedding_cache_mb": "memory for encoded slices, in MiB",
         "batch": "slices encoded together, on GPUs and by small models",
+        "registry": "folder of trained models, if not model/trained of the app",
+        "untrained": "true offers methods that need training before they had any, for demonstrations",
     }
 
     @classmethod
@@ -67,7 +78,8 @@ class ServerSettings:
 
         def backbone(method: str) -> BackboneConfig:
             own = METHODS[method].weights
-            source = conf.get(f"backbone_{method}", own or conf.get("backbone", ""))
+            default = EMBEDDED if METHODS[method].build is None else ""
+            source = conf.get(f"backbone_{method}", own or conf.get("backbone", default))
             return BackboneConfig(source, _positive("image_size", size) if size and source != own else None, precision)
 
         backbones = {name: backbone(name) for name in METHODS}
@@ -79,15 +91,40 @@ class ServerSettings:
                     f"The model {name!r} needs SAM weights: add --conf backbone FOLDER, a .pth FILE, or a Hugging Face "
                     "id such as facebook/sam-vit-base."
                 )
+        structures = _structures(conf.get("labels", ""))
+        untrained, registry = conf.get("untrained", "false"), conf.get("registry", "")
+        if untrained not in ("true", "false"):
+            raise ValueError(f"--conf untrained {untrained!r} must be true or false.")
         return cls(
             models=models,
             backbones=backbones,
-            labels=_names(conf["labels"]) if conf.get("labels") else cls.labels,
+            labels=tuple(structures) or cls.labels,
+            structures=structures,
             window=window,
             picture_bytes=_positive("picture_cache_mb", conf.get("picture_cache_mb", "1024")) * _MIB,
             embedding_bytes=_positive("embedding_cache_mb", conf.get("embedding_cache_mb", "1024")) * _MIB,
             batch=_positive("batch", conf.get("batch", "4")),
+            untrained=untrained == "true",
+            registry=Path(registry).expanduser() if registry else None,
         )
+
+
+def _structures(text: str) -> dict[str, int]:
+    """Values by name out of names with commas between them, or of a JSON file."""
+    if not text.endswith(".json"):
+        return {name: value for value, name in enumerate(_names(text), 1)}
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"--conf labels {text!r} is not there. Give a JSON file, or names with commas.")
+    try:
+        found = {str(name): int(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'--conf labels {text!r} must hold names and values such as {{"liver": 1}}: {error}'
+        ) from error
+    if not found or len(set(found.values())) < len(found) or not all(1 <= v <= 255 for v in found.values()):
+        raise ValueError(f"--conf labels {text!r} must hold different values from 1 to 255, one for each name.")
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
 def _names(text: str) -> tuple[str, ...]:

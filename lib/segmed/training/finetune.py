@@ -1,104 +1,123 @@
-"""Fine-tuning of any trainable method on labelled slices, by the method's own recipe."""
+"""Fine-tuning of any trainable method on labelled slices, by the method's own recipe: one step after the other."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from segmed.data.slices import LabelledSlice, SliceDataset
+from segmed.data.slices import SliceDataset
 from segmed.imaging.prompts import SlicePrompt
-from segmed.imaging.store import ByteBoundedStore
 from segmed.methods.trainable import Recipe, TrainableSegmenter
 from segmed.sam.embedding import Embedding
-from segmed.sam.frame import Frame
-from segmed.training.prompts import PromptConfig, jittered_boxes
+from segmed.training.batches import Augment, BatchReader, Sample, one_ahead, seed_of
+from segmed.training.embeddings import FrozenEncoder
+from segmed.training.finetune_config import FinetuneConfig
+from segmed.training.processes import Processes
 
-_MAX_STEPS = 10**6
 _POLY_POWER = 0.9
 _LAST_OF_LINEAR = 1e-3
+_LARGE = 512  # px; from here the activations of an encoder that gradients pass through fill gigabytes
 
 
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """What a recipe leaves open.
+class LossNotFinite(ValueError):
+    """The loss or its gradient is infinite or not a number; the weights are those before the step."""
 
-    Attributes:
-        steps: optimiser steps; None for the epochs.
-        epochs: passes over the data; None for those of the recipe.
-        batch: slices per step.
-        seed: of the order of slices, of prompts and of what the method draws itself.
-        clip: largest norm of the gradient.
-        bf16: multiply matrices in bfloat16 where autocast does; the weights stay float32.
-        prompted: whether objects are shown by boxes; None prompts all methods but those whose loss is `dice_ce`, which
-            learn class maps of whole slices.
-        one_label_share: chance that a slice with several labels is prompted for one of them and not for all together.
-        cache_bytes: embeddings kept, in float16, where training leaves the encoder as it is; 0 encodes always anew.
-        prompts: how careless boxes are.
-    """
 
-    steps: int | None = None
-    epochs: int | None = None
-    batch: int = 8
-    seed: int = 0
-    clip: float = 1.0
-    bf16: bool = False
-    prompted: bool | None = None
-    one_label_share: float = 0.5
-    cache_bytes: int = 2 * 2**30
-    prompts: PromptConfig = field(default_factory=PromptConfig)
+class _Loss(nn.Module):
+    """A method as the function that is differentiated, of embeddings or of images."""
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "epochs", "batch"):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value < _MAX_STEPS:
-                raise ValueError(f"{name} is {value}; give 1 to {_MAX_STEPS - 1}.")
-        if self.clip <= 0 or not 0 <= self.one_label_share <= 1:
-            raise ValueError(
-                f"clip {self.clip} must be positive and one_label_share {self.one_label_share} a share in [0, 1]."
-            )
+    def __init__(self, method: TrainableSegmenter) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, source: Embedding | Tensor, *question: Any) -> Tensor:
+        if isinstance(source, Embedding):
+            return self.method.loss_from(source, *question)
+        return self.method.loss(source, *question)
 
 
 class Finetuning:
-    """One run. Each step draws from a seed of its own, so that it is the same whenever it is made.
+    """A training that goes on from any step. Each step draws from a seed of its own, so that it is always the same.
 
     With prompts a method learns one object per slice, shown by a careless box, else the class map of the slice. Truth
-    and prompts are in pixels of the model input.
+    and prompts are in pixels of the model input. Processes that train together share each batch.
 
     Args:
-        method: is changed in place, and is in evaluation mode afterwards.
+        method: is changed in place, and is in evaluation mode after `run`.
         data: slices; those without object are left out where they are prompted.
         config: how to train.
+        folder: where embeddings are kept; None for a temporary one.
+        augment: changes a slice and its labels before they are learnt from; nothing is kept on disk then.
+        facts: what embeddings kept in the folder depend on beside the method.
 
     Raises:
-        ValueError: there is no slice to learn from.
+        ValueError: there is no slice to learn from, or there are more processes than slices in a step.
     """
 
-    def __init__(self, method: TrainableSegmenter, data: SliceDataset, config: FinetuneConfig | None = None) -> None:
+    def __init__(
+        self,
+        method: TrainableSegmenter,
+        data: SliceDataset,
+        config: FinetuneConfig | None = None,
+        folder: Path | None = None,
+        augment: Augment | None = None,
+        facts: str = "",
+    ) -> None:
         self.method, self.config = method, config or FinetuneConfig()
+        self.processes = Processes.current()
         prompted = self.config.prompted
         self.prompted = method.recipe.loss != "dice_ce" if prompted is None else prompted
         self.data = data.with_object() if self.prompted else data
         if not len(self.data):
             raise ValueError("There is no slice with a labelled object to learn from. Add labelled images.")
+        self.per_epoch = math.ceil(len(self.data) / self.config.batch)
+        self.processes.check_batches(len(self.data) // self.per_epoch)
+        self.steps = self.config.steps or self.per_epoch * (self.config.epochs or method.recipe.epochs)
+        self.step, self.losses = 0, list[float]()
+        self.micro = self.config.micro or self.config.batch
         self.device = next(method.parameters()).device
+        can = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        self.bf16 = can if self.config.bf16 is None else self.config.bf16
+
         method.prepare_training()
         method.train()
+        large = int(method.input_size or 0) >= _LARGE
+        if large if self.config.checkpointing is None else self.config.checkpointing:
+            method.model.vision_encoder.activation_checkpointing_enable()
         rates = {p: method.recipe.rate(name) for name, p in method.named_parameters() if p.requires_grad}
         self.parameters = list(rates)
-        groups = [{"params": [p for p in rates if rates[p] == r], "lr": r} for r in sorted(set(rates.values()))]
+        groups = [
+            {"params": [p for p in rates if rates[p] == r], "lr": r, "initial_lr": r}
+            for r in sorted(set(rates.values()))
+        ]
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[method.recipe.optimiser]
         self.optimiser: torch.optim.Optimizer = kind(groups, weight_decay=method.recipe.weight_decay)
-        self.per_epoch = math.ceil(len(self.data) / self.config.batch)
-        self.steps = self.config.steps or self.per_epoch * (self.config.epochs or method.recipe.epochs)
-        self.embeddings: ByteBoundedStore[Embedding] = ByteBoundedStore(self.config.cache_bytes)
-        self.caches = self.config.cache_bytes > 0 and self._encoder_is_frozen()
+        self.plateau = ReduceLROnPlateau(self.optimiser, factor=0.5, patience=5)
+        self.module = self.processes.average(_Loss(method))
+
+        self._temporary = TemporaryDirectory(prefix="segmed-") if folder is None else None
+        where = Path(self._temporary.name) if self._temporary else Path(folder or "")
+        keeps = augment is None and type(method).loss is TrainableSegmenter.loss
+        with self.processes.first_on_each_machine() as prepare:
+            self.encoder = FrozenEncoder(
+                method,
+                method.prepare(self.data[0].image)[0],
+                where / "embeddings.bin",
+                len(self.data),
+                self.config.cache_bytes if keeps else 0,
+                facts,
+                prepare,
+            )
+        self.reader = BatchReader(method, self.data, self.config, self.prompted, self.encoder, augment)
 
     def run(self, tell: Callable[[int, float], None] | None = None) -> list[float]:
         """Train to the end.
@@ -110,104 +129,129 @@ class Finetuning:
             The loss of each step.
 
         Raises:
-            ValueError: a loss is not finite.
+            LossNotFinite: a loss is not finite.
+            ValueError: one slice alone needs more memory than there is.
         """
-        recipe = self.method.recipe
-        plateau = ReduceLROnPlateau(self.optimiser, factor=0.5, patience=5)
-        schedule = LambdaLR(self.optimiser, lambda step: rate_factor(recipe, step, self.steps))
-        losses: list[float] = []
-        self.method.train()
-        with torch.random.fork_rng():
-            for step in range(self.steps):
-                losses.append(self._step(step))
-                if recipe.schedule != "plateau":
-                    schedule.step()
-                elif (step + 1) % self.per_epoch == 0:
-                    plateau.step(float(np.mean(losses[-self.per_epoch :])))
-                if tell:
-                    tell(step + 1, losses[-1])
+        while self.step < self.steps:
+            self.train_epoch(tell)
         self.method.eval()
-        return losses
+        return self.losses
 
-    def _step(self, step: int) -> float:
-        seed = self.config.seed * _MAX_STEPS + step
-        torch.manual_seed(seed)  # dropout and other draws of the method
-        generator = Generator().manual_seed(seed)
-        places = self._order(step // self.per_epoch)[step % self.per_epoch :: self.per_epoch]
+    def train_epoch(
+        self, tell: Callable[[int, float], None] | None = None, stop: Callable[[], bool] | None = None
+    ) -> bool:
+        """Train to the end of the pass over the data, or of all steps. Raises as `run`.
+
+        Args:
+            tell: as in `run`.
+            stop: asked after each step whether to leave.
+
+        Returns:
+            Whether `stop` said so, in any of the processes.
+        """
+        self.method.train()
+        epoch, start = divmod(self.step, self.per_epoch)
+        batches = self.reader.batches(epoch, start, min(self.per_epoch, self.steps - epoch * self.per_epoch))
+        # on CPUs two teams of threads would wait for each other
+        batches = one_ahead(batches) if self.device.type == "cuda" else batches
+        stopped = False
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            for total, samples in batches:
+                loss = self._gradients(samples, total)
+                loss, asked = self.processes.total(torch.stack([loss, loss.new_tensor(bool(stop and stop()))])).tolist()
+                self._update(loss)
+                if tell:
+                    tell(self.step, loss)
+                if stopped := asked > 0:
+                    break
+        if self.method.recipe.schedule == "plateau" and self.step % self.per_epoch == 0:
+            self.plateau.step(float(np.mean(self.losses[-self.per_epoch :])))
+        return stopped
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of what trains, on the CPU."""
+        wanted = {*self.method.trained_names(), *self.method.extra_buffers()}
+        return {k: v.detach().to("cpu", copy=True) for k, v in self.method.state_dict().items() if k in wanted}
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs to go on from here."""
+        return {
+            "step": self.step,
+            "losses": torch.tensor(self.losses, dtype=torch.double),
+            "weights": self.weights(),
+            "optimiser": self.optimiser.state_dict(),
+            "plateau": self.plateau.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back, or on, to what `state` gave in a training of the same settings."""
+        self.step, self.losses = state["step"], state["losses"].tolist()
+        self.method.load_state_dict(state["weights"], strict=False)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.plateau.load_state_dict(state["plateau"])
+
+    def _gradients(self, samples: Sequence[Sample], total: int) -> Tensor:
+        """This process's part of the loss of a batch of `total`; gradients are left in the parameters."""
+        while True:
+            try:
+                return self._accumulated(samples, total)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if min(self.micro, len(samples)) == 1 or self.processes.world > 1:
+                    raise ValueError(
+                        f"Memory ran out with {min(self.micro, len(samples))} slices at a time ({error!s:.200}). Train "
+                        "with a smaller micro-batch, with gradient checkpointing or at a smaller input size."
+                    ) from error
+            self.micro = math.ceil(min(self.micro, len(samples)) / 2)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _accumulated(self, samples: Sequence[Sample], total: int) -> Tensor:
+        world = self.processes.world
+        # as many passes in each process, because they wait for each other in each
+        passes = min(math.ceil(math.ceil(total / world) / self.micro), total // world)
         self.optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
-            loss = self._loss(places, generator, step / self.steps)
-        if not torch.isfinite(loss):
-            raise ValueError(
-                f"The loss of step {step + 1} is {loss.item()}. Train with a lower learning rate or without bf16."
-            )
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
-        self.optimiser.step()
-        return loss.item()
+        value = torch.zeros((), device=self.device)
+        for n, chosen in enumerate(np.array_split(np.arange(len(samples)), passes)):
+            part = [samples[i] for i in chosen]
+            # dropout and other draws of the method
+            torch.manual_seed(seed_of(self.config.seed, self.step, self.processes.rank, n))
+            alone = isinstance(self.module, _Loss) or n == passes - 1
+            with nullcontext() if alone else self.module.no_sync():  # type: ignore[operator]
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    loss = self.module(*self._question(part), self.step / self.steps)
+                loss = loss.float() * (len(part) / total)
+                (loss * world).backward()
+            value += loss.detach()
+        return value
 
-    def _order(self, epoch: int) -> list[int]:
-        seed = self.config.seed * _MAX_STEPS + epoch
-        return [int(n) for n in np.random.default_rng(seed).permutation(len(self.data))]
-
-    def _loss(self, places: Sequence[int], generator: Generator, progress: float) -> Tensor:
-        samples = [self.data[n] for n in places]
-        truth, prompts = self._question(samples, generator)
-        if not self.caches:
-            return self.method.loss(self._images(samples), prompts, truth, progress)
-        size = (truth.shape[-2], truth.shape[-1])
-        logits = self.method.decode(self._embedding(places, samples), prompts, size)
-        return self.method.recipe.loss_of(logits.masks, truth)
-
-    def _question(
-        self, samples: Sequence[LabelledSlice], generator: Generator
-    ) -> tuple[Tensor, list[list[SlicePrompt]] | None]:
-        """Truth (B, 1, S, S) and prompts in pixels of the model input."""
-        maps = []
-        for sample in samples:
-            height, width = sample.labels.shape
-            frame = Frame(height, width, int(self.method.input_size or 0), self.method.keep_aspect)
-            wanted = self._one_object(sample.labels, generator) if self.prompted else sample.labels
-            maps.append(fit_labels(wanted, frame))
-        truth = torch.stack(maps)
+    def _question(self, samples: Sequence[Sample]) -> tuple[Embedding | Tensor, list[list[SlicePrompt]] | None, Tensor]:
+        """Embedding or images, prompts, and truth (B, 1, S, S)."""
+        truth = torch.stack([s.truth for s in samples])[:, None].to(self.device)
+        parts = [s.source for s in samples]
+        source: Embedding | Tensor
+        if self.encoder.frozen:
+            source = self.encoder.join([s.number for s in samples], parts)
+        else:
+            source = torch.stack([p for p in parts if isinstance(p, Tensor)]).to(self.device)
         if not self.prompted:
-            return truth[:, None].long().to(self.device), None
-        limits = self.config.prompts
-        boxes = jittered_boxes(truth > 0, generator, limits.box_inward, limits.box_outward)
-        prompts = [[SlicePrompt(box=(x0, y0, x1, y1))] for x0, y0, x1, y1 in boxes.tolist()]
-        return truth[:, None].float().to(self.device), prompts
+            return source, None, truth.long()
+        return source, [[s.prompt] for s in samples if s.prompt], truth.float()
 
-    def _images(self, samples: Sequence[LabelledSlice]) -> Tensor:
-        return torch.stack([self.method.prepare(s.image)[0] for s in samples]).to(self.device)
-
-    def _embedding(self, places: Sequence[int], samples: Sequence[LabelledSlice]) -> Embedding:
-        """From the cache where they are there."""
-        found = {n: self.embeddings.get(n) for n in places}
-        missing = [n for n in places if found[n] is None]
-        if missing:
-            with torch.no_grad():
-                fresh = self.method.encode(self._images([samples[places.index(n)] for n in missing]))
-            for n, part in zip(missing, fresh.to("cpu").split(), strict=True):
-                found[n] = half = _cast(part, torch.float32, torch.float16)
-                self.embeddings.put(n, half, half.nbytes)
-        parts = [part.to(self.device) for part in found.values() if part is not None]
-        # autocast on CPUs joins no float16
-        return Embedding.join([_cast(part, torch.float16, torch.float32) for part in parts])
-
-    def _one_object(self, labels: np.ndarray, generator: Generator) -> np.ndarray:
-        present = [int(v) for v in np.unique(labels) if v]
-        draw = torch.rand(2, generator=generator).tolist()
-        if len(present) > 1 and draw[0] < self.config.one_label_share:
-            return labels == present[int(draw[1] * len(present))]
-        return labels > 0
-
-    def _encoder_is_frozen(self) -> bool:
-        """Whether embeddings stay the same while the method trains, and its loss is a function of them."""
-        if type(self.method).loss is not TrainableSegmenter.loss:
-            return False
-        pixels, _ = self.method.prepare(self.data[0].image)
-        embedding = self.method.encode(pixels[None].to(self.device))
-        return not any(t.requires_grad for t in (embedding.features, *embedding.extras))
+    def _update(self, loss: float) -> None:
+        advice = "Train with a lower learning rate or without bf16."
+        if not math.isfinite(loss):
+            raise LossNotFinite(f"The loss of step {self.step + 1} is {loss}. {advice}")
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
+        if not math.isfinite(norm):
+            raise LossNotFinite(f"The gradient of step {self.step + 1} has the norm {norm}. {advice}")
+        if self.method.recipe.schedule != "plateau":
+            for group in self.optimiser.param_groups:
+                group["lr"] = group["initial_lr"] * rate_factor(self.method.recipe, self.step, self.steps)
+        self.optimiser.step()
+        self.step += 1
+        self.losses.append(loss)
 
 
 def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
@@ -225,22 +269,5 @@ def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
     return (1 - (step - warmup) / max(steps, 1)) ** _POLY_POWER
 
 
-def fit_labels(labels: np.ndarray, frame: Frame) -> Tensor:
-    """A label map (H, W) in the square that the model sees, by nearest neighbours: (S, S) uint8.
-
-    An object that all neighbours miss keeps one pixel.
-    """
-    rows, columns = frame.content
-    whole = torch.from_numpy(np.ascontiguousarray(labels, np.uint8))
-    small = F.interpolate(whole[None, None], (rows, columns), mode="nearest-exact")[0, 0]
-    if not small.any() and labels.any():
-        y, x = np.argwhere(labels)[0]
-        column, row = frame.to_model(np.array([x + 0.5, y + 0.5])).astype(int)
-        small[row, column] = int(labels[y, x])
-    return F.pad(small, (0, frame.size - columns, 0, frame.size - rows))
-
-
-def _cast(embedding: Embedding, before: torch.dtype, after: torch.dtype) -> Embedding:
-    """Tensors of one format in another; those of further formats, such as 8-bit images, stay."""
-    features, *extras = (t.to(after) if t.dtype == before else t for t in (embedding.features, *embedding.extras))
-    return Embedding(features, embedding.frame, tuple(extras))
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)

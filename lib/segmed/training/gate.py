@@ -16,6 +16,8 @@ import numpy as np
 
 from segmed.evaluation.case_scores import CaseScore
 
+_FOUND = 0.05  # least Dice of a structure that counts as found
+
 
 @dataclass(frozen=True)
 class GateConfig:
@@ -74,7 +76,7 @@ class LabelChange:
         old_dice: mean of the old one.
         hd95: mean of the new model over the cases on which both have a finite one; None if there is none.
         old_hd95: of the old one over the same cases.
-        missed: cases on which the new model's HD95 is infinite.
+        missed: cases on which the new model's HD95 is infinite or its Dice next to nothing.
         old_missed: likewise, the old one's.
     """
 
@@ -175,9 +177,14 @@ def label_changes(new: Sequence[CaseScore], old: Sequence[CaseScore]) -> tuple[L
         finite = [(a.hd95, b.hd95) for a, b in mine if math.isfinite(a.hd95) and math.isfinite(b.hd95)]
         hd95, old_hd95 = np.mean(finite, axis=0).tolist() if finite else (None, None)
         dice, old_dice = np.mean([(a.dice, b.dice) for a, b in mine], axis=0).tolist()
-        missed, old_missed = (sum(math.isinf(pair[side].hd95) for pair in mine) for side in (0, 1))
+        missed, old_missed = (sum(_is_missed(pair[side]) for pair in mine) for side in (0, 1))
         rows.append(LabelChange(label, len(mine), dice, old_dice, hd95, old_hd95, missed, old_missed))
     return tuple(rows)
+
+
+def _is_missed(score: CaseScore) -> bool:
+    """Nothing found, or something else: a mask that hardly touches the structure is no better than none."""
+    return math.isinf(score.hd95) or score.dice < _FOUND
 
 
 def _fault(scores: Sequence[CaseScore], whose: str) -> str:

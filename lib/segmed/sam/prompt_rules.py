@@ -1,0 +1,84 @@
+"""What a prompt promises about a mask, enforced on its logits: tight boxes are filled, clicks are heeded."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_SHIFTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # added to logits in turn, until the mask reaches the box
+_FILLED = 0.9  # IoU of the mask's own box and the user's, from which on it is filled
+_BEYOND = 0.1  # share of the box's sides by which a mask may stick out
+_PUSH = 8.0  # logit at a click
+_REACH = 0.12  # standard deviation of a click's neighbourhood, in the mean side of the object's box
+_ALIKE = 0.6  # the same of brightness, in standard deviations of what lies in the box
+
+
+def fill_box(logits: Tensor, box: Tensor) -> Tensor:
+    """Grow a mask that does not reach the sides of its box by adding to its logits.
+
+    Users draw boxes around the whole object, which therefore touches all four sides (Lempitsky et al., Image
+    segmentation with a bounding box prior, ICCV 2009). The smallest shift that fills the box is taken, or the one that
+    comes closest.
+
+    Args:
+        logits: (H, W), what lies outside of the box (and a tenth of its sides around it) does not count.
+        box: (4,) x0, y0, x1, y1 in px of the logits, ends inclusive.
+    """
+    height, width = logits.shape
+    x0, y0, x1, y1 = box.tolist()
+    slack_x, slack_y = _BEYOND * (x1 - x0 + 1), _BEYOND * (y1 - y0 + 1)
+    left, top = max(0, int(x0 - slack_x)), max(0, int(y0 - slack_y))
+    right, bottom = min(width, int(x1 + slack_x) + 1), min(height, int(y1 + slack_y) + 1)
+    inside = logits[top:bottom, left:right]
+    if not inside.numel():
+        return logits
+    columns, rows = inside.amax(0).cpu(), inside.amax(1).cpu()
+    best, chosen = -1.0, 0.0
+    for shift in _SHIFTS:
+        x, y = (columns > -shift).nonzero()[:, 0], (rows > -shift).nonzero()[:, 0]
+        if not len(x):
+            continue
+        own = (left + int(x[0]), top + int(y[0]), left + int(x[-1]), top + int(y[-1]))
+        overlap = _box_iou(own, (x0, y0, x1, y1))
+        if overlap > best:
+            best, chosen = overlap, shift
+        if overlap >= _FILLED:
+            break
+    return logits + chosen
+
+
+def heed_clicks(logits: Tensor, image: Tensor, points: Tensor, labels: Tensor, box: Tensor) -> Tensor:
+    """Pull the logits around each click to its side, where the picture looks as it does under the click.
+
+    Args:
+        logits: (H, W)
+        image: (C, H, W), any range.
+        points: (N, 2) x, y in px of the logits.
+        labels: (N,) 1 into the object, 0 beside it.
+        box: (4,) around the object, in px; says how far a click reaches.
+    """
+    height, width = logits.shape
+    side = float((box[2:] - box[:2] + 1).mean())
+    x0, y0, x1, y1 = (int(v) for v in box.round().tolist())
+    values = image.float()
+    spread = values[:, max(0, y0) : y1 + 1, max(0, x0) : x1 + 1].flatten(1).std(1).mean().clamp(min=1e-3)
+    y = torch.arange(height, device=logits.device)[:, None]
+    x = torch.arange(width, device=logits.device)[None]
+    for point, label in zip(points.tolist(), labels.tolist(), strict=True):
+        column, row = min(max(round(point[0]), 0), width - 1), min(max(round(point[1]), 0), height - 1)
+        near = torch.exp(-((x - column) ** 2 + (y - row) ** 2) / (2 * (_REACH * side) ** 2))
+        here = values[:, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].mean((1, 2), keepdim=True)
+        alike = torch.exp(-((values - here) ** 2).mean(0) / (2 * (_ALIKE * spread) ** 2))
+        weight = near * alike
+        target = torch.full_like(logits, _PUSH if label else -_PUSH)
+        stronger = torch.maximum(logits, target) if label else torch.minimum(logits, target)
+        logits = logits + weight * (stronger - logits)
+    return logits
+
+
+def _box_iou(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """IoU of two boxes with ends inclusive."""
+    sides = [max(0.0, min(one[n + 2], other[n + 2]) - max(one[n], other[n]) + 1) for n in (0, 1)]
+    areas = [(b[2] - b[0] + 1) * (b[3] - b[1] + 1) for b in (one, other)]
+    both = sides[0] * sides[1]
+    return both / (areas[0] + areas[1] - both)

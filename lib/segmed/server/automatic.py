@@ -1,0 +1,81 @@
+"""The automatic InferTask: any method that labels a whole volume without a prompt."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from segmed.imaging.label_maps import clean_labels
+from segmed.imaging.masks import write_mask
+from segmed.methods.segmenter import Method
+from segmed.server.engine import Engine
+from segmed.server.infer import common_options, result_file
+from segmed.server.requests import InferParams
+
+_CLEAN = ("nothing", "largest piece", "holes", "largest piece and holes")
+
+
+class AutomaticInferTask(InferTask):
+    """Shown by the viewers under automatic segmentation.
+
+    Args:
+        method: an automatic one.
+        engine: models and caches.
+    """
+
+    def __init__(self, method: Method, engine: Engine) -> None:
+        super().__init__(
+            type=InferType.SEGMENTATION,
+            labels=list(engine.labels(method.name)),
+            dimension=3,
+            description=f"{method.title.split(':')[0]}: all structures of the volume, without a prompt",
+            config={**common_options(engine), "clean": list(_CLEAN)},
+        )
+        self.method = method.name
+        self.engine = engine
+
+    def is_valid(self) -> bool:
+        return True
+
+    def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Label every slice.
+
+        Args:
+            request: `image` is a path that the server chose, `params` an `InferParams`.
+
+        Returns:
+            Path of a label map on the full grid of the image (uint8), and what to tell the viewer.
+
+        Raises:
+            ValueError: unusable image or weights.
+            FileNotFoundError: image or weights are not there.
+        """
+        params: InferParams = request["params"]
+        start = time.perf_counter()
+        picture = self.engine.pictures.get(request["image"], params.window or self.engine.settings.window)
+        opened = time.perf_counter()
+        predictor = self.engine.predictor(self.method, params.device)
+        labels = predictor.segment_classes(picture)
+        segmented = time.perf_counter()
+        if params.clean != "nothing":
+            labels = clean_labels(labels, "largest" in params.clean, "holes" in params.clean)
+        names = predictor.segmenter.labels
+        warnings = [predictor.warning] if predictor.warning else []
+        if missing := [name for value, name in enumerate(names, 1) if not (labels == value).any()]:
+            warnings.append(f"Not found: {', '.join(missing)}.")
+        path = result_file(params)
+        write_mask(np.ascontiguousarray(labels), picture.affine, path, compress=params.result_compress)
+        return path, {
+            "label_names": {name: value for value, name in enumerate(names, 1)},
+            "model": self.method,
+            "window": picture.window,
+            "warnings": warnings,
+            "latencies": {
+                "open": round(opened - start, 4),
+                "segment": round(segmented - opened, 4),
+                "write": round(time.perf_counter() - segmented, 4),
+            },
+        }

@@ -1,0 +1,212 @@
+"""The one TrainTask: any method that learns, on the labels that were submitted, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from dataclasses import fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.train import TrainTask
+
+from segmed.data.datastore import load_datastore
+from segmed.data.slices import SliceDataset
+from segmed.methods.segmenter import Method
+from segmed.server.engine import Engine
+from segmed.server.requests import BadRequest
+from segmed.training.finetune_config import FinetuneConfig
+from segmed.training.job import JobConfig, train_model
+from segmed.training.progress import Progress
+
+logger = logging.getLogger(__name__)
+_STATUS, _STOP = "status.json", "stop"
+_TOLD_EVERY = 1.0  # seconds
+_COMMON: dict[str, Any] = {
+    "epochs": 30,
+    "batch": 8,
+    "learning_rate": 0.0,
+    "validation": 0.2,
+    "patience": 10,
+    "seed": 0,
+    "augment": False,
+    "fresh": False,
+}
+_LIMITS = {"epochs": (1, 10_000), "batch": (1, 1024), "patience": (1, 10_000), "seed": (0, 2**31)}
+
+
+class MethodTrainTask(TrainTask):
+    """Shown by the viewers as a trainer; `learning_rate` 0 takes that of the recipe.
+
+    Args:
+        method: one that learns.
+        engine: settings and registry.
+    """
+
+    def __init__(self, method: Method, engine: Engine) -> None:
+        super().__init__(f"Train {method.title.split(':')[0]} on the submitted labels")
+        self.method = method
+        self.engine = engine
+        self.folder = engine.registry.folder / ".runs" / method.name
+
+    def config(self) -> dict[str, Any]:
+        """What the user may choose, as 3D Slicer's table shows it."""
+        assert self.method.training is not None
+        return {"device": self.engine.devices(), **_COMMON, **choices(self.method.training.config)}
+
+    def stats(self) -> dict[str, Any]:
+        """Where the running or last training is."""
+        try:
+            return dict(json.loads((self.folder / _STATUS).read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+    def check(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The known keys of a request, values checked; all others are dropped.
+
+        Raises:
+            BadRequest: a value that is not allowed.
+        """
+        known = self.config()
+        return {key: _checked(key, request[key], known[key]) for key in known if key in request}
+
+    def stop(self) -> None:
+        """Ask the running training to keep what it has learnt and end."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / _STOP).touch()
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train; called in a process of its own.
+
+        Args:
+            request: as `check` gave it.
+            datastore: of the server, whose final labels are learnt from.
+
+        Returns:
+            What `stats` tells at the end.
+
+        Raises:
+            ValueError: there is nothing to learn from, or it cannot be learnt.
+        """
+        request = self.check(request)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / _STOP).unlink(missing_ok=True)
+        begun, parent = time.monotonic(), os.getppid()
+        device = self.engine.device(request.get("device"))
+        last = 0.0
+
+        def tell(progress: Progress) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= _TOLD_EVERY:
+                last = now
+                self._tell(begun, "running", "", progress)
+
+        def stop() -> bool:  # an orphan would train for a server that is gone
+            return (self.folder / _STOP).exists() or os.getppid() != parent
+
+        self._tell(begun, "running", "reading the labels")
+        try:
+            result = train_model(
+                self.method.name,
+                self.engine.settings.backbones[self.method.name],
+                self._data(datastore),
+                self.engine.registry,
+                self.folder / "run",
+                job_config(request),
+                device,
+                tell,
+                stop,
+            )
+        except Exception as error:  # whatever it is, the viewer is told
+            self._tell(begun, "failed", str(error) or type(error).__name__)
+            raise
+        told = self._tell(begun, result.training.ended, result.message, best=result.training.best)
+        logger.warning("%s", result.message)
+        return told
+
+    def _data(self, datastore: Datastore) -> SliceDataset:
+        folder = getattr(datastore, "_datastore_path", None)
+        if not folder:
+            raise ValueError("Training needs studies in a folder. Start the server with --studies FOLDER.")
+        return load_datastore(folder, labels=self.engine.settings.structures)
+
+    def _tell(
+        self, begun: float, state: str, message: str, progress: Progress | None = None, best: float = math.nan
+    ) -> dict[str, Any]:
+        """Write what 3D Slicer's bar reads."""
+        best = progress.best if progress else best
+        before = self.stats()
+        epochs = {key: before[key] for key in ("epoch", "total_epochs") if state != "running" and key in before}
+        if progress:
+            epochs = {"epoch": progress.epoch, "total_epochs": progress.epochs}
+        left = progress.seconds_left if progress else 0.0
+        told = {
+            **epochs,
+            "total_time": _clock(time.monotonic() - begun),
+            "best_metric": None if math.isnan(best) else round(best, 4),
+            "loss": round(progress.loss, 5) if progress and math.isfinite(progress.loss) else None,
+            "eta": _clock(left) if math.isfinite(left) else "",
+            "state": state,
+            "message": message,
+        }
+        try:
+            fresh = self.folder / f".{_STATUS}"
+            fresh.write_text(json.dumps(told), encoding="utf-8")
+            fresh.replace(self.folder / _STATUS)
+        except OSError as error:
+            logger.warning("The progress cannot be told: %s", error)
+        return told
+
+
+def job_config(request: dict[str, Any]) -> JobConfig:
+    """A checked request as settings of the training."""
+    values = {**_COMMON, **request}
+    own = {k: v for k, v in request.items() if k not in _COMMON and k != "device"}
+    training = FinetuneConfig(
+        epochs=values["epochs"], batch=values["batch"], patience=values["patience"], seed=values["seed"]
+    )
+    rate = values["learning_rate"] or None
+    return JobConfig(own, training, rate, values["validation"], values["augment"], values["fresh"])
+
+
+def choices(config: type[Any]) -> dict[str, Any]:
+    """The fields of a method's config that a viewer can show: numbers, switches, and lists of allowed words."""
+    hints = get_type_hints(config)
+    found: dict[str, Any] = {}
+    for field in fields(config):
+        hint, default = hints[field.name], field.default
+        if get_origin(hint) is Literal:
+            found[field.name] = [default, *(word for word in get_args(hint) if word != default)]
+        elif hint in (int, float, bool):
+            found[field.name] = default
+    return found
+
+
+def _checked(key: str, value: Any, known: Any) -> Any:
+    """A value of the kind of the default; of lists, one of them."""
+    if isinstance(known, list):
+        value = value[0] if isinstance(value, list) and value else value
+        if value not in known:
+            raise BadRequest(f"{key} {str(value)[:60]!r} is not allowed. Choose one of {', '.join(map(str, known))}.")
+        return value
+    if isinstance(known, bool):
+        if not isinstance(value, bool) and str(value).lower() not in ("true", "false"):
+            raise BadRequest(f"{key} {str(value)[:60]!r} must be true or false.")
+        return value if isinstance(value, bool) else str(value).lower() == "true"
+    try:
+        number = type(known)(value)
+    except (TypeError, ValueError) as error:
+        raise BadRequest(f"{key} {str(value)[:60]!r} must be a number such as {known}.") from error
+    low, high = _LIMITS.get(key, (-math.inf, math.inf))
+    if not low <= number <= high or not math.isfinite(number):
+        raise BadRequest(f"{key} {number} must be between {low} and {high}.")
+    return number
+
+
+def _clock(seconds: float) -> str:
+    whole = max(0, int(seconds))
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

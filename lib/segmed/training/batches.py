@@ -1,0 +1,122 @@
+"""Batches of slices with what they ask of a method: read from disk when their turn comes, drawn by seeds alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from torch import Generator, Tensor
+
+from segmed.data.slices import LabelledSlice, SliceDataset
+from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.segmenter import Segmenter
+from segmed.sam.embedding import Embedding
+from segmed.sam.frame import Frame
+from segmed.training.embeddings import FrozenEncoder
+from segmed.training.finetune_config import FinetuneConfig
+from segmed.training.order import SliceOrder
+from segmed.training.processes import Processes
+from segmed.training.targets import careless_box, class_places, fit_labels, one_object
+
+T = TypeVar("T")
+
+
+class Augment(Protocol):
+    """Changes a slice and its labels by chance, the same for the same numbers."""
+
+    def __call__(self, sample: LabelledSlice, *seed: int) -> LabelledSlice: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A slice in training.
+
+    Attributes:
+        number: of the slice in the dataset.
+        source: its embedding in half precision if that is kept, else pixels (3, S, S).
+        truth: (S, S) uint8, an object or classes.
+        prompt: what shows the object, in pixels of the model input; None where classes are learnt.
+    """
+
+    number: int
+    source: Embedding | Tensor
+    truth: Tensor
+    prompt: SlicePrompt | None
+
+
+class BatchReader:
+    """The batches of any pass over a dataset; what is drawn depends on the seed, the pass and the slice only.
+
+    Args:
+        method: prepares slices.
+        data: not empty.
+        config: batch size, seed, prompts and buffer.
+        prompted: whether slices ask for an object or for classes.
+        encoder: may have embeddings on disk.
+        augment: changes slices before they are learnt from.
+
+    Raises:
+        ValueError: the method lacks a class of the dataset.
+    """
+
+    def __init__(
+        self,
+        method: Segmenter,
+        data: SliceDataset,
+        config: FinetuneConfig,
+        prompted: bool,
+        encoder: FrozenEncoder,
+        augment: Augment | None = None,
+    ) -> None:
+        self.method, self.data, self.config = method, data, config
+        self.encoder, self.augment = encoder, augment
+        self.processes = Processes.current()
+        self.places = None if prompted else class_places(method, data.classes)
+        first = data[0]
+        self.buffer = max(1, config.buffer_bytes // (first.image.nbytes + first.labels.nbytes))
+
+    def batches(self, epoch: int, start: int, end: int) -> Iterator[tuple[int, list[Sample]]]:
+        """The size of each batch from `start` up to `end`, and this process's share of it."""
+        volumes = [volume for volume, _ in self.data.slices]
+        order = SliceOrder.draw(volumes, self.buffer, (self.config.seed, epoch))
+        steps = math.ceil(len(volumes) / self.config.batch)
+        batches = np.array_split(np.arange(len(volumes)), steps)[start:end]
+        shares = [self.processes.share(batch.tolist()) for batch in batches]
+        slices = order.read(self.data.__getitem__, [p for share in shares for p in share])
+        for batch, share in zip(batches, shares, strict=True):
+            yield len(batch), [self._sample(order.places[p], next(slices), epoch) for p in share]
+
+    def _sample(self, number: int, sample: LabelledSlice, epoch: int) -> Sample:
+        numbers = self.config.seed, epoch, number
+        if self.augment:
+            changed = self.augment(sample, *numbers)
+            # a crop may lose the object
+            sample = changed if changed.labels.any() or self.places is not None else sample
+        generator, prompt = Generator().manual_seed(seed_of(*numbers)), None
+        height, width = sample.labels.shape
+        frame = Frame(height, width, int(self.method.input_size or 0), self.method.keep_aspect)
+        if self.places is None:
+            truth = fit_labels(one_object(sample.labels, generator, self.config.one_label_share), frame)
+            prompt = careless_box(truth, generator, self.config.prompts)
+        else:
+            truth = fit_labels(self.places[sample.labels], frame)
+        source = self.encoder.kept(number)
+        return Sample(number, self.method.prepare(sample.image)[0] if source is None else source, truth, prompt)
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed of several numbers, such as that of a run and of a step."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in another thread while the one before is in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="slices") as worker:
+        coming = worker.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = worker.submit(next, items, None)
+            yield item

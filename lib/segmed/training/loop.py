@@ -1,0 +1,240 @@
+"""A training with a beginning and an end: validated, kept after each pass, stopped and taken up again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from segmed.data.slices import SliceDataset
+from segmed.evaluation.case_scores import CaseScore, mean_dice
+from segmed.methods.trainable import TrainableSegmenter
+from segmed.training.batches import Augment
+from segmed.training.checkpoint import data_facts, load_checkpoint, save_checkpoint
+from segmed.training.embeddings import FrozenEncoder
+from segmed.training.finetune import Finetuning, LossNotFinite
+from segmed.training.finetune_config import FinetuneConfig
+from segmed.training.progress import Pace, Progress, RunReport
+from segmed.training.validation import Validated, validate
+
+Ended = Literal["finished", "no gain", "stopped", "not finite"]
+_NO_MATTER = ("cache_bytes", "micro", "checkpointing")  # change speed and memory, not what is learnt
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training ended; the method holds the best weights.
+
+    Attributes:
+        ended: `finished` after all steps, `no gain` by patience, `stopped` by the user, `not finite` by its loss.
+        message: for the user.
+        step: steps done.
+        best: mean Dice of the best validation, NaN without any.
+        best_epoch: after which it was, 0 without any.
+        scores: of that validation.
+        history: what `log.jsonl` holds.
+    """
+
+    ended: Ended
+    message: str
+    step: int
+    best: float
+    best_epoch: int
+    scores: tuple[CaseScore, ...]
+    history: tuple[Mapping[str, Any], ...]
+
+
+class TrainingRun:
+    """One training in a folder. Another one there, with the same method, settings and data, goes on where it ended.
+
+    On one CPU thread it comes to the same weights bit for bit, however often it was interrupted. Processes that
+    torchrun started (see `torchrun_processes`) train together; the first of them writes.
+
+    Args:
+        method: as built, with the base weights; is changed in place.
+        data: to learn from.
+        validation: of other patients; None keeps the last weights and never ends early.
+        config: how to train.
+        folder: of the run, made if need be: `checkpoint.pt`, embeddings, and the files of `RunReport`.
+        augment: changes slices before they are learnt from.
+        facts: what else a checkpoint must agree on, by what it is called, such as the version of the code.
+
+    Raises:
+        ValueError: the folder's checkpoint is damaged or of another training, there is nothing to learn from, or a
+            patient is both in training and validation.
+    """
+
+    def __init__(
+        self,
+        method: TrainableSegmenter,
+        data: SliceDataset,
+        validation: SliceDataset | None,
+        config: FinetuneConfig,
+        folder: Path,
+        augment: Augment | None = None,
+        facts: Mapping[str, str] | None = None,
+    ) -> None:
+        both = sorted(set(data.patients) & set(validation.patients)) if validation else []
+        if both:
+            raise ValueError(f"The patient {both[0]!r} is both in training and in validation. Split by patient.")
+        self.method, self.config, self.folder = method, config, folder
+        learnt, held_out = data_facts(data), data_facts(validation) if validation else "none"
+        self.facts = {
+            "method": f"{method.name} ({method.config})",
+            "base model": method.version,
+            "recipe": repr(replace(method.recipe, rates=dict(method.recipe.rates))),
+            **{f.name: repr(getattr(config, f.name)) for f in fields(config) if f.name not in _NO_MATTER},
+            "training data": learnt,
+            "validation data": held_out,
+            "augmentation": repr(getattr(augment, "config", getattr(augment, "__qualname__", None))),
+            **(facts or {}),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "checkpoint.pt"
+        origin = f"{self.facts['method']} {method.version} {method.input_size}"
+        self.training = Finetuning(method, data, config, folder, augment, f"{origin} {learnt}")
+        self.processes = self.training.processes
+        state = self.processes.from_first(lambda: load_checkpoint(path, self.facts))
+        self.validation = validation.with_object() if validation and self.training.prompted else validation
+        self._origin = f"{origin} {held_out}"
+        self._encoder: FrozenEncoder | None = None
+        self.ended: Ended | None = None
+        self.history: list[dict[str, Any]] = []
+        self.best, self.best_epoch = math.nan, 0
+        self.scores: tuple[CaseScore, ...] = ()
+        self._good = self._best_weights = self.training.weights()
+        if state is not None:
+            self._restore(state)
+
+    def run(
+        self, tell: Callable[[Progress], None] | None = None, stop: Callable[[], bool] | None = None
+    ) -> TrainingResult:
+        """Train to the end.
+
+        Args:
+            tell: called after each step.
+            stop: asked after each step, such as the `is_set` of an event; what is learnt by then is kept and goes on
+                when it is run again.
+
+        Returns:
+            How it ended. The method has the weights of the best validation, or the last ones without any, and is in
+            evaluation mode.
+
+        Raises:
+            ValueError: one slice alone needs more memory than there is, or a file cannot be read.
+            OSError: a checkpoint could not be written; the one before is whole.
+        """
+        message, pace, training = "", Pace(), self.training
+        report = RunReport(self.folder, training.step) if self.processes.first and self.ended is None else None
+
+        def told(step: int, loss: float) -> None:
+            left = pace.left(training.steps - step)
+            if tell:
+                epochs = math.ceil(training.steps / training.per_epoch)
+                epoch = math.ceil(step / training.per_epoch)
+                tell(Progress(epoch, epochs, step, training.steps, loss, self.best, left))
+
+        try:
+            while self.ended is None:
+                stopped = training.train_epoch(told, stop)
+                if training.step % training.per_epoch == 0 or training.step == training.steps:
+                    self._after_epoch(report)
+                self._save()
+                if stopped and self.ended is None:
+                    if not self.history:
+                        self._best_weights = training.weights()
+                    return self._result("stopped", f"Stopped after {training.step} of {training.steps} steps.")
+        except LossNotFinite as error:
+            if not self.best_epoch:
+                self._best_weights = self._good
+            self.ended, message = "not finite", f"{error} The weights from before are kept."
+        finally:
+            self.method.load_state_dict(self._best_weights, strict=False)
+            self.method.eval()
+            if report:
+                report.close()
+        self._remove_embeddings()
+        return self._result(self.ended, message or self._message())
+
+    def _after_epoch(self, report: RunReport | None) -> None:
+        training = self.training
+        epoch = math.ceil(training.step / training.per_epoch)
+        done = training.step - self.history[-1]["step"] if self.history else training.step
+        entry: dict[str, Any] = {
+            "epoch": epoch,
+            "step": training.step,
+            "loss": float(np.mean(training.losses[-done:])),
+            "rate": float(training.optimiser.param_groups[-1]["lr"]),
+        }
+        self._good = training.weights()
+        validated = Validated((), ())
+        if self.validation is not None and len(self.validation):
+            validated = self._validate(self.validation)
+            entry["dice"] = mean_dice(validated.scores)
+            if not entry["dice"] <= self.best:  # the first one, too
+                self.best, self.best_epoch, self.scores = entry["dice"], epoch, validated.scores
+                self._best_weights = self._good
+        else:
+            self._best_weights = self._good
+        self.history.append(entry)
+        if training.step >= training.steps:
+            self.ended = "finished"
+        elif self.best_epoch and epoch - self.best_epoch >= (self.config.patience or math.inf):
+            self.ended = "no gain"
+        if report:
+            report.epoch(self.history, validated.scores, validated.shown, self.ended is not None)
+
+    def _validate(self, data: SliceDataset) -> Validated:
+        self.method.eval()
+        if self._encoder is None:
+            first = self.method.prepare(data[0].image)[0]
+            path = self.folder / "validation.bin"
+            with self.processes.first_on_each_machine() as prepare:
+                self._encoder = FrozenEncoder(
+                    self.method, first, path, len(data), self.config.cache_bytes, self._origin, prepare
+                )
+        with torch.autocast(self.training.device.type, torch.bfloat16, enabled=self.training.bf16):
+            return validate(self.method, data, self.training.prompted, min(4, self.training.micro), self._encoder)
+
+    def _save(self) -> None:
+        if not self.processes.first:
+            return
+        state = {
+            "training": self.training.state(),
+            "best weights": self._best_weights,
+            "best": self.best,
+            "best epoch": self.best_epoch,
+            "scores": [asdict(s) for s in self.scores],
+            "history": self.history,
+            "ended": self.ended,
+        }
+        save_checkpoint(self.folder / "checkpoint.pt", self.facts, state)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.training.restore(state["training"])
+        self._best_weights, self._good = state["best weights"], state["training"]["weights"]
+        self.best, self.best_epoch = state["best"], state["best epoch"]
+        self.scores = tuple(CaseScore(**row) for row in state["scores"])
+        self.history, self.ended = state["history"], state["ended"]
+
+    def _result(self, ended: Ended, message: str) -> TrainingResult:
+        facts = self.best, self.best_epoch, self.scores, tuple(self.history)
+        return TrainingResult(ended, message, self.training.step, *facts)
+
+    def _message(self) -> str:
+        text = f"Trained for {self.training.step} steps."
+        if self.best_epoch:
+            text += f" The best mean Dice of the validation is {self.best:.3f}, after pass {self.best_epoch}."
+        if self.ended == "no gain":
+            text += f" It did not rise in the {self.config.patience} passes after that, so training ended early."
+        return text
+
+    def _remove_embeddings(self) -> None:
+        for encoder in (self.training.encoder, self._encoder):
+            if encoder and self.processes.node_rank == 0:
+                encoder.remove()

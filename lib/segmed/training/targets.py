@@ -1,0 +1,66 @@
+"""What a slice asks of a method in training: the truth in the model's input, and the box that shows the object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.segmenter import Segmenter
+from segmed.sam.frame import Frame
+from segmed.training.prompts import PromptConfig, jittered_boxes
+
+
+def one_object(labels: np.ndarray, generator: Generator, one_label_share: float) -> np.ndarray:
+    """The object (H, W) that a slice is prompted for: one of its labels by that chance, else all together."""
+    present = [int(v) for v in np.unique(labels) if v]
+    draw = torch.rand(2, generator=generator).tolist()
+    if len(present) > 1 and draw[0] < one_label_share:
+        return labels == present[int(draw[1] * len(present))]
+    return labels > 0
+
+
+def careless_box(truth: Tensor, generator: Generator, config: PromptConfig) -> SlicePrompt:
+    """A box around an object (S, S) as people draw it, in pixels of the model input."""
+    boxes = jittered_boxes(truth[None] > 0, generator, config.box_inward, config.box_outward)
+    x0, y0, x1, y1 = boxes[0].tolist()
+    return SlicePrompt(box=(x0, y0, x1, y1))
+
+
+def fit_labels(labels: np.ndarray, frame: Frame) -> Tensor:
+    """A label map (H, W) in the square that the model sees, by nearest neighbours: (S, S) uint8.
+
+    An object that all neighbours miss keeps one pixel.
+    """
+    rows, columns = frame.content
+    whole = torch.from_numpy(np.ascontiguousarray(labels, np.uint8))
+    small = F.interpolate(whole[None, None], (rows, columns), mode="nearest-exact")[0, 0]
+    if not small.any() and labels.any():
+        y, x = np.argwhere(labels)[0]
+        column, row = frame.to_model(np.array([x + 0.5, y + 0.5])).astype(int)
+        small[row, column] = int(labels[y, x])
+    return F.pad(small, (0, frame.size - columns, 0, frame.size - rows))
+
+
+def class_places(method: Segmenter, classes: Mapping[int, str]) -> np.ndarray:
+    """The class of the method by value of the dataset's label maps, (256,) uint8; classes are found by their names.
+
+    Methods without named classes take them in the order of the values.
+
+    Raises:
+        ValueError: the method has no class of that name.
+    """
+    places = np.zeros(256, np.uint8)
+    names = method.labels or [classes[value] for value in sorted(classes)]
+    for value, name in classes.items():
+        if name not in names:
+            raise ValueError(
+                f"The dataset labels {name!r}, but the method tells apart {', '.join(names)}. Build the method with "
+                "the labels of the dataset, or leave this one out of the dataset."
+            )
+        places[value] = names.index(name) + 1
+    return places

@@ -1,0 +1,145 @@
+"""How good a method is on held-out cases, with the prompts that a careful user would draw: always the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from segmed.data.slices import LabelledSlice, SliceDataset
+from segmed.evaluation.case_scores import CaseScore, case_scores
+from segmed.evaluation.segmentation_scores import ImageScore, score_mask
+from segmed.imaging.masks import slice_box
+from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.segmenter import Segmenter
+from segmed.sam.embedding import Embedding
+from segmed.sam.frame import Frame
+from segmed.training.embeddings import FrozenEncoder
+from segmed.training.processes import Processes
+from segmed.training.targets import class_places
+
+_SHOWN = 8
+_PROMPTS = 16  # decoded together
+
+
+@dataclass(frozen=True)
+class ShownCase:
+    """The slice of a case with the largest objects.
+
+    Attributes:
+        case: patient.
+        image: (H, W) or (H, W, 3) uint8.
+        truth: (H, W), labels or 0.
+        found: likewise.
+    """
+
+    case: str
+    image: np.ndarray
+    truth: np.ndarray
+    found: np.ndarray
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What `validate` found.
+
+    Attributes:
+        scores: one per case and label; prompted methods are asked for the labels that a case has, others for all.
+        shown: the first cases of this process.
+    """
+
+    scores: tuple[CaseScore, ...]
+    shown: tuple[ShownCase, ...]
+
+
+@torch.no_grad()
+def validate(
+    method: Segmenter, data: SliceDataset, prompted: bool, batch: int = 4, encoder: FrozenEncoder | None = None
+) -> Validated:
+    """Score a method, which is in evaluation mode afterwards; processes that train together share the cases.
+
+    Args:
+        method: on any device.
+        data: held-out slices, numbered as in `encoder`.
+        prompted: whether each label of a slice is shown by its tight box, else the slice is labelled as a whole.
+        batch: slices encoded together.
+        encoder: has embeddings of these slices on disk.
+
+    Raises:
+        ValueError: the method lacks a class of the dataset, or a slice cannot be read.
+    """
+    method.eval()
+    processes = Processes.current()
+    mine = set(processes.share(data.patients))
+    numbers = [n for n, (volume, _) in enumerate(data.slices) if data.volumes[volume].patient in mine]
+    places = None if prompted else class_places(method, data.classes)
+    scores: list[ImageScore] = []
+    shown: dict[str, ShownCase] = {}
+    for chosen, samples in _alike(data, numbers, batch):
+        found = _found(method, _embedding(method, chosen, samples, encoder), samples, data, places)
+        for sample, masks in zip(samples, found, strict=True):
+            for label, mask in masks.items():
+                truth = sample.labels == label
+                scores.append(score_mask(mask, truth, sample.spacing, sample.patient, label))
+            best = shown.get(sample.patient)
+            area = np.count_nonzero(sample.labels)
+            if (best is None and len(shown) < _SHOWN) or (best and area > np.count_nonzero(best.truth)):
+                together = np.zeros_like(sample.labels)
+                for label, mask in masks.items():
+                    together[mask] = label
+                shown[sample.patient] = ShownCase(sample.patient, sample.image, sample.labels, together)
+    return Validated(tuple(case_scores(processes.gather(scores), data.classes)), tuple(shown.values()))
+
+
+def _alike(data: SliceDataset, numbers: Sequence[int], batch: int) -> Iterator[tuple[list[int], list[LabelledSlice]]]:
+    """Up to `batch` neighbours of one size at a time."""
+    chosen: list[int] = []
+    samples: list[LabelledSlice] = []
+    for n in numbers:
+        sample = data[n]
+        if samples and (len(samples) == batch or sample.labels.shape != samples[0].labels.shape):
+            yield chosen, samples
+            chosen, samples = [], []
+        chosen.append(n)
+        samples.append(sample)
+    if samples:
+        yield chosen, samples
+
+
+def _embedding(
+    method: Segmenter, numbers: Sequence[int], samples: Sequence[LabelledSlice], encoder: FrozenEncoder | None
+) -> Embedding:
+    if encoder is None or not encoder.frozen:
+        return method.embed([s.image for s in samples])
+    kept = [encoder.kept(n) for n in numbers]
+    parts = [method.prepare(s.image)[0] if k is None else k for k, s in zip(kept, samples, strict=True)]
+    height, width = samples[0].labels.shape
+    frame = Frame(height, width, int(method.input_size or 0), method.keep_aspect)
+    return replace(encoder.join(numbers, parts), frame=frame)
+
+
+def _found(
+    method: Segmenter,
+    embedding: Embedding,
+    samples: Sequence[LabelledSlice],
+    data: SliceDataset,
+    places: np.ndarray | None,
+) -> list[dict[int, np.ndarray]]:
+    """Masks (H, W) by label for each slice."""
+    height, width = samples[0].labels.shape
+    if places is not None:
+        classes = method.decode(embedding, None, (height, width)).masks.argmax(1).cpu().numpy()
+        return [{label: one == places[label] for label in data.classes} for one in classes]
+    found: list[dict[int, np.ndarray]] = [{} for _ in samples]
+    asked = [(row, label) for row, s in enumerate(samples) for label in data.classes if (s.labels == label).any()]
+    for start in range(0, len(asked), _PROMPTS):
+        part = asked[start : start + _PROMPTS]
+        rows = [row for row, _ in part]
+        prompts = [[SlicePrompt(box=slice_box(samples[row].labels == label))] for row, label in part]
+        repeated = Embedding(embedding.features[rows], embedding.frame, tuple(t[rows] for t in embedding.extras))
+        masks = (method.decode(repeated, prompts, (height, width)).masks[:, 0] > 0).cpu().numpy()
+        for (row, label), mask in zip(part, masks, strict=True):
+            found[row][label] = mask
+    return found

@@ -1,0 +1,152 @@
+"""A training as a whole: who is held out, what is kept, and what the next one begins with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from segmed.data.slices import SliceDataset
+from segmed.methods.loading import BackboneConfig, Loader
+from segmed.methods.trainable import read_facts
+from segmed.training.finetune_config import FinetuneConfig
+from segmed.training.job import JobConfig, fingerprint_of, hold_out, train_model
+from segmed.training.registry import Registry
+from small_training import make_discs, small_sam
+
+SHORT = FinetuneConfig(epochs=2, batch=3)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> BackboneConfig:
+    folder = tmp_path_factory.mktemp("base")
+    small_sam().save_pretrained(folder)
+    return BackboneConfig(str(folder), precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SliceDataset:
+    return make_discs(tmp_path_factory.mktemp("cases"), volumes=4)
+
+
+def test_who_is_held_out_stays_so_when_others_come() -> None:
+    few = [f"p{n}" for n in range(20)]
+    before = set(hold_out(few, 0.2, 0)["validation"])
+    after = hold_out([*few, *(f"q{n}" for n in range(30))], 0.2, 0)
+    assert before == {p for p in after["validation"] if p.startswith("p")}
+    assert 3 <= len(after["validation"]) <= 17
+    assert not set(after["validation"]) & set(after["train"])
+    assert hold_out(few, 0.2, 0) != hold_out(few, 0.2, 1)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_few_patients_leave_one_on_each_side(count: int) -> None:
+    for seed in range(20):
+        split = hold_out([f"p{n}" for n in range(count)], 0.9, seed)
+        assert split["train"]
+        assert split["validation"]
+
+
+def test_one_case_is_too_few() -> None:
+    with pytest.raises(ValueError, match="There are 1 labelled cases; training needs at least two"):
+        hold_out(["only"], 0.2, 0)
+
+
+def test_the_next_training_begins_with_what_is_served(
+    backbone: BackboneConfig, data: SliceDataset, tmp_path: Path
+) -> None:
+    registry = Registry(tmp_path / "registry")
+    config = JobConfig({"preset": "full"}, SHORT)
+    first = train_model("medsam", backbone, data, registry, tmp_path / "run", config).version
+    assert first is not None
+    assert first.record is not None
+    assert first.record.parent is None
+    assert first.record.verdict is not None
+    assert first.served == first.record.verdict.accepted
+    assert first.record.data == fingerprint_of(data, hold_out(data.patients, 0.2, 0))
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    registry.promote("medsam", first.version)
+    second = train_model("medsam", backbone, data, registry, tmp_path / "run", config)
+    assert second.version is not None
+    assert second.version.record is not None
+    assert second.version.record.parent == first.version
+    assert second.before == first.record.scores
+    third = train_model("medsam", backbone, data, registry, tmp_path / "run", replace(config, fresh=True)).version
+    assert third is not None
+    assert third.record is not None
+    assert third.record.parent is None
+    assert (
+        third.folder.joinpath("weights.safetensors").read_bytes()
+        == first.folder.joinpath("weights.safetensors").read_bytes()
+    ), "the same data and settings give the same weights"
+
+
+def test_classes_are_those_of_the_data_and_the_loader_serves_them(
+    backbone: BackboneConfig, data: SliceDataset, tmp_path: Path
+) -> None:
+    registry = Registry(tmp_path / "registry")
+    done = train_model("lora", backbone, data, registry, tmp_path / "run", JobConfig({"rank": 2}, SHORT))
+    assert done.version is not None
+    facts = read_facts(done.version.folder)
+    assert (facts["config"]["labels"], facts["config"]["rank"]) == (["bright", "dark"], 2)
+    served = Loader().get("lora", backbone, trained=done.version.folder)
+    assert served.labels == ("bright", "dark")
+    assert facts["backbone"] in served.version
+    sample = data[1]
+    with torch.no_grad():
+        assert served.decode(served.embed([sample.image]), None, sample.labels.shape).masks.shape == (1, 3, 36, 40)
+
+
+def test_a_stopped_training_keeps_no_version_and_goes_on(
+    backbone: BackboneConfig, data: SliceDataset, tmp_path: Path
+) -> None:
+    registry = Registry(tmp_path / "registry")
+    steps: list[int] = []
+    stopped = train_model(
+        "medsam",
+        backbone,
+        data,
+        registry,
+        tmp_path / "run",
+        JobConfig({}, SHORT),
+        stop=lambda: len(steps) >= 2,
+        tell=lambda progress: steps.append(progress.step),
+    )
+    assert stopped.training.ended == "stopped"
+    assert stopped.version is None
+    assert not registry.names()
+    train_model(
+        "medsam",
+        backbone,
+        data,
+        registry,
+        tmp_path / "run",
+        JobConfig({}, SHORT),
+        tell=lambda progress: steps.append(progress.step),
+    )
+    assert steps == sorted(set(steps)), "no step is made twice"
+
+
+def test_a_run_of_other_settings_in_the_folder_is_cleared_away(
+    backbone: BackboneConfig, data: SliceDataset, tmp_path: Path
+) -> None:
+    registry = Registry(tmp_path / "registry")
+    train_model("medsam", backbone, data, registry, tmp_path / "run", JobConfig({}, SHORT), stop=lambda: True)
+    other = JobConfig({}, replace(SHORT, seed=1))
+    assert train_model("medsam", backbone, data, registry, tmp_path / "run", other).version is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("classical", {}, "classical does not learn"),
+        ("lora", {"depth": 3}, "lora does not know 'depth'. It takes labels, rank"),
+        ("lora", {"rank": 0}, "rank is 0; allowed are whole numbers from 1"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(
+    backbone: BackboneConfig, data: SliceDataset, tmp_path: Path, method: str, settings: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_model(method, backbone, data, Registry(tmp_path), tmp_path / "run", JobConfig(settings, SHORT))
