@@ -1,0 +1,1 @@
+"""Which image to label next, and when labels are worth a new training."""

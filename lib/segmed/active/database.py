@@ -1,0 +1,207 @@
+"""The SQLite file that active learning keeps its state in: one transaction at a time, over processes and crashes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from segmed.active.clock import Reading, passed, read_clock
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1
+_WAIT = 30.0  # s for other processes' transactions
+_SCHEMA = """
+CREATE TABLE clock (boot TEXT NOT NULL, uptime REAL NOT NULL, wall REAL NOT NULL, elapsed REAL NOT NULL);
+CREATE TABLE generation (number INTEGER NOT NULL, structure INTEGER NOT NULL);
+INSERT INTO generation VALUES (0, 0);
+CREATE TABLE images (
+    image TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, position INTEGER NOT NULL, labelled INTEGER NOT NULL);
+CREATE TABLE scored (
+    image TEXT NOT NULL, version TEXT NOT NULL, fingerprint TEXT NOT NULL, scores TEXT NOT NULL, embedding BLOB,
+    encodes INTEGER NOT NULL, decodes INTEGER NOT NULL, seconds REAL NOT NULL, generation INTEGER NOT NULL,
+    PRIMARY KEY (image, version));
+CREATE INDEX scored_lately ON scored (version, generation, image, fingerprint);
+CREATE TABLE reservations (
+    image TEXT PRIMARY KEY, user TEXT NOT NULL, strategy TEXT NOT NULL, until REAL NOT NULL);
+CREATE TABLE skips (image TEXT NOT NULL, user TEXT NOT NULL, forever INTEGER NOT NULL, since REAL NOT NULL,
+    PRIMARY KEY (image, user));
+CREATE TABLE cases (
+    id INTEGER PRIMARY KEY, image TEXT NOT NULL, user TEXT NOT NULL, strategy TEXT NOT NULL, opened REAL NOT NULL,
+    last REAL NOT NULL, seconds REAL NOT NULL, prompts INTEGER NOT NULL, label INTEGER);
+CREATE UNIQUE INDEX one_open_case ON cases (image, user) WHERE label IS NULL;
+CREATE TABLE labels (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, image TEXT NOT NULL, user TEXT NOT NULL, checksum TEXT NOT NULL,
+    sizes TEXT NOT NULL, agreement TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, reviewer TEXT NOT NULL,
+    at REAL NOT NULL);
+CREATE INDEX labels_by_image ON labels (image);
+CREATE TABLE witnesses (
+    label INTEGER NOT NULL, version TEXT NOT NULL, dice REAL NOT NULL, PRIMARY KEY (label, version));
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
+    owner TEXT NOT NULL, attempts INTEGER NOT NULL, upto INTEGER NOT NULL, version TEXT NOT NULL,
+    message TEXT NOT NULL, created REAL NOT NULL, changed REAL NOT NULL, elapsed REAL NOT NULL);
+CREATE UNIQUE INDEX one_active_job ON jobs ((1)) WHERE state IN ('reserved', 'training', 'judging');
+"""
+_OURS_TO_TELL = {
+    sqlite3.SQLITE_FULL: (errno.ENOSPC, "the disk is full; make room"),
+    sqlite3.SQLITE_READONLY: (errno.EROFS, "it cannot be written; give this user the right to"),
+    sqlite3.SQLITE_CANTOPEN: (errno.EACCES, "it cannot be opened; check the folder and its rights"),
+    sqlite3.SQLITE_IOERR: (errno.EIO, "the disk does not read or write; check it"),
+    sqlite3.SQLITE_BUSY: (errno.EBUSY, "another process held it for too long; try again"),
+}
+
+
+class Transaction(NamedTuple):
+    """What a piece of work has while nobody else writes.
+
+    Attributes:
+        sql: the connection.
+        now: s that have passed since the file was made; never goes back.
+        wall: s since 1970, for people to read.
+    """
+
+    sql: sqlite3.Connection
+    now: float
+    wall: float
+
+
+class Database:
+    """One file in a folder of a local disk; safe for threads and processes.
+
+    A file that is damaged is set aside under another name, and a new one begun: scores and embeddings come back by
+    themselves, and the labels lie in the studies.
+
+    Args:
+        folder: made if need be.
+        clock: reads the clocks.
+
+    Raises:
+        OSError: the file can be neither read nor made.
+        ValueError: it is of a newer version of this program.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], Reading] = read_clock) -> None:
+        self.path = Path(folder) / "active.sqlite3"
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._opened: tuple[int, sqlite3.Connection] | None = None
+        self._inherited: list[sqlite3.Connection] = []  # closing them would drop the parent's locks
+        with self.write():
+            pass
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """All or nothing, on the disk when it is over; other writers wait.
+
+        Raises:
+            OSError: nothing was changed, for instance because the disk is full.
+        """
+        with self._lock, self._explained():
+            sql = self._connection()
+            sql.execute("BEGIN IMMEDIATE")
+            try:
+                reading = self._clock()
+                yield Transaction(sql, _tick(sql, reading), reading.wall)
+                sql.execute("COMMIT")
+            finally:
+                if sql.in_transaction:
+                    with suppress(sqlite3.Error):
+                        sql.execute("ROLLBACK")
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A view that nobody changes meanwhile."""
+        with self._lock, self._explained():
+            sql = self._connection()
+            sql.execute("BEGIN")
+            try:
+                yield sql
+            finally:
+                sql.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Give the file back; it is opened again when it is needed."""
+        with self._lock:
+            if self._opened and self._opened[0] == os.getpid():
+                self._opened[1].close()
+            self._opened = None
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._opened and self._opened[0] != os.getpid():  # SQLite's connections must not be carried over a fork
+            self._inherited.append(self._opened[1])
+            self._opened = None
+        if self._opened is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with (self.path.parent / ".active.lock").open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                try:
+                    self._opened = os.getpid(), _open(self.path)
+                except sqlite3.OperationalError:
+                    raise
+                except sqlite3.DatabaseError as error:
+                    _set_aside(self.path, error)
+                    self._opened = os.getpid(), _open(self.path)
+        return self._opened[1]
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code not in _OURS_TO_TELL:
+                raise
+            number, remedy = _OURS_TO_TELL[code]
+            raise OSError(number, f"The state of active learning cannot be kept: {remedy}", str(self.path)) from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    sql = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+    try:
+        sql.row_factory = sqlite3.Row
+        sql.execute("PRAGMA journal_mode = WAL")
+        sql.execute("PRAGMA synchronous = FULL")
+        if (fault := sql.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(fault)
+        version = sql.execute("PRAGMA user_version").fetchone()[0]
+        if version > _VERSION:
+            raise ValueError(
+                f"{path.name} is of format {version}, this program knows {_VERSION}. Use the newer program, or move "
+                "the file away to begin anew."
+            )
+        if version < _VERSION:
+            sql.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+    except BaseException:
+        sql.close()
+        raise
+    return sql
+
+
+def _set_aside(path: Path, error: Exception) -> None:
+    number = 1
+    while (kept := path.with_name(f"active.damaged-{number}.sqlite3")).exists():
+        number += 1
+    path.replace(kept)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    logger.error("%s is damaged (%s) and kept as %s; a new one is begun.", path, error, kept.name)
+
+
+def _tick(sql: sqlite3.Connection, now: Reading) -> float:
+    """Seconds since the file was made; moves the clock in the file."""
+    row = sql.execute("SELECT boot, uptime, wall, elapsed FROM clock").fetchone()
+    if row is None:
+        sql.execute("INSERT INTO clock VALUES (?, ?, ?, 0)", now)
+        return 0.0
+    elapsed = float(row["elapsed"]) + passed(Reading(row["boot"], row["uptime"], row["wall"]), now)
+    sql.execute("UPDATE clock SET boot = ?, uptime = ?, wall = ?, elapsed = ?", (*now, elapsed))
+    return elapsed
