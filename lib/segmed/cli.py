@@ -12,6 +12,7 @@ from rich.table import Table
 
 import segmed
 from segmed.commands import data, models
+from segmed.commands.export import export
 from segmed.commands.features import features
 from segmed.commands.train import train
 
@@ -31,6 +32,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.command()(train)
 app.command()(features)
+app.command()(export)
 console = Console(stderr=True)
 APP_DIR = Path(__file__).resolve().parents[2] / "apps" / "segmed"
 

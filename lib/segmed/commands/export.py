@@ -1,0 +1,74 @@
+"""`segmed export`: a label map as DICOM SEG or RTSTRUCT of the series it belongs to."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+console = Console(stderr=True)
+
+
+class Target(StrEnum):
+    """What can be written."""
+
+    SEG = "seg"
+    RTSTRUCT = "rtstruct"
+
+
+def export(
+    label: Annotated[Path, typer.Argument(help="Label map: NIfTI or NRRD, 0 the background.")],
+    series: Annotated[Path, typer.Option(help="Folder of the DICOM series that it belongs to.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="DICOM file to write.")],
+    to: Annotated[Target, typer.Option(help="DICOM SEG, or contours as RTSTRUCT.")] = Target.SEG,
+    names: Annotated[str, typer.Option(help="Of the labels 1, 2, … with commas, such as liver,spleen.")] = "",
+    codes: Annotated[
+        Path | None,
+        typer.Option(help='JSON of codes: {"my organ": {"type": ["10200004", "SCT", "Liver"]}}.'),
+    ] = None,
+    model: Annotated[str, typer.Option(help="That made the labels; without it they count as drawn by hand.")] = "",
+    version: Annotated[str, typer.Option(help="Of the model; this program's if not given.")] = "",
+    automatic: Annotated[bool, typer.Option("--automatic", help="The model ran without boxes or clicks.")] = False,
+) -> None:
+    """Write a label map as DICOM, with patient and study of its series.
+
+    A label map on another grid is resampled (nearest) by its world coordinates; if it does not lie on the series, it
+    is refused. Labels without a name are called `label 3`, and labels without voxels are left out.
+
+    Example: `segmed export liver.nii.gz --series CT --to seg --names liver,lesion --model medsam -o liver.dcm`
+    """
+    import numpy as np
+
+    import segmed
+    from segmed.imaging.grid import read_labels
+    from segmed.server.codes import read_codes
+    from segmed.server.dicom_rtstruct import write_rtstruct
+    from segmed.server.dicom_seg import write_segmentation
+    from segmed.server.dicom_segments import segments_of
+    from segmed.server.dicom_series import open_series
+
+    try:
+        if out.is_dir() or not out.parent.is_dir():
+            raise FileNotFoundError(f"{out} cannot be written. Give the name of a file in a folder that exists.")
+        own = read_codes(codes) if codes else None
+        with console.status(f"reading {series.name}"):
+            opened = open_series(series)
+            found = read_labels(label, opened.grid)
+        labels = found.astype(np.int32)
+        if not np.array_equal(labels, found):
+            raise ValueError(f"{label.name} holds fractions; a label map holds whole numbers. Give the label map.")
+        called = [name.strip() for name in names.split(",")]
+        write = write_segmentation if to is Target.SEG else write_rtstruct
+        with console.status(f"writing {out.name}"):
+            write(labels, called, opened, out, model, version or segmed.__version__, automatic, own)
+        for segment in segments_of(labels, called, opened, own):
+            code = segment.codes.type
+            text = f"label {segment.value}: {segment.name} ({code.scheme_designator} {code.value}, {code.meaning})"
+            console.print(text, markup=False, highlight=False)
+        console.print(f"wrote {out}", markup=False, highlight=False)
+    except (ValueError, OSError) as error:
+        console.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from error
