@@ -60,6 +60,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         temporary = temporary or work / "tmp"
         temporary.mkdir(exist_ok=True)
         log = work / "log.txt"
+        if "registry" not in arguments:  # not that of the checkout
+            arguments = (*arguments, "--conf", "registry", str(work / "registry"))
         command = [str(ROOT / "scripts/serve.sh"), "--studies", str(studies), "--port", str(port), *arguments]
         environment = {**os.environ, "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1"}
         with log.open("wb") as out:

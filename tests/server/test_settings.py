@@ -8,18 +8,42 @@ import pytest
 from segmed.server.settings import ServerSettings
 from tiny_sam import save_folder, tiny_sam
 
+FAMILY = ("gafl", "featup", "imedsam", "lora", "adapter")  # need training, and no weights of the user's
+
+
+def test_labels_may_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text('{"spleen": 3, "liver": 1}')
+    settings = ServerSettings.from_conf({"labels": str(path)})
+    assert settings.labels == ("liver", "spleen")
+    assert settings.structures == {"liver": 1, "spleen": 3}
+    for text in ('{"liver": 0}', '{"liver": 1, "spleen": 1}', "[1]", "{"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="must hold"):
+            ServerSettings.from_conf({"labels": str(path)})
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        ServerSettings.from_conf({"labels": str(tmp_path / "none.json")})
+
 
 def test_defaults_need_nothing() -> None:
     settings = ServerSettings.from_conf({})
-    assert settings.models == ("segmed", "classical")
+    assert settings.models == ("segmed", "classical", *FAMILY)
+    assert {settings.backbones[name].source for name in FAMILY} == {"segmed-tiny"}
     assert settings.labels == ("object",)
 
 
 def test_a_backbone_brings_its_methods(tmp_path: Path) -> None:
     folder = str(save_folder(tiny_sam(), tmp_path / "m"))
-    assert set(ServerSettings.from_conf({"backbone": folder}).models) == {"segmed", "classical", "sam", "medsam"}
+    assert set(ServerSettings.from_conf({"backbone": folder}).models) == {
+        "segmed",
+        "classical",
+        "sam",
+        "medsam",
+        *FAMILY,
+    }
     one = ServerSettings.from_conf({"backbone_medsam": folder, "labels": "liver, spleen ,liver"})
-    assert set(one.models) == {"segmed", "classical", "medsam"}
+    assert set(one.models) == {"segmed", "classical", "medsam", *FAMILY}
+    assert one.structures == {"liver": 1, "spleen": 2}
     assert one.labels == ("liver", "spleen")
 
 

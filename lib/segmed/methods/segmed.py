@@ -25,7 +25,6 @@ from segmed.sam.frame import Frame
 from segmed.sam.prompt_rules import fill_box, heed_clicks
 from segmed.sam.window import sampling_grid, squares_around, to_window, windows_around
 
-_BIAS = 0.5  # added to logits: focal loss leaves masks too small; chosen on real cases (scripts/eval_prompts.py)
 _NOTHING = -20.0  # logit outside of the window
 _VIEWS = 32  # windows encoded together
 _CLICK_SIDES = (1.0, 0.5, 0.25, 0.125)  # windows around clicks, in longer sides of the slice
@@ -63,6 +62,7 @@ class Segmed(Segmenter):
     """
 
     margin = 1  # it takes boxes for tight
+    keeps_slices = True
 
     def __init__(
         self, model: SamModel, version: str = "0", zooms: Sequence[float] = (1.5, 1.8), flips: bool = True
@@ -218,7 +218,7 @@ class Segmed(Segmenter):
                 )
                 best = out.iou_scores[:, 0].argmax(-1)
                 for row, n in enumerate(rows):
-                    mask = out.pred_masks[row, 0, best[row]].float() + _BIAS
+                    mask = out.pred_masks[row, 0, best[row]].float()
                     masks[n] = mask.flip(-1) if views[n].flip else mask
                     scores[n] = out.iou_scores[row, 0, best[row]].float()
         return torch.stack(masks), torch.stack(scores)

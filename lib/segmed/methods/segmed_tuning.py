@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,10 +13,9 @@ from transformers import SamModel
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.decoder_tuning import RECIPES, DecoderTuningConfig
 from segmed.methods.segmed import Segmed, View
-from segmed.methods.segmenter import Logits, Method, Training
+from segmed.methods.segmenter import Method, Training
 from segmed.methods.trainable import TrainableSegmenter
 from segmed.sam.embedding import Embedding
-from segmed.sam.frame import Frame
 from segmed.sam.weights import EMBEDDED
 from segmed.sam.window import sampling_grid, windows_around
 
@@ -48,17 +45,6 @@ class SegmedTuning(Segmed, TrainableSegmenter):
         parts = ("model.mask_decoder.", *(("model.vision_encoder.",) if self.config.preset == "full" else ()))
         frozen = "model.mask_decoder.iou_prediction_head."
         return [n for n, _ in self.named_parameters() if n.startswith(parts) and not n.startswith(frozen)]
-
-    def decode(
-        self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
-    ) -> Logits:
-        """As `Segmed`, also of slices that lie in the square."""
-        frame, side = embedding.frame, embedding.features.shape[-1]
-        if prompts is None or tuple(embedding.features.shape[-2:]) == (frame.height, frame.width):
-            return super().decode(embedding, prompts, size)
-        moved = [[_in_square(prompt, frame) for prompt in row] for row in prompts]
-        found = super().decode(replace(embedding, frame=Frame(side, side, side)), moved, (side, side))
-        return Logits(frame.restore(found.masks, size), found.quality)
 
     def loss_from(
         self,
@@ -91,18 +77,6 @@ class SegmedTuning(Segmed, TrainableSegmenter):
         grid = sampling_grid(windows, side, side, masks.shape[-1]).to(truth.device)
         wanted = torch.stack([truth[b, n] for b, n, _ in items])[:, None].float()
         return self.recipe.loss_of(masks[:, None], F.grid_sample(wanted, grid, align_corners=False))
-
-
-def _in_square(prompt: SlicePrompt, frame: Frame) -> SlicePrompt:
-    """A prompt in pixels of the square."""
-    box = None
-    if prompt.box is not None:
-        # ends are inclusive, so that they move as edges of pixels
-        x0, y0, x1, y1 = prompt.box
-        corners = frame.to_model(np.array([[x0, y0], [x1 + 1, y1 + 1]]))
-        box = (float(corners[0, 0]), float(corners[0, 1]), float(corners[1, 0]) - 1, float(corners[1, 1]) - 1)
-    points = frame.to_model(prompt.points + 0.5) - 0.5
-    return SlicePrompt(box, points.reshape(-1, 2), prompt.labels)
 
 
 def _untrained(model: SamModel | None, version: str) -> Segmed:

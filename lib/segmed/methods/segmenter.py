@@ -42,6 +42,7 @@ class Segmenter(nn.Module, ABC):
         carries_mask: whether propagation hands on the neighbour's mask beside its box.
         margin: px by which propagation boxes the neighbour's mask wider; 5 is MedSAM's.
         labels: names of the classes of automatic methods, class 1 first.
+        keeps_slices: whether embeddings are the slices themselves, as they are.
     """
 
     version: str = "0"
@@ -50,6 +51,7 @@ class Segmenter(nn.Module, ABC):
     carries_mask: bool = False
     margin: int = 5
     labels: tuple[str, ...] = ()
+    keeps_slices: bool = False
 
     @abstractmethod
     def encode(self, images: Tensor) -> Embedding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SHIFTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # added to logits in turn, until the mask reaches the box
+_SHIFTS = (0.0, 0.25, 0.5, 1.0)  # added to logits in turn, until the mask reaches the box
 _FILLED = 0.9  # IoU of the mask's own box and the user's, from which on it is filled
 _BEYOND = 0.1  # share of the box's sides by which a mask may stick out
 _PUSH = 8.0  # logit at a click

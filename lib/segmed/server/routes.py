@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -44,6 +45,7 @@ ADMIN = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
 ANNOTATOR = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 _PIECE = 2**20
 _STOPS_WITHIN = 20  # seconds
+_asking_for_training = threading.Lock()
 _LABEL_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
 
 
@@ -202,9 +204,15 @@ def train(
 ) -> dict[str, Any]:
     """Train a model on the submitted labels, after the trainings that are waiting if `enqueue`."""
     checked = app_instance().trainer(model).check(params or {})
-    told, detail = AsyncTask.run("train", {"model": model, **checked}, force_sync=run_sync, enqueue=enqueue)
-    if told is None:
-        raise BadRequest(f"{detail}. Wait for it, stop it, or ask again with enqueue=true.", 429)
+    with _asking_for_training:
+        waiting = [t["request"]["model"] for t in tasks("train") if t["status"] in ("SUBMITTED", "RUNNING")]
+        if waiting and not enqueue:
+            raise BadRequest(
+                f"{waiting[0]} is being trained. Wait for it, stop it, or ask again with enqueue=true.", 429
+            )
+        if model not in waiting:
+            app_instance().trainer(model).announce()
+        told, _ = AsyncTask.run("train", {"model": model, **checked}, force_sync=run_sync, enqueue=True)
     return _task(told)
 
 

@@ -73,6 +73,12 @@ class MethodTrainTask(TrainTask):
         known = self.config()
         return {key: _checked(key, request[key], known[key]) for key in known if key in request}
 
+    def announce(self) -> None:
+        """Forget the training before: called when the next one is asked for and none of this method is running."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in (_STOP, _STATUS):
+            (self.folder / name).unlink(missing_ok=True)
+
     def stop(self) -> None:
         """Ask the running training to keep what it has learnt and end."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +99,6 @@ class MethodTrainTask(TrainTask):
         """
         request = self.check(request)
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / _STOP).unlink(missing_ok=True)
         begun, parent = time.monotonic(), os.getppid()
         device = self.engine.device(request.get("device"))
         last = 0.0

@@ -111,7 +111,7 @@ def _alike(data: SliceDataset, numbers: Sequence[int], batch: int) -> Iterator[t
 def _embedding(
     method: Segmenter, numbers: Sequence[int], samples: Sequence[LabelledSlice], encoder: FrozenEncoder | None
 ) -> Embedding:
-    if encoder is None or not encoder.frozen:
+    if encoder is None or not encoder.frozen or method.keeps_slices:
         return method.embed([s.image for s in samples])
     kept = [encoder.kept(n) for n in numbers]
     parts = [method.prepare(s.image)[0] if k is None else k for k, s in zip(kept, samples, strict=True)]
