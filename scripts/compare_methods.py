@@ -67,13 +67,6 @@ NOT_SETTINGS = ("methods", "seeds", "results", "device", "overhead", "aggregates
 COLUMNS = {"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"}
 COLUMNS |= {"hd95": "HD95", "missed": "missed"}
 AGGREGATES = {"dice_all": "Dice, all images", "dice_pooled": "Dice, pooled", "iou_two_classes": "IoU, two classes"}
-# Dice, IoU, precision and recall as published for LGG
-PUBLISHED = {
-    "SAM, table III": (0.7786, 0.6757, 0.8609, 0.8344),
-    "SAM + GAFL, table III": (0.8124, 0.9245, 0.9468, 0.9289),
-    "SAM + GAFL, table IV": (0.8045, 0.7004, 0.7704, 0.8901),
-    "SAM + FeatUp, table IV": (0.3395, 0.8537, 0.5728, 0.4258),
-}
 _WARM_UP = 3
 
 
@@ -344,10 +337,6 @@ def main() -> None:
         "Means go over images with the object, then over labels; a missed object counts 0 and has no HD95. All images: "
         "both masks empty counts 1.",
     ]
-    if a.layout == "lgg" and not a.automatic:
-        lines.append("\nPublished (IoU above the Dice is impossible for one mask; split by slice; no target):\n")
-        lines += ["| method | Dice | IoU | precision | recall |", "|---|---:|---:|---:|---:|"]
-        lines += [f"| {what} | {' | '.join(map(str, values))} |" for what, values in PUBLISHED.items()]
     print("\n".join(lines))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Literal, get_args
 
+from torch import nn
 from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
@@ -66,9 +67,7 @@ class DecoderTuning(MedSam, TrainableSegmenter):
         self.recipe = RECIPES[self.config.preset]
 
     def trained_names(self) -> list[str]:
-        parts = ("model.mask_decoder.", *(("model.vision_encoder.",) if self.config.preset == "full" else ()))
-        frozen = "model.mask_decoder.iou_prediction_head."
-        return [n for n, _ in self.named_parameters() if n.startswith(parts) and not n.startswith(frozen)]
+        return tuned_names(self, self.config.preset)
 
     def decode(
         self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
@@ -78,6 +77,13 @@ class DecoderTuning(MedSam, TrainableSegmenter):
             return super().decode(embedding, prompts, size)
         low, quality = decode_low_resolution(self.model, embedding, prompts, self.choose_best)
         return Logits(embedding.frame.restore(low.float(), size), quality.float())
+
+
+def tuned_names(method: nn.Module, preset: Preset) -> list[str]:
+    """Parameters of the mask decoder, and with `full` of the encoder; the head that predicts the IoU is no part."""
+    parts = ("model.mask_decoder.", *(("model.vision_encoder.",) if preset == "full" else ()))
+    frozen = "model.mask_decoder.iou_prediction_head."
+    return [n for n, _ in method.named_parameters() if n.startswith(parts) and not n.startswith(frozen)]
 
 
 def _untrained(model: SamModel | None, version: str) -> MedSam:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.decoder_tuning import RECIPES, DecoderTuningConfig
+from segmed.methods.decoder_tuning import RECIPES, DecoderTuningConfig, tuned_names
 from segmed.methods.segmed import Segmed, View
 from segmed.methods.segmenter import Method, Training
 from segmed.methods.trainable import TrainableSegmenter
@@ -42,9 +42,7 @@ class SegmedTuning(Segmed, TrainableSegmenter):
         self.recipe = RECIPES[self.config.preset]
 
     def trained_names(self) -> list[str]:
-        parts = ("model.mask_decoder.", *(("model.vision_encoder.",) if self.config.preset == "full" else ()))
-        frozen = "model.mask_decoder.iou_prediction_head."
-        return [n for n, _ in self.named_parameters() if n.startswith(parts) and not n.startswith(frozen)]
+        return tuned_names(self, self.config.preset)
 
     def loss_from(
         self,

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -84,12 +85,20 @@ class MethodTrainTask(TrainTask):
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / _STOP).touch()
 
-    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+    def __call__(
+        self,
+        request: dict[str, Any],
+        datastore: Datastore,
+        choose: Callable[[SliceDataset], SliceDataset] = lambda data: data,
+        note: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """Train; called in a process of its own.
 
         Args:
             request: as `check` gave it.
             datastore: of the server, whose final labels are learnt from.
+            choose: which of them.
+            note: kept with the version; a training with one goes on by itself, beside those that users begin.
 
         Returns:
             What `stats` tells at the end.
@@ -118,13 +127,14 @@ class MethodTrainTask(TrainTask):
             result = train_model(
                 self.method.name,
                 self.engine.settings.backbones[self.method.name],
-                self._data(datastore),
+                choose(self._data(datastore)),
                 self.engine.registry,
-                self.folder / "run",
+                self.folder / ("retraining" if note else "run"),
                 job_config(request),
                 device,
                 tell,
                 stop,
+                note,
             )
         except Exception as error:  # whatever it is, the viewer is told
             self._tell(begun, "failed", str(error) or type(error).__name__)
@@ -149,7 +159,7 @@ class MethodTrainTask(TrainTask):
         if progress:
             epochs = {"epoch": progress.epoch, "total_epochs": progress.epochs}
         left = progress.seconds_left if progress else 0.0
-        told = {
+        told: dict[str, Any] = {
             **epochs,
             "total_time": _clock(time.monotonic() - begun),
             "best_metric": None if math.isnan(best) else round(best, 4),

@@ -90,6 +90,7 @@ def train_model(
     device: str = "cpu",
     tell: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    note: Mapping[str, Any] | None = None,
 ) -> JobResult:
     """Train a method and let the gate decide. Under torchrun all processes call it; the first one writes.
 
@@ -106,6 +107,7 @@ def train_model(
         device: such as `cpu` or `cuda:0`.
         tell: called after each step.
         stop: asked after each step.
+        note: kept among the settings of the version, such as what the training was begun for; JSON values.
 
     Raises:
         ValueError: the method does not learn, or the data do not do.
@@ -144,7 +146,8 @@ def train_model(
     result = run.run(tell, stop)
     if result.ended == "stopped" or not result.best_epoch:
         return JobResult(result, None, before, result.message)
-    record = VersionRecord(result.scores, fingerprint_of(data, split), _settings(config, candidate, backbone), parent)
+    settings = {**_settings(config, candidate, backbone), **(note or {})}
+    record = VersionRecord(result.scores, fingerprint_of(data, split), settings, parent)
 
     def write(target: Path) -> None:
         save_trained(candidate, target, version)
