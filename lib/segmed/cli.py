@@ -163,7 +163,9 @@ def info(conf: Conf = None) -> None:
 
     from segmed.methods import METHODS
     from segmed.sam.precision import cpu_has_bf16
+    from segmed.server.engine import Engine
     from segmed.server.settings import ServerSettings
+    from segmed.training.registry import Registry
 
     out = Console()
     out.print(f"SegMed {segmed.__version__}")
@@ -185,7 +187,9 @@ def info(conf: Conf = None) -> None:
         except (ValueError, FileNotFoundError) as error:
             _say(str(error), "red")
             raise typer.Exit(2) from error
-        out.print(f"this server would offer: {', '.join(n + s for n in settings.models for s in ('', '_3d'))}")
+        offered = Engine(settings, Registry(settings.registry or models.REGISTRY)).offered()
+        names = [name for method in offered for name in method.offered_as()]
+        out.print(f"this server would offer: {', '.join(names)}")
 
 
 def _needs(method: Method) -> str:

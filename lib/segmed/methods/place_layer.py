@@ -48,10 +48,10 @@ class PlaceLayer:
         self.shape = shape
         self.objects = max(len(m) for m in maps)
         y, x = (torch.arange(1, 2 * n, 2, device=bias.device) / n - 1 for n in shape)
-        columns = encode_positions(torch.stack([x, torch.zeros_like(x)], 1), published)
-        rows = encode_positions(torch.stack([torch.zeros_like(y), y], 1), published)
-        origin = encode_positions(torch.zeros(2, device=bias.device), published)
-        table = [F.linear(columns, last, bias), F.linear(rows - origin, last)]
+        # columns at y = 0, rows at x = 0, and the origin, which would else count twice
+        places = torch.cat([F.pad(x[:, None], (0, 1)), F.pad(y[:, None], (1, 0, 0, 1))])
+        columns, rows, origin = F.linear(encode_positions(places, published), last).split([len(x), len(y), 1])
+        table = [columns + bias, rows - origin]
         self._tabled: list[tuple[int, _Corners]] = []
         self._wide: list[tuple[Tensor, Tensor, _Corners]] = []
         start = sum(shape)

@@ -146,3 +146,8 @@ class Method:
     training: Training | None = None
     automatic: bool = False
     gives_uncertainty: bool = False
+
+    def offered_as(self) -> list[str]:
+        """Names of the models in the viewers: the automatic one, with prompts on a slice, and through the volume."""
+        prompted = f"{self.name}_prompt" if self.automatic else self.name
+        return [*([self.name] if self.automatic else []), prompted, f"{prompted}_3d"]
