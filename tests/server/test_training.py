@@ -181,6 +181,7 @@ def test_kill_and_resume_then_lora_labels_volumes_by_itself(clinic: Server) -> N
     for process in trainings:
         os.kill(process.pid, signal.SIGKILL)
     assert _wait(clinic, _ended)["status"] == "ERROR"
+    assert _stats(clinic, "lora")["state"] == "interrupted"
     assert "lora" not in clinic.client.info()["models"]
     assert _train(clinic, "lora", **options).ok
     _wait(clinic, lambda status: _ended(status) or _stats(clinic, "lora").get("epoch", 0) > reached)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import psutil
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
@@ -59,11 +60,18 @@ class MethodTrainTask(TrainTask):
         return {"device": self.engine.devices(), **_COMMON, **choices(self.method.training.config)}
 
     def stats(self) -> dict[str, Any]:
-        """Where the running or last training is."""
+        """Where the running or last training is; one whose process is gone, as after a crash, says so."""
         try:
-            return dict(json.loads((self.folder / _STATUS).read_text(encoding="utf-8")))
+            told = dict(json.loads((self.folder / _STATUS).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return {}
+        process = told.pop("process", 0)
+        if told.get("state") == "running" and not psutil.pid_exists(process):
+            told |= {
+                "state": "interrupted",
+                "message": "It was interrupted. Train again with the same options to go on.",
+            }
+        return told
 
     def check(self, request: dict[str, Any]) -> dict[str, Any]:
         """The known keys of a request, values checked; all others are dropped.
@@ -170,7 +178,7 @@ class MethodTrainTask(TrainTask):
         }
         try:
             fresh = self.folder / f".{_STATUS}"
-            fresh.write_text(json.dumps(told), encoding="utf-8")
+            fresh.write_text(json.dumps({**told, "process": os.getpid()}), encoding="utf-8")
             fresh.replace(self.folder / _STATUS)
         except OSError as error:
             logger.warning("The progress cannot be told: %s", error)
