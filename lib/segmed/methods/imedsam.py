@@ -167,13 +167,16 @@ class Imedsam(TrainableSegmenter):
     ) -> tuple[Logits, Tensor]:
         """Masks as `decode` gives them, and how unsure the coarse network is.
 
+        Outside of training both are the same whenever they are asked for again: the dropout has a seed of its own.
+
         Args:
             embedding: of B slices.
             prompts: B lists of K prompts in pixels of the slice.
             size: (H, W) of the output.
 
         Returns:
-            The masks, and the variance (B, K, H, W) of the coarse probability over the passes, in [0, 0.25].
+            The masks, and the variance (B, K, H, W) of the coarse probability over the passes, a pure number from 0 to
+            0.25, float32. Its root is the standard deviation of the probability.
 
         Raises:
             ValueError: no prompts, prompts that do not fit the embedding, or not one prompt per class.

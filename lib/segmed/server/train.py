@@ -163,7 +163,9 @@ class MethodTrainTask(TrainTask):
         """Write what 3D Slicer's bar reads."""
         best = progress.best if progress else best
         before = self.stats()
-        epochs = {key: before[key] for key in ("epoch", "total_epochs") if state != "running" and key in before}
+        epochs: dict[str, Any] = {
+            key: before[key] for key in ("epoch", "total_epochs") if state != "running" and key in before
+        }
         if progress:
             epochs = {"epoch": progress.epoch, "total_epochs": progress.epochs}
         left = progress.seconds_left if progress else 0.0
