@@ -9,11 +9,13 @@ import nrrd
 import pytest
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
+from segmed.methods import METHODS
 from segmed.sam import weights
 from segmed.server.engine import Engine
 from segmed.server.infer import PromptInferTask
 from segmed.server.requests import InferParams
 from segmed.server.settings import ServerSettings
+from segmed.training.registry import Registry
 
 
 def test_classical_answers_and_the_viewer_is_told(
@@ -26,7 +28,7 @@ def test_classical_answers_and_the_viewer_is_told(
     liver = phantom.labels[:, :, 14] == 1
     i, j = (axis.nonzero()[0] for axis in (liver.any(1), liver.any(0)))
     params = InferParams(roi=[int(i[0]), int(i[-1]), int(j[0]), int(j[-1]), 14, 14])
-    task = PromptInferTask("segmed", False, Engine(settings))
+    task = PromptInferTask(METHODS["segmed"], False, Engine(settings, Registry(tmp_path / "none")))
     file, told = task({"image": str(tmp_path / "ct.nii.gz"), "params": params})
     assert file
     mask, _ = nrrd.read(file)
