@@ -121,7 +121,7 @@ def test_a_version_for_other_base_weights_is_refused_with_the_reason(
     kept = registry.add("lora", lambda folder: save_trained(trained, folder, "0123456789ab"), record)
     registry.promote("lora", kept.version)
     try:
-        with pytest.raises(Exception, match="belong to the backbone .*0123456789ab"):
+        with pytest.raises(Exception, match=r"belong to the backbone .*0123456789ab"):
             family.client.infer("lora", "ct", {})
     finally:
         registry.rollback("lora")

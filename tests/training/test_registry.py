@@ -245,7 +245,7 @@ def test_a_damaged_pointer_falls_back(registry: Registry, text: str, caplog: pyt
     first, second = add(registry, 1), add(registry, 2)
     registry.promote("lora", first)
     registry.promote("lora", second)
-    (registry.folder / "lora" / "current").write_text(text)
+    (registry.folder / "lora" / "current").write_text(text, encoding="utf-8")
     with caplog.at_level(logging.WARNING):
         assert served(registry) == second
     assert caplog.messages
