@@ -365,6 +365,14 @@ def test_augmented_slices_are_encoded_anew(discs: SliceDataset) -> None:
     assert not Finetuning(tuned(), discs, FinetuneConfig(steps=1), augment=darker).encoder.frozen
 
 
+def test_slices_that_wait_do_not_hold_their_volumes(discs: SliceDataset) -> None:
+    training = Finetuning(tuned(), discs, FinetuneConfig(steps=1))
+    assert training.data[1].labels.base is not None
+    waiting = training.reader._load(1)
+    assert waiting.image.base is None and waiting.labels.base is None
+    assert np.array_equal(waiting.labels, training.data[1].labels)
+
+
 def test_classes_are_found_by_their_names(discs: SliceDataset) -> None:
     method = Recorder(Recipe({"": 1e-3}, "dice_ce"))
     method.labels = ("dark", "cloud", "bright")

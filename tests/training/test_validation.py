@@ -76,6 +76,7 @@ def test_boxes_are_tight_and_scores_those_of_the_cases(held_out: SliceDataset) -
         assert row.dice == pytest.approx(whole.dice())
         assert row.hd95 == pytest.approx(np.mean(distances))
     assert [s.case for s in found.shown] == held_out.patients
+    assert all(s.image.base is None and s.truth.base is None for s in found.shown)  # none holds its volume
     assert all((s.found[s.truth > 0] == s.truth[s.truth > 0]).all() for s in found.shown)
 
 

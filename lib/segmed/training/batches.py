@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -86,9 +86,14 @@ class BatchReader:
         steps = math.ceil(len(volumes) / self.config.batch)
         batches = np.array_split(np.arange(len(volumes)), steps)[start:end]
         shares = [self.processes.share(batch.tolist()) for batch in batches]
-        slices = order.read(self.data.__getitem__, [p for share in shares for p in share])
+        slices = order.read(self._load, [p for share in shares for p in share])
         for batch, share in zip(batches, shares, strict=True):
             yield len(batch), [self._sample(order.places[p], next(slices), epoch) for p in share]
+
+    def _load(self, number: int) -> LabelledSlice:
+        """A slice with memory of its own: a view of its volume would hold all of that."""
+        sample = self.data[number]
+        return replace(sample, image=sample.image.copy(), labels=sample.labels.copy())
 
     def _sample(self, number: int, sample: LabelledSlice, epoch: int) -> Sample:
         numbers = self.config.seed, epoch, number

@@ -89,7 +89,8 @@ def validate(
                 together = np.zeros_like(sample.labels)
                 for label, mask in masks.items():
                     together[mask] = label
-                shown[sample.patient] = ShownCase(sample.patient, sample.image, sample.labels, together)
+                # copies, because views would hold whole volumes
+                shown[sample.patient] = ShownCase(sample.patient, sample.image.copy(), sample.labels.copy(), together)
     return Validated(tuple(case_scores(processes.gather(scores), data.classes)), tuple(shown.values()))
 
 
