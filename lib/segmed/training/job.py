@@ -137,11 +137,10 @@ def train_model(
     try:
         run = TrainingRun(*arguments)
     except ValueError as error:
-        if not (folder / "checkpoint.pt").is_file():
+        if not processes.from_first((folder / "checkpoint.pt").is_file):
             raise
         logger.info("A training of other settings or data is cleared away: %s", error)
-        if processes.first:
-            shutil.rmtree(folder)
+        processes.from_first(lambda: shutil.rmtree(folder))
         run = TrainingRun(*arguments)
     result = run.run(tell, stop)
     if result.ended == "stopped" or not result.best_epoch:
