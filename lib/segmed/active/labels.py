@@ -208,6 +208,17 @@ class LabelLog:
         newest = {record.image: record for record in self.labels() if record.state != "deleted"}
         return sorted((r for r in newest.values() if r.state == "kept"), key=lambda r: r.id)
 
+    def unexamined(self, version: str, most: int = 50) -> list[LabelRecord]:
+        """The labels that this version has not borne witness on, among the newest `most` that are learnt from."""
+        with self.database.read() as sql:
+            known = {row[0] for row in sql.execute("SELECT label FROM witnesses WHERE version = ?", (version,))}
+        return [record for record in self.usable()[-most:] if record.id not in known]
+
+    def witnesses(self, label: int) -> dict[str, float]:
+        """Dice by version that were found for a label."""
+        with self.database.read() as sql:
+            return dict(sql.execute("SELECT version, dice FROM witnesses WHERE label = ?", (label,)).fetchall())
+
     def contested(self) -> dict[str, list[LabelRecord]]:
         """Images that several users labelled differently, with each user's newest label."""
         by_image: dict[str, dict[str, LabelRecord]] = defaultdict(dict)
