@@ -13,6 +13,8 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 import segmed
@@ -21,8 +23,12 @@ from segmed.methods.loading import find_method
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.engine import Engine
 from segmed.server.infer import PromptInferTask
+from segmed.server.learning import ActiveLearning
 from segmed.server.requests import BadRequest, InferParams, check_id, check_session, check_tag, check_uid
+from segmed.server.retrainer import check_options
+from segmed.server.scoring import ImageScoring, LabelDice
 from segmed.server.settings import ServerSettings
+from segmed.server.strategies import strategies
 from segmed.server.train import MethodTrainTask
 from segmed.training.registry import Registry
 
@@ -42,6 +48,7 @@ class SegMedApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         settings = ServerSettings.from_conf(conf or {})
         self.engine = Engine(settings, Registry(settings.registry or Path(app_dir) / "model" / "trained"))
+        self.learning = ActiveLearning(self.engine, studies, self.datastore, self.trainer)
         super().__init__(
             app_dir,
             studies,
@@ -51,21 +58,32 @@ class SegMedApp(MONAILabelApp):
             version=segmed.__version__,
             labels=list(self.engine.settings.labels),
         )
+        self._auto_update_scoring = False  # it would begin a process at each request
+        if settings.learning.options:
+            check_options(settings.learning.options, self.trainer(settings.learning.model))
 
     def init_infers(self) -> dict[str, InferTask]:
         """Prompt models as `<name>` and `<name>_3d`; automatic ones as `<name>`, with prompts as `<name>_prompt`."""
         tasks: dict[str, InferTask] = {}
         for method in self.engine.offered():
-            name = f"{method.name}_prompt" if method.automatic else method.name
-            if method.automatic:
-                tasks[method.name] = AutomaticInferTask(method, self.engine)
-            for volume in (False, True):
-                tasks[f"{name}_3d" if volume else name] = PromptInferTask(method, volume, self.engine)
+            for name in method.offered_as():
+                automatic = method.automatic and name == method.name
+                tasks[name] = (
+                    AutomaticInferTask(method, self.engine)
+                    if automatic
+                    else PromptInferTask(method, name.endswith("_3d"), self.engine)
+                )
         return tasks
 
     def init_trainers(self) -> dict[str, TrainTask]:
         methods = [find_method(name) for name in self.engine.settings.models]
         return {m.name: MethodTrainTask(m, self.engine) for m in methods if m.training}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        return strategies(self.learning)
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        return {"images": ImageScoring(self.learning.scorer), "dice": LabelDice(self.engine.settings.structures)}
 
     def info(self) -> dict[str, Any]:
         """As MONAI Label has it, with what the gate said of each model's last version."""
@@ -93,7 +111,9 @@ class SegMedApp(MONAILabelApp):
         return task
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Train in this process, which MONAI Label starts for it."""
+        """Train in this process, which MONAI Label starts for it; `job` is a retraining."""
+        if "job" in request:
+            return self.learning.retrainer.learn(int(request["job"]), self.datastore())
         return self.trainer(str(request.get("model", "")))(request, self.datastore())
 
     def init_datastore(self) -> Datastore:
@@ -107,8 +127,17 @@ class SegMedApp(MONAILabelApp):
         )
 
     def on_init_complete(self) -> None:
-        """Expired sessions hold patient data: they go every five minutes."""
+        """Expired sessions hold patient data: they go every five minutes. Active learning begins."""
+        self.learning.start()
         threading.Thread(target=self._clean_sessions, daemon=True, name="sessions").start()
+
+    def on_save_label(self, image_id: str, label_id: str, user: str = "") -> None:
+        """A final label was saved."""
+        self.learning.submitted(image_id, user)
+
+    def close(self) -> None:
+        """The server ends."""
+        self.learning.close()
 
     def _clean_sessions(self) -> None:
         while self._sessions is not None:
@@ -147,7 +176,7 @@ class SegMedApp(MONAILabelApp):
         Args:
             request: `model`; `image`, an id of the datastore, or `image_path`, which only our endpoint sets; `params`
                 as `InferParams` or, from MONAI Label's own endpoints, its keys beside the others, with `session`,
-                `save_label` and `label_tag`.
+                `save_label` and `label_tag`; `user`, who works on the image.
             datastore: another place to save the label to.
 
         Returns:
@@ -165,7 +194,10 @@ class SegMedApp(MONAILabelApp):
         path = request.get("image_path")
         if not isinstance(path, Path):  # a client can only send text
             path = self._session_image(request) or self.image_path(str(request.get("image", "")))
-        file, told = task({"image": str(path), "params": params})
+        with self.learning.throttle.request():
+            file, told = task({"image": str(path), "params": params})
+        if request.get("image") and request.get("user"):
+            self.learning.worked(str(request["image"]), str(request["user"]), int(isinstance(task, PromptInferTask)))
         label = file
         if request.get("save_label") and file:
             store = datastore or self.datastore()
@@ -181,13 +213,13 @@ class SegMedApp(MONAILabelApp):
         return str(session.image) if session else ""
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        if request.get("strategy") not in self._strategies:
+        """Reserve images for a user, see `NextSample`."""
+        task = self._strategies.get(request.get("strategy"))
+        if task is None:
             raise BadRequest(
                 f"There is no strategy {str(request.get('strategy'))[:60]!r}. Choose one of "
                 f"{', '.join(self._strategies)}.",
                 404,
             )
-        sample: dict[str, Any] = super().next_sample(request)
-        if "path" in sample:
-            sample["path"] = ""  # clients download the image; where the server keeps it is its own affair
+        sample: dict[str, Any] = task(request, self.datastore())
         return sample

@@ -10,14 +10,17 @@ import io
 import logging
 import os
 import uuid
+from collections.abc import AsyncIterator
+from typing import Any
 
 import torch
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from monailabel.interfaces.exception import MONAILabelException
+from monailabel.interfaces.utils.app import app_instance
 from starlette.types import ASGIApp
 
-from segmed.server import proxy, routes
+from segmed.server import learning_routes, proxy, routes
 from segmed.server.guard import Guard
 from segmed.server.requests import BadRequest
 
@@ -30,7 +33,7 @@ logger = logging.getLogger(__name__)
 def _put_in_front(app: FastAPI) -> None:
     """Our routes win over MONAI Label's of the same path, which stay behind them."""
     before = len(app.router.routes)
-    for router in (routes.router, proxy.router):
+    for router in (learning_routes.router, routes.router, proxy.router):
         app.include_router(router)
     app.router.routes[:] = app.router.routes[before:] + app.router.routes[:before]
 
@@ -69,10 +72,24 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     return _answer(500, f"Something unexpected went wrong; the server's log tells more under {number}.")
 
 
+def _close_at_the_end(app: FastAPI) -> None:
+    """A retraining goes on in a process of its own, which Python would wait for."""
+    inner = app.router.lifespan_context
+
+    @contextlib.asynccontextmanager
+    async def lifespan(started: FastAPI) -> AsyncIterator[Any]:
+        async with inner(started) as state:
+            yield state
+            app_instance().close()
+
+    app.router.lifespan_context = lifespan
+
+
 def create_app() -> ASGIApp:
     """MONAI Label's application, wrapped."""
     app = monailabel_app
     _put_in_front(app)
+    _close_at_the_end(app)
     app.add_exception_handler(BadRequest, _refused)
     app.add_exception_handler(ValueError, _refused)
     app.add_exception_handler(FileNotFoundError, _not_found)

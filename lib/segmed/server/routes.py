@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from fastapi import APIRouter, Depends, File, Form, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from fastapi.responses import Response, StreamingResponse
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
@@ -36,6 +36,8 @@ from segmed.server.requests import (
     check_upload,
     parse_params,
 )
+from segmed.server.strategies import user_name
+from segmed.server.studies import FINAL
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
@@ -51,6 +53,7 @@ _LABEL_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
 
 @router.post("/infer/{model}", dependencies=USER)
 def infer(
+    http: Request,
     model: str,
     image: str = "",
     session_id: str = "",
@@ -68,7 +71,7 @@ def infer(
         elif file is not None and file.filename:
             request["image_path"] = _receive(file, Path(folder))
         elif image:
-            request["image"] = image
+            request |= {"image": image, "user": user_name(_object(params).get("client_id"), http)}
         else:
             raise BadRequest("There is no image: name one by ?image=, open a session, or send a file.")
         return _answer(app.infer(request), output)
@@ -121,12 +124,13 @@ def add_image(image: str = "", params: str = Form("{}"), file: UploadFile = File
         path = _receive(file, Path(folder))
         read_volume(path)
         added = app_instance().datastore().add_image(name, str(path), _object(params))
+    app_instance().learning.changed()
     return {"image": added}
 
 
 @router.put("/datastore/label", dependencies=ANNOTATOR)
 def save_label(
-    image: str, params: str = Form("{}"), tag: str = "final", label: UploadFile = File(...)
+    http: Request, image: str, params: str = Form("{}"), tag: str = "final", label: UploadFile = File(...)
 ) -> dict[str, Any]:
     """Save a finished label of an image; it must be readable."""
     app = app_instance()
@@ -138,7 +142,9 @@ def save_label(
         path = _receive(label, Path(folder), f"label{extension}")
         read_volume(path)
         saved = app.datastore().save_label(image, str(path), tag, info)
-    return {**(app.on_save_label(image, saved) or {}), "image": image, "label": saved}
+    if tag == FINAL:
+        app.on_save_label(image, saved, user_name(info.get("client_id"), http))
+    return {"image": image, "label": saved}
 
 
 @router.get("/datastore/", dependencies=USER)
@@ -240,17 +246,6 @@ def stop_training() -> dict[str, Any] | None:
 def _task(task: dict[str, Any]) -> dict[str, Any]:
     """What a client learns of a background task: nothing about the server's folders."""
     return {key: list(value) if key == "details" else value for key, value in task.items()}
-
-
-@router.post("/activelearning/{strategy}", dependencies=USER)
-def next_sample(strategy: str, config: dict[str, Any] | None = None) -> Any:
-    """The image to annotate next."""
-    app = app_instance()
-    client = str((config or {}).get("client_id", ""))[:128]
-    sample = app.next_sample({"strategy": strategy, "client_id": client})
-    if not sample:
-        return {}
-    return {**app.datastore().get_image_info(sample["id"]), **sample}
 
 
 def _sessions() -> Any:

@@ -12,6 +12,7 @@ from segmed.imaging.intensity import WINDOWS
 from segmed.methods import METHODS
 from segmed.methods.loading import BackboneConfig, find_method
 from segmed.sam.weights import EMBEDDED
+from segmed.server.learning_settings import LearningSettings
 
 _MIB = 2**20
 
@@ -31,6 +32,7 @@ class ServerSettings:
         batch: slices encoded together, on GPUs and by small models.
         untrained: whether methods that need training are offered without it, for demonstrations.
         registry: folder of trained models; None for that of the app.
+        learning: of active learning and continual retraining.
     """
 
     models: tuple[str, ...]
@@ -43,6 +45,7 @@ class ServerSettings:
     batch: int = 4
     untrained: bool = False
     registry: Path | None = None
+    learning: LearningSettings = field(default_factory=LearningSettings)
 
     KEYS: ClassVar[Mapping[str, str]] = {
         "models": f"comma-separated methods out of {', '.join(METHODS)}",
@@ -57,6 +60,7 @@ class ServerSettings:
         "batch": "slices encoded together, on GPUs and by small models",
         "registry": "folder of trained models, if not model/trained of the app",
         "untrained": "true offers methods that need training before they had any, for demonstrations",
+        **LearningSettings.KEYS,
     }
 
     @classmethod
@@ -106,6 +110,7 @@ class ServerSettings:
             batch=_positive("batch", conf.get("batch", "4")),
             untrained=untrained == "true",
             registry=Path(registry).expanduser() if registry else None,
+            learning=LearningSettings.from_conf(conf, models),
         )
 
 

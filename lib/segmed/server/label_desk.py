@@ -1,0 +1,130 @@
+"""What follows from a label: it is noted, tells where objects are, and is compared with what the model makes of it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from segmed.active.labels import LabelLog, LabelRecord
+from segmed.active.submission import Submission, object_places, read_submission, whole_labels
+from segmed.active.witness import followed
+from segmed.data.checksums import file_checksum
+from segmed.imaging.grid import read_grid, read_labels
+from segmed.methods.predictor import Predictor
+from segmed.server.engine import Engine
+from segmed.server.scoring import Places
+from segmed.server.studies import ORIGINAL, Studies
+from segmed.server.throttle import Cancelled, Throttle
+
+logger = logging.getLogger(__name__)
+
+_USERS_FIRST = 30.0  # s, at most: labels are to be examined before they are learnt
+_PLACES = 30  # labels whose objects tell where to look
+
+
+class LabelDesk:
+    """Reads labels, in the background.
+
+    Args:
+        engine: has the model that bears witness.
+        studies: where labels lie.
+        log: where they are noted.
+        throttle: shared by all background work.
+        closed: whether to stop.
+
+    Attributes:
+        places: where the newest labels have their objects.
+    """
+
+    def __init__(
+        self, engine: Engine, studies: Studies, log: LabelLog, throttle: Throttle, closed: Callable[[], bool]
+    ) -> None:
+        self.engine, self.studies, self.log, self.throttle = engine, studies, log, throttle
+        self.model = engine.settings.learning.model
+        self.places = Places()
+        self._closed = closed
+        self._points: dict[int, np.ndarray] = {}  # by id of the label
+        self._asked: set[tuple[int, str]] = set()
+
+    def record(self, image: str, user: str) -> None:
+        """Note a final label that was saved.
+
+        Raises:
+            OSError: it could not be noted.
+        """
+        final = self.studies.label_map(image)
+        if final is None:
+            return
+        try:
+            found = read_submission(final, self.studies.label_map(image, ORIGINAL))
+        except FileNotFoundError:
+            return
+        except ValueError as error:
+            logger.warning("The label of %s says nothing: %s", image, error)
+            found = Submission(file_checksum(final.file), {}, None)
+        self.log.record(image, user, found.checksum, found.sizes, found.agreement)
+
+    def read_places(self) -> None:
+        """Bring `places` up to date."""
+        usable = self.log.usable()
+        newest = {record.id: record for record in usable[-_PLACES:]}
+        for number in newest.keys() - self._points.keys():
+            labels = self._labels_of(newest[number])
+            self._points[number] = np.zeros((0, 2)) if labels is None else object_places(labels)
+        self._points = {number: self._points[number] for number in newest}
+        points = np.concatenate([np.zeros((0, 2)), *self._points.values()])
+        # with 1, 10, 100, … labels it is known so much better where to look that scores are made anew
+        stage = max(self.places.stage, len(str(len(usable)))) if len(points) else self.places.stage
+        self.places = Places(stage, points if len(points) else None)
+
+    def examine(self) -> None:
+        """Have the served version bear witness on labels that it has not seen yet."""
+        predictor = self._predictor() if self.log.usable() else None
+        if predictor is None:
+            return
+        version = predictor.segmenter.version
+        self._asked = {asked for asked in self._asked if asked[1] == version}
+        for record in self.log.unexamined(version):
+            if (record.id, version) in self._asked or self._closed():
+                continue
+            self._asked.add((record.id, version))  # an empty label leaves no trace in the log
+            try:
+                dice = self._followed(predictor, record)
+            except Cancelled:
+                return
+            except (OSError, ValueError, torch.OutOfMemoryError) as error:
+                logger.info("The label of %s cannot be compared: %s", record.image, error)
+                continue
+            if reason := self.log.examine(record.id, {**self.log.witnesses(record.id), version: dice}):
+                logger.warning("The label of %s by %s is held for review. %s", record.image, record.user, reason)
+
+    def _labels_of(self, record: LabelRecord) -> np.ndarray | None:
+        """(I, J, K) on the grid of the image; None if it cannot be read or is another label by now."""
+        final = self.studies.label_map(record.image)
+        try:
+            if final is None or file_checksum(final.file) != record.checksum:
+                return None
+            return whole_labels(read_labels(final.file, read_grid(self.studies.file(record.image))))
+        except (OSError, ValueError) as error:
+            logger.info("The label of %s cannot be looked at: %s", record.image, error)
+            return None
+
+    def _followed(self, predictor: Predictor, record: LabelRecord) -> float:
+        labels = self._labels_of(record)
+        if labels is None:
+            return math.nan
+        picture = self.engine.pictures.get(self.studies.file(record.image), self.engine.settings.window)
+        return followed(predictor, picture, labels, turn=lambda: self.throttle.piece(self._closed, _USERS_FIRST))
+
+    def _predictor(self) -> Predictor | None:
+        if self.model not in {method.name for method in self.engine.offered()}:
+            return None
+        try:
+            return self.engine.predictor(self.model)
+        except (OSError, ValueError, torch.OutOfMemoryError) as error:
+            logger.warning("Labels cannot be compared with %s: %s", self.model, error)
+            return None

@@ -1,0 +1,220 @@
+"""Scores of images, made in the background a slice at a time, and Dice of what was proposed against what was saved."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+
+from segmed.active.scorer import Scorer, SliceScores
+from segmed.active.scorer_config import ScorerConfig
+from segmed.active.state import ActiveState
+from segmed.active.submission import read_submission
+from segmed.imaging.picture import Picture, open_picture
+from segmed.methods.predictor import Predictor
+from segmed.sam.embedding import Embedding
+from segmed.server.engine import Engine
+from segmed.server.studies import FINAL, ORIGINAL, label_map
+from segmed.server.throttle import Cancelled, Throttle
+
+logger = logging.getLogger(__name__)
+
+_LOOK_AGAIN = 5.0  # s
+_RECOVER = 60.0  # s after a full disk or a GPU without memory
+
+
+class Places(NamedTuple):
+    """Where labelled images have their objects.
+
+    Attributes:
+        stage: rises when so many more are labelled that scores should be made anew.
+        points: (N, 2) as shares (x, y) of width and height, or None.
+    """
+
+    stage: int = 0
+    points: np.ndarray | None = None
+
+
+class BackgroundScorer:
+    """Keeps the scores of the model that is served, in a thread of its own.
+
+    Args:
+        engine: models; pictures and embeddings of users are not crowded out of its caches.
+        state: tells which images have no scores, and keeps those that are made.
+        throttle: shared by all background work.
+        file: of an image.
+        marks: of the images' files, as the state was told them.
+        places: where objects may be.
+        busy: whether something goes on that makes scores of this version worthless, such as a retraining.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        state: ActiveState,
+        throttle: Throttle,
+        file: Callable[[str], Path],
+        marks: Callable[[], Mapping[str, str]],
+        places: Callable[[], Places],
+        busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.engine, self.state, self.throttle = engine, state, throttle
+        self.model = engine.settings.learning.model
+        self.config = ScorerConfig(augment=engine.settings.learning.strategy == "tta")
+        self.version = ""  # of the scores; of "" the state gives whichever there are most of
+        self.scored = 0
+        self.seconds = 0.0
+        self._file, self._marks, self._places, self._busy = file, marks, places, busy
+        self._wake, self._paused, self._closed = threading.Event(), threading.Event(), threading.Event()
+
+    def start(self) -> None:
+        """Begin to score."""
+        threading.Thread(target=self._loop, daemon=True, name="scoring").start()
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        self._wake.set()
+
+    def pause(self, paused: bool = True) -> None:
+        """Stop after the slice that is looked at, or go on."""
+        (self._paused.set if paused else self._paused.clear)()
+        self._wake.set()
+
+    def close(self) -> None:
+        """Stop for good."""
+        self._closed.set()
+        self._wake.set()
+
+    def status(self) -> dict[str, Any]:
+        """What clients are told."""
+        return {
+            "model": self.model,
+            "version": self.version,
+            "paused": self._paused.is_set(),
+            "scored": self.scored,
+            "left": len(self.state.stale(self.version, 10**9)) if self.version else None,
+            "seconds": round(self.seconds, 1),
+        }
+
+    def step(self) -> bool:
+        """Score one image.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            Cancelled: it was stopped meanwhile.
+        """
+        if self._busy() or not self._marks() or self.model not in {m.name for m in self.engine.offered()}:
+            return False
+        predictor, places = self.engine.predictor(self.model), self._places()
+        prompted = not predictor.segmenter.labels
+        version = f"{predictor.segmenter.version} {places.stage}" if prompted else predictor.segmenter.version
+        if version != self.version:
+            self.state.table(version)  # so that Next Sample finds it read
+            self.version = version
+        marks = self._marks()
+        image = next((i for i in self.state.stale(version, 8) if i in marks), None)
+        if image is None:
+            self.state.prune(version)
+            return False
+        try:
+            with self.throttle.piece(self._unwanted):
+                picture = open_picture(self._file(image), self.engine.settings.window)
+            found = self._scorer(predictor).score(picture, places.points if prompted else None)
+            assert found is not None
+            self.seconds += found.seconds
+            self.state.save_scores(
+                image, version, marks[image], found.scores, found.embedding, found.encodes, found.decodes, found.seconds
+            )
+        except (Cancelled, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # one image must not keep the others from being scored
+            if self._closed.is_set():  # then it is not the image's fault
+                raise Cancelled from error
+            logger.info("%s cannot be scored: %s", image, error)
+            self.state.save_scores(image, version, marks[image], {})
+        self.scored += 1
+        return True
+
+    def _scorer(self, predictor: Predictor) -> Scorer:
+        segmenter = predictor.segmenter
+        device = next(segmenter.parameters(), torch.empty(0)).device
+
+        def embed(picture: Picture, ks: Sequence[int]) -> Embedding:
+            kept = self.engine.embeddings.get((segmenter.version, picture.key, ks[0]))
+            return segmenter.embed([picture.slice(k) for k in ks]) if kept is None else kept.to(device)
+
+        def turn(work: Callable[[], SliceScores]) -> SliceScores:
+            with self.throttle.piece(self._unwanted):
+                return predictor.queue.run(work)
+
+        return Scorer(segmenter, self.config, embed=embed, turn=turn)
+
+    def _unwanted(self) -> bool:
+        return self._paused.is_set() or self._closed.is_set()
+
+    def _loop(self) -> None:
+        while not self._closed.is_set():
+            wait = _LOOK_AGAIN
+            try:
+                if not self._paused.is_set() and self.step():
+                    continue
+            except Cancelled:
+                pass
+            except Exception as error:
+                logger.warning("Scoring goes on later: %s", error)
+                wait = _RECOVER
+            self._wake.wait(wait)
+            self._wake.clear()
+
+
+class ImageScoring(ScoringMethod):
+    """Scores of unlabelled images for Next Sample; they are made in the background, and this only wakes it."""
+
+    def __init__(self, scorer: BackgroundScorer) -> None:
+        super().__init__("How much a label of each image would help, kept up to date in the background")
+        self.scorer = scorer
+
+    def __call__(self, request: Any, datastore: Datastore) -> dict[str, Any]:
+        self.scorer.pause(False)
+        return self.scorer.status()
+
+
+class LabelDice(ScoringMethod):
+    """Dice of original against final labels, each structure by itself and compared by name."""
+
+    def __init__(self, structures: Mapping[str, int]) -> None:
+        super().__init__("Dice of original against final labels, by structure")
+        self.structures = structures
+
+    def __call__(self, request: Any, datastore: Datastore) -> dict[str, Any]:
+        """Read all pairs.
+
+        Returns:
+            `images`: Dice by structure of each image that has both labels; `dice`: the mean of each structure.
+        """
+        images: dict[str, Mapping[str, float]] = {}
+        for image in datastore.get_labeled_images():
+            pair = [label_map(datastore, image, tag, self.structures) for tag in (FINAL, ORIGINAL)]
+            if pair[0] is None or pair[1] is None:
+                continue
+            try:
+                found = read_submission(pair[0], pair[1])
+            except (OSError, ValueError) as error:
+                logger.warning("%s is left out: %s", image, error)
+                continue
+            images[image] = found.agreement or {}
+        values: dict[str, list[float]] = defaultdict(list)
+        for dice in images.values():
+            for name, value in dice.items():
+                values[name].append(value)
+        return {"images": images, "dice": {name: float(np.mean(found)) for name, found in values.items()}}

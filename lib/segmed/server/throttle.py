@@ -1,0 +1,93 @@
+"""Background work that users do not notice: it waits while they do, and takes a small share of the time in between."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Cancelled(Exception):
+    """The background work is not wanted any more."""
+
+
+class Throttle:
+    """Lets pieces of background work begin.
+
+    A piece begins only if no request is under way and none was in the last `quiet` seconds. Until `idle` seconds have
+    passed since the last request, a piece of t seconds is followed by a pause, so that all pieces together take no more
+    than `share` of the time: a request meets one with that chance, and waits for one piece at most. After `idle`
+    seconds without any request, or t / share if that is more, the pieces follow each other: the next request waits for
+    one at most, which is no more than `share` of the time since the last one.
+
+    Args:
+        share: of the time, in (0, 1].
+        quiet: s.
+        idle: s.
+        clock: s, for tests.
+    """
+
+    def __init__(
+        self,
+        share: float = 0.05,
+        quiet: float = 1.0,
+        idle: float = 20.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"A share of {share} of the time is not possible; give one in (0, 1], such as 0.05.")
+        self.share, self.quiet, self.idle = share, quiet, idle
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._running = 0
+        self._last = self._next = -math.inf
+        self._took = 0.0
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """A user's request, which background work waits for."""
+        with self._changed:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._last = self._clock()
+                self._changed.notify_all()
+
+    @contextmanager
+    def piece(self, cancelled: Callable[[], bool] = lambda: False, at_most: float = math.inf) -> Iterator[None]:
+        """A piece of background work, as soon as it may begin.
+
+        Args:
+            cancelled: asked while it waits.
+            at_most: s to wait; then it begins all the same.
+
+        Raises:
+            Cancelled: it is.
+        """
+        end = self._clock() + at_most
+        with self._changed:
+            while (delay := min(self.delay(), end - self._clock())) > 0 and not cancelled():
+                self._changed.wait(min(delay, 0.2))
+        if cancelled():
+            raise Cancelled
+        began = self._clock()
+        try:
+            yield
+        finally:
+            now = self._clock()
+            self._took = now - began
+            self._next = now + self._took * (1 / self.share - 1)
+
+    def delay(self) -> float:
+        """Seconds until a piece may begin if no request comes; infinite during one, 0 or less now."""
+        now = self._clock()
+        if self._running:
+            return math.inf
+        if now - self._last >= max(self.idle, self._took / self.share):
+            return 0.0
+        return max(self._last + self.quiet, self._next) - now
