@@ -3,9 +3,22 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ./scripts/setup.sh
-# checks DICOM files; without it those tests are skipped with a notice
-if ! command -v dciodvfy >/dev/null && [ "$(id -u)" = 0 ]; then
-  (apt-get update -qq && apt-get install -y -qq --no-install-recommends dicom3tools) >/dev/null 2>&1 || true
+# a PACS, a browser and a checker of DICOM files; without them their tests are skipped with a notice
+missing=()
+command -v Orthanc >/dev/null || missing+=(orthanc orthanc-dicomweb)
+command -v chromium >/dev/null || missing+=(chromium)
+command -v dciodvfy >/dev/null || missing+=(dicom3tools)
+if [ ${#missing[@]} -gt 0 ]; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "Installing ${missing[*]} for the tests …" >&2
+    policy=/usr/sbin/policy-rc.d  # Debian's package would start a PACS of its own
+    [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made=$policy; }
+    (apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}") >/dev/null 2>&1 ||
+      echo "They could not be installed; the tests that need them are skipped." >&2
+    rm -f ${made:-}
+  else
+    echo "Tests that need ${missing[*]} are skipped. Install them by: sudo apt-get install ${missing[*]}" >&2
+  fi
 fi
 .venv/bin/ruff check .
 .venv/bin/mypy

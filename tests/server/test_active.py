@@ -18,8 +18,8 @@ import numpy as np
 import psutil
 import pytest
 import requests
-from conftest import Server, Start  # type: ignore[import-not-found]
 from monailabel.datastore.local import LocalDatastore
+from running import Server, Start
 from segmed.active.database import Database
 from segmed.active.state import ActiveState
 from segmed.active.strategies import STRATEGIES

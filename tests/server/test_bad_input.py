@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
-from conftest import Server, Start  # type: ignore[import-not-found]
+from running import Server, Start
 from segmed.data.phantom import Phantom
 
 ROI = [20, 50, 20, 60, 10, 10]

@@ -11,7 +11,7 @@ import nrrd
 import numpy as np
 import pytest
 import torch
-from conftest import Server, Start  # type: ignore[import-not-found]
+from running import Server, Start
 from segmed.data.phantom import Phantom
 from segmed.evaluation.case_scores import CaseScore
 from segmed.methods.class_head import share_weights

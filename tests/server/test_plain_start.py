@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
-from conftest import ROOT, _free_port  # type: ignore[import-not-found]
+from running import ROOT, free_port
 from segmed.data.phantom import Phantom
 
 
@@ -23,7 +23,7 @@ def url(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     work = tmp_path_factory.mktemp("plain")
     (work / "studies").mkdir()
     nib.save(nib.Nifti1Image(phantom.image, phantom.affine), work / "studies" / "ct.nii.gz")
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(ROOT / "apps/segmed")]
     command += ["--studies", str(work / "studies"), "--host", "127.0.0.1", "--port", str(port)]
     environment = {

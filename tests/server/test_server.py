@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import requests
 import SimpleITK as sitk
-from conftest import Server  # type: ignore[import-not-found]
 from monailabel.client import MONAILabelClient
+from running import Server
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import pytest
-from conftest import Start  # type: ignore[import-not-found]
+from running import Start
 from segmed.data.phantom import Phantom
 
 

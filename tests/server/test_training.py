@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import requests
-from conftest import Server, Start  # type: ignore[import-not-found]
+from running import Server, Start
 from segmed.data.phantom import Phantom, make_phantom
 from segmed.evaluation.metrics import Overlap
 from segmed.training.job import hold_out
