@@ -13,6 +13,7 @@ from torch import Tensor
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt, SlicePrompt
 from segmed.imaging.store import ByteBoundedStore
+from segmed.methods.refinement import Refinement, Rough
 from segmed.methods.segmenter import Logits, Segmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.propagate import PropagationRule, propagate
@@ -62,17 +63,23 @@ class Predictor:
         self.warning = warning
         self.encoded = 0
 
-    def segment_slices(self, picture: Picture, prompt: Prompt, progress: Progress | None = None) -> Masks:
-        """Fill the slices that the user pointed at.
+    def segment_slices(
+        self, picture: Picture, prompt: Prompt, progress: Progress | None = None, refine: Refinement | None = None
+    ) -> Masks:
+        """Fill the slices that the user pointed at, and do to each mask what `refine` does.
 
         Returns:
             Masks (H, W) by slice.
         """
         prompts = {k: p for k in prompt.slices() if (p := prompt.on_slice(k)) is not None}
-        return self._predict(picture, prompts, progress)
+        return self._segment(picture, prompts, progress, refine)
 
-    def segment_volume(self, picture: Picture, prompt: Prompt, progress: Progress | None = None) -> Masks:
+    def segment_volume(
+        self, picture: Picture, prompt: Prompt, progress: Progress | None = None, refine: Refinement | None = None
+    ) -> Masks:
         """Fill the volume: a box with several slices prompts each of them, else slices are propagated.
+
+        Slices on which the prompt has a mask are prompted by it. `refine` is done to each mask before it is carried on.
 
         Returns:
             Masks (H, W) by slice.
@@ -82,8 +89,10 @@ class Predictor:
         if thick:
             assert prompt.box is not None
             marked |= set(range(prompt.box.k[0], prompt.box.k[1] + 1))
+        if prompt.mask is not None:
+            marked |= {int(k) for k in np.flatnonzero(prompt.mask.any(axis=(0, 1)))}
         prompts = {k: p for k in sorted(marked) if (p := prompt.on_slice(k)) is not None}
-        masks = self._predict(picture, prompts, progress)
+        masks = self._segment(picture, prompts, progress, refine)
         if thick:
             return masks
         done = len(masks)
@@ -94,7 +103,7 @@ class Predictor:
             if progress:
                 progress(min(done, picture.shape[2]), picture.shape[2])
             carried = _with_clicks(slice_prompt, prompt, k, self.segmenter.carries_mask)
-            return self._predict(picture, {k: carried})[k]
+            return self._segment(picture, {k: carried}, None, refine)[k]
 
         rule = PropagationRule(margin=self.segmenter.margin)
         return propagate(masks, picture.shape[2], predict, picture.slice, rule)
@@ -148,6 +157,27 @@ class Predictor:
         device = next(self.segmenter.parameters(), torch.empty(0)).device
         return Embedding.join([e for e in found.values() if e is not None]).to(device)
 
+    def _segment(
+        self,
+        picture: Picture,
+        prompts: Mapping[int, SlicePrompt],
+        progress: Progress | None,
+        refine: Refinement | None,
+    ) -> Masks:
+        """Masks (H, W) of slices, refined if wanted."""
+        if refine is None:
+            return self._predict(picture, prompts, progress)
+        found = self._predict(picture, prompts, progress, _probability)
+
+        def refined(k: int) -> np.ndarray:
+            def again(prompt: SlicePrompt) -> np.ndarray:
+                return self._predict(picture, {k: prompt}, read=_probability)[k]
+
+            assert refine is not None
+            return refine(Rough(picture.slice(k), found[k], prompts[k], again))
+
+        return {k: refined(k) for k in found}
+
     def _predict(
         self,
         picture: Picture,
@@ -176,8 +206,12 @@ class Predictor:
 
 def is_blank(picture: Picture, k: int) -> bool:
     """Whether a slice shows nothing: all of its pixels are alike, as where a file holds no numbers."""
-    image = picture.slice(k)
+    image = picture.array[:, :, k]
     return bool(image.min() == image.max())
+
+
+def _probability(logits: Logits) -> Tensor:
+    return logits.masks.float().sigmoid()
 
 
 def _per_cent(logits: Logits) -> Tensor:

@@ -122,7 +122,7 @@ class Segmed(Segmenter):
         if prompt.box is not None:
             logits = fill_box(logits, found * scale.repeat(2))
         points, labels = _points(prompt)
-        if len(points) > 1 or (len(points) and prompt.box is not None):
+        if len(points) > 1 or (len(points) and (prompt.box is not None or prompt.mask is not None)):
             image = F.interpolate(embedding.features[b : b + 1].float(), (rows, columns))[0]
             logits = heed_clicks(logits, image, points * scale, labels, found * scale.repeat(2))
         return logits
