@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from segmed.data.checksums import file_checksum
+from segmed.data.dicom_files import DicomFiles
 from segmed.data.pairs import is_picture, natural, open_volumes, patient_of, read_json
 from segmed.data.slices import LabelledVolume, Skipped, SliceDataset
 
 LAYOUT = "the studies folder of a server: images, datastore_v2.json, and labels/final/<id>.nii.gz."
 
-_LIST = "datastore_v2.json"
+LIST = "datastore_v2.json"
 
 
 def load_datastore(
@@ -23,6 +24,7 @@ def load_datastore(
     labels: Mapping[str, int] | Sequence[str] | str = (),
     patient: str = "",
     verify: bool = False,
+    images: Mapping[str, Path] | None = None,
 ) -> SliceDataset:
     """All slices of the images that have a label map; images without one are no part of the dataset.
 
@@ -37,22 +39,26 @@ def load_datastore(
             believed to hold these values, and skipped where none are given.
         patient: regular expression whose first group is the patient in an image id; "" makes each image a patient.
         verify: compare the files with the checksums that the datastore states, if it does; reads them all.
+        images: folders of DICOM series by their ids, those that are wanted; None finds them in the folder.
 
     Raises:
         FileNotFoundError: no datastore, or none of its images is labelled.
         ValueError: the list cannot be read, or no pair can be used.
     """
     root = Path(folder)
-    if not (root / _LIST).is_file():
-        raise FileNotFoundError(f"{root} has no {_LIST}. Give {LAYOUT}")
-    facts = read_json(root / _LIST)
+    if not (root / LIST).is_file():
+        raise FileNotFoundError(f"{root} has no {LIST}. Give {LAYOUT}")
+    facts = read_json(root / LIST)
     try:
-        pairs = [
-            _Pair.of(root, facts, tag, name) for name in facts["objects"] if tag in facts["objects"][name]["labels"]
-        ]
+        names = [name for name, entry in facts["objects"].items() if tag in entry["labels"]]
+        if images is None:
+            images = _series(root, [name for name in names if not facts["objects"][name]["image"]["ext"]])
+        else:
+            names = [name for name in names if name in images]
+        pairs = [_Pair.of(root, facts, tag, name, images.get(name)) for name in names]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{root / _LIST} is not the list of a datastore ({type(error).__name__}: {error}). Start the server once "
+            f"{root / LIST} is not the list of a datastore ({type(error).__name__}: {error}). Start the server once "
             "on this folder, which writes it anew."
         ) from error
     if not pairs:
@@ -89,16 +95,22 @@ class _Pair:
     stated: tuple[str, str]
 
     @classmethod
-    def of(cls, root: Path, facts: Mapping[str, Any], tag: str, name: str) -> _Pair:
+    def of(cls, root: Path, facts: Mapping[str, Any], tag: str, name: str, series: Path | None) -> _Pair:
         image, label = facts["objects"][name]["image"], facts["objects"][name]["labels"][tag]
         infos = [entry.get("info") or {} for entry in (image, label)]
         return cls(
             name,
-            root / facts.get("images_dir", "") / f"{name}{image['ext']}",
+            series or root / facts.get("images_dir", "") / f"{name}{image['ext']}",
             root / facts.get("labels_dir", "labels") / tag / f"{name}{label['ext']}",
             tuple(str(item["name"]).strip() for item in infos[1].get("label_info") or ()),
             (str(infos[0].get("checksum", "")), str(infos[1].get("checksum", ""))),
         )
+
+
+def _series(root: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Folders of DICOM series that lie scattered below the folder; they last as long as the process."""
+    files = DicomFiles(root) if names else None
+    return {name: files.folder_of(name) for name in names if name in files.series()} if files else {}
 
 
 def _numbered(labels: Mapping[str, int] | Sequence[str] | str) -> dict[str, int]:

@@ -9,13 +9,14 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
+from segmed.imaging.dicom_faults import check_complete, check_direction, fault_of
 from segmed.imaging.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -93,15 +94,18 @@ def _read_dicom_folder(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
     with _explained(path), _quiet_itk():
         series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
     if not series:
+        check_complete(path, [])
         raise ValueError(f"The folder {path.name} holds no DICOM series. Give a folder of .dcm files or an image.")
     if len(series) > 1:
         raise ValueError(
             f"The folder {path.name} holds {len(series)} DICOM series, but one image is segmented at a time. "
             "Put each series into a folder of its own."
         )
-    with _explained(path), _quiet_itk():
-        reader = sitk.ImageSeriesReader()
+    with _quiet_itk():
         files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[0])
+    check_complete(path, files)
+    with _explained(path, lambda: fault_of(files, path.name)), _quiet_itk():
+        reader = sitk.ImageSeriesReader()
         reader.SetFileNames(files)
         reader.MetaDataDictionaryArrayUpdateOn()
         image = reader.Execute()
@@ -119,7 +123,7 @@ def _slice_steps(reader: sitk.ImageSeriesReader, image: sitk.Image, name: str) -
     ITK spreads slices evenly along the normal from the first to the last. Files of a tilted gantry step askew, and
     where slices are missing or doubled there is no even step.
     """
-    position, thickness, depth = "0020|0032", "0018|0050", image.GetDepth()
+    position, orientation, thickness, depth = "0020|0032", "0020|0037", "0018|0050", image.GetDepth()
     if len(reader.GetFileNames()) != depth or not all(reader.HasMetaDataKey(k, position) for k in range(depth)):
         return None
     if depth == 1:
@@ -127,6 +131,8 @@ def _slice_steps(reader: sitk.ImageSeriesReader, image: sitk.Image, name: str) -
             return None
         normal = np.array(image.GetDirection()).reshape(3, 3)[:, 2]
         return np.asarray(normal * float(reader.GetMetaData(0, thickness)))
+    if all(reader.HasMetaDataKey(k, orientation) for k in range(depth)):
+        check_direction([reader.GetMetaData(k, orientation) for k in range(depth)], name)
     given = np.array([[float(v) for v in reader.GetMetaData(k, position).split("\\")] for k in range(depth)])
     step = (given[-1] - given[0]) / (depth - 1)
     miss = float(np.linalg.norm(given - (given[0] + np.arange(depth)[:, None] * step), axis=1).max())
@@ -199,14 +205,15 @@ def _finite(array: np.ndarray, name: str) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path, why: Callable[[], str] = str) -> Iterator[None]:
     """Damaged files make the libraries raise anything: zlib.error, HeaderDataError, OverflowError, MemoryError, …"""
     try:
         yield
     except Exception as error:
         logger.info("cannot read %s: %s", path, error)
         raise ValueError(
-            f"The image {path.name} cannot be read: it is damaged or not an image. Readable are "
+            why()
+            or f"The image {path.name} cannot be read: it is damaged or not an image. Readable are "
             f"{', '.join(EXTENSIONS)} and folders of one DICOM series. Export it again from its source."
         ) from error
 

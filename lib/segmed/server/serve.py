@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from segmed.data.phantom import write_demo_study
+from segmed.server.dicomweb_settings import check_url
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -91,7 +93,7 @@ def _environment(temporary: str, host: str) -> dict[str, str]:
 
 def _resolve(studies: str, demo: Path) -> str:
     if studies.startswith(("http://", "https://")):
-        return studies
+        return check_url(studies)
     if studies:
         folder = Path(studies).expanduser()
         if not folder.is_dir():
@@ -119,7 +121,8 @@ def _announce(host: str, port: int, studies: str) -> None:
     url = f"http://{where}:{port}"
     for _ in range(1200):
         try:
-            with urllib.request.urlopen(f"{url}/info/", timeout=5):
+            with urllib.request.urlopen(f"{url}/info/", timeout=5) as answer:
+                trouble = json.load(answer)["datastore"].get("message", "")
                 break
         except (urllib.error.URLError, OSError, ssl.SSLError):
             time.sleep(0.25)
@@ -130,6 +133,6 @@ def _announce(host: str, port: int, studies: str) -> None:
     warning = "" if host in _LOOPBACK else " | anyone on your network can read and change these studies"
     print(
         f"SegMed is ready at {url} | studies: {studies} | 3D Slicer: module MONAI Label, server {url}, Next Sample, "
-        f"then SmartEdit | {ohif}{warning}",
+        f"then SmartEdit | {ohif}{warning}{f' | {trouble}' if trouble else ''}",
         flush=True,
     )

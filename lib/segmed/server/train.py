@@ -18,6 +18,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from segmed.data.datastore import load_datastore
 from segmed.data.slices import SliceDataset
 from segmed.methods.segmenter import Method
+from segmed.server.dicom_studies import DicomStudies
 from segmed.server.engine import Engine
 from segmed.server.requests import BadRequest
 from segmed.training.finetune_config import FinetuneConfig
@@ -130,7 +131,9 @@ class MethodTrainTask(TrainTask):
         def stop() -> bool:  # an orphan would train for a server that is gone
             return (self.folder / _STOP).exists() or os.getppid() != parent
 
-        self._tell(begun, "running", "reading the labels")
+        config = job_config(request)
+        nothing = Progress(0, request.get("epochs", _COMMON["epochs"]), 0, 0, math.nan, math.nan, math.nan)
+        self._tell(begun, "running", "reading the labels", nothing)
         try:
             result = train_model(
                 self.method.name,
@@ -138,7 +141,7 @@ class MethodTrainTask(TrainTask):
                 choose(self._data(datastore)),
                 self.engine.registry,
                 self.folder / ("retraining" if note else "run"),
-                job_config(request),
+                config,
                 device,
                 tell,
                 stop,
@@ -152,6 +155,10 @@ class MethodTrainTask(TrainTask):
         return told
 
     def _data(self, datastore: Datastore) -> SliceDataset:
+        if isinstance(datastore, DicomStudies):
+            return load_datastore(
+                datastore.labels.root, labels=self.engine.settings.structures, images=datastore.pairs()
+            )
         folder = getattr(datastore, "_datastore_path", None)
         if not folder:
             raise ValueError("Training needs studies in a folder. Start the server with --studies FOLDER.")
@@ -171,8 +178,8 @@ class MethodTrainTask(TrainTask):
         left = progress.seconds_left if progress else 0.0
         told: dict[str, Any] = {
             **epochs,
-            "total_time": _clock(time.monotonic() - begun),
-            "best_metric": None if math.isnan(best) else round(best, 4),
+            "elapsed": _clock(time.monotonic() - begun),  # as `total_time` it would hold the viewers' bars at 0
+            **({} if math.isnan(best) else {"best_metric": round(best, 4)}),  # 3D Slicer fails at None
             "loss": round(progress.loss, 5) if progress and math.isfinite(progress.loss) else None,
             "eta": _clock(left) if math.isfinite(left) else "",
             "state": state,
@@ -199,14 +206,14 @@ def job_config(request: dict[str, Any]) -> JobConfig:
 
 
 def choices(config: type[Any]) -> dict[str, Any]:
-    """The fields of a method's config that a viewer can show: numbers, switches, and lists of allowed words."""
+    """The fields of a method's config that a viewer can show: numbers, switches, words, and lists of allowed words."""
     hints = get_type_hints(config)
     found: dict[str, Any] = {}
     for field in fields(config):
         hint, default = hints[field.name], field.default
         if get_origin(hint) is Literal:
             found[field.name] = [default, *(word for word in get_args(hint) if word != default)]
-        elif hint in (int, float, bool):
+        elif hint in (int, float, bool, str):
             found[field.name] = default
     return found
 
@@ -222,6 +229,8 @@ def _checked(key: str, value: Any, known: Any) -> Any:
         if not isinstance(value, bool) and str(value).lower() not in ("true", "false"):
             raise BadRequest(f"{key} {str(value)[:60]!r} must be true or false.")
         return value if isinstance(value, bool) else str(value).lower() == "true"
+    if isinstance(known, str):
+        return str(value)[:100]
     try:
         number = type(known)(value)
     except (TypeError, ValueError) as error:

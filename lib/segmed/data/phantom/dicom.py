@@ -60,7 +60,7 @@ def write_series(
         data.is_little_endian, data.is_implicit_VR = True, False
         data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
         data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = study, series, frame
-        data.Modality, data.PatientID, data.PatientName = modality, patient.casefold(), patient
+        data.Modality, data.PatientID, data.PatientName = modality, patient.casefold().replace("^", "-"), patient
         data.PatientBirthDate, data.PatientSex, data.PositionReferenceIndicator = "", "O", ""
         data.StudyID, data.StudyDate, data.StudyTime, data.AccessionNumber = "1", "20260101", "120000", ""
         data.ReferringPhysicianName, data.Manufacturer, data.ImageType = "", "SegMed", ["DERIVED", "PRIMARY", "AXIAL"]

@@ -1,0 +1,88 @@
+"""Why a DICOM series cannot be used, told so that somebody can do something about it."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.uid import UID
+
+_PREAMBLE = 128
+_SAME_DIRECTION = 1e-3
+# of pydicom 3.0; the older one does not know their names
+_HTJ2K = {f"1.2.840.10008.1.2.4.{n}": "High-Throughput JPEG 2000" for n in (201, 202, 203)}
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file says that it is DICOM."""
+    try:
+        with path.open("rb") as file:
+            file.seek(_PREAMBLE)
+            return file.read(4) == b"DICM"
+    except OSError:
+        return False
+
+
+def check_complete(folder: Path, read: Iterable[str]) -> None:
+    """Refuse a folder with DICOM files that the reader passed over, as it does with damaged ones.
+
+    Args:
+        folder: of one series.
+        read: the files that make up the image.
+
+    Raises:
+        ValueError: there are others.
+    """
+    taken = {Path(name).name for name in read}
+    left = [p.name for p in sorted(folder.iterdir()) if p.name not in taken and p.name != "DICOMDIR" and is_dicom(p)]
+    if left:
+        raise ValueError(
+            f"{len(left)} of the {len(left) + len(taken)} DICOM files of {folder.name} cannot be read, such as "
+            f"{left[0]}: damaged, or no image. Fetch the whole series again."
+        )
+
+
+def check_direction(orientations: Sequence[str], name: str) -> None:
+    """Refuse slices of several directions, as a localizer has.
+
+    Args:
+        orientations: ImageOrientationPatient of each slice, as text.
+        name: of the series.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if len(set(orientations)) < 2:
+        return
+    given = np.array([[float(v) for v in text.split("\\")] for text in orientations])
+    if np.abs(given - given[0]).max() > _SAME_DIRECTION:
+        raise ValueError(
+            f"The slices of {name} do not all lie in the same direction, as in a localizer of several planes. Open "
+            "the series that was planned on it, or part its planes into series of their own."
+        )
+
+
+def fault_of(files: Sequence[str], name: str) -> str:
+    """A sentence on why the voxels of these files could not be read; "" if the headers do not tell."""
+    headers = []
+    with warnings.catch_warnings(), contextlib.suppress(Exception):  # damaged files make pydicom raise anything
+        warnings.simplefilter("ignore")  # they quote headers
+        headers = [pydicom.dcmread(f, stop_before_pixels=True, specific_tags=["Rows", "Columns"]) for f in files]
+    sizes = {(header.get("Columns"), header.get("Rows")) for header in headers}
+    if len(sizes) > 1:
+        return (
+            f"The slices of {name} differ in size ({' and '.join(f'{i} × {j}' for i, j in sorted(sizes)[:2])} pixels), "
+            "so they are no volume. Part them into series of their own, or resample them, for instance in 3D Slicer."
+        )
+    syntaxes = {str(header.file_meta.get("TransferSyntaxUID", "")) for header in headers}
+    if squeezed := sorted(syntaxes - {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", ""}):
+        kind = _HTJ2K.get(squeezed[0]) or UID(squeezed[0]).name
+        return (
+            f"The voxels of {name}, compressed as {kind}, cannot be read: that compression is not supported, or the "
+            "files are damaged. Export the series uncompressed (Explicit VR Little Endian)."
+        )
+    return ""

@@ -1,0 +1,225 @@
+"""A PACS over DICOMweb: search, fetch and store by dicomweb-client, with sentences for what goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import pydicom
+import requests
+from dicomweb_client import DICOMwebClient
+from monailabel.config import settings as monailabel_settings
+from pydicom.datadict import tag_for_keyword
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from segmed.data.dicom_files import SeriesFacts, whole
+from segmed.server.dicomweb_settings import DicomwebSettings, check_url
+from segmed.server.requests import BadRequest
+
+logger = logging.getLogger(__name__)
+# their warnings quote addresses with search keys, and headers
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+logging.getLogger("dicomweb_client").setLevel(logging.ERROR)
+
+DOWN = 424
+_CONNECT, _READ = 5.0, 60.0  # s
+_ASK_AGAIN = 2.0  # s after which a PACS that could not be reached is tried again
+_FIELDS = ("StudyDate", "Modality", "SeriesDescription", "SeriesNumber", "NumberOfSeriesRelatedInstances", "PatientID")
+_AS_STORED = (("application/dicom", "*"),)
+_UID = re.compile(r"^[0-9]+(\.[0-9]+)*$")
+
+
+class Reference(NamedTuple):
+    """What a segmentation tells.
+
+    Attributes:
+        about: series of images.
+        made: when, as text that sorts.
+    """
+
+    about: tuple[str, ...]
+    made: str
+
+
+class _Adapter(HTTPAdapter):
+    """Gives up in time, tries reads again on a connection that went stale, and always checks certificates."""
+
+    def __init__(self, ca: Path | None) -> None:
+        again = Retry(total=1, connect=0, read=1, status=0, other=0, allowed_methods={"GET"}, redirect=None)
+        super().__init__(max_retries=again)
+        self._ca = str(ca) if ca else None
+
+    def send(self, request: Any, stream: Any = False, timeout: Any = None, verify: Any = True, cert: Any = None,
+             proxies: Any = None) -> requests.Response:  # fmt: skip
+        return super().send(request, stream, (_CONNECT, _READ), self._ca or verify or True, cert, proxies)
+
+
+class Pacs:
+    """One PACS. Nothing is asked before it is needed.
+
+    Args:
+        url: of DICOMweb.
+        settings: user and certificates.
+
+    Attributes:
+        failure: what went wrong when it was asked last; "" if nothing did.
+    """
+
+    def __init__(self, url: str, settings: DicomwebSettings) -> None:
+        self.url = check_url(url)
+        session = requests.Session()
+        session.auth = settings.user
+        session.cert = str(settings.certificate) if settings.certificate else None
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, _Adapter(settings.ca))
+        if settings.user and self.url.startswith("http://") and not _loopback(self.url):
+            logger.warning("The password of the PACS goes over the network unencrypted. Give --studies https://…")
+        self._client = DICOMwebClient(
+            self.url,
+            session,
+            monailabel_settings.MONAI_LABEL_QIDO_PREFIX or None,
+            monailabel_settings.MONAI_LABEL_WADO_PREFIX or None,
+            monailabel_settings.MONAI_LABEL_STOW_PREFIX or None,
+            permissive_uid=True,
+        )
+        self._client.set_http_retry_params(retry=False)
+        self.failure = ""
+        self._unreachable = float("-inf")
+        self._asking = threading.Lock()
+
+    def find_series(self, filters: Mapping[str, str]) -> list[SeriesFacts]:
+        """Series that match; those without usable UIDs are left out.
+
+        Raises:
+            BadRequest: (424) the PACS does not answer as it should.
+        """
+        found: dict[str, SeriesFacts] = {}
+        seen = 0
+        with self._explained("There is no DICOMweb service at the address of --studies. Check it."):
+            while True:  # a PACS may answer in parts, and may ignore the offset
+                page = self._client.search_for_series(search_filters=dict(filters), fields=_FIELDS, offset=seen or None)
+                fresh = {facts.series: facts for facts in map(_facts, page) if facts and facts.series not in found}
+                if not fresh:
+                    return list(found.values())
+                found |= fresh
+                seen += len(page)
+
+    def reference(self, study: str, series: str) -> Reference:
+        """What a segmentation is about. Raises BadRequest (424)."""
+        with self._explained("The segmentation is no longer in the PACS."):
+            headers = self._client.retrieve_series_metadata(study, series)
+        found = [
+            str(_value(item, "SeriesInstanceUID"))
+            for header in headers
+            for item in header.get(_tag("ReferencedSeriesSequence"), {}).get("Value", ())
+        ]
+        when = max((f"{_value(h, 'ContentDate')}{_value(h, 'ContentTime')}" for h in headers), default="")
+        return Reference(tuple(dict.fromkeys(filter(None, found))), when)
+
+    def download(self, facts: SeriesFacts, folder: Path) -> None:
+        """Write all instances of a series, as they are stored, into an empty folder.
+
+        Raises:
+            BadRequest: (424) the PACS does not answer as it should, or sends less than it has.
+            OSError: the folder cannot be written.
+        """
+        instances: set[str] = set()
+        with self._explained("The series is no longer in the PACS."), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote headers
+            for data in self._client.iter_series(facts.study, facts.series, media_types=_AS_STORED):
+                if data.get("SOPInstanceUID") not in instances:
+                    data.save_as(folder / f"{len(instances):06d}.dcm")
+                    instances.add(data.get("SOPInstanceUID"))
+        if not instances or len(instances) < facts.slices:
+            self._fail(f"The PACS sent {len(instances)} of {facts.slices} files of the series. Try again.")
+
+    def store(self, data: pydicom.Dataset) -> None:
+        """Store an instance. Raises BadRequest (424) if it was not taken."""
+        with self._explained("The PACS does not take new instances at the address of --studies (STOW-RS)."):
+            answer = self._client.store_instances([data])
+        if answer.get("FailedSOPSequence"):
+            reason = whole(answer.FailedSOPSequence[0].get("FailureReason"))
+            self._fail(f"The PACS refused to store the segmentation (reason {reason:#06x}). Ask who runs it.")
+
+    @contextlib.contextmanager
+    def _explained(self, not_found: str) -> Iterator[None]:
+        if time.monotonic() - self._unreachable < _ASK_AGAIN:  # else each request would wait for it
+            raise BadRequest(self.failure, DOWN)
+        try:
+            yield
+        except (requests.exceptions.SSLError, requests.ConnectionError, requests.Timeout) as error:
+            self._unreachable = time.monotonic()
+            self._fail(_unreached(error), error)
+        except requests.HTTPError as error:
+            status = 0 if error.response is None else error.response.status_code
+            self._fail(not_found if status == 404 else _refused(status), error)
+        except (requests.RequestException, ValueError, AttributeError, KeyError, EOFError) as error:
+            self._fail("What answers at the address of --studies is no DICOMweb service, or it broke off.", error)
+        else:
+            self.failure = ""
+
+    def _fail(self, sentence: str, error: Exception | None = None) -> None:
+        self.failure = sentence
+        raise BadRequest(sentence, DOWN) from error
+
+
+def made(data: pydicom.Dataset) -> str:
+    """When a segmentation was made, as `Reference` has it."""
+    return f"{data.get('ContentDate', '')}{data.get('ContentTime', '')}"
+
+
+def _loopback(url: str) -> bool:
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def _unreached(error: Exception) -> str:
+    if isinstance(error, requests.exceptions.SSLError):
+        return (
+            "The PACS cannot be trusted: its certificate is not valid or not known here. Give the file of its "
+            "authority by --conf dicomweb_ca FILE."
+        )
+    if isinstance(error, requests.Timeout):
+        return "The PACS does not answer in time. It is asked again at the next request."
+    return "The PACS cannot be reached. It is asked again at the next request; check that it runs, and its address."
+
+
+def _refused(status: int) -> str:
+    if status in (401, 403):
+        return (
+            "The PACS refuses the name or the password. Set MONAI_LABEL_DICOMWEB_USERNAME and "
+            "MONAI_LABEL_DICOMWEB_PASSWORD, and start the server again."
+        )
+    return f"The PACS answers with an error (HTTP {status}). Its own log tells more."
+
+
+def _tag(keyword: str) -> str:
+    return f"{tag_for_keyword(keyword):08X}"
+
+
+def _value(item: Mapping[str, Any], keyword: str) -> Any:
+    return next(iter(item.get(_tag(keyword), {}).get("Value") or ()), "")
+
+
+def _facts(item: Mapping[str, Any]) -> SeriesFacts | None:
+    series, study = (str(_value(item, name)) for name in ("SeriesInstanceUID", "StudyInstanceUID"))
+    if not all(_UID.match(uid) and len(uid) <= 64 for uid in (series, study)):  # they become names of folders
+        return None
+    return SeriesFacts(
+        series,
+        study,
+        str(_value(item, "Modality")),
+        str(_value(item, "SeriesDescription")),
+        str(_value(item, "StudyDate")),
+        str(_value(item, "PatientID")),
+        whole(_value(item, "SeriesNumber")),
+        whole(_value(item, "NumberOfSeriesRelatedInstances")),
+    )

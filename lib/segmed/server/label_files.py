@@ -1,0 +1,115 @@
+"""Label maps and what is known of them, in the form of MONAI Label's folder datastore."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from segmed.data.datastore import LIST
+from segmed.imaging.masks import _appear_whole
+
+_EXTENSION = ".nii.gz"
+
+
+class LabelFiles:
+    """`datastore_v2.json` and `labels/<tag>/<image>.nii.gz` of a folder, which is made when something is saved.
+
+    Args:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._list = root / LIST
+        self._read: tuple[int, int] = (0, 0)
+        self._objects: dict[str, Any] = {}
+        self._lock = threading.RLock()
+
+    def tags(self, image: str) -> list[str]:
+        """Tags of the label maps that an image has."""
+        tags = self.objects().get(image, {}).get("labels", {})
+        return [tag for tag in tags if self.place(image, tag).is_file()]
+
+    def labelled(self, tag: str) -> list[str]:
+        """Images with a label map of that tag."""
+        return [i for i, o in self.objects().items() if tag in o["labels"] and self.place(i, tag).is_file()]
+
+    def place(self, image: str, tag: str) -> Path:
+        """Where the label map of an image is, or would be."""
+        return self.root / "labels" / tag / f"{image}{_EXTENSION}"
+
+    def info(self, image: str, tag: str) -> dict[str, Any]:
+        """What was saved with a label map; nothing without one."""
+        label = self.objects().get(image, {}).get("labels", {}).get(tag, {})
+        return copy.deepcopy(label.get("info") or {})
+
+    def image_info(self, image: str) -> dict[str, Any]:
+        """What was noted of an image."""
+        return copy.deepcopy(self.objects().get(image, {}).get("image", {}).get("info") or {})
+
+    def put(self, image: str, tag: str, file: Path, info: dict[str, Any]) -> None:
+        """Keep a label map in place of the one before.
+
+        Args:
+            image: id.
+            tag: of the label.
+            file: `.nii.gz`.
+            info: what is known of it, JSON.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        place = self.place(image, tag)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _appear_whole(place, _EXTENSION) as name:
+            shutil.copyfile(file, name)
+        told = {**info, "ts": int(time.time()), "name": place.name}
+        self._change(image, lambda entry: entry["labels"].update({tag: {"ext": _EXTENSION, "info": told}}))
+
+    def remove(self, image: str, tag: str) -> None:
+        """Delete a label map; nothing happens without one."""
+        self.place(image, tag).unlink(missing_ok=True)
+        self._change(image, lambda entry: entry["labels"].pop(tag, None))
+
+    def note_image(self, image: str, info: dict[str, Any]) -> None:
+        """Add to what is known of an image."""
+        self._change(image, lambda entry: entry["image"]["info"].update(info))
+
+    def note_label(self, image: str, tag: str, info: dict[str, Any]) -> None:
+        """Add to what is known of a label map. Raises KeyError without one."""
+        self._change(image, lambda entry: entry["labels"][tag]["info"].update(info))
+
+    def objects(self) -> dict[str, Any]:
+        """All that is noted by image, as it is on disk now; not to be changed.
+
+        Raises:
+            ValueError: the list is damaged.
+        """
+        with self._lock:
+            try:
+                facts = self._list.stat()
+            except OSError:
+                return {}
+            if self._read != (facts.st_mtime_ns, facts.st_size):
+                try:
+                    self._objects = dict(json.loads(self._list.read_text(encoding="utf-8"))["objects"])
+                except (ValueError, KeyError, TypeError) as error:
+                    raise ValueError(f"{self._list} is damaged ({error}). Repair or remove it.") from error
+                self._read = facts.st_mtime_ns, facts.st_size
+            return self._objects
+
+    def _change(self, image: str, change: Any) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / ".lock"), self._lock:
+            objects = copy.deepcopy(self.objects())
+            change(objects.setdefault(image, {"image": {"ext": "", "info": {}}, "labels": {}}))
+            told = {"name": "SegMed", "description": "", "images_dir": ".", "labels_dir": "labels", "objects": objects}
+            with _appear_whole(self._list, ".json") as name:
+                Path(name).write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
