@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes .venv with everything in requirements.txt; does nothing when that is already there.
+# Makes .venv with everything in requirements.txt, and the web page; does nothing when they are already there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 stamp=.venv/.segmed-installed
 wanted=$(cat requirements.txt pyproject.toml | sha256sum | cut -d' ' -f1)
 if [ -x .venv/bin/segmed ] && [ "$(cat $stamp 2>/dev/null)" = "$wanted" ]; then
-  exit 0
+  exec scripts/build_web.sh
 fi
 
 python=""
@@ -26,3 +26,4 @@ echo "Installing SegMed into .venv (about 9 GB with PyTorch, once) …" >&2
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . 
 echo "$wanted" >$stamp
+exec scripts/build_web.sh

@@ -1,0 +1,64 @@
+/** Requests to the server. Paths are relative, so that the page works below any address. */
+
+/** A request that failed, with the server's sentence; `status` is 0 when nobody answered. */
+export class Failure extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function request(path, options) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Failure("The server does not answer. Is it still running?", 0);
+  }
+  if (answer.ok) return answer;
+  const told = await answer.json().catch(() => ({}));
+  const detail = typeof told.detail === "string" ? told.detail : `The server refused this (${answer.status}).`;
+  throw new Failure(detail, answer.status);
+}
+
+export const get = async (path) => (await request(path)).json();
+
+export const post = async (path, body) =>
+  (
+    await request(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    })
+  ).json();
+
+/** The bytes of a file; `progress` hears the fraction that has come, where the size is known. */
+export async function getBytes(path, progress = () => {}) {
+  const answer = await request(path);
+  const size = Number(answer.headers.get("Content-Length"));
+  if (!size || answer.headers.has("Content-Encoding")) return answer.arrayBuffer();
+  const bytes = new Uint8Array(size);
+  let filled = 0;
+  for (const reader = answer.body.getReader(); ; ) {
+    const { done, value } = await reader.read();
+    if (done) return bytes.buffer;
+    bytes.set(value, filled);
+    filled += value.length;
+    progress(filled / size);
+  }
+}
+
+/** Save the answer as a file, under the name that the server gives it. */
+export async function download(path) {
+  const answer = await request(path);
+  const told = answer.headers.get("Content-Disposition") ?? "";
+  const encoded = /filename\*=UTF-8''([^;]+)/i.exec(told);
+  const name = encoded ? decodeURIComponent(encoded[1]) : (/filename="?([^";]+)"?/i.exec(told)?.[1] ?? "segmentation");
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await answer.blob());
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+export const imagePath = (id, rest = "") => `api/images/${encodeURIComponent(id)}${rest}`;
