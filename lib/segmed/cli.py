@@ -12,8 +12,10 @@ from rich.table import Table
 
 import segmed
 from segmed.commands import data, models
+from segmed.commands.denoiser import denoiser
 from segmed.commands.export import export
 from segmed.commands.features import features
+from segmed.commands.report import report
 from segmed.commands.train import train
 
 if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers at once
@@ -33,6 +35,8 @@ app.add_typer(models.app, name="models")
 app.command()(train)
 app.command()(features)
 app.command()(export)
+app.command()(denoiser)
+app.command()(report)
 console = Console(stderr=True)
 APP_DIR = Path(__file__).resolve().parents[2] / "apps" / "segmed"
 
@@ -59,6 +63,8 @@ def predict(
     window: Annotated[str, typer.Option(help="Intensity window, such as auto or ct-lung.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; the GPU if there is one.")] = "",
     precision: Annotated[str, typer.Option(help="Of the image encoder: auto, bf16 or fp32.")] = "auto",
+    finish: Annotated[str, typer.Option(help="Done to each mask: outline, crf or level set.")] = "",
+    denoise: Annotated[str, typer.Option(help="gaussian, or a file that `segmed denoiser` wrote.")] = "",
 ) -> None:
     """Segment one image from boxes and clicks, without a server.
 
@@ -76,7 +82,12 @@ def predict(
         if not out.parent.is_dir():
             raise FileNotFoundError(f"The folder {out.parent} does not exist. Make it first.")
         found = _predict(
-            image, box or [], point or [], not_point or [], mask, (model, backbone, window, device, precision)
+            image,
+            box or [],
+            point or [],
+            not_point or [],
+            mask,
+            (model, backbone, window, device, precision, finish, denoise),
         )
         _write(out, *found)
     except (ValueError, OSError) as error:
@@ -90,20 +101,27 @@ def _predict(
     import numpy as np
     import torch
 
+    from segmed.imaging.denoised import gaussian
     from segmed.imaging.masks import stack_slices
     from segmed.imaging.picture import open_picture
     from segmed.imaging.prompts import parse_prompt
     from segmed.imaging.reading import read_volume
     from segmed.imaging.store import ByteBoundedStore
+    from segmed.methods.dncnn import load_dncnn
     from segmed.methods.loading import BackboneConfig, Loader, find_method
     from segmed.methods.predictor import Predictor
+    from segmed.methods.refinement import REFINEMENTS
 
-    model, backbone, window, device, precision = options
+    model, backbone, window, device, precision, finish, denoise = options
+    if finish and finish not in REFINEMENTS:
+        raise ValueError(f"--finish {finish!r} must be one of {', '.join(REFINEMENTS)}.")
     method = (model or ("medsam" if backbone else "segmed")).removesuffix("_3d")
     device = device or ("cuda" if torch.cuda.is_available() and find_method(method).needs_backbone else "cpu")
     _check_device(device)
     with console.status(f"reading {image.name}"):
         picture = open_picture(image, window)
+        if denoise:
+            picture = (gaussian() if denoise == "gaussian" else load_dncnn(Path(denoise)))(picture)
         previous = read_volume(mask).array > 0 if mask else None
     with console.status(f"loading {method}"):
         segmenter, warning = Loader().get_or_fallback(method, BackboneConfig(backbone, precision=precision), device)
@@ -134,7 +152,7 @@ def _predict(
             def advance(done: int, total: int, task: TaskID = task) -> None:
                 bar.update(task, completed=done, total=total)
 
-            found = stack_slices(segment(picture, prompt, advance), picture.shape)
+            found = stack_slices(segment(picture, prompt, advance, REFINEMENTS.get(finish)), picture.shape)
             done = max(int(bar.tasks[task].completed), 1)
             bar.update(task, total=done, completed=done)
             labels[(found > 0) & (labels == 0)] = value
@@ -187,8 +205,8 @@ def info(conf: Conf = None) -> None:
         except (ValueError, FileNotFoundError) as error:
             _say(str(error), "red")
             raise typer.Exit(2) from error
-        offered = Engine(settings, Registry(settings.registry or models.REGISTRY)).offered()
-        names = [name for method in offered for name in method.offered_as()]
+        engine = Engine(settings, Registry(settings.registry or models.REGISTRY))
+        names = [name for method in engine.offered() for name in engine.names(method)]
         out.print(f"this server would offer: {', '.join(names)}")
 
 

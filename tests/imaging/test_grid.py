@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from PIL import Image
-from segmed.imaging.grid import Grid, read_grid, read_labels
+from segmed.imaging.grid import Grid, move_labels, read_grid, read_labels
 from segmed.imaging.reading import read_volume
 
 AFFINE = np.array([[0, -2.0, 0, 30], [1.5, 0, 0, -7], [0, 0, 3, 4], [0, 0, 0, 1]])
@@ -89,3 +89,35 @@ def test_what_geometry_does_not_explain_is_refused(tmp_path: Path) -> None:
     nib.save(bare, tmp_path / "bare.nii.gz")
     assert read_grid(tmp_path / "bare.nii.gz").affine is None
     assert read_labels(tmp_path / "bare.nii.gz", Grid((4, 4, 4), AFFINE)).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_turned_labels_are_moved_without_a_voxel_lost(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 200, (9, 7, 5)).astype(np.uint8)
+    affine = np.eye(4)
+    affine[:3, :3] = np.linalg.qr(rng.standard_normal((3, 3)))[0] * [0.7, 1.3, 2.5]
+    affine[:3, 3] = rng.uniform(-90, 90, 3)
+    order, signs = rng.permutation(3), rng.choice([-1, 1], 3)
+    step = np.zeros((4, 4))
+    step[order, np.arange(3)], step[3, 3] = signs, 1
+    step[:3, 3] = [(n - 1) * (step[a, :3].sum() < 0) for a, n in enumerate(labels.shape)]
+    turned = labels.transpose(order)[tuple(slice(None, None, s) for s in signs)]
+    own, grid = Grid(turned.shape, affine @ step), Grid(labels.shape, affine)
+    moved = move_labels(turned, own, grid)
+    assert moved.dtype == np.uint8
+    assert (moved == labels).all()
+    # a part of the image, and one that sticks out of it
+    part = move_labels(turned[1:], Grid(turned[1:].shape, affine @ step @ _shifted(1)), grid)
+    assert (part[part > 0] == labels[part > 0]).all()
+    assert (part > 0).sum() == (turned[1:] > 0).sum()
+    wide = np.pad(turned, ((2, 1), (0, 0), (0, 0)), constant_values=77)
+    assert (move_labels(wide, Grid(wide.shape, affine @ step @ _shifted(-2)), grid) == labels).all()
+    # on half voxels nothing is exact
+    assert move_labels(turned, Grid(turned.shape, affine @ step @ _shifted(0.3)), grid).dtype == np.int32
+
+
+def _shifted(steps: float) -> np.ndarray:
+    out = np.eye(4)
+    out[0, 3] = steps
+    return out

@@ -55,6 +55,8 @@ def test_models_are_offered(url: str) -> None:
     assert set(requests.get(f"{url}/info/", timeout=10).json()["models"]) == {
         "segmed",
         "segmed_3d",
+        "segmed_scribbles",
+        "segmed_scribbles_3d",
         "classical",
         "classical_3d",
     }

@@ -45,10 +45,12 @@ def test_info_is_what_the_viewers_need(server: Server) -> None:
     info = server.client.info()
     assert not info.get("config")
     assert info["labels"] == ["liver", "spleen"]
-    assert set(info["models"]) == {n + s for n in ("segmed", "classical", "sam", "medsam") for s in ("", "_3d")}
+    prompted = {n + s for n in ("segmed", "classical", "sam", "medsam") for s in ("", "_3d")}
+    scribbled = {"segmed_scribbles", "segmed_scribbles_3d"}
+    assert set(info["models"]) == prompted | scribbled
     for name, model in info["models"].items():
-        assert model["type"] == "deepgrow"
-        assert model["dimension"] == (3 if name.endswith("_3d") else 2)
+        assert model["type"] == ("scribbles" if name in scribbled else "deepgrow")
+        assert model["dimension"] == (3 if name.endswith("_3d") or name in scribbled else 2)
         assert model["description"]
         assert all(isinstance(v, list) and v for v in model["config"].values())
 

@@ -23,6 +23,7 @@ from segmed.imaging.reading import (
 
 PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _SAME_AFFINE = 1e-2  # mm
+_SAME_VOXEL = 0.1  # voxels
 _LEAST_OVERLAP = 0.5
 
 
@@ -109,18 +110,62 @@ def read_labels(path: str | os.PathLike[str], grid: Grid) -> np.ndarray:
     """
     own, volume = read_grid(path), read_volume(path)
     array = volume.array[..., 0] if volume.is_colour else volume.array
+    return move_labels(array, own, grid, Path(path).name)
+
+
+def move_labels(array: np.ndarray, own: Grid, grid: Grid, name: str = "The label map") -> np.ndarray:
+    """A label map on the grid of its image, resampled (nearest) by world coordinates where its own is another.
+
+    Args:
+        array: (I, J, K) on its own grid.
+        own: that grid.
+        grid: of the image.
+        name: of the label map in messages.
+
+    Returns:
+        (I, J, K) of the image, in the type of `array`, or int32 where its voxels are not those of the image.
+
+    Raises:
+        ValueError: neither on the grid nor to be brought onto it.
+    """
     if own.lies_on(grid):
         return array
     if not own.can_move_to(grid):
         raise ValueError(
-            f"{Path(path).name} of the shape {own.shape} does not lie on its image of the shape {grid.shape}, and its "
+            f"{name} of the shape {own.shape} does not lie on its image of the shape {grid.shape}, and its "
             "place in the patient does not explain it. Export the label map again, on the grid of the image."
         )
+    assert own.affine is not None
+    if (turned := _turned(array, own.affine, grid)) is not None:
+        return turned
     # beyond the centres of the outer voxels there is still half a voxel, which matters for labels of one slice
     moved = resample_from_to(
-        nib.Nifti1Image(array.astype(np.int32), volume.affine), (grid.shape, grid.affine), order=0, mode="grid-constant"
+        nib.Nifti1Image(array.astype(np.int32), own.affine), (grid.shape, grid.affine), order=0, mode="grid-constant"
     )
     return np.asarray(moved.dataobj)
+
+
+def _turned(array: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray | None:
+    """Labels whose voxels are those of the image in another order, or some of them; None where they are not."""
+    assert grid.affine is not None
+    to_voxel = np.linalg.inv(grid.affine) @ affine
+    steps = np.rint(to_voxel[:3, :3])
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(np.array(array.shape) - 1), 1]
+    exact = corners @ np.block([[steps, np.rint(to_voxel[:3, 3:])], [np.array([0, 0, 0, 1])]]).T
+    if not (np.abs(steps).sum(0) == 1).all() or not (np.abs(steps).sum(1) == 1).all():
+        return None
+    if np.abs(corners @ to_voxel.T - exact).max() > _SAME_VOXEL:
+        return None
+    axes = np.abs(steps).argmax(1)  # of the array, for each axis of the image
+    moved = array.transpose(axes)
+    moved = moved[tuple(slice(None, None, int(steps[n, axes[n]])) for n in range(3))]
+    low = exact[:, :3].min(0).astype(int)
+    first, last = np.maximum(low, 0), np.minimum(low + moved.shape, grid.shape)
+    out = np.zeros(grid.shape, array.dtype, order="F")
+    if (first < last).all():
+        there = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
+        out[there] = moved[tuple(slice(a, b) for a, b in zip(first - low, last - low, strict=True))]
+    return out
 
 
 def _nifti_grid(path: Path) -> Grid:

@@ -60,18 +60,35 @@ def to_uint8(volume: Volume, window: str = "auto") -> np.ndarray:
     Raises:
         ValueError: unknown window.
     """
+    low, high = window_range(volume, window)
+    return stretch(volume, low, high)
+
+
+def window_range(volume: Volume, window: str = "auto") -> tuple[float, float]:
+    """The intensities that a window shows black and white; 0 and 255 where 8-bit values are kept.
+
+    Raises:
+        ValueError: unknown window.
+    """
     name = resolve_window(volume, window)
     array = volume.array
     if array.dtype == np.uint8 and name == "minmax":
-        return np.asfortranarray(array)
+        return 0.0, 255.0
     if name in CT_WINDOWS:
         level, width = CT_WINDOWS[name]
-        low, high = max(level - width / 2, float(array.min())), min(level + width / 2, float(array.max()))
-    elif name == "percentile":
+        return max(level - width / 2, float(array.min())), min(level + width / 2, float(array.max()))
+    if name == "percentile":
         values = array[array > 0] if array.min() >= 0 else array
         low, high = (float(p) for p in np.percentile(values, (0.5, 99.5))) if values.size else (0.0, 0.0)
-    else:
-        low, high = float(array.min()), float(array.max())
+        return low, high
+    return float(array.min()), float(array.max())
+
+
+def stretch(volume: Volume, low: float, high: float) -> np.ndarray:
+    """The volume in 8 bit, `low` black and `high` white, in Fortran order; see `to_uint8`."""
+    array = volume.array
+    if array.dtype == np.uint8 and (low, high) == (0, 255):
+        return np.asfortranarray(array)
     out = np.zeros(array.shape, dtype=np.uint8, order="F")
     if high <= low:
         return out

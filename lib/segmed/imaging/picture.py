@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segmed.imaging.intensity import resolve_window, to_uint8
+from segmed.imaging.intensity import resolve_window, stretch, window_range
 from segmed.imaging.reading import fingerprint, read_volume
 from segmed.imaging.store import ByteBoundedStore
 
@@ -22,12 +22,14 @@ class Picture:
         affine: (4, 4) voxel to RAS mm.
         key: names this image and window; changes when the file does.
         window: the window used, never `auto`.
+        levels: intensities that it shows black and white.
     """
 
     array: np.ndarray
     affine: np.ndarray
     key: str
     window: str
+    levels: tuple[float, float] = (0.0, 255.0)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -44,10 +46,11 @@ class Picture:
 
 
 def open_picture(path: str | os.PathLike[str], window: str = "auto") -> Picture:
-    """Read and window an image. Raises what `read_volume` and `to_uint8` raise."""
+    """Read and window an image. Raises what `read_volume` and `window_range` raise."""
     key = fingerprint(path) if os.path.exists(path) else ""  # noqa: PTH110 - path may be a str
     volume = read_volume(path)
-    return Picture(to_uint8(volume, window), volume.affine, f"{key}:{window}", resolve_window(volume, window))
+    levels, shown = window_range(volume, window), resolve_window(volume, window)
+    return Picture(stretch(volume, *levels), volume.affine, f"{key}:{window}", shown, levels)
 
 
 class PictureCache:

@@ -110,8 +110,13 @@ class Prompt:
             )
 
     def slices(self) -> list[int]:
-        """Slices that the user pointed at: those of foreground clicks, else the box's middle, else the mask's."""
+        """Slices that the user pointed at: of foreground clicks, of background clicks into the mask, else of the mask.
+
+        A box counts with its middle where no foreground click lies in it.
+        """
         marked = {k for _, _, k in self.foreground}
+        if self.mask is not None:
+            marked |= {k for _, _, k in self.background if self.mask[:, :, k].any()}
         if self.box and not any(self.box.k[0] <= k <= self.box.k[1] for k in marked):
             marked.add(self.box.middle_slice)
         if not marked and self.mask is not None:

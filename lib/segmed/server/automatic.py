@@ -10,6 +10,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from segmed.imaging.label_maps import clean_labels
 from segmed.imaging.masks import write_mask
+from segmed.imaging.picture import Picture
 from segmed.methods.segmenter import Method
 from segmed.server.engine import Engine
 from segmed.server.infer import common_options, result_file
@@ -57,15 +58,9 @@ class AutomaticInferTask(InferTask):
         start = time.perf_counter()
         picture = self.engine.pictures.get(request["image"], params.window or self.engine.settings.window)
         opened = time.perf_counter()
-        predictor = self.engine.predictor(self.method, params.device)
-        labels = predictor.segment_classes(picture)
+        clean = self.engine.denoised(picture, params.denoise)
+        labels, names, warnings = self.segment(clean, params.device, params.clean)
         segmented = time.perf_counter()
-        if params.clean != "nothing":
-            labels = clean_labels(labels, "largest" in params.clean, "holes" in params.clean)
-        names = predictor.segmenter.labels
-        warnings = [predictor.warning] if predictor.warning else []
-        if missing := [name for value, name in enumerate(names, 1) if not (labels == value).any()]:
-            warnings.append(f"Not found: {', '.join(missing)}.")
         path = result_file(params)
         write_mask(np.ascontiguousarray(labels), picture.affine, path, compress=params.result_compress)
         return path, {
@@ -79,3 +74,30 @@ class AutomaticInferTask(InferTask):
                 "write": round(time.perf_counter() - segmented, 4),
             },
         }
+
+    def segment(
+        self, picture: Picture, device: str | None = None, clean: str = "nothing"
+    ) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
+        """Run the model.
+
+        Args:
+            picture: the image.
+            device: out of `config`; None for the default.
+            clean: out of `config`.
+
+        Returns:
+            (I, J, K) uint8, the names of 1, 2, …, and sentences for the user.
+
+        Raises:
+            ValueError: unusable weights or device.
+            FileNotFoundError: weights are not there.
+        """
+        predictor = self.engine.predictor(self.method, device)
+        labels = predictor.segment_classes(picture)
+        if clean != "nothing":
+            labels = clean_labels(labels, "largest" in clean, "holes" in clean)
+        names = predictor.segmenter.labels
+        notes = [predictor.warning] if predictor.warning else []
+        if missing := [name for value, name in enumerate(names, 1) if not (labels == value).any()]:
+            notes.append(f"Not found: {', '.join(missing)}.")
+        return labels, names, notes

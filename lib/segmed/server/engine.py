@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from monailabel.utils.others.generic import device_list, name_to_device
 
-from segmed.imaging.picture import PictureCache
+from segmed.imaging.denoised import Denoiser, gaussian
+from segmed.imaging.picture import Picture, PictureCache
 from segmed.imaging.store import ByteBoundedStore
+from segmed.methods.dncnn import load_dncnn
 from segmed.methods.loading import Loader, find_method
 from segmed.methods.predictor import DeviceQueue, Predictor
 from segmed.methods.segmenter import Method
@@ -36,6 +40,9 @@ class Engine:
         self.registry = registry
         self.pictures = PictureCache(settings.picture_bytes)
         self.embeddings: ByteBoundedStore[Embedding] = ByteBoundedStore(settings.embedding_bytes)
+        self.denoisers: dict[str, Callable[[], Denoiser]] = {"gaussian": gaussian}
+        if settings.denoiser:
+            self.denoisers["dncnn"] = functools.cache(functools.partial(load_dncnn, settings.denoiser))
         self._loader = Loader()
         self._queues: dict[str, DeviceQueue] = {}
         self._predictors: dict[tuple[str, str], tuple[Path | None, Predictor]] = {}
@@ -50,6 +57,12 @@ class Engine:
         """The methods of the settings that can answer now: those that need training, once they have it."""
         methods = [find_method(name) for name in self.settings.models]
         return [m for m in methods if m.build or self.settings.untrained or self.registry.served(m.name)]
+
+    def names(self, method: Method) -> list[str]:
+        """Its models in the viewers; a version that tells no classes apart has no automatic one."""
+        version = self.registry.served(method.name)
+        told = read_facts(version.folder)["config"].get("labels") if version else None
+        return [name for name in method.offered_as() if name != method.name or told != []]
 
     def labels(self, method: str) -> tuple[str, ...]:
         """Names of the structures that a method was trained for, else those of the settings."""
@@ -73,6 +86,21 @@ class Engine:
         trained = version.folder if version else None
         found = self._predictors.get((method, device))
         return found[1] if found and found[0] == trained else self._load(method, device, trained)
+
+    def denoised(self, picture: Picture, name: str) -> Picture:
+        """The picture as a denoiser leaves it, or as it is for `nothing`. Raises ValueError if there is no such one."""
+        if name == "nothing":
+            return picture
+        if name not in self.denoisers:
+            raise ValueError(
+                f"There is no denoiser {name!r}. Choose one of {', '.join(self.denoisers)}, or start with --conf "
+                "denoiser FILE; `segmed denoiser` makes the file."
+            )
+        return self.denoisers[name]()(picture)
+
+    def warning(self) -> str:
+        """What users are told of the models that are loaded, such as that another one had to take over."""
+        return " ".join(dict.fromkeys(p.warning for _, p in list(self._predictors.values()) if p.warning))
 
     def queue(self, device: str) -> DeviceQueue:
         """The turns of a device, such as `cpu` or `cuda:0`."""

@@ -10,10 +10,13 @@ from typing import Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
+from segmed.imaging.grid import Grid, read_labels
 from segmed.imaging.intensity import WINDOWS
 from segmed.imaging.masks import stack_slices, write_mask, write_nrrd_slices
-from segmed.imaging.prompts import parse_prompt
-from segmed.methods.predictor import is_blank
+from segmed.imaging.picture import Picture
+from segmed.imaging.prompts import Prompt, parse_prompt
+from segmed.methods.predictor import Masks, is_blank
+from segmed.methods.refinement import REFINEMENTS
 from segmed.methods.segmenter import Method
 from segmed.server.engine import Engine
 from segmed.server.requests import InferParams
@@ -39,6 +42,7 @@ class PromptInferTask(InferTask):
             description=f"{method.title}, {where}",
             config={
                 **common_options(engine),
+                "finish": ["nothing", *REFINEMENTS],
                 **({"output": ["mask", "uncertainty"]} if method.gives_uncertainty and not volume else {}),
             },
         )
@@ -53,7 +57,8 @@ class PromptInferTask(InferTask):
         """Segment one object.
 
         Args:
-            request: `image` is a path that the server chose, `params` an `InferParams`.
+            request: `image` is a path that the server chose, `params` an `InferParams`; `label_path` of a label map
+                whose label becomes a mask prompt.
 
         Returns:
             Path of a mask on the full grid of the image (uint8, object = 1), and what to tell the viewer.
@@ -65,21 +70,23 @@ class PromptInferTask(InferTask):
         params: InferParams = request["params"]
         start = time.perf_counter()
         picture = self.engine.pictures.get(request["image"], params.window or self.engine.settings.window)
-        prompt, warnings = parse_prompt(picture.shape, params.roi, params.foreground, params.background)
+        mask = None
+        if request.get("label_path"):
+            labels = read_labels(request["label_path"], Grid(picture.shape, picture.affine))
+            value = params.value_of(params.selected_label_name or params.label)
+            mask = labels == value if value else labels > 0
+        prompt, warnings = parse_prompt(
+            picture.shape,
+            params.roi,
+            params.foreground,
+            params.background,
+            mask if mask is not None and mask.any() else None,
+        )
         opened = time.perf_counter()
-        predictor = self.engine.predictor(self.method, params.device)
-        if predictor.warning:
-            warnings.append(predictor.warning)
-        if params.output == "uncertainty":
-            masks = predictor.uncertainty(picture, prompt)
-        else:
-            segment = predictor.segment_volume if self.volume else predictor.segment_slices
-            masks = segment(picture, prompt)
+        clean = self.engine.denoised(picture, params.denoise)
+        masks, notes = self.segment(clean, prompt, params.device, params.output == "uncertainty", params.finish)
+        warnings += notes
         segmented = time.perf_counter()
-        if blank := [k for k in masks if is_blank(picture, k)]:
-            warnings.append(f"Slice {blank[0]} is blank (all of its voxels are alike or no numbers): nothing is there.")
-        if not any(mask.any() for mask in masks.values()):
-            warnings.append("Nothing was found there. Draw the box closer around the object or click into it.")
         path = result_file(params)
         if params.result_extension == ".nrrd" and not params.result_compress:
             write_nrrd_slices(masks, picture.shape, picture.affine, path)
@@ -99,11 +106,52 @@ class PromptInferTask(InferTask):
             },
         }
 
+    def segment(
+        self,
+        picture: Picture,
+        prompt: Prompt,
+        device: str | None = None,
+        uncertainty: bool = False,
+        finish: str = "nothing",
+    ) -> tuple[Masks, list[str]]:
+        """Run the model.
+
+        Args:
+            picture: the image.
+            prompt: for one object.
+            device: out of `config`; None for the default.
+            uncertainty: give the map of it in place of the mask.
+            finish: what is done to each mask, out of `config`.
+
+        Returns:
+            Masks (H, W) by slice, and sentences for the user.
+
+        Raises:
+            ValueError: unusable weights or device.
+            FileNotFoundError: weights are not there.
+        """
+        predictor = self.engine.predictor(self.method, device)
+        notes = [predictor.warning] if predictor.warning else []
+        if uncertainty:
+            masks = predictor.uncertainty(picture, prompt)
+        else:
+            segment = predictor.segment_volume if self.volume else predictor.segment_slices
+            masks = segment(picture, prompt, refine=REFINEMENTS.get(finish))
+        if blank := [k for k in masks if is_blank(picture, k)]:
+            notes.append(f"Slice {blank[0]} is blank (all of its voxels are alike or no numbers): nothing is there.")
+        if not any(mask.any() for mask in masks.values()):
+            notes.append("Nothing was found there. Draw the box closer around the object or click into it.")
+        return masks, notes
+
 
 def common_options(engine: Engine) -> dict[str, list[str]]:
     """What every model lets the user choose, the default first."""
     window = engine.settings.window
-    return {"device": engine.devices(), "window": [window, *(w for w in WINDOWS if w != window)]}
+    return {
+        "device": engine.devices(),
+        "window": [window, *(w for w in WINDOWS if w != window)],
+        "denoise": ["nothing", *engine.denoisers],
+    }
 
 
 def result_file(params: InferParams) -> str:

@@ -32,10 +32,14 @@ class InferParams(BaseModel):
         background: clicks beside the object.
         roi: [i0, i1, j0, j1, k0, k1], ends in any order; empty for none.
         label: name of the structure being segmented.
+        label_info: names of a sent label map, in the order of its values; 3D Slicer's scribbles are among them.
+        selected_label_name: which of them is being segmented.
         window: intensity window.
         device: name out of the model's `config.device`.
         output: the mask, or a map of how unsure the model is, for models that list it.
         clean: what is done to each structure of an automatic segmentation.
+        finish: what is done to each mask of a prompt.
+        denoise: what is done to slices before the model sees them.
         result_extension: of the mask file.
         result_compress: gzip inside `.nrrd`.
     """
@@ -46,12 +50,21 @@ class InferParams(BaseModel):
     background: list[list[float]] = Field(default=[], max_length=10_000)
     roi: list[float] | None = Field(default=None, max_length=6)
     label: str = Field(default="", max_length=256)
+    label_info: list[dict[str, Any]] = Field(default=[], max_length=1000)
+    selected_label_name: str = Field(default="", max_length=256)
     window: str | None = None
     device: str | None = Field(default=None, max_length=256)
     output: Literal["mask", "uncertainty"] = "mask"
     clean: Literal["nothing", "largest piece", "holes", "largest piece and holes"] = "nothing"
+    finish: Literal["nothing", "outline", "crf", "level set"] = "nothing"
+    denoise: Literal["nothing", "gaussian", "dncnn"] = "nothing"
     result_extension: Literal[".nrrd", ".nii.gz", ".nii"] = ".nrrd"
     result_compress: bool = False
+
+    def value_of(self, name: str) -> int | None:
+        """The value of a name in the sent label map; None if it has none."""
+        names = [str(item.get("name", "")) for item in self.label_info]
+        return names.index(name) + 1 if name and name in names else None
 
     @field_validator("label", mode="before")
     @classmethod

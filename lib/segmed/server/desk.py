@@ -1,0 +1,305 @@
+"""What a user does at a workspace: prompt, segment, replace, save."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segmed.active.submission import whole_labels
+from segmed.imaging.grid import Grid, move_labels, read_labels
+from segmed.imaging.masks import write_mask
+from segmed.imaging.picture import Picture
+from segmed.imaging.reading import fingerprint
+from segmed.methods.predictor import Masks
+from segmed.server.automatic import AutomaticInferTask
+from segmed.server.infer import PromptInferTask
+from segmed.server.open_object import OpenObject
+from segmed.server.patches import Patch
+from segmed.server.requests import BadRequest
+from segmed.server.studies import FINAL, label_map
+from segmed.server.workspace import Workspace, label_name
+from segmed.server.workspace_bodies import LabelMapParams, PromptBody, SegmentBody
+
+if TYPE_CHECKING:
+    from segmed.server.app import SegMedApp
+
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+_LARGER = 8  # times the image that a sent label map may be
+
+
+class Desk:
+    """One request of one user on one image.
+
+    Args:
+        app: has models, images and workspaces.
+        image: id.
+        client: what the user's program calls itself.
+        login: whom the server knows the user as.
+        user: whom active learning knows the user as.
+
+    Attributes:
+        path: of the image.
+        picture: in the window of the settings.
+        work: the workspace, while `open`.
+        notes: sentences for the user.
+        seconds: that parts of the request took.
+    """
+
+    work: Workspace
+
+    def __init__(self, app: SegMedApp, image: str, client: str, login: str, user: str) -> None:
+        self.app, self.image, self.client, self.user = app, image, client, user
+        self.path = app.image_path(image)
+        start = time.perf_counter()
+        self.picture = self._show(None)
+        self.seconds = {"open": round(time.perf_counter() - start, 4)}
+        self.notes: list[str] = []
+        self._key = (login, client.strip() or user, image)
+
+    @contextlib.contextmanager
+    def open(self, returning: bool = False) -> Iterator[Desk]:
+        """Take the workspace, for nobody else meanwhile.
+
+        Args:
+            returning: the user begins or comes back, so that what others saved meanwhile counts.
+        """
+        with self.app.workspaces.use(self._key, self._begin) as (self.work, lost):
+            self.notes += lost
+            if self.work.shape != self.picture.shape:
+                self.work.shape = self.picture.shape
+                self._reload("The image itself has been replaced, so your work on the former one is gone.")
+            elif returning and self.work.base != self._stored():
+                if self.work.unsaved:
+                    self.notes.append("Another label of this image was saved since you began. Yours will replace it.")
+                else:
+                    self._reload("")
+            if returning:
+                self.app.learning.worked(self.image, self.user)
+            self.work.touch()
+            yield self
+
+    def told(self, patches: Sequence[Patch], touched: Sequence[int] = ()) -> dict[str, Any]:
+        """The answer to the client.
+
+        Args:
+            patches: what has changed.
+            touched: slices that were looked at beside those that changed.
+        """
+        work = self.work
+        empty: dict[str, Any] = {"box": None, "foreground": [], "background": []}
+        return {
+            "changes": [patch.told() for patch in patches],
+            "labels": work.labels,
+            "can_undo": work.can_undo,
+            "can_redo": work.can_redo,
+            "prompt": work.opened.told() if work.opened else empty,
+            "slices": sorted({*touched, *(patch.k for patch in patches)}),
+            "warnings": list(dict.fromkeys(self.notes)),
+            "seconds": self.seconds,
+        }
+
+    def prompt(self, body: PromptBody) -> dict[str, Any]:
+        """Add to the open object, or begin one, and segment it.
+
+        Raises:
+            BadRequest: no such model, or one without prompts.
+            ValueError: an unusable prompt; nothing has changed then.
+        """
+        task = self._task(body.model, PromptInferTask)
+        picture, work = self._show(body.window), self.work
+        clean = self.app.engine.denoised(picture, body.denoise)
+        opened = self._described(body)
+        scribbles = opened.scribbles(picture.shape)
+        prompt = opened.prompt(picture.shape, scribbles)
+        masks: Masks
+        masks, notes = self._timed(lambda: task.segment(clean, prompt, body.device, finish=body.finish))
+        self.notes += notes
+        involved = sorted({*opened.under, *masks, *scribbles.foreground, *scribbles.background})
+        bare = {k: opened.without_it(k, work.slice(k)) for k in involved}
+        opened, slices = opened.painted(masks, scribbles, bare)
+        work.value_of(body.label)
+        patches = work.change(slices, opened)
+        work.prompts += 1
+        self._answered(task, body.model, body.device)
+        self.app.learning.worked(self.image, self.user, 1, body.model)
+        return self.told(patches, sorted(masks))
+
+    def segment(self, body: SegmentBody) -> dict[str, Any]:
+        """Label the volume; labels that the model knows are replaced, others stay where it finds nothing.
+
+        Raises:
+            BadRequest: no such model, or one that needs prompts.
+        """
+        task = self._task(body.model, AutomaticInferTask)
+        work, clean = self.work, self.app.engine.denoised(self._show(body.window), body.denoise)
+        labels: np.ndarray
+        labels, names, notes = self._timed(lambda: task.segment(clean, body.device))
+        self.notes += notes
+        table = np.array([0, *(work.value_of(name) for name in names)], np.uint8)
+        slices = {}
+        for k in {*work.filled(), *(int(k) for k in np.flatnonzero(labels.any(axis=(0, 1))))}:
+            values, found = work.slice(k), table[labels[:, :, k].T]
+            values[np.isin(values, table[1:])] = 0
+            slices[k] = np.where(found > 0, found, values)
+        self._answered(task, body.model, body.device)
+        return self.told(work.change(slices))
+
+    def replace(self, given: LabelMapParams, read: Callable[[int], bytes]) -> dict[str, Any]:
+        """The whole label map of a viewer in place of what is there, as one step.
+
+        Args:
+            given: its grid and names.
+            read: gives its bytes, of a given number.
+
+        Raises:
+            BadRequest: an impossible grid.
+            ValueError: other bytes, or a grid that is not that of the image.
+        """
+        work, size = self.work, tuple(given.size)
+        count = math.prod(size)
+        if min(size) < 1 or count > _LARGER * math.prod(work.shape):
+            raise BadRequest(f"A label map of the size {list(size)} does not belong to this image. Check its size.")
+        array = np.frombuffer(read(count), np.uint8).reshape(size, order="F")
+        grid = Grid(self.picture.shape, self.picture.affine)
+        moved = move_labels(array, _grid_of(given, grid), grid)
+        table = np.zeros(256, np.uint8)
+        for value in np.flatnonzero(np.bincount(moved.ravel(), minlength=256)):
+            if value:
+                table[value] = work.value_of(given.names.get(int(value)) or f"label {value}")
+        filled = {*work.filled(), *(int(k) for k in np.flatnonzero(moved.any(axis=(0, 1))))}
+        work.by_hand = True
+        return self.told(work.change({k: table[moved[:, :, k].T] for k in filled}))
+
+    def save(self, tag: str) -> dict[str, Any]:
+        """Save into the studies.
+
+        Raises:
+            BadRequest: the studies cannot be reached; nothing is saved then.
+        """
+        work, store = self.work, self.app.datastore()
+        labels, names = work.numbered()
+        info = {
+            "label_info": [{"name": name, "idx": value} for value, name in enumerate(names, start=1)],
+            "client_id": self.client,
+            "model": work.model,
+            "model_version": work.version,
+            "automatic": bool(work.model) and not work.prompts and not work.by_hand,
+            "prompts": work.prompts,
+            "seconds": round(work.seconds, 1),
+        }
+        notes = [] if names else ["The label map is empty; it was saved so, and there is no DICOM SEG of it."]
+        if tag == FINAL and self._stored() != work.base:
+            notes.append("Another label of this image was saved since you began; yours has replaced it.")
+        with tempfile.TemporaryDirectory(prefix="save-") as folder:
+            file = Path(folder) / "label.nii.gz"
+            write_mask(labels, self.picture.affine, file)
+            label = store.save_label(self.image, str(file), tag, info)
+        if tag == FINAL:
+            work.unsaved, work.base = False, self._stored()
+            self.app.on_save_label(self.image, label, self.user)
+        told = store.get_label_info(label, tag)
+        notes += [str(told["seg_note"])] if told.get("seg_note") and names else []
+        return {"label": label, "seg": told.get("seg_sop"), "note": " ".join(notes)}
+
+    def _described(self, body: PromptBody) -> OpenObject:
+        """The open object, or a new one, with what the body adds."""
+        work, name = self.work, label_name(body.label)
+        opened = work.opened
+        if opened is None or opened.label != name:
+            opened = OpenObject(name, work.value_of(name, keep=False))
+        shape = work.shape
+        opened, warnings = opened.with_clicks(shape, body.box, body.foreground, body.background)
+        self.notes += warnings
+        opened = opened.with_strokes(shape, body.scribbles)
+        if body.lasso:
+            opened = opened.with_lasso(shape, body.lasso)
+        named = opened.box or opened.foreground or opened.masks or any(into for into, _ in opened.strokes)
+        if body.refine or (not named and (opened.background or opened.strokes)):
+            masks = {k: work.slice(k) == opened.value for k in work.filled()}
+            opened = replace(opened.with_masks({k: m for k, m in masks.items() if m.any()}), adopts=True)
+            if not opened.masks and body.refine:
+                self.notes.append(f"There is nothing of {name} yet that could be refined.")
+        return opened
+
+    def _answered(self, task: Any, model: str, device: str | None) -> None:
+        self.work.model = model
+        self.work.version = task.engine.predictor(task.method, device).segmenter.version
+
+    def _task(self, model: str, kind: type[Any]) -> Any:
+        task = self.app.task(model)
+        if not isinstance(task, kind):
+            wanted = "takes no prompts; segment the volume with it" if kind is PromptInferTask else "needs prompts"
+            raise BadRequest(f"The model {model} {wanted}, or choose another one.")
+        return task
+
+    def _timed(self, run: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        with self.app.learning.throttle.request():
+            found = run()
+        self.seconds["segment"] = round(time.perf_counter() - start, 4)
+        return found
+
+    def _show(self, window: str | None) -> Picture:
+        return self.app.engine.pictures.get(self.path, window or self.app.engine.settings.window)
+
+    def _begin(self) -> Workspace:
+        work = Workspace(self.picture.shape, self.app.engine.settings.labels)
+        self._load(work)
+        return work
+
+    def _reload(self, note: str) -> None:
+        self.work.load(np.zeros(self.work.shape, np.uint8), {})
+        self._load(self.work)
+        self.notes += [note] if note else []
+
+    def _load(self, work: Workspace) -> None:
+        """Begin with the final label, if there is one."""
+        work.base = self._stored()
+        settings = self.app.engine.settings
+        final = label_map(self.app.datastore(), self.image, FINAL, settings.structures)
+        if final is None:
+            return
+        try:
+            grid = Grid(self.picture.shape, self.picture.affine)
+            work.load(whole_labels(read_labels(final.file, grid)), final.names)
+        except (OSError, ValueError) as error:
+            self.notes.append(f"The finished label of this image cannot be opened: {error}")
+
+    def _stored(self) -> str:
+        """Names the final label as it is in the studies now; "" without one."""
+        final = label_map(self.app.datastore(), self.image, FINAL, {})
+        return fingerprint(final.file) if final and final.file.exists() else ""
+
+
+def _grid_of(given: LabelMapParams, image: Grid) -> Grid:
+    """The grid that a viewer tells.
+
+    Libraries write a direction by rows or by columns; the one that puts the voxels onto the image is meant.
+    """
+    flat = np.array(given.direction).reshape(3, 3)
+    grids = []
+    for direction in (flat, flat.T):
+        affine = np.eye(4)
+        affine[:3, :3] = _RAS_TO_LPS @ (direction * given.spacing)
+        affine[:3, 3] = _RAS_TO_LPS @ given.origin
+        if not min(given.spacing) > 0 or abs(np.linalg.det(affine)) < 1e-9:
+            raise BadRequest("Spacing or direction of the label map are those of no grid. Send three axes in mm.")
+        size = given.size
+        grids.append(Grid((size[0], size[1], size[2]), affine))
+    return max(grids, key=lambda grid: _on_image(grid, image))
+
+
+def _on_image(grid: Grid, image: Grid) -> float:
+    """Share of the corners that lie on the image."""
+    assert grid.affine is not None and image.affine is not None
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(np.array(grid.shape) - 1), 1]
+    voxels = (np.linalg.inv(image.affine) @ grid.affine @ corners.T)[:3].T
+    return float(((voxels > -0.6) & (voxels < np.array(image.shape) - 0.4)).all(1).mean())

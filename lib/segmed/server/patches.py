@@ -1,0 +1,104 @@
+"""Rectangles of slices as they travel and are remembered: deflated, with their place."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_LEVEL = 1  # label maps are runs of equal bytes: higher levels take longer and save nothing
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Values of a rectangle of one slice.
+
+    Attributes:
+        k: slice.
+        i: columns, from the first to one beyond the last.
+        j: rows likewise.
+        data: uint8 of the shape (rows, columns), deflated.
+    """
+
+    k: int
+    i: tuple[int, int]
+    j: tuple[int, int]
+    data: bytes
+
+    @classmethod
+    def cut(cls, k: int, values: np.ndarray, where: np.ndarray) -> Patch | None:
+        """The smallest rectangle of `values` (H, W) that holds all of `where` (H, W); None where that is empty."""
+        rows = np.flatnonzero(where.any(1))
+        if not rows.size:
+            return None
+        j = int(rows[0]), int(rows[-1]) + 1
+        columns = np.flatnonzero(where[j[0] : j[1]].any(0))
+        i = int(columns[0]), int(columns[-1]) + 1
+        part = np.ascontiguousarray(values[j[0] : j[1], i[0] : i[1]], np.uint8)
+        return cls(k, i, j, zlib.compress(part.data, _LEVEL))
+
+    @classmethod
+    def parse(cls, k: int, i: Sequence[int], j: Sequence[int], data: str, shape: Sequence[int]) -> Patch:
+        """What a client sent for an image of the shape (I, J, K), `data` deflated and in base64.
+
+        Raises:
+            ValueError: not on the image, or not that many bytes.
+        """
+        if not 0 <= k < shape[2]:
+            raise ValueError(f"There is no slice {k}; the image has the slices 0 to {shape[2] - 1}.")
+        for name, ends, size in (("i", i, shape[0]), ("j", j, shape[1])):
+            if len(ends) != 2 or not 0 <= ends[0] < ends[1] <= size:
+                raise ValueError(
+                    f"The range {name} {list(ends)} does not lie on the image, whose {name} runs from 0 to {size}. "
+                    "Send the first voxel and the one after the last."
+                )
+        try:
+            deflated = base64.b64decode(data, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError("The data of a change is not base64. Encode the deflated bytes so.") from error
+        inflate(deflated, (i[1] - i[0]) * (j[1] - j[0]))
+        return cls(k, (i[0], i[1]), (j[0], j[1]), deflated)
+
+    def values(self) -> np.ndarray:
+        """(rows, columns) uint8."""
+        return np.frombuffer(zlib.decompress(self.data), np.uint8).reshape(self.j[1] - self.j[0], self.i[1] - self.i[0])
+
+    def put(self, into: np.ndarray) -> None:
+        """Write the values into a slice (H, W)."""
+        into[self.j[0] : self.j[1], self.i[0] : self.i[1]] = self.values()
+
+    def full(self, shape: Sequence[int]) -> np.ndarray:
+        """The slice (H, W) boolean of an image of the shape (I, J, …), true where the patch has values."""
+        out = np.zeros((shape[1], shape[0]), bool)
+        self.put(out)
+        return out
+
+    def told(self) -> dict[str, Any]:
+        """As clients take it."""
+        return {
+            "k": self.k,
+            "i": list(self.i),
+            "j": list(self.j),
+            "data": base64.b64encode(self.data).decode("ascii"),
+        }
+
+
+def inflate(data: bytes, size: int) -> bytes:
+    """`size` bytes out of deflated ones.
+
+    Raises:
+        ValueError: not deflated, or another number of bytes.
+    """
+    machine = zlib.decompressobj()
+    try:
+        out = machine.decompress(data, size + 1)  # no more, whatever a client packed
+    except zlib.error as error:
+        raise ValueError("The data is not deflated (zlib). Compress the bytes so, and encode them.") from error
+    if len(out) != size or not machine.eof:
+        raise ValueError(f"The data holds {'more' if len(out) > size else 'less'} than the {size} bytes of its range.")
+    return out

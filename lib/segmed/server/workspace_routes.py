@@ -1,0 +1,266 @@
+"""Endpoints of workspaces, for the web page and for OHIF: open, prompt, correct, undo, save, download."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response, StreamingResponse
+from fastapi.routing import APIRoute
+from monailabel.config import settings
+from monailabel.datastore.local import LocalDatastore
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.interfaces.utils.app import app_instance
+from pydantic import ValidationError
+
+import segmed
+from segmed.data.pairs import natural
+from segmed.imaging.grid import Grid
+from segmed.imaging.reading import fingerprint, read_volume
+from segmed.server.automatic import AutomaticInferTask
+from segmed.server.desk import Desk
+from segmed.server.infer import PromptInferTask
+from segmed.server.label_output import write_download
+from segmed.server.patches import Patch, inflate
+from segmed.server.requests import BadRequest, check_tag
+from segmed.server.routes import USER
+from segmed.server.strategies import user_name
+from segmed.server.volume_stream import nifti_pieces
+from segmed.server.workspace_bodies import (
+    Client,
+    LabelMapParams,
+    PaintBody,
+    PromptBody,
+    SaveBody,
+    SegmentBody,
+)
+
+logger = logging.getLogger(__name__)
+_KINDS = {"nifti": ".nii.gz", "seg": ".dcm", "rtstruct": ".dcm"}
+
+
+class _SentenceRoute(APIRoute):
+    """Tells what is wrong with a body in one sentence, as all other errors are told."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        handler = super().get_route_handler()
+
+        async def told(request: Request) -> Response:
+            try:
+                answer: Response = await handler(request)
+            except RequestValidationError as error:
+                raise BadRequest(_sentence(error.errors()[0])) from error
+            return answer
+
+        return told
+
+
+router = APIRouter(prefix="/api", route_class=_SentenceRoute)
+Who = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
+Named = Annotated[str, Query(max_length=128)]
+Writer = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
+
+
+def _sentence(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"] if part != "body")
+    return f"{where or 'The body'} is not usable: {error['msg']}."[:300]
+
+
+def _desk(image: str, client: str, who: User, http: Request) -> Desk:
+    return Desk(app_instance(), image, client, who.username, user_name(client, http))
+
+
+@router.get("/state", dependencies=USER)
+def state() -> dict[str, Any]:
+    """What the server has to offer."""
+    app = app_instance()
+    models = [
+        {
+            "name": name,
+            "description": task.description,
+            "type": "automatic" if isinstance(task, AutomaticInferTask) else "prompt",
+            "dimension": task.dimension,
+            "labels": list(task.labels),
+        }
+        for name, task in app.init_infers().items()
+        if isinstance(task, AutomaticInferTask | PromptInferTask)
+    ]
+    return {
+        "version": segmed.__version__,
+        "studies": app.studies_state(),
+        "models": models,
+        "labels": list(app.engine.settings.labels),
+        "warning": app.engine.warning(),
+    }
+
+
+@router.get("/images", dependencies=USER)
+def images() -> list[dict[str, Any]]:
+    """The studies."""
+    store = app_instance().datastore()
+    labelled = set(store.get_labeled_images())
+    told = []
+    listed = store.list_images()
+    for image in sorted(listed, key=natural) if isinstance(store, LocalDatastore) else listed:
+        info = store.get_image_info(image)
+        day = str(info.get("StudyDate") or info.get("date") or "")
+        told.append(
+            {
+                "id": image,
+                "name": str(info.get("description") or image),
+                "modality": str(info.get("modality") or info.get("Modality") or ""),
+                "date": f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 and day.isdecimal() else day,
+                "labelled": image in labelled,
+            }
+        )
+    return told
+
+
+@router.get("/images/{image}", dependencies=USER)
+def image(image: str) -> dict[str, Any]:
+    """One image: its grid, and the grey values that show it well."""
+    app = app_instance()
+    picture = app.engine.pictures.get(app.image_path(image), app.engine.settings.window)
+    info = app.datastore().get_image_info(image)
+    return {
+        "id": image,
+        "name": str(info.get("description") or image),
+        "shape": list(picture.shape),
+        "affine": picture.affine.tolist(),
+        "window": list(picture.levels),
+        "study": info.get("StudyInstanceUID"),
+        "series": info.get("SeriesInstanceUID"),
+    }
+
+
+@router.get("/images/{image}/volume.nii", dependencies=USER)
+def volume(image: str, http: Request) -> Response:
+    """The voxels as NIfTI, in the order in which label maps have them."""
+    path = app_instance().image_path(image)
+    headers = {"ETag": f'"{fingerprint(path)}"', "Cache-Control": "private, no-cache"}
+    if headers["ETag"] in http.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    length, pieces = nifti_pieces(read_volume(path))
+    headers["Content-Length"] = str(length)
+    return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
+
+
+@router.get("/images/{image}/work")
+def work(image: str, who: Who, http: Request, client: Named = "") -> dict[str, Any]:
+    """All that the user has on this image; a finished label is opened for correction."""
+    with _desk(image, client, who, http).open(returning=True) as desk:
+        return desk.told(desk.work.everything())
+
+
+@router.post("/images/{image}/prompt")
+def prompt(image: str, body: PromptBody, who: Who, http: Request) -> dict[str, Any]:
+    """Add to the prompt of the open object, and segment it anew."""
+    with _desk(image, body.client, who, http).open() as desk:
+        return desk.prompt(body)
+
+
+@router.post("/images/{image}/segment")
+def segment(image: str, body: SegmentBody, who: Who, http: Request) -> dict[str, Any]:
+    """Label the volume by an automatic model."""
+    with _desk(image, body.client, who, http).open() as desk:
+        return desk.segment(body)
+
+
+@router.post("/images/{image}/accept")
+def accept(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
+    """The open object is finished; the next prompt begins another one."""
+    with _desk(image, body.client, who, http).open() as desk:
+        desk.work.accept()
+        return desk.told([])
+
+
+@router.post("/images/{image}/paint")
+def paint(image: str, body: PaintBody, who: Who, http: Request) -> dict[str, Any]:
+    """Strokes of brush and eraser. What was prompted before is finished by them."""
+    with _desk(image, body.client, who, http).open() as desk:
+        known = {0, *desk.work.labels.values()}
+        if body.label:
+            known.add(desk.work.value_of(body.label))
+        slices: dict[int, np.ndarray] = {}
+        for change in body.changes:
+            patch = Patch.parse(change.k, change.i, change.j, change.data, desk.work.shape)
+            if strange := {int(v) for v in np.unique(patch.values())} - known:
+                raise BadRequest(f"The value {min(strange)} belongs to no label. Name the label that is painted with.")
+            patch.put(slices.setdefault(patch.k, desk.work.slice(patch.k)))
+        desk.work.by_hand = True
+        return desk.told(desk.work.change(slices))
+
+
+@router.post("/images/{image}/labelmap")
+def labelmap(
+    image: str, who: Who, http: Request, params: str = Form(...), file: UploadFile = File(...)
+) -> dict[str, Any]:
+    """The whole label map as a viewer has it, brought onto the grid of the image."""
+    try:
+        given = LabelMapParams.model_validate(json.loads(params))
+    except ValidationError as error:
+        raise BadRequest(f"params.{_sentence(error.errors()[0])}") from error
+    except ValueError as error:
+        raise BadRequest(f"The field params is not JSON ({error}). Send an object such as {{}}.") from error
+    with _desk(image, given.client, who, http).open() as desk:
+        return desk.replace(given, lambda size: inflate(file.file.read(), size))
+
+
+@router.post("/images/{image}/undo")
+def undo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
+    """Take the last step back."""
+    with _desk(image, body.client, who, http).open() as desk:
+        return desk.told(desk.work.undo())
+
+
+@router.post("/images/{image}/redo")
+def redo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
+    """Do again what was taken back."""
+    with _desk(image, body.client, who, http).open() as desk:
+        return desk.told(desk.work.redo())
+
+
+@router.post("/images/{image}/clear")
+def clear(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
+    """Empty the label map; it can be undone."""
+    with _desk(image, body.client, who, http).open() as desk:
+        empty = np.zeros_like(desk.work.slice(0))
+        return desk.told(desk.work.change(dict.fromkeys(desk.work.filled(), empty)))
+
+
+@router.post("/images/{image}/save")
+def save(image: str, body: SaveBody, who: Writer, http: Request) -> dict[str, Any]:
+    """Save the label map into the studies."""
+    check_tag(body.tag)
+    with _desk(image, body.client, who, http).open() as desk:
+        return desk.save(body.tag)
+
+
+@router.get("/images/{image}/download")
+def download(
+    image: str, who: Who, http: Request, client: Named = "", format: Literal["nifti", "seg", "rtstruct"] = "nifti"
+) -> Response:
+    """The label map as a file."""
+    with (
+        _desk(image, client, who, http).open() as desk,
+        tempfile.TemporaryDirectory(prefix="download-") as folder,
+    ):
+        labels, names = desk.work.numbered()
+        out = Path(folder) / f"labels{_KINDS[format]}"
+        grid = Grid(desk.picture.shape, desk.picture.affine)
+        write_download(labels, names, grid, desk.path, out, format, desk.work.model, desk.work.version)
+        content = out.read_bytes()
+    name = f"{format}-{image}{_KINDS[format]}"
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)
+    return Response(
+        content,
+        media_type="application/dicom" if format != "nifti" else "application/gzip",
+        headers={"Content-Disposition": f'attachment; filename="{plain}"', "Cache-Control": "no-store"},
+    )
