@@ -1,0 +1,100 @@
+"""YOLO detectors of the package ultralytics: an extra, because its licence is AGPL-3.0. Nothing else here imports it.
+
+It is told to call nobody and to keep its settings within the app. Source: Jocher, Ultralytics YOLOv5, 2020.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import box_convert
+
+_FOLDER = Path(__file__).resolve().parents[3] / "apps" / "segmed" / "model" / "ultralytics"
+_STRIDE = 32  # px; sides of the input are multiples of it
+_BEST = 300  # boxes that are looked at
+
+
+def build_yolo(name: str, classes: int, image_size: int) -> nn.Module:
+    """An untrained YOLO that is called as torchvision's detectors are.
+
+    Args:
+        name: of a configuration in the package, such as `yolov5s.yaml` or `yolov8n.yaml`.
+        classes: kinds of objects.
+        image_size: longer side in px that it sees, brought to a multiple of 32.
+
+    Raises:
+        ValueError: the package is not installed, or has no such configuration.
+    """
+    os.environ.update({"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"})
+    os.environ.setdefault("YOLO_CONFIG_DIR", str(_FOLDER))
+    Path(os.environ["YOLO_CONFIG_DIR"]).mkdir(parents=True, exist_ok=True)
+    try:
+        import ultralytics
+        from ultralytics.cfg import get_cfg
+        from ultralytics.nn.tasks import DetectionModel
+    except ImportError as error:
+        raise ValueError(
+            "The package ultralytics is not installed. It is under AGPL-3.0; if that suits you: pip install -r "
+            "requirements-yolo.txt. Else take another architecture, such as fcos_resnet18."
+        ) from error
+    ultralytics.settings.update({"sync": False})
+    try:
+        network: Any = DetectionModel(name, ch=3, nc=classes, verbose=False)
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise ValueError(f"ultralytics has no configuration {name!r}. Take yolov5s.yaml, for instance.") from error
+    network.args = get_cfg()
+    return Yolo(network, -(-image_size // _STRIDE) * _STRIDE)
+
+
+class Yolo(nn.Module):
+    """See `detection.Detector`.
+
+    Args:
+        network: of the package.
+        side: px of its square input.
+    """
+
+    def __init__(self, network: nn.Module, side: int) -> None:
+        super().__init__()
+        self.network = network
+        self.side = side
+
+    def forward(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """The loss by its parts for targets, else boxes in px of each picture (3, H, W) in [0, 1]."""
+        scales = [self.side / max(image.shape[1:]) for image in images]
+        batch = torch.stack([self._fit(image, scale) for image, scale in zip(images, scales, strict=True)])
+        if targets is None:
+            return [self._read(one, scale) for one, scale in zip(self.network(batch)[0], scales, strict=True)]
+        boxes = [
+            box_convert(t["boxes"] * s, "xyxy", "cxcywh") / self.side for t, s in zip(targets, scales, strict=True)
+        ]
+        owner = [torch.full((len(t["labels"]),), float(n)) for n, t in enumerate(targets)]
+        network: Any = self.network
+        loss, _ = network.loss(
+            {
+                "img": batch,
+                "cls": torch.cat([t["labels"] for t in targets])[:, None].float() - 1,
+                "bboxes": torch.cat(boxes),
+                "batch_idx": torch.cat(owner).to(batch.device),
+            }
+        )
+        return {"yolo": loss.sum() / len(images)}
+
+    def _fit(self, image: Tensor, scale: float) -> Tensor:
+        height, width = (max(1, round(n * scale)) for n in image.shape[1:])
+        small = F.interpolate(image[None], (height, width), mode="bilinear", align_corners=False, antialias=True)[0]
+        return F.pad(small, (0, self.side - width, 0, self.side - height))
+
+    def _read(self, found: Tensor, scale: float) -> dict[str, Tensor]:
+        """(4 + classes, N) of centres, sizes and scores."""
+        scores, kinds = found[4:].max(dim=0)
+        scores, best = scores.topk(min(_BEST, len(scores)))
+        boxes = box_convert(found[:4, best].T, "cxcywh", "xyxy") / scale
+        return {"boxes": boxes, "labels": kinds[best] + 1, "scores": scores}
