@@ -67,7 +67,7 @@ def train(url: str, model: str, options: dict[str, float]) -> str:
         now = f"pass {stats.get('epoch')}/{stats.get('total_epochs')}, best Dice {stats.get('best_metric')}"
         if now != told:
             told = now
-            print(f"{stats.get('total_time', '')}  {now}", flush=True)
+            print(f"{stats.get('elapsed', '')}  {now}", flush=True)
         if status not in ("SUBMITTED", "RUNNING"):
             return f"{status}: {stats.get('message')}"
 

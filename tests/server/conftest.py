@@ -11,9 +11,10 @@ from orthanc import Pacs, pacs
 from PIL import Image
 from running import ROOT, Server, Start, start
 from segmed.data.phantom import Phantom, make_phantom
+from slicer_fixtures import bodies, own_volume, slicer_server
 from tiny_sam import save_folder, tiny_sam
 
-__all__ = ["ROOT", "Pacs", "Server", "Start", "pacs", "start"]
+__all__ = ["ROOT", "Pacs", "Server", "Start", "bodies", "own_volume", "pacs", "slicer_server", "start"]
 
 
 @pytest.fixture(scope="session")

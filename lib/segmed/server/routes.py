@@ -59,9 +59,13 @@ def infer(
     session_id: str = "",
     params: str = Form("{}"),
     file: UploadFile = File(None),
+    label: UploadFile = File(None),
     output: Literal["image", "json", "all"] | None = None,
 ) -> Response:
-    """Segment an image of the studies (`image`), of a session (`session_id`), or an uploaded one (`file`)."""
+    """Segment an image of the studies (`image`), of a session (`session_id`), or an uploaded one (`file`).
+
+    `label` is a label map with scribbles, or one whose label is to be refined.
+    """
     app = app_instance()
     app.task(model)
     request: dict[str, Any] = {"model": model, "params": parse_params(params)}
@@ -74,6 +78,9 @@ def infer(
             request |= {"image": image, "user": user_name(_object(params).get("client_id"), http)}
         else:
             raise BadRequest("There is no image: name one by ?image=, open a session, or send a file.")
+        if label is not None and label.filename:
+            extension = check_upload(label.filename, _LABEL_EXTENSIONS)
+            request["label_path"] = _receive(label, Path(folder), f"label{extension}")
         return _answer(app.infer(request), output)
 
 
@@ -245,7 +252,8 @@ def stop_training() -> dict[str, Any] | None:
 
 def _task(task: dict[str, Any]) -> dict[str, Any]:
     """What a client learns of a background task: nothing about the server's folders."""
-    return {key: list(value) if key == "details" else value for key, value in task.items()}
+    # 3D Slicer takes the last of the details without looking whether there is one
+    return {key: list(value) or [task["status"]] if key == "details" else value for key, value in task.items()}
 
 
 def _sessions() -> Any:
