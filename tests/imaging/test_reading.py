@@ -401,3 +401,15 @@ def test_fingerprint_follows_the_file_and_the_parts_of_a_folder(tmp_path: Path) 
     assert after[1] != before[1]
     (part.parent / "2.dcm").write_bytes(b"two")
     assert fingerprint(part.parent) != after[1]
+
+
+def test_radiographs_with_white_as_the_lowest_value(tmp_path: Path, write_series: Callable[..., list[Path]]) -> None:
+    stored = np.arange(8 * 6, dtype=np.int16).reshape(8, 6, 1) * 10 + 5
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])
+    paths = write_series(tmp_path / "xray", stored, affine, modality="DX")
+    plain = read_volume(tmp_path / "xray").array
+    data = pydicom.dcmread(paths[0])
+    data.PhotometricInterpretation = "MONOCHROME1"
+    data.save_as(paths[0])
+    for path in (tmp_path / "xray", paths[0]):
+        assert (np.diff(read_volume(path).array.ravel()) == -np.diff(plain.ravel())).all()

@@ -129,7 +129,8 @@ class Desk:
         patches = work.change(slices, opened)
         work.prompts += 1
         self._answered(task, body.model, body.device)
-        self.app.learning.worked(self.image, self.user, 1, body.model)
+        if not body.trial:
+            self.app.learning.worked(self.image, self.user, 1, body.model)
         return self.told(patches, sorted(masks))
 
     def segment(self, body: SegmentBody) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from segmed.imaging.grid import Grid
 from segmed.imaging.masks import write_mask
 from segmed.imaging.reading import extension_of
+from segmed.server.codes import SegmentCodes
 from segmed.server.dicom_rtstruct import write_rtstruct
 from segmed.server.dicom_seg import write_segmentation
 from segmed.server.dicom_series import open_series
@@ -25,6 +26,7 @@ def write_download(
     kind: str,
     model: str,
     version: str,
+    codes: Mapping[str, SegmentCodes] | None = None,
 ) -> None:
     """Write a label map.
 
@@ -37,6 +39,7 @@ def write_download(
         kind: `nifti`, `seg` or `rtstruct`.
         model: that made the labels; "" for those drawn by hand.
         version: of the model.
+        codes: of structures by name, beside those that are known.
 
     Raises:
         BadRequest: DICOM is asked for of an image that is none.
@@ -52,4 +55,4 @@ def write_download(
             "serve the DICOM series."
         )
     write = write_segmentation if kind == "seg" else write_rtstruct
-    write(labels, list(names), open_series(image, grid), out, model, version)
+    write(labels, list(names), open_series(image, grid), out, model, version, codes=codes)

@@ -54,6 +54,9 @@ class PromptBody(Client):
         refine: whether what the label is now becomes a mask prompt.
         window: intensity window.
         device: out of the model's `config`.
+        finish: what is done to each mask.
+        denoise: what is done to the slices.
+        trial: whether this is no work, such as a look at what another model would do; active learning leaves it out.
     """
 
     model: Name
@@ -68,6 +71,7 @@ class PromptBody(Client):
     device: str | None = Field(default=None, max_length=256)
     finish: Finish = "nothing"
     denoise: Denoise = "nothing"
+    trial: bool = False
 
 
 class SegmentBody(Client):

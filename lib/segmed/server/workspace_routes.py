@@ -255,7 +255,8 @@ def download(
         labels, names = desk.work.numbered()
         out = Path(folder) / f"labels{_KINDS[format]}"
         grid = Grid(desk.picture.shape, desk.picture.affine)
-        write_download(labels, names, grid, desk.path, out, format, desk.work.model, desk.work.version)
+        made_by = desk.work.model, desk.work.version
+        write_download(labels, names, grid, desk.path, out, format, *made_by, app_instance().codes)
         content = out.read_bytes()
     name = f"{format}-{image}{_KINDS[format]}"
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)

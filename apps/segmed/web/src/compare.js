@@ -10,7 +10,7 @@ export async function tryModel({ id, client, model, label, prompt, colour }) {
   await post(imagePath(id, "/accept"), { client: own });
   await post(imagePath(id, "/clear"), { client: own });
   const { box, foreground, background } = prompt;
-  const asked = { client: own, model, label, foreground, background, ...(box ? { box } : {}) };
+  const asked = { client: own, trial: true, model, label, foreground, background, ...(box ? { box } : {}) };
   const answer = await post(imagePath(id, "/prompt"), asked);
   const changes = await decodeAll(answer.changes);
   const voxels = changes.reduce((sum, { values }) => sum + values.reduce((some, value) => some + (value > 0), 0), 0);
