@@ -214,7 +214,7 @@ def test_a_click_beside_the_image_is_reported(phantom_file: Path, tmp_path: Path
         (("--point", "1,2,99"), "lies outside the image"),
         ((*BOX, "--not-point", "x"), "--not-point 'x' must be 3 numbers"),
         ((*BOX, "--window", "ct-liver"), "Unknown intensity window 'ct-liver'"),
-        ((*BOX, "--model", "unet"), "There is no method 'unet'. Choose from"),
+        ((*BOX, "--model", "vnet"), "There is no method 'vnet'. Choose from"),
         ((*BOX, "--model", "medsam"), "'medsam' needs SAM weights"),
         ((*BOX, "--model", "medsam_3d"), "'medsam' needs SAM weights"),
         ((*BOX, "--model", "medsam", "--backbone", "./nowhere"), "nowhere"),
@@ -304,7 +304,7 @@ def test_info_explains_a_setting_without_value() -> None:
     [
         (("--conf", "models"), "Settings are given as --conf KEY VALUE"),
         (("--colour", "red"), "Settings are given as --conf KEY VALUE"),
-        (("--conf", "models", "unet"), "There is no method 'unet'"),
+        (("--conf", "models", "vnet"), "There is no method 'vnet'"),
         (("--conf", "batch", "0"), "--conf batch '0' must be a whole number above 0"),
     ],
 )

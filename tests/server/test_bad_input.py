@@ -82,7 +82,7 @@ def test_reversed_and_overhanging_boxes_and_stray_clicks_are_understood(server: 
 
 
 def test_unknown_names(server: Server) -> None:
-    _refused(_infer(server, model="unet"), "classical", status=404)
+    _refused(_infer(server, model="vnet"), "classical", status=404)
     _refused(_infer(server, query="image=nobody"), "no image 'nobody'", status=404)
     _refused(_infer(server, query=f"image=ct&session_id={uuid.uuid4()}"), "session", status=404)
     _refused(_infer(server, query=""), "no image")

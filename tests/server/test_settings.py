@@ -9,6 +9,7 @@ from segmed.server.settings import ServerSettings
 from tiny_sam import save_folder, tiny_sam
 
 FAMILY = ("gafl", "featup", "imedsam", "lora", "adapter")  # need training, and no weights of the user's
+ALONE = ("detector", "unet", "unetpp", "deeplabv3", "deeplabv3plus", "pan")  # likewise, or no weights at all
 
 
 def test_labels_may_come_from_a_file(tmp_path: Path) -> None:
@@ -27,7 +28,8 @@ def test_labels_may_come_from_a_file(tmp_path: Path) -> None:
 
 def test_defaults_need_nothing() -> None:
     settings = ServerSettings.from_conf({})
-    assert settings.models == ("segmed", "classical", *FAMILY)
+    assert settings.models[:2] == ("segmed", "classical")
+    assert set(settings.models[2:]) == {*FAMILY, *ALONE}
     assert {settings.backbones[name].source for name in FAMILY} == {"segmed-tiny"}
     assert settings.labels == ("object",)
 
@@ -40,9 +42,10 @@ def test_a_backbone_brings_its_methods(tmp_path: Path) -> None:
         "sam",
         "medsam",
         *FAMILY,
+        *ALONE,
     }
     one = ServerSettings.from_conf({"backbone_medsam": folder, "labels": "liver, spleen ,liver"})
-    assert set(one.models) == {"segmed", "classical", "medsam", *FAMILY}
+    assert set(one.models) == {"segmed", "classical", "medsam", *FAMILY, *ALONE}
     assert one.structures == {"liver": 1, "spleen": 2}
     assert one.labels == ("liver", "spleen")
 
@@ -65,7 +68,7 @@ def test_models_choose_and_order() -> None:
     ("conf", "words"),
     [
         ({"modles": "sam"}, "Unknown --conf modles"),
-        ({"models": "unet"}, "no method 'unet'"),
+        ({"models": "vnet"}, "no method 'vnet'"),
         ({"models": "medsam"}, "needs SAM weights"),
         ({"precision": "fp16"}, "unknown precision 'fp16'"),
         ({"window": "ct"}, "ct-lung"),
@@ -81,3 +84,11 @@ def test_wrong_values_are_named(conf: dict[str, str], words: str) -> None:
 def test_missing_weights() -> None:
     with pytest.raises(FileNotFoundError, match="no SAM weights"):
         ServerSettings.from_conf({"backbone": "/no/such/medsam_vit_b.pth"})
+
+
+def test_files_must_be_there(tmp_path: Path) -> None:
+    for key in ("codes", "denoiser"):
+        (tmp_path / key).write_text("{}", encoding="utf-8")
+        assert getattr(ServerSettings.from_conf({key: str(tmp_path / key)}), key) == tmp_path / key
+        with pytest.raises(FileNotFoundError, match=f"--conf {key}"):
+            ServerSettings.from_conf({key: str(tmp_path / "absent")})

@@ -1,10 +1,12 @@
-"""Clean-ups of label maps that a network made slice by slice."""
+"""Label maps: clean-ups of those that a network made slice by slice, and the boxes of their pieces."""
 
 from __future__ import annotations
 
 import numpy as np
 from monai.transforms import FillHoles, KeepLargestConnectedComponent
 from scipy import ndimage
+from skimage.measure import label as pieces
+from skimage.measure import regionprops
 
 
 def clean_labels(labels: np.ndarray, largest: bool = True, fill: bool = True) -> np.ndarray:
@@ -42,3 +44,23 @@ def clean_labels(labels: np.ndarray, largest: bool = True, fill: bool = True) ->
             whole = np.asarray(FillHoles()(kept.copy()))
             part[(whole > 0)[0] & (part == 0)] = label
     return out
+
+
+def boxes_of_pieces(labels: np.ndarray, min_area: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """A box around each 8-connected piece of each label.
+
+    Args:
+        labels: (H, W) whole numbers, 0 the background.
+        min_area: px; smaller pieces are left out.
+
+    Returns:
+        (N, 4) as x0, y0, x1, y1, of which the last two are the first column and row beyond, and (N,) labels.
+    """
+    corners, kinds = [], []
+    for value in np.unique(labels[labels > 0]):
+        for piece in regionprops(pieces(labels == value, connectivity=2)):
+            if piece.area >= min_area:
+                y0, x0, y1, x1 = piece.bbox
+                corners.append((x0, y0, x1, y1))
+                kinds.append(int(value))
+    return np.array(corners, np.float32).reshape(-1, 4), np.array(kinds, np.int64)

@@ -12,12 +12,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from skimage.measure import label, regionprops
 from torch import Tensor, nn
 from torchvision.models import detection
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import batched_nms, clip_boxes_to_image
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from segmed.imaging.label_maps import boxes_of_pieces
 
 
 def _fcos_resnet18(**arguments: object) -> nn.Module:
@@ -120,23 +121,6 @@ def select(found: dict[str, Tensor], size: tuple[int, int], confidence: float, o
 
 
 def boxes_of(labels: np.ndarray, min_area: int) -> dict[str, Tensor]:
-    """What a detector should find in a label map: a box around each 8-connected piece of each label.
-
-    Args:
-        labels: (H, W) whole numbers, 0 the background.
-        min_area: px; smaller pieces are left out.
-
-    Returns:
-        `boxes` (N, 4) and `labels` (N,), as torchvision wants its targets.
-    """
-    corners, kinds = [], []
-    for value in np.unique(labels[labels > 0]):
-        for piece in regionprops(label(labels == value, connectivity=2)):
-            if piece.area >= min_area:
-                y0, x0, y1, x1 = piece.bbox
-                corners.append((x0, y0, x1, y1))
-                kinds.append(int(value))
-    return {
-        "boxes": torch.tensor(corners, dtype=torch.float32).reshape(-1, 4),
-        "labels": torch.tensor(kinds, dtype=torch.int64),
-    }
+    """What a detector should find in a label map (H, W): `boxes` and `labels`, as torchvision wants its targets."""
+    corners, kinds = boxes_of_pieces(labels, min_area)
+    return {"boxes": torch.from_numpy(corners), "labels": torch.from_numpy(kinds)}
