@@ -79,7 +79,7 @@ def test_torchrun_gives_the_same_weights(task: Path, backbone: Path, tmp_path: P
     ("change", "message"),
     [
         ({"data": "nothing"}, "There is no dataset 'nothing'"),
-        ({"method": "unet"}, "There is no method 'unet'"),
+        ({"method": "vnet"}, "There is no method 'vnet'"),
         ({"set": "rank"}, "'rank' is not understood. Give KEY=VALUE."),
         ({"set": "rank=4"}, "medsam does not know 'rank'"),
         ({"studies": "."}, "Give either --studies FOLDER, or --data NAME"),

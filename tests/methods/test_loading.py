@@ -82,8 +82,8 @@ def test_weights_that_the_user_names_have_no_fallback(tmp_path: Path) -> None:
 
 
 def test_errors_name_the_remedy() -> None:
-    with pytest.raises(ValueError, match=r"no method 'unet'\. Choose from segmed, classical"):
-        find_method("unet")
+    with pytest.raises(ValueError, match=r"no method 'vnet'\. Choose from segmed, classical"):
+        find_method("vnet")
     with pytest.raises(ValueError, match="--conf backbone"):
         Loader().get("medsam", BackboneConfig())
     with pytest.raises(FileNotFoundError, match="no SAM weights"):

@@ -15,7 +15,11 @@ from segmed.methods.trainable import TrainableSegmenter, save_trained
 from segmed.sam.weights import load_sam, weights_version
 from tiny_sam import save_folder, tiny_sam
 
-TRAINED = [name for name, method in METHODS.items() if method.training and name != "segmed"]
+TRAINED = [
+    name
+    for name, method in METHODS.items()
+    if method.training and method.needs_backbone and not method.detects and name != "segmed"
+]
 IMAGE = np.random.default_rng(0).integers(0, 255, (70, 90), np.uint8)
 BOX = SlicePrompt(box=(20, 15, 60, 50))
 

@@ -509,7 +509,7 @@ def test_two_users_on_one_image_do_not_see_each_other(server: Server, truth: np.
     ("body", "words"),
     [
         ({}, ["draw a box or click"]),
-        ({"model": "unet"}, ["no model"]),
+        ({"model": "vnet"}, ["no model"]),
         ({"label": ""}, ["label"]),
         ({"label": "a\nb"}, ["name"]),
         ({"label": "x" * 100}, ["name"]),

@@ -96,6 +96,10 @@ def test_classes_are_those_of_the_data_and_the_loader_serves_them(
     sample = data[1]
     with torch.no_grad():
         assert served.decode(served.embed([sample.image]), None, sample.labels.shape).masks.shape == (1, 3, 36, 40)
+    assert done.version.record is not None
+    registry.promote("lora", done.version.version)
+    again = train_model("lora", backbone, data, registry, tmp_path / "run", JobConfig({"rank": 2}, SHORT))
+    assert again.before == done.version.record.scores, "the rival is what is served, not the untrained method"
 
 
 def test_a_stopped_training_keeps_no_version_and_goes_on(

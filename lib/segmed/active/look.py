@@ -37,7 +37,7 @@ class Look:
     ) -> None:
         self.segmenter, self.image, self.config = segmenter, image, config
         self.embedding = segmenter.embed([image]) if embedding is None else embedding
-        self.bare = segmenter.input_size is None
+        self.bare = segmenter.keeps_slices or segmenter.input_size is None
         self.automatic = bool(segmenter.labels)
         self.encodes, self.decodes = 1, 0
         scale = min(1.0, config.resolution / max(image.shape[:2]))

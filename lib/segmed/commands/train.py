@@ -20,7 +20,7 @@ console = Console(stderr=True)
 
 
 def train(
-    method: Annotated[str, typer.Option(help="What to train: segmed, medsam, gafl, featup, lora, adapter, imedsam.")],
+    method: Annotated[str, typer.Option(help="What to train, such as medsam, lora or unet; `segmed info` lists all.")],
     studies: Annotated[Path | None, typer.Option(help="Studies folder of a server, with submitted labels.")] = None,
     data: Annotated[str, typer.Option(help="Dataset, as `segmed data list` shows it; needs --root.")] = "",
     root: Annotated[Path | None, typer.Option(help="Folder of the dataset.")] = None,
@@ -76,9 +76,9 @@ def train(
         bar.update(task, description=text, completed=progress.step, total=progress.steps)
 
     try:
-        slices = _open(studies, data, root, _pairs(option, str), labels, patients, seed)
+        slices = _open(studies, data, root, pairs(option, str), labels, patients, seed)
         config = JobConfig(
-            _pairs(setting, _literal),
+            pairs(setting, literal),
             FinetuneConfig(epochs=epochs, batch=batch, patience=patience, seed=seed),
             learning_rate or None,
             validation,
@@ -132,13 +132,14 @@ def _open(
     return found
 
 
-def _pairs(words: list[str] | None, read: Any) -> dict[str, Any]:
+def pairs(words: list[str] | None, read: Any) -> dict[str, Any]:
+    """KEY=VALUE as a dictionary of what `read` makes of the values."""
     if wrong := [word for word in words or () if "=" not in word]:
         raise ValueError(f"{wrong[0]!r} is not understood. Give KEY=VALUE.")
     return {key: read(value) for key, value in (word.split("=", 1) for word in words or ())}
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
     """A number, true or false if it is one, else the word."""
     try:
         return json.loads(text)

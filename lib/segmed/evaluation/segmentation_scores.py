@@ -41,9 +41,9 @@ class ImageScore:
 class Summary:
     """Means over images.
 
-    `dice`, `iou`, `precision`, `recall` and `hd95` are means over the images on which the object is, per label, then
-    over the labels. A missed object counts 0; `hd95`, which has no value there, is the mean over the others, and
-    `missed` says how often that was.
+    `dice`, `iou`, `precision`, `recall`, `accuracy` and `hd95` are means over the images on which the object is, per
+    label, then over the labels. A missed object counts 0; `hd95`, which has no value there, is the mean over the
+    others, and `missed` says how often that was.
 
     Attributes:
         dice: 2TP/(2TP+FP+FN), the same as F1.
@@ -52,7 +52,9 @@ class Summary:
         recall: TP/(TP+FN).
         hd95: in the unit of the spacing.
         missed: share of the images with truth on which nothing was found.
+        accuracy: (TP+TN)/all.
         dice_all: Dice over all images, by the empty policy where neither mask has a pixel.
+        iou_all: likewise of the IoU.
         dice_pooled: Dice of all pixels of all images together, mean over labels.
         iou_two_classes: mean of the IoU of object and background.
         images: scores that the means go over.
@@ -64,7 +66,9 @@ class Summary:
     recall: float
     hd95: float
     missed: float
+    accuracy: float
     dice_all: float
+    iou_all: float
     dice_pooled: float
     iou_two_classes: float
     images: int
@@ -140,7 +144,9 @@ def _summarise_label(scores: Sequence[ImageScore], empty: EmptyPolicy) -> dict[s
         "recall": _mean([o.tp / (o.tp + o.fn) for o in overlaps]),
         "hd95": _mean([s.hd95 for s in there if math.isfinite(s.hd95)]),
         "missed": _mean([float(math.isinf(s.hd95)) for s in there]),
+        "accuracy": _mean([o.accuracy for o in overlaps]),
         "dice_all": _mean([s.overlap.dice(empty) for s in scores]),
+        "iou_all": _mean([s.overlap.iou(empty) for s in scores]),
         "dice_pooled": pooled.dice(),
         "iou_two_classes": _mean([(o.iou() + b.iou("one")) / 2 for o, b in zip(overlaps, background, strict=True)]),
     }

@@ -136,6 +136,8 @@ class ClassSegmenter(MedSam):
         version: names the weights.
     """
 
+    multimask = False  # the further tokens are those of the classes
+
     def __init__(self, model: SamModel, labels: tuple[str, ...], version: str = "0") -> None:
         super().__init__(model, version)
         self.labels = labels

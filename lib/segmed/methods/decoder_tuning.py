@@ -5,20 +5,18 @@ Source: Ma et al., Segment anything in medical images (Nature Communications, 20
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Literal, get_args
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import SamModel
 
-from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.medsam import MedSam
-from segmed.methods.segmenter import Logits, Method, Training
+from segmed.methods.segmenter import Method, Training
 from segmed.methods.trainable import Recipe, TrainableSegmenter
-from segmed.sam.decoding import decode_low_resolution
-from segmed.sam.embedding import Embedding
+from segmed.sam.frame import Frame
 
 Preset = Literal["brats", "segmed", "full"]
 
@@ -69,14 +67,9 @@ class DecoderTuning(MedSam, TrainableSegmenter):
     def trained_names(self) -> list[str]:
         return tuned_names(self, self.config.preset)
 
-    def decode(
-        self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
-    ) -> Logits:
+    def _restore(self, frame: Frame, low: Tensor, size: tuple[int, int]) -> Tensor:
         """As MedSAM; while it trains, logits are resampled, as probabilities have no gradient where they saturate."""
-        if not self.training:
-            return super().decode(embedding, prompts, size)
-        low, quality = decode_low_resolution(self.model, embedding, prompts, self.choose_best)
-        return Logits(embedding.frame.restore(low.float(), size), quality.float())
+        return frame.restore(low.float(), size) if self.training else super()._restore(frame, low, size)
 
 
 def tuned_names(method: nn.Module, preset: Preset) -> list[str]:

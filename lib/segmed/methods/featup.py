@@ -160,10 +160,16 @@ class FeatUp(DecoderTuning):
     def decode(
         self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
     ) -> Logits:
+        return super().decode(self._guided(embedding), prompts, size)
+
+    def candidates(self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]) -> Logits:
+        return super().candidates(self._guided(embedding), prompts, size)
+
+    def _guided(self, embedding: Embedding) -> Embedding:
+        """With the guidance folded into channels, where it goes wherever the features of its slice go."""
         guidance = self._guidance(embedding.features, embedding.extras[0]) if self.training else embedding.extras[0]
-        # folded into channels it goes wherever the features of its slice go
         folded = F.pixel_unshuffle(guidance, guidance.shape[-1] // embedding.features.shape[-1])
-        return super().decode(replace(embedding, features=torch.cat([embedding.features, folded], 1)), prompts, size)
+        return replace(embedding, features=torch.cat([embedding.features, folded], 1))
 
     def _guidance(self, features: Tensor, guide: Tensor) -> Tensor:
         """What is added to the decoder's upscaled features (B, C / 8, H, W)."""

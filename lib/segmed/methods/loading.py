@@ -34,6 +34,19 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
+def missing_weights(method: Method) -> str:
+    """What to tell who wants a method without its base weights."""
+    if method.read:
+        return (
+            f"The model {method.name!r} needs weights of its own: add --conf backbone_{method.name} FOLDER, or a "
+            f"Hugging Face id such as {method.example}."
+        )
+    return (
+        f"The model {method.name!r} needs SAM weights: add --conf backbone FOLDER, a .pth FILE, or a Hugging Face id "
+        "such as facebook/sam-vit-base."
+    )
+
+
 @dataclass(frozen=True)
 class BackboneConfig:
     """Base weights and how to run them.
@@ -58,7 +71,7 @@ class Loader:
     """Builds segmenters on first use, never at start; safe for threads."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple[BackboneConfig, str], tuple[SamModel, str]] = {}
+        self._models: dict[tuple[object, BackboneConfig, str], tuple[Any, str]] = {}
         self._bases: dict[tuple[BackboneConfig, str], tuple[SamModel, str]] = {}
         self._segmenters: dict[tuple[object, ...], Segmenter] = {}
         self._lock = threading.Lock()
@@ -88,17 +101,14 @@ class Loader:
         if chosen.weights and not backbone.source:
             backbone = replace(backbone, source=chosen.weights)
         if not chosen.needs_backbone:
-            backbone, device = BackboneConfig(), "cpu"
+            backbone, device = BackboneConfig(), device if chosen.training else "cpu"
         elif not backbone.source:
-            raise ValueError(
-                f"{method!r} needs SAM weights. Start with --conf backbone FOLDER, a .pth FILE, or a Hugging Face id "
-                "such as facebook/sam-vit-base."
-            )
+            raise ValueError(missing_weights(chosen))
         with self._lock:
             key = (method, backbone, device, trained, labels)
             if key not in self._segmenters:
                 if trained is None and chosen.build is not None:
-                    model, version = self._model(backbone, device) if chosen.needs_backbone else (None, "")
+                    model, version = self._model(chosen, backbone, device) if chosen.needs_backbone else (None, "")
                     found = chosen.build(model, version)
                 else:
                     found = self._with_training(chosen, backbone, device, trained, labels)
@@ -150,41 +160,54 @@ class Loader:
     def _with_training(
         self, method: Method, backbone: BackboneConfig, device: str, trained: Path | None, labels: tuple[str, ...]
     ) -> Segmenter:
-        """What trains is put on base weights in float32, which all of these share; then the encoder is prepared."""
+        """What trains is put on base weights in float32, which all of these share; then the encoder is prepared.
+
+        Methods that need no base weights are all their own.
+        """
         training = method.training
         assert isinstance(training, Training)
-        key = (backbone, device)
-        if key not in self._bases:
-            model = load_sam(backbone.source, backbone.image_size)
-            version = weights_version(model)
-            self._bases[key] = model.requires_grad_(False).to(torch.device(device)), version
-        base, version = self._bases[key]
+        base, version = self._base(backbone, device) if method.needs_backbone else (None, "")
+        name = f"{method.name}-{version}" if version else method.name
         if trained is None:
             tells_apart = labels and any(field.name == "labels" for field in fields(training.config))
             config = training.config(labels=labels) if tells_apart else training.config()
             with torch.random.fork_rng():  # heads of classes are drawn; the same ones each time
                 torch.manual_seed(0)
-                segmenter = training.kind(share_weights(base), config, f"{method.name}-{version}-untrained")
+                segmenter = training.kind(base and share_weights(base), config, f"{name}-untrained")
         else:
             config = config_from(training.config, read_facts(trained)["config"])
             own, digest = _contents(trained)
-            segmenter = training.kind(share_weights(base, own), config, f"{method.name}-{version}-{digest}")
+            segmenter = training.kind(base and share_weights(base, own), config, f"{name}-{digest}")
             load_trained(segmenter, trained, version)
         served: Any = training.finish(segmenter.eval())
-        served.version += f"-{backbone.precision}"
-        served.model.vision_encoder = prepare_encoder(
-            served.model.vision_encoder, torch.device(device), backbone.precision
-        )
+        if base is not None:
+            served.version += f"-{backbone.precision}"
+            served.model.vision_encoder = prepare_encoder(
+                served.model.vision_encoder, torch.device(device), backbone.precision
+            )
         return cast(Segmenter, served)
 
-    def _model(self, backbone: BackboneConfig, device: str) -> tuple[SamModel, str]:
+    def _base(self, backbone: BackboneConfig, device: str) -> tuple[SamModel, str]:
         key = (backbone, device)
-        if key not in self._models:
+        if key not in self._bases:
             model = load_sam(backbone.source, backbone.image_size)
             version = weights_version(model)
-            target = torch.device(device)
-            model = model.requires_grad_(False).to(target)
-            model.vision_encoder = prepare_encoder(model.vision_encoder, target, backbone.precision)
+            self._bases[key] = model.requires_grad_(False).to(torch.device(device)), version
+        return self._bases[key]
+
+    def _model(self, method: Method, backbone: BackboneConfig, device: str) -> tuple[Any, str]:
+        key = (method.read, backbone, device)
+        if key not in self._models:
+            target, model = torch.device(device), None
+            if method.read:
+                dtype = encoder_dtype(target, backbone.precision)
+                other, version = method.read(backbone.source, backbone.image_size, dtype)
+                model = other.requires_grad_(False).to(target)
+            else:
+                model = load_sam(backbone.source, backbone.image_size)
+                version = weights_version(model)
+                model = model.requires_grad_(False).to(target)
+                model.vision_encoder = prepare_encoder(model.vision_encoder, target, backbone.precision)
             self._models[key] = model, f"{version}-{backbone.precision}"
         return self._models[key]
 

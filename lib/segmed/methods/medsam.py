@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.sam import Sam
-from segmed.methods.segmenter import Logits
-from segmed.sam.decoding import decode_low_resolution
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 
@@ -35,9 +30,5 @@ class MedSam(Sam):
     def encode(self, images: Tensor) -> Embedding:
         return self._encode(images)
 
-    def decode(
-        self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
-    ) -> Logits:
-        low, quality = decode_low_resolution(self.model, embedding, prompts, self.choose_best)
-        probability = embedding.frame.restore(low.float().sigmoid(), size)
-        return Logits(torch.logit(probability, eps=1e-6), quality.float())
+    def _restore(self, frame: Frame, low: Tensor, size: tuple[int, int]) -> Tensor:
+        return torch.logit(frame.restore(low.float().sigmoid(), size), eps=1e-6)

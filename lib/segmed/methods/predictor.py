@@ -13,10 +13,11 @@ from torch import Tensor
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt, SlicePrompt
 from segmed.imaging.store import ByteBoundedStore
+from segmed.methods.detection import Boxes
 from segmed.methods.refinement import Refinement, Rough
-from segmed.methods.segmenter import Logits, Segmenter
+from segmed.methods.segmenter import Logits, Segmenter, StackPrompt
 from segmed.sam.embedding import Embedding
-from segmed.sam.propagate import PropagationRule, propagate
+from segmed.sam.propagate import PropagationRule, box_around, propagate
 
 Progress = Callable[[int, int], None]
 Masks = dict[int, np.ndarray]
@@ -79,21 +80,17 @@ class Predictor:
     ) -> Masks:
         """Fill the volume: a box with several slices prompts each of them, else slices are propagated.
 
-        Slices on which the prompt has a mask are prompted by it. `refine` is done to each mask before it is carried on.
+        Slices on which the prompt has a mask are prompted by it. `refine` is done to each mask before it is carried on;
+        a method that carries objects by its own memory remembers the refined masks of the prompted slices.
 
         Returns:
             Masks (H, W) by slice.
         """
-        marked = set(prompt.slices())
-        thick = prompt.box is not None and not prompt.box.is_flat
-        if thick:
-            assert prompt.box is not None
-            marked |= set(range(prompt.box.k[0], prompt.box.k[1] + 1))
-        if prompt.mask is not None:
-            marked |= {int(k) for k in np.flatnonzero(prompt.mask.any(axis=(0, 1)))}
-        prompts = {k: p for k in sorted(marked) if (p := prompt.on_slice(k)) is not None}
+        prompts = StackPrompt.of(prompt).shown
+        if self.segmenter.has_memory and not _is_thick(prompt):
+            return self._remember(picture, [prompt], progress, refine)[0]
         masks = self._segment(picture, prompts, progress, refine)
-        if thick:
+        if _is_thick(prompt):
             return masks
         done = len(masks)
 
@@ -107,6 +104,18 @@ class Predictor:
 
         rule = PropagationRule(margin=self.segmenter.margin)
         return propagate(masks, picture.shape[2], predict, picture.slice, rule)
+
+    def segment_objects(
+        self,
+        picture: Picture,
+        prompts: Sequence[Prompt],
+        progress: Progress | None = None,
+        refine: Refinement | None = None,
+    ) -> list[Masks]:
+        """As `segment_volume`, for several objects; a method with a memory carries them together, slice by slice."""
+        together = [p for p in prompts if self.segmenter.has_memory and not _is_thick(p)]
+        found = dict(zip(map(id, together), self._remember(picture, together, progress, refine), strict=True))
+        return [found[id(p)] if id(p) in found else self.segment_volume(picture, p, progress, refine) for p in prompts]
 
     def segment_classes(self, picture: Picture, progress: Progress | None = None) -> np.ndarray:
         """Label a whole volume without a prompt.
@@ -128,6 +137,24 @@ class Predictor:
             if progress:
                 progress(chunk.stop, picture.shape[2])
         return labels
+
+    def boxes(self, picture: Picture, progress: Progress | None = None) -> list[Boxes]:
+        """The boxes that a detector finds on each slice; none on slices that show nothing.
+
+        Raises:
+            ValueError: the method finds no boxes.
+        """
+        detect = getattr(self.segmenter, "detect", None)
+        if detect is None:
+            raise ValueError("This model finds no boxes. Take the model 'detector'.")
+        found: list[Boxes] = []
+        for k in range(picture.shape[2]):
+            nothing = is_blank(picture, k)
+            none = Boxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0))
+            found.append(none if nothing else self.queue.run(lambda k=k: detect(self.embedding(picture, [k]))[0]))  # type: ignore[misc]
+            if progress:
+                progress(k + 1, picture.shape[2])
+        return found
 
     def uncertainty(self, picture: Picture, prompt: Prompt) -> Masks:
         """How unsure the method is on the slices that the user pointed at.
@@ -157,6 +184,43 @@ class Predictor:
         device = next(self.segmenter.parameters(), torch.empty(0)).device
         return Embedding.join([e for e in found.values() if e is not None]).to(device)
 
+    def _remember(
+        self, picture: Picture, prompts: Sequence[Prompt], progress: Progress | None, refine: Refinement | None
+    ) -> list[Masks]:
+        """Masks (H, W) by slice of objects that the method's own memory carries through the volume."""
+        size, total = (picture.shape[1], picture.shape[0]), picture.shape[2] * len(prompts)
+        found: list[Masks] = [{} for _ in prompts]
+        stacks: dict[int, StackPrompt] = {}
+        for n, said in enumerate(map(StackPrompt.of, prompts)):
+            found[n] = {k: np.zeros(size, bool) for k in said.shown if is_blank(picture, k)}
+            shown = {k: p for k, p in said.shown.items() if k not in found[n]}
+            if refine:
+                masks = self._segment(picture, shown, None, refine)
+                shown = {k: SlicePrompt(mask=mask) for k, mask in masks.items() if mask.any()}
+            # a mask about which nothing else was said is kept as it is
+            found[n] |= {k: p.mask for k, p in shown.items() if p.mask is not None and not _is_pointed(p)}
+            if shown:
+                stacks[n] = StackPrompt(shown, said.excluded)
+        if not stacks:
+            return found
+        objects = [*stacks]
+        steps = self.segmenter.segment_stack(
+            lambda k: self.embedding(picture, [k]), picture.shape[2], [*stacks.values()], size
+        )
+
+        def advance() -> tuple[int, int, np.ndarray] | None:
+            step = next(steps, None)
+            return None if step is None else (objects[step[0]], step[1], step[2].sigmoid().cpu().numpy())
+
+        for done, (n, k, probability) in enumerate(iter(lambda: self.queue.run(advance), None), start=1):
+            mask = (probability > 0.5) & (not is_blank(picture, k))
+            if refine and mask.any() and k not in found[n]:
+                mask = self._refined(picture, k, probability, box_around(mask, 0), refine)
+            found[n].setdefault(k, mask)
+            if progress:
+                progress(min(done, total), total)
+        return found
+
     def _segment(
         self,
         picture: Picture,
@@ -168,15 +232,15 @@ class Predictor:
         if refine is None:
             return self._predict(picture, prompts, progress)
         found = self._predict(picture, prompts, progress, _probability)
+        return {k: self._refined(picture, k, found[k], prompts[k], refine) for k in found}
 
-        def refined(k: int) -> np.ndarray:
-            def again(prompt: SlicePrompt) -> np.ndarray:
-                return self._predict(picture, {k: prompt}, read=_probability)[k]
+    def _refined(
+        self, picture: Picture, k: int, probability: np.ndarray, prompt: SlicePrompt, refine: Refinement
+    ) -> np.ndarray:
+        def again(other: SlicePrompt) -> np.ndarray:
+            return self._predict(picture, {k: other}, read=_probability)[k]
 
-            assert refine is not None
-            return refine(Rough(picture.slice(k), found[k], prompts[k], again))
-
-        return {k: refined(k) for k in found}
+        return refine(Rough(picture.slice(k), probability, prompt, again))
 
     def _predict(
         self,
@@ -202,6 +266,14 @@ class Predictor:
             if progress:
                 progress(len(masks), len(prompts))
         return masks
+
+
+def _is_thick(prompt: Prompt) -> bool:
+    return prompt.box is not None and not prompt.box.is_flat
+
+
+def _is_pointed(prompt: SlicePrompt) -> bool:
+    return prompt.box is not None or len(prompt.labels) > 0
 
 
 def is_blank(picture: Picture, k: int) -> bool:

@@ -10,7 +10,7 @@ from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.segmenter import Logits, Method, Segmenter
-from segmed.sam.decoding import decode_low_resolution
+from segmed.sam.decoding import decode_all, decode_low_resolution
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 
@@ -25,6 +25,7 @@ class Sam(Segmenter):
 
     keep_aspect = True
     choose_best = True
+    multimask = True
     mean: Tensor
     sd: Tensor
 
@@ -32,7 +33,7 @@ class Sam(Segmenter):
         super().__init__()
         self.model = model
         self.version = version
-        self.input_size = int(model.config.vision_config.image_size)
+        self.input_size = int(model.prompt_encoder.input_image_size)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
         self.register_buffer("sd", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
 
@@ -48,7 +49,18 @@ class Sam(Segmenter):
         self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
     ) -> Logits:
         low, quality = decode_low_resolution(self.model, embedding, prompts, self.choose_best)
-        return Logits(embedding.frame.restore(low.float(), size), quality.float())
+        return Logits(self._restore(embedding.frame, low, size), quality.float())
+
+    def candidates(self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]) -> Logits:
+        """Three masks per prompt: the whole, a part, and a part of that."""
+        if not self.multimask:
+            return super().candidates(embedding, prompts, size)
+        low, quality = decode_all(self.model, embedding, prompts)
+        return Logits(self._restore(embedding.frame, low, size), quality.float())
+
+    def _restore(self, frame: Frame, low: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits of the decoder at the size of the output."""
+        return frame.restore(low.float(), size)
 
     def _encode(self, pixels: Tensor) -> Embedding:
         features = self.model.vision_encoder(pixels).last_hidden_state

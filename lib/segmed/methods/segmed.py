@@ -27,6 +27,7 @@ from segmed.sam.window import sampling_grid, squares_around, to_window, windows_
 
 _NOTHING = -20.0  # logit outside of the window
 _VIEWS = 32  # windows encoded together
+_CUT = 0.15  # of predicted IoU that a mask loses on each axis on which its window cuts it off
 _CLICK_SIDES = (1.0, 0.5, 0.25, 0.125)  # windows around clicks, in longer sides of the slice
 
 
@@ -113,6 +114,19 @@ class Segmed(Segmenter):
         shape = (len(prompts), len(prompts[0]))
         return Logits(out.unflatten(0, shape), score.unflatten(0, shape))
 
+    def candidates(self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]) -> Logits:
+        """For clicks one mask from each size of window, the largest first; masks that a window cuts off count less."""
+        if any(p.box is not None or p.mask is not None for p in prompts):
+            return super().candidates(embedding, prompts, size)
+        height, width = embedding.frame.height, embedding.frame.width
+        views = [view for prompt in prompts for view in _around_clicks(0, prompt, max(height, width))]
+        masks, quality = self._look(embedding, views)
+        found = [_found_in(mask, view.window, height, width) for mask, view in zip(masks, views, strict=True)]
+        lost = quality.new_tensor([_CUT * one[1] if one else 0.0 for one in found])
+        placed = [self._place(masks[n : n + 1], [view.window], (height, width), size) for n, view in enumerate(views)]
+        shape = (len(prompts), len(_CLICK_SIDES))
+        return Logits(torch.stack(placed).unflatten(0, shape), (quality - lost).unflatten(0, shape))
+
     def _keep_promises(
         self, logits: Tensor, embedding: Embedding, b: int, prompt: SlicePrompt, found: Tensor
     ) -> Tensor:
@@ -162,15 +176,7 @@ class Segmed(Segmenter):
         views: list[View] = []
         height, width = embedding.frame.height, embedding.frame.width
         for b, prompt in items:
-            points, labels = _points(prompt)
-            wanted = points[labels == 1]
-            middle = (wanted.amin(0) + wanted.amax(0)) / 2
-            spread = float((wanted.amax(0) - wanted.amin(0)).max())
-            for share in _CLICK_SIDES:
-                side = max(share * max(height, width), 2 * spread, 24.0)
-                window = squares_around(middle[None], side)[0]
-                inside = ((points + 0.5 >= window[:2]) & (points + 0.5 < window[:2] + window[2:])).all(1)
-                views.append(View(b, window, None, points[inside], labels[inside]))
+            views += _around_clicks(b, prompt, max(height, width))
         masks, quality = self._look(embedding, views)
         boxes = []
         for n in range(len(items)):
@@ -245,6 +251,20 @@ class Segmed(Segmenter):
         return total / len(masks)
 
 
+def _around_clicks(b: int, prompt: SlicePrompt, longest: int) -> list[View]:
+    """Windows of several sizes around the clicks into an object; `longest` is the longer side of the slice."""
+    points, labels = _points(prompt)
+    wanted = points[labels == 1]
+    middle = (wanted.amin(0) + wanted.amax(0)) / 2
+    spread = float((wanted.amax(0) - wanted.amin(0)).max())
+    views = []
+    for share in _CLICK_SIDES:
+        window = squares_around(middle[None], max(share * longest, 2 * spread, 24.0))[0]
+        inside = ((points + 0.5 >= window[:2]) & (points + 0.5 < window[:2] + window[2:])).all(1)
+        views.append(View(b, window, None, points[inside], labels[inside]))
+    return views
+
+
 def _points(prompt: SlicePrompt) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(prompt.points).float(), torch.from_numpy(prompt.labels).long()
 
@@ -287,22 +307,24 @@ def _best_box(
     """The box of the most trustworthy mask; one that runs into the sides of its window is cut off there."""
     best, found = -1.0, None
     for n in rows:
-        window = views[n].window
-        inside = masks[n] > 0
-        x, y = inside.any(0).nonzero()[:, 0], inside.any(1).nonzero()[:, 0]
-        if not len(x):
-            continue
-        step = window[2:] / masks.shape[-1]
-        low = window[:2] + torch.stack([x[0], y[0]]).cpu() * step
-        high = window[:2] + (torch.stack([x[-1], y[-1]]).cpu() + 1) * step
-        limit = torch.tensor([width, height])
-        edge, end = 1.5 * step, window[:2] + window[2:]
-        cut = ((low < window[:2] + edge) & (low > edge)) | ((high > end - edge) & (high < limit - edge))
-        score = float(quality[n]) - 0.15 * int(cut.sum())
-        if score > best:
-            best = score
-            found = torch.cat([low.clamp(min=0), torch.minimum(high, limit) - 1])
+        there = _found_in(masks[n], views[n].window, height, width)
+        if there and (score := float(quality[n]) - _CUT * there[1]) > best:
+            best, found = score, there[0]
     if found is None:  # nothing anywhere: a small box around the click
         centre = views[rows[0]].window[:2] + views[rows[0]].window[2:] / 2
         found = torch.cat([centre - 8, centre + 8])
     return found
+
+
+def _found_in(mask: Tensor, window: Tensor, height: int, width: int) -> tuple[Tensor, int] | None:
+    """The box of a mask (t, t) on its slice, and the number of axes on which its window cuts it off; None if empty."""
+    x, y = (mask > 0).any(0).nonzero()[:, 0], (mask > 0).any(1).nonzero()[:, 0]
+    if not len(x):
+        return None
+    step = window[2:] / mask.shape[-1]
+    low = window[:2] + torch.stack([x[0], y[0]]).cpu() * step
+    high = window[:2] + (torch.stack([x[-1], y[-1]]).cpu() + 1) * step
+    limit = torch.tensor([width, height])
+    edge, end = 1.5 * step, window[:2] + window[2:]
+    cut = ((low < window[:2] + edge) & (low > edge)) | ((high > end - edge) & (high < limit - edge))
+    return torch.cat([low.clamp(min=0), torch.minimum(high, limit) - 1]), int(cut.sum())

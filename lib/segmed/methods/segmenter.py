@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import SamModel
 
-from segmed.imaging.prompts import SlicePrompt
+from segmed.imaging.prompts import Prompt, SlicePrompt
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 
@@ -32,6 +31,31 @@ class Logits:
     uncertainty: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class StackPrompt:
+    """What a user said about one object in a stack of slices.
+
+    Attributes:
+        shown: prompts by slice, at least one.
+        excluded: clicks (N, 2) beside the object, by slices on which nothing else was said.
+    """
+
+    shown: Mapping[int, SlicePrompt]
+    excluded: Mapping[int, np.ndarray]
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> StackPrompt:
+        """Of a prompt in a volume; the inner slices of a thick box and all of a mask are shown, too."""
+        marked = set(prompt.slices())
+        if prompt.box is not None and not prompt.box.is_flat:
+            marked |= set(range(prompt.box.k[0], prompt.box.k[1] + 1))
+        if prompt.mask is not None:
+            marked |= {int(k) for k in np.flatnonzero(prompt.mask.any(axis=(0, 1)))}
+        shown = {k: p for k in sorted(marked) if (p := prompt.on_slice(k)) is not None}
+        away = {k: [(i, j) for i, j, kk in prompt.background if kk == k] for _, _, k in prompt.background}
+        return cls(shown, {k: np.array(points, np.float32) for k, points in away.items() if k not in shown})
+
+
 class Segmenter(nn.Module, ABC):
     """A method of segmentation.
 
@@ -42,7 +66,8 @@ class Segmenter(nn.Module, ABC):
         carries_mask: whether propagation hands on the neighbour's mask beside its box.
         margin: px by which propagation boxes the neighbour's mask wider; 5 is MedSAM's.
         labels: names of the classes of automatic methods, class 1 first.
-        keeps_slices: whether embeddings are the slices themselves, as they are.
+        keeps_slices: whether embeddings are the slices themselves and no features of them.
+        has_memory: whether `segment_stack` carries objects through slices, in place of boxes around neighbours.
     """
 
     version: str = "0"
@@ -52,6 +77,7 @@ class Segmenter(nn.Module, ABC):
     margin: int = 5
     labels: tuple[str, ...] = ()
     keeps_slices: bool = False
+    has_memory: bool = False
 
     @abstractmethod
     def encode(self, images: Tensor) -> Embedding:
@@ -78,6 +104,41 @@ class Segmenter(nn.Module, ABC):
         Raises:
             ValueError: the prompts do not fit the embedding, or the method needs a prompt and got none.
         """
+
+    def candidates(self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]) -> Logits:
+        """All masks that the method has for each prompt on one slice, where `decode` settles for one.
+
+        Args:
+            embedding: of one slice.
+            prompts: N of them.
+            size: (H, W) of the output.
+
+        Returns:
+            Masks (N, M, H, W) and predicted IoU (N, M); M = 1 unless the method has more.
+        """
+        one = self.decode(embedding, [prompts], size)
+        return Logits(one.masks[0][:, None], None if one.quality is None else one.quality[0][:, None])
+
+    def segment_stack(
+        self,
+        embedding: Callable[[int], Embedding],
+        depth: int,
+        prompts: Sequence[StackPrompt],
+        size: tuple[int, int],
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        """Carry objects through slices by the method's own memory; only where `has_memory`.
+
+        Args:
+            embedding: of slice k.
+            depth: number of slices.
+            prompts: of each object.
+            size: (H, W) of the output.
+
+        Yields:
+            Object, slice and logits (H, W), slice by slice so that other users get their turn in between; slices
+            beyond the end of an object are left out.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no memory of its own.")
 
     def fit(self, image: Tensor, frame: Frame) -> Tensor:
         """Resample (C, H, W) in [0, 255] into the model input (C, S, S) in [0, 1]."""
@@ -112,7 +173,8 @@ class Training:
     """How a method is built with weights that were trained.
 
     Attributes:
-        kind: the `TrainableSegmenter`, called with a SamModel, a config and the version of the weights.
+        kind: the `TrainableSegmenter`, called with a SamModel (None for methods that need no weights), a config and the
+            version of the weights.
         config: class of that config; one with `labels` gets the names of the structures.
         finish: what to serve of it, such as merged weights.
     """
@@ -129,25 +191,37 @@ class Method:
     Attributes:
         name: as in `--conf models` and in the viewers.
         title: one sentence for the viewers.
-        build: makes the Segmenter of untrained weights from a SamModel and their version; both are None and "" for
-            methods that need no weights. None for methods that are of no use untrained.
+        build: makes the Segmenter of untrained weights from a SamModel (or what `read` gives) and their version; both
+            are None and "" for methods that need no weights. None for methods that are of no use untrained.
         needs_backbone: whether SAM weights are required.
+        read: reads weights of another architecture than SAM's from a source, for an input size (None for their own) and
+            a number format, and gives them with their version; `--conf backbone_<name>` alone names their source.
+        example: a Hugging Face id of such weights.
         weights: those that it brings along; `--conf backbone` does not replace them, `--conf backbone_<name>` does.
         training: None for methods that do not learn.
         automatic: whether it also labels whole volumes without a prompt.
         gives_uncertainty: whether it tells how unsure it is of each pixel.
+        detects: whether it finds boxes, which are offered as a model of their own; the one with masks is `auto` then.
     """
 
     name: str
     title: str
-    build: Callable[[SamModel | None, str], Segmenter] | None = None
+    build: Callable[[Any, str], Segmenter] | None = None
     needs_backbone: bool = True
+    read: Callable[[str, int | None, torch.dtype], tuple[nn.Module, str]] | None = None
+    example: str = ""
     weights: str = ""
     training: Training | None = None
     automatic: bool = False
     gives_uncertainty: bool = False
+    detects: bool = False
 
     def offered_as(self) -> list[str]:
-        """Names of the models in the viewers: the automatic one, with prompts on a slice, and through the volume."""
+        """Names of the models in the viewers: the automatic one, with prompts on a slice, and through the volume.
+
+        Of a detector: the one that outlines what was found, and the boxes alone.
+        """
+        if self.detects:
+            return ["auto", self.name]
         prompted = f"{self.name}_prompt" if self.automatic else self.name
         return [*([self.name] if self.automatic else []), prompted, f"{prompted}_3d"]

@@ -35,7 +35,7 @@ class Recipe:
         optimiser: `adam` or `adamw`.
         weight_decay: of all parameters.
         schedule: `constant`, `poly` (power 0.9 after a linear warm-up), `plateau` (halved after 5 epochs without gain),
-            or `linear` (to a thousandth).
+            `linear` (to a thousandth), or `cosine` (half a wave, to 0).
         warmup: optimiser steps of `poly`.
         epochs: most passes over the data.
     """
@@ -44,7 +44,7 @@ class Recipe:
     loss: LossName = "dice_bce"
     optimiser: Literal["adam", "adamw"] = "adamw"
     weight_decay: float = 0.01
-    schedule: Literal["constant", "poly", "plateau", "linear"] = "constant"
+    schedule: Literal["constant", "poly", "plateau", "linear", "cosine"] = "constant"
     warmup: int = 0
     epochs: int = 100
 
@@ -77,7 +77,7 @@ class Recipe:
 
 
 class TrainableSegmenter(Segmenter):
-    """A Segmenter on a SamModel with parameters that train.
+    """A Segmenter with parameters that train, on a SamModel unless its method needs none.
 
     Attributes:
         name: of the method, written beside its weights.
@@ -90,6 +90,18 @@ class TrainableSegmenter(Segmenter):
     config: Any
     recipe: Recipe
     model: SamModel
+
+    @property
+    def image_size(self) -> int:
+        """Side of the model input in px that saved weights belong to."""
+        return int(self.model.config.vision_config.image_size)
+
+    def begin(self) -> None:
+        """Called once before a training that takes over no weights: the place to fetch some from elsewhere."""
+
+    def spare_memory(self) -> None:
+        """From now on, compute the encoder's activations twice instead of keeping them."""
+        self.model.vision_encoder.activation_checkpointing_enable()
 
     def trained_names(self) -> list[str]:
         """Names, as in `named_parameters`, of what trains; nothing else is saved but `extra_buffers`."""
@@ -156,7 +168,7 @@ def save_trained(segmenter: TrainableSegmenter, folder: Path, backbone: str) -> 
     Args:
         segmenter: the method.
         folder: made if need be.
-        backbone: version of the base weights (`sam.weights.weights_version`) that these belong to.
+        backbone: version of the base weights (`sam.weights.weights_version`) that these belong to, "" for none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {*segmenter.trained_names(), *segmenter.extra_buffers()}
@@ -165,7 +177,7 @@ def save_trained(segmenter: TrainableSegmenter, folder: Path, backbone: str) -> 
     facts = {
         "method": segmenter.name,
         "backbone": backbone,
-        "image_size": int(segmenter.model.config.vision_config.image_size),
+        "image_size": segmenter.image_size,
         "config": asdict(segmenter.config),
     }
     (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -209,18 +221,17 @@ def load_trained(segmenter: TrainableSegmenter, folder: Path, backbone: str) -> 
     Args:
         segmenter: the method, on any device.
         folder: as `save_trained` wrote it.
-        backbone: version of the base weights in use.
+        backbone: version of the base weights in use, "" for none.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: another method, backbone, image size, rank or class count, or a damaged file.
     """
     facts = read_facts(folder)
-    size = int(segmenter.model.config.vision_config.image_size)
     for what, saved, here in (
         ("method", facts["method"], segmenter.name),
         ("backbone", facts["backbone"], backbone),
-        ("image size", facts["image_size"], size),
+        ("image size", facts["image_size"], segmenter.image_size),
     ):
         if saved != here:
             raise ValueError(

@@ -117,8 +117,13 @@ def weights_version(model: SamModel) -> str:
         tuple(vision.global_attn_indexes),
         decoder.num_attention_heads,
     )
-    digest = hashlib.sha256(repr(facts).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    return state_digest(repr(facts), model.state_dict())
+
+
+def state_digest(facts: str, state: Mapping[str, Tensor]) -> str:
+    """A short hash of weights and of what else counts."""
+    digest = hashlib.sha256(facts.encode())
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]

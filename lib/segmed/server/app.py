@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,22 @@ import segmed
 from segmed.imaging.reading import EXTENSIONS
 from segmed.methods.loading import find_method
 from segmed.server.automatic import AutomaticInferTask
+from segmed.server.codes import read_codes
+from segmed.server.detection import DetectionInferTask
+from segmed.server.dicom_folder import DicomFolderStudies, is_dicom_folder, left_out
+from segmed.server.dicom_studies import DicomStudies
 from segmed.server.engine import Engine
 from segmed.server.infer import PromptInferTask
 from segmed.server.learning import ActiveLearning
+from segmed.server.pacs import PacsStudies
 from segmed.server.requests import BadRequest, InferParams, check_id, check_session, check_tag, check_uid
-from segmed.server.retrainer import check_options
+from segmed.server.retrainer import check_options, is_remote
 from segmed.server.scoring import ImageScoring, LabelDice
+from segmed.server.scribbles import ScribblesInferTask, scribbles_name
 from segmed.server.settings import ServerSettings
 from segmed.server.strategies import strategies
 from segmed.server.train import MethodTrainTask
+from segmed.server.workspaces import Workspaces
 from segmed.training.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -48,7 +56,8 @@ class SegMedApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         settings = ServerSettings.from_conf(conf or {})
         self.engine = Engine(settings, Registry(settings.registry or Path(app_dir) / "model" / "trained"))
-        self.learning = ActiveLearning(self.engine, studies, self.datastore, self.trainer)
+        self.workspaces = Workspaces()
+        self.codes = read_codes(settings.codes) if settings.codes else None
         super().__init__(
             app_dir,
             studies,
@@ -62,17 +71,25 @@ class SegMedApp(MONAILabelApp):
         if settings.learning.options:
             check_options(settings.learning.options, self.trainer(settings.learning.model))
 
+    @cached_property
+    def learning(self) -> ActiveLearning:
+        """Its state lies where the datastore keeps its labels, so that this comes after the datastore."""
+        return ActiveLearning(self.engine, self.studies, self.datastore, self.trainer)
+
     def init_infers(self) -> dict[str, InferTask]:
         """Prompt models as `<name>` and `<name>_3d`; automatic ones as `<name>`, with prompts as `<name>_prompt`."""
         tasks: dict[str, InferTask] = {}
         for method in self.engine.offered():
-            for name in method.offered_as():
-                automatic = method.automatic and name == method.name
-                tasks[name] = (
-                    AutomaticInferTask(method, self.engine)
-                    if automatic
-                    else PromptInferTask(method, name.endswith("_3d"), self.engine)
-                )
+            for name in self.engine.names(method):
+                if method.detects and name == method.name:
+                    tasks[name] = DetectionInferTask(method, self.engine)
+                elif method.detects or (method.automatic and name == method.name):
+                    tasks[name] = AutomaticInferTask(method, self.engine)
+                else:
+                    tasks[name] = PromptInferTask(method, name.endswith("_3d"), self.engine)
+        prompted = [(name, task) for name, task in tasks.items() if isinstance(task, PromptInferTask)]
+        for name, task in prompted[:2]:  # of the default method, on a slice and through the volume
+            tasks[scribbles_name(name)] = ScribblesInferTask(task)
         return tasks
 
     def init_trainers(self) -> dict[str, TrainTask]:
@@ -117,14 +134,28 @@ class SegMedApp(MONAILabelApp):
         return self.trainer(str(request.get("model", "")))(request, self.datastore())
 
     def init_datastore(self) -> Datastore:
-        if self.studies.startswith(("http://", "https://")):
-            return super().init_datastore()
+        settings = self.engine.settings
+        if is_remote(self.studies):
+            return PacsStudies(self.studies, settings.dicomweb, settings.structures, self.codes)
+        if is_dicom_folder(Path(self.studies)):
+            return DicomFolderStudies(Path(self.studies), settings.dicomweb.modalities, settings.structures, self.codes)
         return LocalDatastore(
             self.studies,
             extensions=[f"*{e}" for e in EXTENSIONS if e != ".dcm"],
             auto_reload=monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
+
+    def studies_state(self) -> dict[str, str]:
+        """What the studies are, and whether they can be had.
+
+        Returns:
+            `kind`, which is folder, dicom or pacs; `state`, ok or down; `message` for the user, "" for none.
+        """
+        store = self.datastore()
+        if isinstance(store, DicomStudies):
+            return store.state()
+        return {"kind": "folder", "state": "ok", "message": left_out(Path(self.studies))}
 
     def on_init_complete(self) -> None:
         """Expired sessions hold patient data: they go every five minutes. Active learning begins."""
@@ -195,9 +226,13 @@ class SegMedApp(MONAILabelApp):
         if not isinstance(path, Path):  # a client can only send text
             path = self._session_image(request) or self.image_path(str(request.get("image", "")))
         with self.learning.throttle.request():
-            file, told = task({"image": str(path), "params": params})
+            sent = {"image": str(path), "params": params}
+            if isinstance(request.get("label_path"), Path):
+                sent["label_path"] = request["label_path"]
+            file, told = task(sent)
         if request.get("image") and request.get("user"):
-            self.learning.worked(str(request["image"]), str(request["user"]), int(isinstance(task, PromptInferTask)))
+            prompts = int(isinstance(task, PromptInferTask | ScribblesInferTask))
+            self.learning.worked(str(request["image"]), str(request["user"]), prompts, str(request["model"]))
         label = file
         if request.get("save_label") and file:
             store = datastore or self.datastore()

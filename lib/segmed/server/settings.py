@@ -10,8 +10,9 @@ from typing import ClassVar
 
 from segmed.imaging.intensity import WINDOWS
 from segmed.methods import METHODS
-from segmed.methods.loading import BackboneConfig, find_method
+from segmed.methods.loading import BackboneConfig, find_method, missing_weights
 from segmed.sam.weights import EMBEDDED
+from segmed.server.dicomweb_settings import DicomwebSettings
 from segmed.server.learning_settings import LearningSettings
 
 _MIB = 2**20
@@ -32,7 +33,10 @@ class ServerSettings:
         batch: slices encoded together, on GPUs and by small models.
         untrained: whether methods that need training are offered without it, for demonstrations.
         registry: folder of trained models; None for that of the app.
+        denoiser: weights of a DnCNN that users may choose.
+        codes: of structures by name, beside those that are known.
         learning: of active learning and continual retraining.
+        dicomweb: of studies that are DICOM.
     """
 
     models: tuple[str, ...]
@@ -45,12 +49,15 @@ class ServerSettings:
     batch: int = 4
     untrained: bool = False
     registry: Path | None = None
+    denoiser: Path | None = None
+    codes: Path | None = None
     learning: LearningSettings = field(default_factory=LearningSettings)
+    dicomweb: DicomwebSettings = field(default_factory=DicomwebSettings)
 
     KEYS: ClassVar[Mapping[str, str]] = {
         "models": f"comma-separated methods out of {', '.join(METHODS)}",
         "backbone": "SAM weights: folder, original-format .pth file, Hugging Face id, or segmed-tiny",
-        "backbone_<method>": "other weights for one method, such as backbone_medsam",
+        "backbone_<method>": "other weights for one method, such as backbone_medsam; backbone_sam2 takes those of SAM2",
         "image_size": "input size of the model in px, if not that of its weights",
         "precision": "of the image encoder: auto, bf16 or fp32",
         "labels": "structures: comma-separated names, or a JSON file of names and values; if not those in the studies",
@@ -59,8 +66,11 @@ class ServerSettings:
         "embedding_cache_mb": "memory for encoded slices, in MiB",
         "batch": "slices encoded together, on GPUs and by small models",
         "registry": "folder of trained models, if not model/trained of the app",
+        "denoiser": "weights of a denoiser that `segmed denoiser` made, offered as the option denoise",
+        "codes": "JSON file of DICOM codes by name, see `segmed export --help`, for DICOM SEG and RTSTRUCT",
         "untrained": "true offers methods that need training before they had any, for demonstrations",
         **LearningSettings.KEYS,
+        **DicomwebSettings.KEYS,
     }
 
     @classmethod
@@ -81,9 +91,12 @@ class ServerSettings:
             raise ValueError(f"--conf window {window!r} must be one of {', '.join(WINDOWS)}.")
 
         def backbone(method: str) -> BackboneConfig:
+            if not METHODS[method].needs_backbone:
+                return BackboneConfig()
             own = METHODS[method].weights
             default = EMBEDDED if METHODS[method].build is None else ""
-            source = conf.get(f"backbone_{method}", own or conf.get("backbone", default))
+            shared = "" if METHODS[method].read else conf.get("backbone", default)
+            source = conf.get(f"backbone_{method}", own or shared)
             return BackboneConfig(source, _positive("image_size", size) if size and source != own else None, precision)
 
         backbones = {name: backbone(name) for name in METHODS}
@@ -91,10 +104,7 @@ class ServerSettings:
         models = _names(conf["models"]) if conf.get("models") else tuple(ready)
         for name in models:
             if find_method(name).needs_backbone and not backbones[name].source:
-                raise ValueError(
-                    f"The model {name!r} needs SAM weights: add --conf backbone FOLDER, a .pth FILE, or a Hugging Face "
-                    "id such as facebook/sam-vit-base."
-                )
+                raise ValueError(missing_weights(METHODS[name]))
         structures = _structures(conf.get("labels", ""))
         untrained, registry = conf.get("untrained", "false"), conf.get("registry", "")
         if untrained not in ("true", "false"):
@@ -110,7 +120,10 @@ class ServerSettings:
             batch=_positive("batch", conf.get("batch", "4")),
             untrained=untrained == "true",
             registry=Path(registry).expanduser() if registry else None,
+            denoiser=_file("denoiser", conf["denoiser"]) if conf.get("denoiser") else None,
+            codes=_file("codes", conf["codes"]) if conf.get("codes") else None,
             learning=LearningSettings.from_conf(conf, models),
+            dicomweb=DicomwebSettings.from_conf(conf),
         )
 
 
@@ -130,6 +143,13 @@ def _structures(text: str) -> dict[str, int]:
     if not found or len(set(found.values())) < len(found) or not all(1 <= v <= 255 for v in found.values()):
         raise ValueError(f"--conf labels {text!r} must hold different values from 1 to 255, one for each name.")
     return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _file(key: str, text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"--conf {key} {text!r} is not there. Give the name of a file.")
+    return path
 
 
 def _names(text: str) -> tuple[str, ...]:

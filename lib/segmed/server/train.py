@@ -8,13 +8,13 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import psutil
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
+from segmed.active.retraining import Owner, is_alive
 from segmed.data.datastore import load_datastore
 from segmed.data.slices import SliceDataset
 from segmed.methods.segmenter import Method
@@ -66,8 +66,8 @@ class MethodTrainTask(TrainTask):
             told = dict(json.loads((self.folder / _STATUS).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return {}
-        process = told.pop("process", 0)
-        if told.get("state") == "running" and not psutil.pid_exists(process):
+        process = told.pop("process", None)
+        if told.get("state") == "running" and not (isinstance(process, dict) and is_alive(Owner(**process))):
             told |= {
                 "state": "interrupted",
                 "message": "It was interrupted. Train again with the same options to go on.",
@@ -187,7 +187,7 @@ class MethodTrainTask(TrainTask):
         }
         try:
             fresh = self.folder / f".{_STATUS}"
-            fresh.write_text(json.dumps({**told, "process": os.getpid()}), encoding="utf-8")
+            fresh.write_text(json.dumps({**told, "process": asdict(Owner.me())}), encoding="utf-8")
             fresh.replace(self.folder / _STATUS)
         except OSError as error:
             logger.warning("The progress cannot be told: %s", error)

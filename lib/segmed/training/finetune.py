@@ -92,7 +92,7 @@ class Finetuning:
         method.train()
         large = int(method.input_size or 0) >= _LARGE
         if large if self.config.checkpointing is None else self.config.checkpointing:
-            method.model.vision_encoder.activation_checkpointing_enable()
+            method.spare_memory()
         rates = {p: method.recipe.rate(name) for name, p in method.named_parameters() if p.requires_grad}
         self.parameters = list(rates)
         groups = [
@@ -261,6 +261,8 @@ def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
     """
     if recipe.schedule == "linear":
         return 1 - (1 - _LAST_OF_LINEAR) * step / max(steps, 1)
+    if recipe.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))
     if recipe.schedule != "poly":
         return 1.0
     warmup = min(recipe.warmup, steps // 10)

@@ -18,7 +18,7 @@ from segmed.data.slices import SliceDataset
 from segmed.evaluation.case_scores import CaseScore
 from segmed.methods.loading import BackboneConfig, find_method
 from segmed.methods.segmenter import Method
-from segmed.methods.trainable import TrainableSegmenter, load_trained, read_facts, save_trained
+from segmed.methods.trainable import TrainableSegmenter, config_from, load_trained, read_facts, save_trained
 from segmed.sam.weights import load_sam, weights_version
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.gate import GateConfig
@@ -125,6 +125,8 @@ def train_model(
     parent = None
     if served and not config.fresh and _take_over(candidate, served, version):
         parent = served.version
+    else:
+        candidate.begin()
     recipe = candidate.recipe_for(config.training.batch)
     if config.learning_rate is not None:
         last = recipe.rates[max(recipe.rates, key=len)]
@@ -145,7 +147,8 @@ def train_model(
     result = run.run(tell, stop)
     if result.ended == "stopped" or not result.best_epoch:
         return JobResult(result, None, before, result.message)
-    settings = {**_settings(config, candidate, backbone), **(note or {})}
+    source = Path(backbone.source).name if method.needs_backbone else ""
+    settings = {**_settings(config, candidate, source), **(note or {})}
     record = VersionRecord(result.scores, fingerprint_of(data, split), settings, parent)
 
     def write(target: Path) -> None:
@@ -181,9 +184,14 @@ def hold_out(patients: Collection[str], share: float, seed: int) -> dict[str, tu
 
 
 def build_trainable(
-    method: Method, backbone: BackboneConfig, settings: Mapping[str, Any], data: SliceDataset, device: str
+    method: Method,
+    backbone: BackboneConfig,
+    settings: Mapping[str, Any],
+    data: SliceDataset,
+    device: str,
+    seed: int = 0,
 ) -> tuple[TrainableSegmenter, str]:
-    """A method with fresh weights on base weights of its own, and the version of these.
+    """A method with fresh weights on base weights of its own, and the version of these, "" where it needs none.
 
     Raises:
         ValueError: the method does not learn, needs weights and has none, or a setting that it does not know.
@@ -192,20 +200,22 @@ def build_trainable(
     if method.training is None:
         raise ValueError(f"{method.name} does not learn. Train one of the methods that `segmed info` lists so.")
     source = backbone.source or method.weights
-    if not source:
+    if not method.needs_backbone and backbone.image_size:
+        raise ValueError(f"{method.name} has no SAM weights to resize. Leave image_size out and set its input_size.")
+    if method.needs_backbone and not source:
         raise ValueError(f"{method.name} needs SAM weights. Name them with --backbone or --conf backbone.")
     known = {f.name for f in fields(method.training.config)}
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ValueError(f"{method.name} does not know {unknown[0]!r}. It takes {', '.join(sorted(known))}.")
     labels = {"labels": tuple(data.classes.values())} if "labels" in known else {}
-    base = load_sam(source, backbone.image_size)
-    version = weights_version(base)
+    base, version = None, ""
+    if method.needs_backbone:
+        base = load_sam(source, backbone.image_size).requires_grad_(False)
+        version = weights_version(base)
     with torch.random.fork_rng():
-        torch.manual_seed(0)  # new heads are drawn
-        built = method.training.kind(
-            base.requires_grad_(False), method.training.config(**{**labels, **settings}), version
-        )
+        torch.manual_seed(seed)  # new heads are drawn
+        built = method.training.kind(base, method.training.config(**{**labels, **settings}), version)
     return built.to(device), version
 
 
@@ -225,7 +235,7 @@ def _scores_of_served(
     rival = candidate
     if served:
         try:
-            settings = read_facts(served.folder)["config"]
+            settings = vars(config_from(type(candidate.config), read_facts(served.folder)["config"]))
             rival, _ = build_trainable(method, backbone, settings, held_out, device)
             load_trained(rival, served.folder, version)
         except (ValueError, FileNotFoundError) as error:
@@ -258,13 +268,13 @@ def fingerprint_of(data: SliceDataset, split: Mapping[str, Collection[str]]) -> 
     return DataFingerprint.of({name: v.label for name, v in named}, parts)
 
 
-def _settings(config: JobConfig, candidate: TrainableSegmenter, backbone: BackboneConfig) -> dict[str, Any]:
+def _settings(config: JobConfig, candidate: TrainableSegmenter, backbone: str) -> dict[str, Any]:
     training = {f.name: getattr(config.training, f.name) for f in fields(config.training) if f.name != "prompts"}
     return {
         **{k: v for k, v in training.items() if v is not None},
         "loss": candidate.recipe.loss,
         "rates": dict(candidate.recipe.rates),
-        "backbone": Path(backbone.source).name,
+        "backbone": backbone,
         "validation": config.validation,
         "augment": config.augment,
     }

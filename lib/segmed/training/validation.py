@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,8 +77,8 @@ def validate(
     places = None if prompted else class_places(method, data.classes)
     scores: list[ImageScore] = []
     shown: dict[str, ShownCase] = {}
-    for chosen, samples in _alike(data, numbers, batch):
-        found = _found(method, _embedding(method, chosen, samples, encoder), samples, data, places)
+    for chosen, samples in batches_alike(data, numbers, batch):
+        found = found_masks(method, _embedding(method, chosen, samples, encoder), samples, data.classes, places)
         for sample, masks in zip(samples, found, strict=True):
             for label, mask in masks.items():
                 truth = sample.labels == label
@@ -94,8 +94,10 @@ def validate(
     return Validated(tuple(case_scores(processes.gather(scores), data.classes)), tuple(shown.values()))
 
 
-def _alike(data: SliceDataset, numbers: Sequence[int], batch: int) -> Iterator[tuple[list[int], list[LabelledSlice]]]:
-    """Up to `batch` neighbours of one size at a time."""
+def batches_alike(
+    data: SliceDataset, numbers: Sequence[int], batch: int
+) -> Iterator[tuple[list[int], list[LabelledSlice]]]:
+    """Numbers of slices and the slices, up to `batch` neighbours of one size at a time."""
     chosen: list[int] = []
     samples: list[LabelledSlice] = []
     for n in numbers:
@@ -121,24 +123,36 @@ def _embedding(
     return replace(encoder.join(numbers, parts), frame=frame)
 
 
-def _found(
+def found_masks(
     method: Segmenter,
     embedding: Embedding,
     samples: Sequence[LabelledSlice],
-    data: SliceDataset,
+    classes: Mapping[int, str],
     places: np.ndarray | None,
+    box: Callable[[np.ndarray], tuple[float, float, float, float]] = slice_box,
+    size: tuple[int, int] | None = None,
 ) -> list[dict[int, np.ndarray]]:
-    """Masks (H, W) by label for each slice."""
-    height, width = samples[0].labels.shape
+    """Masks by label for each slice.
+
+    Args:
+        method: in evaluation mode.
+        embedding: of the slices.
+        samples: of one size.
+        classes: names of the labels that are asked for.
+        places: see `class_places`, for methods that label without a prompt; None prompts each label that a slice has.
+        box: around a mask (H, W).
+        size: (H, W) of the masks, if not that of the slices.
+    """
+    height, width = size or samples[0].labels.shape
     if places is not None:
-        classes = method.decode(embedding, None, (height, width)).masks.argmax(1).cpu().numpy()
-        return [{label: one == places[label] for label in data.classes} for one in classes]
+        maps = method.decode(embedding, None, (height, width)).masks.argmax(1).cpu().numpy()
+        return [{label: one == places[label] for label in classes} for one in maps]
     found: list[dict[int, np.ndarray]] = [{} for _ in samples]
-    asked = [(row, label) for row, s in enumerate(samples) for label in data.classes if (s.labels == label).any()]
+    asked = [(row, label) for row, s in enumerate(samples) for label in classes if (s.labels == label).any()]
     for start in range(0, len(asked), _PROMPTS):
         part = asked[start : start + _PROMPTS]
         rows = [row for row, _ in part]
-        prompts = [[SlicePrompt(box=slice_box(samples[row].labels == label))] for row, label in part]
+        prompts = [[SlicePrompt(box=box(samples[row].labels == label))] for row, label in part]
         repeated = Embedding(embedding.features[rows], embedding.frame, tuple(t[rows] for t in embedding.extras))
         masks = (method.decode(repeated, prompts, (height, width)).masks[:, 0] > 0).cpu().numpy()
         for (row, label), mask in zip(part, masks, strict=True):

@@ -1,0 +1,187 @@
+"""SAM2: its weights, and its memory fed with slices that are encoded already.
+
+Source: Ravi et al., SAM 2: Segment Anything in Images and Videos (2024), as transformers has it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoModel
+
+from segmed.sam.weights import local_source, state_digest
+
+_WHERE = (
+    "Give --conf backbone_sam2 a folder with config.json and model.safetensors in the Hugging Face format, or an id "
+    "such as facebook/sam2.1-hiera-tiny."
+)
+_SHARED = ("shared_image_embedding", "vision_encoder", "prompt_encoder", "mask_decoder", "no_memory_embedding")
+_MULTIPLE = 32  # px; windows of the first stage have to tile the input
+
+
+class Sam2Weights(nn.Module):
+    """One SAM2 as transformers' image model and, where the weights have a memory, as its video model.
+
+    Args:
+        image: encodes and decodes slices.
+        memory: the video model with the same modules, or None.
+        dtype: number format of the encoder's matrix products.
+    """
+
+    def __init__(self, image: Sam2Model, memory: Sam2VideoModel | None, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.image = image
+        self.memory = memory
+        self.dtype = dtype
+
+
+def load_sam2(
+    source: str, image_size: int | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[Sam2Weights, str]:
+    """Load a SAM2 of any size.
+
+    Args:
+        source: folder (config.json and model.safetensors), or a Hugging Face id, which is fetched on first use and then
+            read from its cache.
+        image_size: input size in px if it shall differ from the weights' own.
+        dtype: number format of the encoder's matrix products.
+
+    Returns:
+        The models in eval mode, fp32, on the CPU, and the version of the weights.
+
+    Raises:
+        FileNotFoundError: nothing there, or the id cannot be fetched.
+        ValueError: the weights are damaged, are not those of a SAM2, or do not fit `image_size`.
+    """
+    folder = Path(local_source(source))
+    if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
+        raise FileNotFoundError(f"{folder.name} is no folder with config.json and model.safetensors. {_WHERE}")
+    config = _read_config(folder, image_size)
+    kind = Sam2VideoModel if isinstance(config, Sam2VideoConfig) else Sam2Model
+    try:
+        model, told = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"The SAM2 weights in {folder.name} cannot be read: they are cut off, damaged, or do not fit their "
+            f"config.json ({str(error).strip().splitlines()[0] if str(error).strip() else error!r:.120}). Copy them "
+            f"again. {_WHERE}"
+        ) from error
+    if missing := sorted(told["missing_keys"]):
+        raise ValueError(
+            f"{folder.name} does not hold a SAM2 that fits its configuration: {len(missing)} weights missing (first: "
+            f"{missing[0]}). {_WHERE}"
+        )
+    version = state_digest(f"{kind.__name__} {config.prompt_encoder_config.image_size}", model.state_dict())
+    memory = model if isinstance(model, Sam2VideoModel) else None
+    return Sam2Weights(model if memory is None else image_model(memory), memory, dtype).eval(), version
+
+
+def image_model(memory: Sam2VideoModel) -> Sam2Model:
+    """The image model that is inside of a video model; both share their modules."""
+    with torch.device("meta"):
+        image = Sam2Model(Sam2Config.from_dict(memory.config.to_dict()))
+    for name in _SHARED:
+        setattr(image, name, getattr(memory, name))
+    return image.eval()
+
+
+class StackSession(Sam2VideoInferenceSession):
+    """What SAM2 remembers of one object in a stack of slices.
+
+    Slices come encoded, so that the model never runs its own encoder, and masks at the size of the input, which are
+    megabytes per slice and used once, are not kept.
+
+    Args:
+        depth: number of slices.
+        features: of slice k, in pyramid order: the finest of three levels (1, C, h, w) first.
+        position: (1, C, h, w) encoding of the positions in the coarsest level.
+    """
+
+    def __init__(self, depth: int, features: Callable[[int], tuple[Tensor, ...]], position: Tensor) -> None:
+        super().__init__(inference_device=position.device, inference_state_device=position.device, dtype=torch.float32)
+        self.processed_frames = dict.fromkeys(range(depth))  # they are counted, but never looked at
+        self.cache: Any = _Encoded(features, position)
+        self.object = self.obj_id_to_idx(1)
+
+    def show(self, k: int, points: Tensor, labels: Tensor) -> None:
+        """Prompt slice k with points (N, 2) in px of the model input; 0 beside, 1 into, 2 and 3 corners of a box."""
+        self.add_point_inputs(
+            self.object, k, {"point_coords": points[None, None], "point_labels": labels[None, None].int()}
+        )
+        self.obj_with_new_inputs = [1]
+
+    def show_mask(self, k: int, mask: Tensor) -> None:
+        """Tell the object on slice k by its mask (S, S) in the model input."""
+        self.add_mask_inputs(self.object, k, mask[None, None])
+        self.obj_with_new_inputs = [1]
+
+    def forget(self, k: int) -> None:
+        """Let go of what was seen on slice k without a prompt."""
+        self.output_dict_per_obj[self.object]["non_cond_frame_outputs"].pop(k, None)
+
+    def store_output(
+        self,
+        obj_idx: int,
+        frame_idx: int,
+        output_key: str | None = None,
+        output_value: Any = None,
+        is_conditioning_frame: bool = True,
+    ) -> None:
+        if output_key != "high_res_masks":
+            super().store_output(obj_idx, frame_idx, output_key, output_value, is_conditioning_frame)
+
+
+class _Encoded:
+    """Stands in for transformers' cache of vision features, which are laid out as (h w, 1, C)."""
+
+    def __init__(self, features: Callable[[int], tuple[Tensor, ...]], position: Tensor) -> None:
+        self._features = features
+        self._position = _flat(position)
+
+    def get_vision_features(self, frame_idx: int) -> dict[str, list[Tensor]]:
+        levels = [_flat(level) for level in self._features(frame_idx)]
+        return {"vision_feats": levels, "vision_pos_embeds": [self._position]}
+
+
+def _flat(level: Tensor) -> Tensor:
+    return level.flatten(2).permute(2, 0, 1)
+
+
+def _read_config(folder: Path, image_size: int | None) -> Sam2Config | Sam2VideoConfig:
+    kinds = {"sam2": Sam2Config, "sam2_video": Sam2VideoConfig}
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(raw, dict) or raw.get("model_type") not in kinds:
+            raise ValueError(f"model_type is {raw.get('model_type') if isinstance(raw, dict) else raw!r}")
+        config = kinds[raw["model_type"]].from_dict(raw)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"The config.json in {folder.name} is not that of a SAM2 ({error}). {_WHERE}") from error
+    if image_size is not None:
+        if image_size < _MULTIPLE or image_size % _MULTIPLE:
+            raise ValueError(f"The input size {image_size} of SAM2 must be a positive multiple of {_MULTIPLE} px.")
+        _resize(config, image_size)
+    return config
+
+
+def _resize(config: Sam2Config | Sam2VideoConfig, image_size: int) -> None:
+    """No weight depends on the size of the input: positions are interpolated or computed."""
+    tokens = image_size // config.prompt_encoder_config.patch_size
+    config.prompt_encoder_config.image_size = image_size
+    config.vision_config.backbone_config.image_size = [image_size, image_size]
+    config.vision_config.backbone_feature_sizes = [[factor * tokens] * 2 for factor in (4, 2, 1)]
+    if isinstance(config, Sam2VideoConfig):
+        config.image_size = image_size
+        config.memory_attention_rope_feat_sizes = [tokens, tokens]

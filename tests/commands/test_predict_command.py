@@ -1,0 +1,71 @@
+"""`segmed predict` with models that were trained here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from segmed.cli import app
+from segmed.evaluation.case_scores import CaseScore
+from segmed.imaging.picture import open_picture
+from segmed.imaging.store import ByteBoundedStore
+from segmed.methods.loading import BackboneConfig, Loader, find_method
+from segmed.methods.predictor import Predictor
+from segmed.methods.trainable import save_trained
+from segmed.training.model_version import DataFingerprint, VersionRecord
+from segmed.training.registry import Registry
+from typer.testing import CliRunner
+
+RECORD = VersionRecord((CaseScore("a", "liver", 0.9, 3.0),), DataFingerprint(("a",), {}, {"train": ("a",)}), {})
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    """Serves a small U-Net for two structures."""
+    training = find_method("unet").training
+    assert training is not None
+    torch.manual_seed(0)
+    network = training.kind(None, training.config(labels=("liver", "spleen"), encoder="resnet18", input_size=64), "x")
+    found = Registry(tmp_path / "models")
+    version = found.add("unet", lambda folder: save_trained(network, folder, ""), RECORD)
+    found.promote("unet", version.version)
+    return found
+
+
+def _predict(image: Path, out: Path, registry: Registry, *words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["predict", str(image), "-o", str(out), "--registry", str(registry.folder), *words])
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_the_served_version_answers(registry: Registry, tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80), dtype=np.uint8)).save(image)
+    code, said = _predict(image, tmp_path / "out.png", registry, "--model", "unet")
+    assert code == 0, said
+    assert "label 1 is liver" in said and "label 2 is spleen" in said
+    served = registry.served("unet")
+    assert served is not None
+    segmenter = Loader().get("unet", BackboneConfig(), "cpu", served.folder)
+    wanted = Predictor(segmenter, ByteBoundedStore(2**20)).segment_classes(open_picture(image))
+    assert wanted.any()
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), wanted[:, :, 0].T)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--model", "pan"), "has not been trained"),
+        (("--model", "detector"), "Take the model 'auto'"),
+        (("--model", "auto"), "has not been trained"),
+        (("--model", "unet", "--box", "1,5,1,5"), "takes no prompts"),
+    ],
+)
+def test_what_cannot_be_done_is_said(registry: Registry, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    image = tmp_path / "image.png"
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)).save(image)
+    code, said = _predict(image, tmp_path / "out.png", registry, *words)
+    assert code == 2 and says in said
+    assert not (tmp_path / "out.png").exists()
