@@ -11,6 +11,7 @@ from PIL import Image
 from segmed.cli import app
 from segmed.evaluation.case_scores import CaseScore
 from segmed.imaging.picture import open_picture
+from segmed.imaging.reading import read_volume
 from segmed.imaging.store import ByteBoundedStore
 from segmed.methods.loading import BackboneConfig, Loader, find_method
 from segmed.methods.predictor import Predictor
@@ -43,7 +44,7 @@ def _predict(image: Path, out: Path, registry: Registry, *words: str) -> tuple[i
 def test_the_served_version_answers(registry: Registry, tmp_path: Path) -> None:
     image = tmp_path / "image.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80), dtype=np.uint8)).save(image)
-    code, said = _predict(image, tmp_path / "out.png", registry, "--model", "unet")
+    code, said = _predict(image, tmp_path / "out.nii.gz", registry, "--model", "unet")
     assert code == 0, said
     assert "label 1 is liver" in said and "label 2 is spleen" in said
     served = registry.served("unet")
@@ -51,7 +52,7 @@ def test_the_served_version_answers(registry: Registry, tmp_path: Path) -> None:
     segmenter = Loader().get("unet", BackboneConfig(), "cpu", served.folder)
     wanted = Predictor(segmenter, ByteBoundedStore(2**20)).segment_classes(open_picture(image))
     assert wanted.any()
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), wanted[:, :, 0].T)
+    assert np.array_equal(read_volume(tmp_path / "out.nii.gz").array, wanted)
 
 
 @pytest.mark.parametrize(
