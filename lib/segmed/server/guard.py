@@ -21,6 +21,7 @@ _CLOSED: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("", re.compile(r"^/datastore/updatelabelinfo"), "Use PUT /datastore/label/info."),
     ("", re.compile(r"^/datastore/dataset"), "Copy the studies folder on the server instead."),
     ("POST", re.compile(r"^/proxy/"), "Only reading from the PACS is allowed here."),
+    ("", re.compile(r"^/static/ohif"), "OHIF is at /ohif/."),
 )
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
@@ -60,7 +61,7 @@ class Guard:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > MAX_BODY:
             raise BadRequest(f"The upload is larger than {MAX_BODY >> 30} GiB. Send one series at a time.", 413)
-        path = unquote(scope["path"])
+        path = unquote(scope["path"]).removeprefix(scope.get("root_path", ""))
         if ".." in path.split("/") or "\\" in path or "\0" in path:
             raise BadRequest("The address holds a step to a parent folder. Use names only.")
         for method, pattern, why in _CLOSED:

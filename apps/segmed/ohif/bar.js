@@ -1,0 +1,95 @@
+// The tool bar at the foot of the viewer.
+
+const TOOLS = [
+  ['box', 'Box', 'Draw a box around the object, in the plane in which the slices were taken'],
+  ['foreground', 'Point +', 'Click into the object'],
+  ['background', 'Point −', 'Click beside the object, where the mask is too large'],
+];
+const STEPS = [
+  ['fresh', 'New object', 'Finish this object; the next box or click begins another one of the same label'],
+  ['undo', 'Undo', 'Take back the last prompt or stroke, also those of the MONAI Label panel'],
+  ['redo', 'Redo', 'Bring it back'],
+  ['auto', 'Auto', 'Run the model chosen on the right through the whole series'],
+];
+const PAINT = [
+  ['brush', 'Brush', 'Paint with the label'],
+  ['eraser', 'Eraser', 'Rub out'],
+];
+const ENDS = [
+  ['next', 'Next case', 'Open the case that is worth most to label next'],
+  ['save', 'Save', 'Write the result to the PACS as DICOM SEG, and to the server as finished label'],
+];
+
+export class Bar {
+  /** @param {Object<string, function>} on what to do, by name of the button or field */
+  constructor(on) {
+    this.element = make('div', { id: 'segmed', role: 'toolbar', ariaLabel: 'SegMed' });
+    this.buttons = {};
+    const add = list => list.forEach(([name, text, title]) => {
+      const button = make('button', { type: 'button', id: `segmed-${name}`, textContent: text, title });
+      button.onclick = () => on[name]();
+      this.buttons[name] = this.element.appendChild(button);
+    });
+    const field = (name, kind, title, properties = {}) => {
+      const input = make(kind, { id: `segmed-${name}`, title, ariaLabel: title, ...properties });
+      input.onchange = () => on[name]?.(input.value);
+      return this.element.appendChild(input);
+    };
+    this.element.append(make('b', { textContent: 'SegMed' }));
+    this.model = field('model', 'select', 'Model of the box and the clicks');
+    this.label = field('label', 'input', 'Label', { maxLength: 64, spellcheck: false });
+    this.labels = this.element.appendChild(make('datalist', { id: 'segmed-labels' }));
+    this.label.setAttribute('list', this.labels.id);
+    add(TOOLS);
+    add(STEPS.slice(0, 1));
+    add(PAINT);
+    this.size = field('size', 'input', 'Size of brush and eraser in mm', { type: 'range', min: 1, max: 50, value: 8 });
+    add(STEPS.slice(1));
+    this.automatic = field('automatic', 'select', 'Model of Auto');
+    add(ENDS);
+    this.status = this.element.appendChild(make('output', { id: 'segmed-status' }));
+    // keys typed here are not shortcuts of OHIF
+    this.element.addEventListener('keydown', event => event.stopPropagation());
+  }
+
+  /** Offer models and labels of the server. */
+  offer({ models, labels }) {
+    const prompted = models.filter(model => model.type === 'prompt');
+    const volume = prompted.filter(model => model.dimension === 3);
+    const automatic = models.filter(model => model.type === 'automatic');
+    fill(this.model, prompted.map(model => [model.name, model.name, model.description]));
+    fill(this.automatic, [
+      ...automatic.map(model => [model.name, model.name, model.description]),
+      ...volume.map(model => [model.name, `${model.name}, from the prompt`, model.description]),
+    ]);
+    this.isAutomatic = new Set(automatic.map(model => model.name));
+    this.labels.replaceChildren(...labels.map(label => make('option', { value: label })));
+    this.label.value ||= labels[0] ?? 'object';
+  }
+
+  /** Show what can be pressed now. */
+  update({ ready, canUndo, canRedo, tool, busy, message }) {
+    for (const button of Object.values(this.buttons)) {
+      button.disabled = !ready;
+    }
+    this.buttons.undo.disabled ||= !canUndo;
+    this.buttons.redo.disabled ||= !canRedo;
+    this.buttons.auto.disabled ||= !this.automatic.value;
+    for (const name of ['box', 'foreground', 'background', 'brush', 'eraser']) {
+      this.buttons[name].ariaPressed = String(name === tool);
+    }
+    this.element.ariaBusy = String(busy);
+    this.status.textContent = busy ? 'Working …' : message;
+    this.status.title = message;
+  }
+}
+
+const make = (kind, properties) => Object.assign(document.createElement(kind), properties);
+
+function fill(select, options) {
+  const before = select.value;
+  select.replaceChildren(...options.map(([value, text, title]) => make('option', { value, textContent: text, title })));
+  if (options.some(([value]) => value === before)) {
+    select.value = before;
+  }
+}

@@ -1,0 +1,165 @@
+// OHIF's label map: the segmentation that MONAI Label's panel makes when it connects.
+
+const ID = '1';
+const MODIFIED = 'CORNERSTONE_TOOLS_SEGMENTATION_DATA_MODIFIED';
+const COLOURS = [
+  [255, 99, 71], [64, 160, 255], [255, 200, 60], [60, 200, 120], [200, 110, 255], [255, 130, 190], [90, 220, 220],
+];
+
+const service = () => window.services.segmentationService;
+
+/** Its volume once it is there, else null. */
+export function volume() {
+  try {
+    return service().getLabelmapVolume(ID);
+  } catch {
+    return null; // not made yet
+  }
+}
+
+/** UID of the series that it belongs to. */
+export function series() {
+  const { Labelmap } = service().getSegmentation(ID).representationData;
+  const [image] = Labelmap.referencedImageIds ?? volume().referencedImageIds;
+  return window.cornerstone.metaData.get('generalSeriesModule', image)?.seriesInstanceUID;
+}
+
+/** Throw it away, so that the panel makes one for the series that is shown now. */
+export function discard() {
+  const id = volume()?.volumeId;
+  if (service().getSegmentations().some(one => one.segmentationId === ID)) {
+    service().remove(ID);
+  }
+  if (id) {
+    window.cornerstone.cache.removeVolumeLoadObject(id);
+  }
+}
+
+/** Its voxels, a copy. */
+export const read = () => volume().voxelManager.getCompleteScalarDataArray().slice();
+
+/** Names by index. */
+export const names = () =>
+  Object.fromEntries(Object.values(service().getSegmentation(ID).segments).map(s => [s.segmentIndex, s.label]));
+
+/** Index of the segment of a name; makes it if it is new. */
+export function indexOf(name) {
+  const known = Object.entries(names());
+  const found = known.find(([, label]) => label === name);
+  if (found) {
+    return Number(found[0]);
+  }
+  const taken = new Set(known.map(([index]) => Number(index)));
+  const index = Array.from({ length: 255 }, (_, n) => n + 1).find(n => !taken.has(n));
+  if (!index) {
+    throw new Error('OHIF shows at most 255 labels at a time.');
+  }
+  service().addSegment(ID, { segmentIndex: index, label: name, color: [...COLOURS[index % COLOURS.length], 255] });
+  return index;
+}
+
+/** What the brush paints. */
+export function activate(name) {
+  const index = indexOf(name);
+  for (const viewport of viewports()) {
+    service().setActiveSegmentation(viewport, ID);
+  }
+  service().setActiveSegment(ID, index);
+}
+
+/** Ids of the views of the series. */
+function viewports() {
+  const shown = [...window.services.viewportGridService.getState().viewports.values()];
+  return shown
+    .map(viewport => viewport.viewportId)
+    .filter(id => window.services.cornerstoneViewportService.getCornerstoneViewport(id)?.type === 'orthographic');
+}
+
+/** Have all views show it, and those of oblique series cut along its slices. */
+export async function show(map) {
+  for (const id of viewports()) {
+    if (!service().getSegmentationRepresentations(id, { segmentationId: ID }).length) {
+      await service().addSegmentationRepresentation(id, { segmentationId: ID });
+    }
+    if (map.isOblique()) {
+      alongSlices(window.services.cornerstoneViewportService.getCornerstoneViewport(id), map);
+    }
+  }
+}
+
+/** Turn a view to the nearest axes of the series. */
+function alongSlices(viewport, map) {
+  const { viewPlaneNormal, viewUp } = viewport.getCamera();
+  const axes = map.directions.flatMap(d => [d, d.map(v => -v)]);
+  const nearest = to => axes.reduce((a, b) => (dot(b, to) > dot(a, to) ? b : a));
+  const normal = nearest(viewPlaneNormal);
+  if (dot(normal, viewPlaneNormal) < 0.9999) {
+    // where OHIF looks when it draws the view anew, after the window got another size for instance
+    viewport.viewportProperties.orientation = { viewPlaneNormal: normal, viewUp: nearest(viewUp) };
+    viewport.resetCamera();
+    viewport.render();
+  }
+}
+
+const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+
+/**
+ * Draw what the server changed.
+ * @param {object[]} changes rectangles of slices, see the server's workspace
+ * @param {Object<string, number>} labels values of the server by name
+ * @param {GridMap} map
+ * @param {Uint8Array} known kept up to date with what is drawn
+ */
+export async function write(changes, labels, map, known) {
+  if (!changes.length) {
+    return;
+  }
+  const values = await Promise.all(changes.map(change => inflate(change.data)));
+  const used = new Set(values.flatMap(part => [...new Set(part)]));
+  const index = new Uint8Array(256);
+  for (const [name, value] of Object.entries(labels)) {
+    if (used.has(value)) {
+      index[value] = indexOf(name);
+    }
+  }
+  const { voxelManager, dimensions } = volume();
+  const [along] = map.steps;
+  const slices = new Set();
+  changes.forEach(({ k, i, j }, n) => {
+    let from = 0;
+    for (let row = j[0]; row < j[1]; row++) {
+      let to = map.index(i[0], row, k);
+      for (let column = i[0]; column < i[1]; column++, to += along) {
+        const value = index[values[n][from++]];
+        if (known[to] !== value) {
+          known[to] = value;
+          voxelManager.setAtIndex(to, value);
+          slices.add(Math.floor(to / (dimensions[0] * dimensions[1])));
+        }
+      }
+    }
+  });
+  if (!slices.size) {
+    return;
+  }
+  const detail = { segmentationId: ID, modifiedSlicesToUse: [...slices], bySegMed: true };
+  window.cornerstone.triggerEvent(window.cornerstone.eventTarget, MODIFIED, detail);
+}
+
+/** Call back when anybody else changes voxels: the brush, or MONAI Label's panel. */
+export function onForeignChange(callback) {
+  window.cornerstone.eventTarget.addEventListener(MODIFIED, event => {
+    if (event.detail.segmentationId === ID && !event.detail.bySegMed) {
+      callback();
+    }
+  });
+}
+
+async function inflate(base64) {
+  const packed = Uint8Array.from(atob(base64), c => c.charCodeAt(0));
+  return new Uint8Array(await through(packed, new DecompressionStream('deflate')));
+}
+
+export const deflate = values => through(values, new CompressionStream('deflate'));
+
+const through = (bytes, stream) => new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer();

@@ -1,0 +1,43 @@
+// The server's interface, from wherever this script was loaded.
+
+export const root = new URL('..', import.meta.url);
+
+/** Who works here: the same person after a reload, another one in another browser. */
+const anyone = () => `browser-${crypto.getRandomValues(new Uint32Array(2)).join('')}`;
+export const client = (localStorage['segmed.client'] ||= anyone());
+
+async function ask(path, options) {
+  let answer;
+  try {
+    answer = await fetch(new URL(path, root), options);
+  } catch {
+    throw new Error('The server does not answer. Is it running?');
+  }
+  const told = await answer.json().catch(() => ({}));
+  if (!answer.ok) {
+    throw new Error(typeof told.detail === 'string' ? told.detail : `The server answered ${answer.status}.`);
+  }
+  return told;
+}
+
+const image = series => `api/images/${encodeURIComponent(series)}`;
+const json = body => ({ method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) });
+
+export const state = () => ask('api/state');
+export const describe = series => ask(image(series));
+export const work = series => ask(`${image(series)}/work?client=${encodeURIComponent(client)}`);
+export const post = (series, what, body = {}) => ask(`${image(series)}/${what}`, json({ client, ...body }));
+
+/** Send a whole label map; `packed` is deflated. */
+export function sendLabelmap(series, params, packed) {
+  const form = new FormData();
+  form.append('params', JSON.stringify({ client, ...params }));
+  form.append('file', new Blob([packed]), 'labelmap.bin');
+  return ask(`${image(series)}/labelmap`, { method: 'POST', body: form });
+}
+
+/** The case to work on next, {} if there is none left. */
+export async function nextCase() {
+  const [strategy] = Object.keys((await ask('info/')).strategies);
+  return ask(`activelearning/${encodeURIComponent(strategy)}`, json({ client_id: client }));
+}
