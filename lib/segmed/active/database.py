@@ -17,9 +17,9 @@ from segmed.active.clock import Reading, passed, read_clock
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
 _WAIT = 30.0  # s for other processes' transactions
-_SCHEMA = """
+_FORMATS = (  # each is made from the one before it
+    """
 CREATE TABLE clock (boot TEXT NOT NULL, uptime REAL NOT NULL, wall REAL NOT NULL, elapsed REAL NOT NULL);
 CREATE TABLE generation (number INTEGER NOT NULL, structure INTEGER NOT NULL);
 INSERT INTO generation VALUES (0, 0);
@@ -50,7 +50,12 @@ CREATE TABLE jobs (
     owner TEXT NOT NULL, attempts INTEGER NOT NULL, upto INTEGER NOT NULL, version TEXT NOT NULL,
     message TEXT NOT NULL, created REAL NOT NULL, changed REAL NOT NULL, elapsed REAL NOT NULL);
 CREATE UNIQUE INDEX one_active_job ON jobs ((1)) WHERE state IN ('reserved', 'training', 'judging');
-"""
+""",
+    """
+ALTER TABLE cases ADD COLUMN model TEXT NOT NULL DEFAULT '';
+ALTER TABLE images ADD COLUMN arrived REAL NOT NULL DEFAULT 0;
+""",
+)
 _OURS_TO_TELL = {
     sqlite3.SQLITE_FULL: (errno.ENOSPC, "the disk is full; make room"),
     sqlite3.SQLITE_READONLY: (errno.EROFS, "it cannot be written; give this user the right to"),
@@ -128,6 +133,10 @@ class Database:
             finally:
                 sql.execute("ROLLBACK")
 
+    def now(self, sql: sqlite3.Connection) -> float:
+        """`Transaction.now` for those who only read."""
+        return _elapsed(sql, self._clock())
+
     def close(self) -> None:
         """Give the file back; it is opened again when it is needed."""
         with self._lock:
@@ -173,13 +182,13 @@ def _open(path: Path) -> sqlite3.Connection:
         if (fault := sql.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(fault)
         version = sql.execute("PRAGMA user_version").fetchone()[0]
-        if version > _VERSION:
+        if version > len(_FORMATS):
             raise ValueError(
-                f"{path.name} is of format {version}, this program knows {_VERSION}. Use the newer program, or move "
-                "the file away to begin anew."
+                f"{path.name} is of format {version}, this program knows {len(_FORMATS)}. Use the newer program, or "
+                "move the file away to begin anew."
             )
-        if version < _VERSION:
-            sql.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+        for number, change in enumerate(_FORMATS[version:], version + 1):
+            sql.executescript(f"BEGIN IMMEDIATE; {change} PRAGMA user_version = {number}; COMMIT;")
     except BaseException:
         sql.close()
         raise
@@ -198,10 +207,12 @@ def _set_aside(path: Path, error: Exception) -> None:
 
 def _tick(sql: sqlite3.Connection, now: Reading) -> float:
     """Seconds since the file was made; moves the clock in the file."""
-    row = sql.execute("SELECT boot, uptime, wall, elapsed FROM clock").fetchone()
-    if row is None:
-        sql.execute("INSERT INTO clock VALUES (?, ?, ?, 0)", now)
-        return 0.0
-    elapsed = float(row["elapsed"]) + passed(Reading(row["boot"], row["uptime"], row["wall"]), now)
-    sql.execute("UPDATE clock SET boot = ?, uptime = ?, wall = ?, elapsed = ?", (*now, elapsed))
+    elapsed = _elapsed(sql, now)
+    sql.execute("DELETE FROM clock")
+    sql.execute("INSERT INTO clock VALUES (?, ?, ?, ?)", (*now, elapsed))
     return elapsed
+
+
+def _elapsed(sql: sqlite3.Connection, now: Reading) -> float:
+    row = sql.execute("SELECT boot, uptime, wall, elapsed FROM clock").fetchone()
+    return row["elapsed"] + passed(Reading(row["boot"], row["uptime"], row["wall"]), now) if row else 0.0

@@ -58,6 +58,7 @@ class CaseWork:
         prompts: answered ones.
         label: id of the label it led to; None while it is open.
         opened: s since 1970.
+        model: whose prompts were answered last, or as the viewer tells.
     """
 
     image: str
@@ -67,6 +68,22 @@ class CaseWork:
     prompts: int
     label: int | None
     opened: float
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a viewer that counts for itself tells of the work on a label.
+
+    Attributes:
+        prompts: None where it does not tell.
+        seconds: likewise.
+        model: "" likewise.
+    """
+
+    prompts: int | None = None
+    seconds: float | None = None
+    model: str = ""
 
 
 class LabelLog:
@@ -83,10 +100,10 @@ class LabelLog:
         self.lease = lease
         self.pause = pause
 
-    def work(self, image: str, user: str, prompts: int = 0) -> None:
+    def work(self, image: str, user: str, prompts: int = 0, model: str = "") -> None:
         """Note a sign of work: the image was opened (0 prompts), or a prompt was answered. Prolongs the reservation."""
         with self.database.write() as (sql, now, wall):
-            self._work(sql, now, wall, image, user, prompts)
+            self._work(sql, now, wall, image, user, prompts, model)
             sql.execute(
                 "UPDATE reservations SET until = ? WHERE image = ? AND user = ?", (now + self.lease, image, user)
             )
@@ -98,6 +115,7 @@ class LabelLog:
         checksum: str,
         sizes: Mapping[str, int],
         agreement: Mapping[str, float] | None = None,
+        effort: Effort | None = None,
     ) -> LabelRecord | None:
         """Note a submitted label; the image is labelled then, and nobody's any more.
 
@@ -107,12 +125,14 @@ class LabelLog:
             checksum: of the file.
             sizes: voxels by structure; those of 0 are left out.
             agreement: Dice of the proposal by structure, NaN left out; None if nothing was proposed.
+            effort: what the viewer tells of the work, in place of what was counted here.
 
         Returns:
             None if the user's last label of this image is the same.
         """
         facts = {name: count for name, count in sizes.items() if count}
         dice = {name: value for name, value in (agreement or {}).items() if math.isfinite(value)}
+        told = effort or Effort()
         with self.database.write() as (sql, now, wall):
             sql.execute("UPDATE images SET labelled = 1 WHERE image = ?", (image,))
             last = sql.execute(
@@ -121,14 +141,16 @@ class LabelLog:
             ).fetchone()
             found = None
             if last is None or tuple(last) != (user, checksum):
-                self._work(sql, now, wall, image, user, 0)
+                self._work(sql, now, wall, image, user, 0, told.model)
                 number = sql.execute(
                     "INSERT INTO labels (image, user, checksum, sizes, agreement, state, reason, reviewer, at) "
                     "VALUES (?, ?, ?, ?, ?, 'kept', '', '', ?)",
                     (image, user, checksum, json.dumps(facts), json.dumps(dice), wall),
                 ).lastrowid
                 sql.execute(
-                    "UPDATE cases SET label = ? WHERE image = ? AND user = ? AND label IS NULL", (number, image, user)
+                    "UPDATE cases SET label = ?, prompts = coalesce(?, prompts), seconds = coalesce(?, seconds) "
+                    "WHERE image = ? AND user = ? AND label IS NULL",
+                    (number, told.prompts, told.seconds, image, user),
                 )
                 found = _record(sql.execute("SELECT * FROM labels WHERE id = ?", (number,)).fetchone())
             sql.execute("DELETE FROM reservations WHERE image = ?", (image,))
@@ -231,23 +253,25 @@ class LabelLog:
     def cases(self) -> list[CaseWork]:
         """Work on images, in the order it began."""
         with self.database.read() as sql:
-            columns = "image, user, strategy, seconds, prompts, label, opened"
+            columns = "image, user, strategy, seconds, prompts, label, opened, model"
             return [CaseWork(*row) for row in sql.execute(f"SELECT {columns} FROM cases ORDER BY id")]
 
-    def _work(self, sql: sqlite3.Connection, now: float, wall: float, image: str, user: str, prompts: int) -> None:
+    def _work(
+        self, sql: sqlite3.Connection, now: float, wall: float, image: str, user: str, prompts: int, model: str
+    ) -> None:
         changed = sql.execute(
-            "UPDATE cases SET seconds = seconds + min(? - last, ?), last = ?, prompts = prompts + ? "
-            "WHERE image = ? AND user = ? AND label IS NULL",
-            (now, self.pause, now, prompts, image, user),
+            "UPDATE cases SET seconds = seconds + min(? - last, ?), last = ?, prompts = prompts + ?, "
+            "model = coalesce(nullif(?, ''), model) WHERE image = ? AND user = ? AND label IS NULL",
+            (now, self.pause, now, prompts, model, image, user),
         ).rowcount
         if not changed:
             row = sql.execute(
                 "SELECT strategy FROM reservations WHERE image = ? AND user = ?", (image, user)
             ).fetchone()
             sql.execute(
-                "INSERT INTO cases (image, user, strategy, opened, last, seconds, prompts) "
-                "VALUES (?, ?, ?, ?, ?, 0, ?)",
-                (image, user, row[0] if row else "", wall, now, prompts),
+                "INSERT INTO cases (image, user, strategy, opened, last, seconds, prompts, model) "
+                "VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
+                (image, user, row[0] if row else "", wall, now, prompts, model),
             )
 
 

@@ -65,13 +65,17 @@ class ActiveState:
         with self.database.read() as sql:
             if {row[0]: tuple(row)[1:] for row in sql.execute(query)} == wanted:
                 return
-        with self.database.write() as (sql, _, _):
+        with self.database.write() as (sql, _, wall):
             before = {row[0]: tuple(row)[1:] for row in sql.execute(query)}
             gone = [(image,) for image in before.keys() - wanted.keys()]
             changed = [(image, *facts) for image, facts in wanted.items() if before.get(image) != facts]
             for table in ("images", "scored", "reservations", "skips"):
                 sql.executemany(f"DELETE FROM {table} WHERE image = ?", gone)
-            sql.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", changed)
+            sql.executemany(
+                "INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (image) DO UPDATE SET fingerprint = "
+                "excluded.fingerprint, position = excluded.position, labelled = excluded.labelled",
+                [(*row, wall) for row in changed],
+            )
             sql.execute("DELETE FROM reservations WHERE image IN (SELECT image FROM images WHERE labelled)")
             if gone or any(before.get(row[0], (None, None))[:2] != row[1:3] for row in changed):
                 next_generation(sql, structure=True)
@@ -127,12 +131,20 @@ class ActiveState:
             sql.execute("INSERT OR REPLACE INTO scored VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         return True
 
+    def arrived(self) -> dict[str, float]:
+        """When each image was first seen, s since 1970."""
+        with self.database.read() as sql:
+            return dict(sql.execute("SELECT image, arrived FROM images").fetchall())
+
     def prune(self, version: str) -> int:
         """Forget the scores of all other versions, once no image lacks those of this one.
 
         Returns:
             Rows that were forgotten.
         """
+        with self.database.read() as sql:  # nothing is written where there is nothing to do
+            if sql.execute("SELECT 1 FROM scored WHERE version != ? LIMIT 1", (version,)).fetchone() is None:
+                return 0
         if self.stale(version, 1):
             return 0
         with self.database.write() as (sql, _, _):
@@ -210,8 +222,9 @@ class ActiveState:
 
     def reserved(self) -> dict[str, str]:
         """Who has which image now."""
-        with self.database.write() as (sql, now, _):
-            return dict(sql.execute("SELECT image, user FROM reservations WHERE until > ?", (now,)).fetchall())
+        with self.database.read() as sql:
+            query = "SELECT image, user FROM reservations WHERE until > ?"
+            return dict(sql.execute(query, (self.database.now(sql),)).fetchall())
 
     def _ranked(
         self, strategy: str, user: str, count: int, version: str, given_back: Collection[str], seed: int | None

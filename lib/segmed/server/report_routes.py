@@ -1,0 +1,37 @@
+"""The report on active learning, for administrators: made when it is asked for, and kept nowhere."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from monailabel.interfaces.utils.app import app_instance
+
+from segmed.active.anonymous import anonymised
+from segmed.active.report import collect
+from segmed.active.report_page import render
+from segmed.active.study_files import StudyFiles
+from segmed.evaluation.page import POLICY
+from segmed.server.retrainer import is_remote
+from segmed.server.routes import ADMIN
+
+router = APIRouter()
+_HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_one_at_a_time = threading.Lock()  # each may hold a large volume
+
+
+@router.get("/report", dependencies=ADMIN, response_class=HTMLResponse)
+def report(anonymous: bool = False) -> HTMLResponse:
+    """Versions, labels, work, agreement, worst cases, drift and quarantine as one HTML page."""
+    app = app_instance()
+    learning, settings = app.learning, app.engine.settings
+    folder = Path(getattr(app.datastore(), "_datastore_path", None) or app.studies)
+    name = "" if is_remote(app.studies) else Path(app.studies).name
+    with _one_at_a_time:
+        known = folder.is_dir()
+        files = StudyFiles.read(folder, settings.structures, learning.studies.file) if known else StudyFiles()
+        found = collect(learning.log.database, files, app.engine.registry, settings.window, name)
+        page = render(anonymised(found) if anonymous else found)
+    return HTMLResponse(page, headers=_HEADERS)
