@@ -166,6 +166,9 @@ def _ordered(
     known = free & np.isfinite(score)
     if strategy.choose and pool.embeddings is not None:
         placed = _known(pool)
+        if known.any():  # where the model finds nothing there is no score, but perhaps a kind of its own
+            score = np.nan_to_num(score, nan=float(np.nanmin(score)) - 1)
+            known = free.copy()
         known &= placed
         # shuffled, so that the first of equals is any of them
         shuffled = strategy.choose(

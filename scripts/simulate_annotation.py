@@ -1,0 +1,288 @@
+#!/usr/bin/env python
+"""Play an annotator through the HTTP API: which strategy saves labels, what is forgotten, and whether anything leaks.
+
+    python scripts/simulate_annotation.py --out runs/phantoms.jsonl                   rounds × strategies × seeds
+    python scripts/simulate_annotation.py --dataset msd --root HIPPOCAMPUS --out runs/hippocampus.jsonl
+    python scripts/simulate_annotation.py --continual --in-process --out runs/continual.jsonl
+    python scripts/simulate_annotation.py --stress --out runs/stress.jsonl            1,000 labels, 50 retrainings
+    python scripts/simulate_annotation.py --report --out runs/phantoms.jsonl --plot curve.png
+
+Each run begins with the same first pictures for all strategies of a seed. In each round the strategy proposes a batch,
+the served model proposes labels, the annotator makes them the truth (clicks and minutes by `simulation/annotator.py`),
+they are submitted, a retraining follows, and what is served then is measured on other patients. `full` is one training
+on everything. With --in-process the same functions of the library are called without a server, which is what makes a
+whole grid feasible: a process that trains behind a server spends longer on its imports than on so small a training.
+
+A line of the file is one round; what is there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from segmed.active.strategies import find_strategy
+from simulation import curves
+from simulation.annotator import effort
+from simulation.archive import CLINIC, STAGES, Archive, Kind, draw, from_dataset
+from simulation.loops import InProcess, Loop, Setup, dice_of
+from simulation.server_loop import ServerLoop
+
+_ARMS = {"replay": (100, False), "no replay": (0, False), "no replay, no gate": (0, True)}
+_STRESS = Kind("CT", patients=1, pictures=1, tested=1)
+
+
+def rounds(loop: Loop, archive: Archive, strategy: str, seed: int, batch: int, count: int) -> Iterator[dict[str, Any]]:
+    """Play one annotator; one row per round.
+
+    Args:
+        loop: a server or its like, of which nothing is labelled yet.
+        archive: pictures.
+        strategy: name, or `full` for everything at once.
+        seed: of the first pictures.
+        batch: labels of a round.
+        count: of rounds.
+    """
+    by_name = {case.name: case for case in archive.pool}
+    first = [archive.pool[n].name for n in np.random.default_rng([seed, 7]).permutation(len(by_name))[:batch]]
+    clicks, minutes, labels = 0, 0.0, 0
+    for n in range(1 if strategy == curves.FULL else count):
+        begun = time.perf_counter()
+        chosen = list(by_name) if strategy == curves.FULL else first if not n else loop.next(strategy, batch)
+        cases = [by_name[name] for name in chosen]
+        proposals = loop.predict(cases) if n else None
+        for place, case in enumerate(cases):
+            took = effort(proposals[place] if proposals else None, case.truth, archive.classes)
+            clicks, minutes, labels = clicks + took.clicks, minutes + took.seconds / 60, labels + 1
+            loop.submit(case)
+        asked = time.perf_counter()
+        state = loop.retrain()
+        trained = time.perf_counter()
+        yield {
+            "strategy": strategy,
+            "seed": seed,
+            "round": n,
+            "labels": labels,
+            "clicks": clicks,
+            "minutes": round(minutes, 3),
+            **{k: round(v, 5) for k, v in dice_of(loop.predict(archive.test), archive.test, archive.classes).items()},
+            "state": state,
+            "picked": dict(Counter(case.kind for case in cases)),
+            "patients": len({case.patient for case in cases}),
+            "images": chosen if strategy != curves.FULL else [],
+            "seconds": [round(asked - begun, 1), round(trained - asked, 1)],
+        }
+
+
+def stages(archive: Archive, arm: str, seed: int, setup: Setup, folder: Path) -> Iterator[dict[str, Any]]:
+    """Ten rounds of which the later ones bring other kinds; Dice on the first kind after each."""
+    replay, forced = _ARMS[arm]
+    loop = InProcess(archive, folder, replace(setup, replay=replay, forced=forced), curves.FULL, seed)
+    by_kind = [[c for c in archive.pool if c.kind == kind.name] for kind in STAGES]
+    batches = [by_kind[0], *(part[n : n + 8] for part in by_kind[1:] for n in range(0, 24, 8))]
+    tests = {kind.name: [c for c in archive.test if c.kind == kind.name] for kind in STAGES}
+    for n, cases in enumerate(batches):
+        for case in cases:
+            loop.submit(case)
+        state = loop.retrain()
+        dice = {name: dice_of(loop.predict(test), test, archive.classes)["dice"] for name, test in tests.items()}
+        row = {"strategy": arm, "seed": seed, "round": n, "dice": round(dice[STAGES[0].name], 5), "state": state}
+        yield row | {"now": cases[0].kind, "kinds": {name: round(value, 5) for name, value in dice.items()}}
+
+
+def stress(setup: Setup, folder: Path, labels: int, retrainings: int) -> Iterator[dict[str, Any]]:
+    """Labels and retrainings through one server; what it holds after each."""
+    drawn = draw([replace(_STRESS, patients=20, tested=2)], 0)
+    few = drawn.pool
+    pool = tuple(replace(few[n % len(few)], name=f"case {n}") for n in range(labels))
+    archive = Archive("stress", drawn.classes, pool, drawn.test)
+    by_name = {case.name: case for case in pool}
+    batch = labels // retrainings
+    loop = ServerLoop(archive, folder, setup, batch, scores=False)
+    try:
+        for n in range(retrainings):
+            begun = time.perf_counter()
+            chosen = loop.next("hybrid", batch)
+            for name in chosen:
+                loop.submit(by_name[name])
+            state = loop.retrain()
+            loop.predict(archive.test)
+            told = loop.status()
+            facts = {"strategy": "stress", "seed": 0, "round": n, "state": state, "labelled": told["labelled"]}
+            facts |= {"jobs": told["retraining"]["jobs"], "reserved": told["reserved"], "held": told["held"]}
+            facts |= {"left": told["scoring"]["left"], "seconds": round(time.perf_counter() - begun, 1)}
+            yield facts | {name: round(value, 1) for name, value in loop.memory().items()}
+    finally:
+        loop.close()
+
+
+def run_one(
+    a: argparse.Namespace, archive: Archive, strategy: str, seed: int, folder: Path
+) -> Iterator[dict[str, Any]]:
+    """One strategy or arm with one seed."""
+    setup = Setup(a.method, a.image_size, {**options_of(a), "seed": seed}, a.replay, a.no_gate)
+    if a.continual:
+        yield from stages(archive, strategy, seed, setup, folder)
+        return
+    full = strategy == curves.FULL
+    if full and a.full_epochs:
+        setup = replace(setup, options={**setup.options, "epochs": a.full_epochs})
+    loop: Loop
+    if a.in_process:
+        loop = InProcess(archive, folder, setup, strategy, seed)
+    else:
+        scored = not full and bool(find_strategy(strategy).needs)
+        loop = ServerLoop(archive, folder, setup, len(archive.pool) if full else a.batch, scored)
+    try:
+        yield from rounds(loop, archive, strategy, seed, a.batch, a.rounds)
+    finally:
+        loop.close()
+
+
+def options_of(a: argparse.Namespace) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in a.options.split(",") if part)
+
+
+def archive_of(a: argparse.Namespace, seed: int) -> Archive:
+    if a.continual:
+        return draw(STAGES, seed, "stages")
+    if a.dataset == "phantoms":
+        return draw(CLINIC, seed)
+    if not a.root:
+        raise ValueError(f"--dataset {a.dataset} needs --root FOLDER.")
+    return from_dataset(a.dataset, a.root, seed, a.patients, a.slices, a.tested)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def play(a: argparse.Namespace) -> None:
+    """Run what the file does not hold yet."""
+    names = list(_ARMS) if a.continual else a.strategies.split(",")
+    for seed in (int(s) for s in a.seeds.split(",")):
+        archive = archive_of(a, seed)
+        for name in names:
+            if not a.continual and name != curves.FULL:
+                find_strategy(name)
+            there = {r["round"] for r in read(a.out) if (r["strategy"], r["seed"]) == (name, seed)}
+            wanted = 1 if name == curves.FULL else 10 if a.continual else a.rounds
+            if len(there) >= wanted:
+                continue
+            with tempfile.TemporaryDirectory(prefix="simulation-", dir=a.work) as folder:
+                for row in run_one(a, archive, name, seed, Path(folder)):
+                    if row["round"] not in there:
+                        write(a.out, row)
+
+
+def write(path: Path, row: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print({k: v for k, v in row.items() if k != "images"}, file=sys.stderr, flush=True)
+
+
+def report(a: argparse.Namespace) -> str:
+    """Markdown of what the file holds, and the plot."""
+    rows = read(a.out)
+    if a.stress:
+        return stress_report(rows, a.plot)
+    if a.continual:
+        return continual_report(rows, a.plot)
+    if a.plot:
+        curves.plot(rows, a.plot, f"{a.dataset}, {len(curves.matrix(rows, curves.RANDOM, 'dice'))} seeds")
+    return "\n".join([curves.table(rows), "", *curves.picked(rows)])
+
+
+def continual_report(rows: Sequence[dict[str, Any]], plot: Path | None) -> str:
+    """Dice on the first kind after the first and the last round."""
+    last_round = max(r["round"] for r in rows)
+    lines = [f"| arm | seeds | after round 1 | after round {last_round + 1} | loss | worst round | other kinds |"]
+    lines += ["|---|---:|---:|---:|---:|---:|---:|"]
+    series = {}
+    for arm in [arm for arm in _ARMS if arm in curves.strategies_of(rows)]:
+        dice = curves.matrix(rows, arm, "dice")
+        loss, half = curves.interval((dice[:, 0] - dice[:, -1])[:, None])
+        last = [r["kinds"] for r in rows if r["strategy"] == arm and r["round"] == last_round]
+        others = np.mean([[v for k, v in kinds.items() if k != STAGES[0].name] for kinds in last]) if last else np.nan
+        cells = [arm, str(len(dice)), f"{dice[:, 0].mean():.3f}", f"{dice[:, -1].mean():.3f}"]
+        cells += [f"{loss[0]:+.3f} ± {half[0]:.3f}", f"{(dice[:, :1] - dice).mean(0).max():+.3f}", f"{others:.3f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+        series[arm] = np.arange(1, dice.shape[1] + 1), dice
+    if plot:
+        curves.plot_lines(series, plot, "What is forgotten", "round", "Dice on the first round's kind")
+    return "\n".join(lines)
+
+
+def stress_report(rows: Sequence[dict[str, Any]], plot: Path | None) -> str:
+    """How the memory of the server goes."""
+    rss = np.array([r["rss_mib"] for r in rows])
+    late = len(rss) // 5
+    slope = np.polyfit(np.arange(len(rss))[late:], rss[late:], 1)[0] if len(rss) - late > 2 else np.nan
+    states = dict(Counter(r["state"] for r in rows))
+    if plot:
+        curves.plot_lines({"RSS": (np.arange(1, len(rss) + 1), rss[None])}, plot, "Server", "retraining", "MiB")
+    first, last = rows[0], rows[-1]
+    changes = ", ".join(f"{what} {first[what]:.0f} → {last[what]:.0f}" for what in ("files", "threads", "processes"))
+    return (
+        f"{last['labelled']} labels, {last['jobs']} retrainings ({states}). RSS {rss[0]:.0f} MiB after the "
+        f"first, {rss[late]:.0f} after {late + 1}, {rss[-1]:.0f} at the end, {slope:+.2f} MiB a retraining after the "
+        f"first fifth; {changes}."
+    )
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="phantoms", help="phantoms, or a name of `segmed data list`")
+    parser.add_argument("--root", default="", help="folder of the dataset")
+    parser.add_argument("--patients", type=int, default=20, help="of the dataset, in the pool")
+    parser.add_argument("--slices", type=int, default=8, help="of each patient")
+    parser.add_argument("--tested", type=int, default=10, help="other patients, to measure on")
+    parser.add_argument("--strategies", default="full,random,hybrid,typicality,entropy", help="comma-separated")
+    parser.add_argument("--seeds", default="0,1,2,3,4", help="comma-separated; each draws another archive")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=12, help="labels of a round")
+    parser.add_argument("--method", default="lora")
+    parser.add_argument("--image-size", type=int, default=32, help="of the model input in px")
+    parser.add_argument(
+        "--options", default="epochs=16,patience=1000,batch=6,learning_rate=0.015", help="of the trainer"
+    )
+    parser.add_argument("--full-epochs", type=int, default=0, help="of the training on everything, if others")
+    parser.add_argument("--replay", type=int, default=100)
+    parser.add_argument("--no-gate", action="store_true", help="serve each version, with --in-process")
+    parser.add_argument("--in-process", action="store_true", help="without a server")
+    parser.add_argument("--continual", action="store_true", help="later rounds bring other kinds; without a server")
+    parser.add_argument("--stress", action="store_true", help="many labels and retrainings through one server")
+    parser.add_argument("--labels", type=int, default=1000, help="of --stress")
+    parser.add_argument("--retrainings", type=int, default=50, help="of --stress")
+    parser.add_argument("--report", action="store_true", help="table and plot of what the file holds; run nothing")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines")
+    parser.add_argument("--plot", type=Path, help="PNG")
+    parser.add_argument("--work", type=Path, help="where temporary folders are made")
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    a = parse()
+    torch.set_num_threads(1)  # the same weights each time
+    if a.stress and not a.report:
+        with tempfile.TemporaryDirectory(prefix="simulation-", dir=a.work) as folder:
+            for row in stress(Setup(a.method, a.image_size, options_of(a), 8), Path(folder), a.labels, a.retrainings):
+                write(a.out, row)
+    elif not a.report:
+        play(a)
+    print(report(a))
+
+
+if __name__ == "__main__":
+    main()
