@@ -77,14 +77,14 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
 class Server:
     """`segmed serve` as a process of its own."""
 
-    def __init__(self, studies: Path, backbone: Path | None = None) -> None:
+    def __init__(self, studies: Path, backbone: Path | None = None, **conf: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         command = [str(Path(sys.executable).parent / "segmed"), "serve", "--studies", str(studies), "--port", str(port)]
-        if backbone:
-            command += ["--conf", "backbone", str(backbone)]
+        for key, value in {**({"backbone": str(backbone)} if backbone else {}), **conf}.items():
+            command += ["--conf", key, value]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self.process.stdout
         for line in self.process.stdout:

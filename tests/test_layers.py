@@ -15,7 +15,7 @@ LIBRARY = Path(segmed.__file__).parent
 LEVELS = (
     ("commands",),
     ("server",),
-    ("active",),
+    ("active", "benchmark"),
     ("training",),
     ("evaluation",),
     ("methods",),
@@ -31,6 +31,7 @@ OWNERS = {
     "ultralytics": ("methods/yolo.py",),
     "transformers": ("sam/", "methods/"),
     "peft": ("sam/", "methods/"),
+    "ray": ("benchmark/ray_runner.py",),
 }
 
 

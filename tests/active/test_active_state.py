@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from segmed.active.clock import Reading, passed
 from segmed.active.database import Database
-from segmed.active.labels import LabelLog
+from segmed.active.labels import Effort, LabelLog
 from segmed.active.state import ActiveState
 
 
@@ -231,6 +231,63 @@ def test_a_newer_file_is_refused(tmp_path: Path) -> None:
     sql.close()
     with pytest.raises(ValueError, match="newer program"):
         Database(tmp_path)
+
+
+def test_scores_stay_with_their_images(tmp_path: Path) -> None:
+    state = _filled(tmp_path, 6)
+    for n in range(6):
+        state.save_scores(f"i{n}", "v1", "f", {"tta": n / 10}, np.full(3, float(n)))
+    state.table("v1")
+    marks = {"new": "f", **{f"i{n}": "f" for n in (5, 1, 3, 4)}}
+    for change in ({}, {"i3": "changed"}, {"i3": "f"}, {"i0": "f"}):
+        marks |= change
+        state.observe(marks, [])
+        if change.get("i3") == "f":
+            state.save_scores("i3", "v1", "f", {"tta": 0.9})
+            state.save_scores("new", "v1", "f", {"bald": 0.5}, np.ones(3))
+        known, fresh = state.table("v1"), ActiveState(state.database).table("v1")
+        assert known[0] == fresh[0] == tuple(marks)
+        assert known[1].keys() == fresh[1].keys()
+        for name in known[1]:
+            assert np.array_equal(known[1][name], fresh[1][name], equal_nan=True), (change, name)
+        assert known[2] is not None
+        assert fresh[2] is not None
+        assert np.array_equal(known[2], fresh[2], equal_nan=True)
+    assert dict(zip(known[0], known[1]["tta"], strict=True))["i4"] == pytest.approx(0.4)
+
+
+def test_a_file_of_the_first_format_is_brought_up_to_date(tmp_path: Path) -> None:
+    state = _filled(tmp_path, 2)
+    LabelLog(state.database).work("i0", "ann", 1)
+    state.database.close()
+    sql = sqlite3.connect(tmp_path / "active.sqlite3")
+    sql.executescript("ALTER TABLE cases DROP COLUMN model; ALTER TABLE images DROP COLUMN arrived;")
+    sql.execute("PRAGMA user_version = 1")
+    sql.close()
+    again = Database(tmp_path)
+    assert [(c.prompts, c.model) for c in LabelLog(again).cases()] == [(1, "")]
+    assert ActiveState(again).arrived() == {"i0": 0, "i1": 0}
+
+
+def test_when_an_image_was_first_seen(tmp_path: Path) -> None:
+    clock = FakeClock()
+    state = _filled(tmp_path, 1, clock)
+    clock.sleep(50)
+    state.observe({"i1": "f", "i0": "changed"}, ["i0"])
+    assert state.arrived() == {"i0": 5e8, "i1": 5e8 + 50}
+
+
+def test_what_a_viewer_counts_goes_before_what_was_counted_here(tmp_path: Path) -> None:
+    log = LabelLog(_filled(tmp_path, 3).database)
+    log.work("i0", "ann", 1, "segmed")
+    log.record("i0", "ann", "a", {"x": 1}, None, Effort(7, 31.5, "medsam"))
+    log.work("i1", "ann", 2, "segmed")
+    log.work("i1", "ann", 1, "classical")
+    log.record("i1", "ann", "b", {"x": 1}, None, Effort(seconds=12.0))
+    log.record("i2", "ann", "c", {"x": 1})
+    told = [(c.prompts, c.model) for c in log.cases()]
+    assert told == [(7, "medsam"), (3, "classical"), (0, "")]
+    assert [c.seconds for c in log.cases()][:2] == [31.5, 12.0]
 
 
 def test_work_is_counted_without_pauses(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ a sample or at fewer dimensions where the exact answer would take too long; each
 from __future__ import annotations
 
 import numpy as np
-from scipy.cluster.vq import kmeans2, vq
+from scipy.cluster.vq import kmeans2
 
 _EXACT = 3e8  # multiplications that a distance table may cost before dimensions are reduced
 _REDUCED = 48  # dimensions then
@@ -114,7 +114,8 @@ def clusters(embeddings: np.ndarray, count: int) -> np.ndarray:
         best = int(tried.sum(1).argmin())
         centres, distance = np.concatenate([centres, sample[draws[best]][None]]), tried[best]
     centres, _ = kmeans2(sample, centres, iter=8, minit="matrix", missing="warn") if len(centres) > 1 else (centres, 0)
-    return np.asarray(vq(points, centres, check_finite=False)[0])
+    # the square of the point itself is the same for all centres
+    return np.asarray(((centres**2).sum(1) - 2 * (points @ centres.T)).argmin(1))
 
 
 def best_of_clusters(

@@ -188,6 +188,8 @@ class Retraining:
         Returns:
             None if there is no such job, or if it was begun too often and has failed now.
         """
+        if self.active() is None:
+            return None
         with self.database.write() as (sql, now, wall):
             job = _active(sql)
             if job is None or (job.id in self._running if job.owner == self.owner else self.alive(job.owner)):
@@ -204,6 +206,13 @@ class Retraining:
             )
             self._running.add(job.id)
             return _active(sql)
+
+    def give_back(self) -> None:
+        """This process ends in good order, so that whoever goes on with its job has an attempt more."""
+        with self.database.write() as (sql, _, _):
+            job = _active(sql)
+            if job is not None and job.owner == self.owner:
+                sql.execute("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job.id,))
 
     def advance(self, job: Job, state: JobState, version: str = "", message: str = "") -> Job:
         """Take one step.
@@ -229,7 +238,8 @@ class Retraining:
             OSError: the end could not be written down; `take_over` gives the job again.
         """
         try:
-            outcome = steps.outcome(job) if job.attempts > 1 else None
+            begun = job.attempts > 1 or job.state != "reserved"
+            outcome = steps.outcome(job) if begun else None
             if job.state == "reserved":
                 job = self.advance(job, "training")
             if job.state == "training":
@@ -241,7 +251,7 @@ class Retraining:
         except LostJobError:
             raise
         except Exception as error:
-            logger.exception("Retraining %s failed while %s.", job.id, job.state)
+            logger.warning("Retraining %s failed while %s: %s.", job.id, job.state, type(error).__name__)
             return self.advance(job, "failed", message=f"It failed while {job.state}: {error}")
         finally:
             self._running.discard(job.id)
@@ -252,7 +262,8 @@ class Retraining:
         Args:
             drift: what a measurement said, "" for none.
         """
-        with self.database.write() as (sql, now, _):
+        with self.database.read() as sql:
+            now = self.database.now(sql)
             rows = sql.execute("SELECT state, upto, elapsed FROM jobs ORDER BY id DESC").fetchall()
             finished = next((r for r in rows if r["state"] in ("promoted", "rejected")), None)
             failures = 0

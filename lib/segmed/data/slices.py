@@ -204,6 +204,10 @@ class SliceDataset(Dataset[LabelledSlice]):
             kept.extend(mine[place] for place in places)
         return self._part(kept)
 
+    def picked(self, slices: Sequence[tuple[int, int]]) -> SliceDataset:
+        """These slices, each as (volume, k)."""
+        return self._part(slices)
+
     def read(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (I, J, K) or (I, J, K, 3) and labels (I, J, K) of volume n, both uint8. Raises as a slice does."""
         return self._image(n), self._labels(n)

@@ -20,7 +20,7 @@ from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 from starlette.types import ASGIApp
 
-from segmed.server import learning_routes, proxy, routes
+from segmed.server import download_routes, learning_routes, ohif, proxy, report_routes, routes, web, workspace_routes
 from segmed.server.guard import Guard
 from segmed.server.requests import BadRequest
 
@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 def _put_in_front(app: FastAPI) -> None:
     """Our routes win over MONAI Label's of the same path, which stay behind them."""
     before = len(app.router.routes)
-    for router in (learning_routes.router, routes.router, proxy.router):
-        app.include_router(router)
+    for part in (download_routes, learning_routes, report_routes, workspace_routes, routes, proxy, ohif, web):
+        app.include_router(part.router)
     app.router.routes[:] = app.router.routes[before:] + app.router.routes[:before]
 
 
@@ -80,6 +80,7 @@ def _close_at_the_end(app: FastAPI) -> None:
     async def lifespan(started: FastAPI) -> AsyncIterator[Any]:
         async with inner(started) as state:
             yield state
+            await proxy.close()
             app_instance().close()
 
     app.router.lifespan_context = lifespan

@@ -194,7 +194,7 @@ class Desk:
             "model_version": work.version,
             "automatic": bool(work.model) and not work.prompts and not work.by_hand,
             "prompts": work.prompts,
-            "seconds": round(work.seconds, 1),
+            "seconds": round(work.seconds, 3),
         }
         notes = [] if names else ["The label map is empty; it was saved so, and there is no DICOM SEG of it."]
         if tag == FINAL and self._stored() != work.base:

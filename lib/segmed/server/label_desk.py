@@ -22,7 +22,7 @@ from segmed.server.throttle import Cancelled, Throttle
 
 logger = logging.getLogger(__name__)
 
-_USERS_FIRST = 30.0  # s, at most: labels are to be examined before they are learnt
+_USERS_FIRST = 5.0  # s, at most: labels are to be examined before they are learnt
 _PLACES = 30  # labels whose objects tell where to look
 
 
@@ -56,17 +56,20 @@ class LabelDesk:
         Raises:
             OSError: it could not be noted.
         """
-        final = self.studies.label_map(image)
-        if final is None:
-            return
         try:
-            found = read_submission(final, self.studies.label_map(image, ORIGINAL))
-        except FileNotFoundError:
+            final = self.studies.label_map(image)
+            if final is None:
+                return
+            effort = self.studies.effort(image)
+            try:
+                found = read_submission(final, self.studies.label_map(image, ORIGINAL))
+            except ValueError:
+                logger.warning("A label cannot be read; it is noted as an empty one.")
+                found = Submission(file_checksum(final.file), {}, None)
+        except OSError as error:  # gone, or not to be read now; the next look at the studies finds it if it is there
+            logger.info("A label is noted later: %s", error.strerror)
             return
-        except ValueError as error:
-            logger.warning("The label of %s says nothing: %s", image, error)
-            found = Submission(file_checksum(final.file), {}, None)
-        self.log.record(image, user, found.checksum, found.sizes, found.agreement)
+        self.log.record(image, user, found.checksum, found.sizes, found.agreement, effort)
 
     def read_places(self) -> None:
         """Bring `places` up to date."""
@@ -81,26 +84,31 @@ class LabelDesk:
         stage = max(self.places.stage, len(str(len(usable)))) if len(points) else self.places.stage
         self.places = Places(stage, points if len(points) else None)
 
-    def examine(self) -> None:
-        """Have the served version bear witness on labels that it has not seen yet."""
+    def examine(self) -> bool:
+        """Have the served version bear witness on the oldest label that it has not seen yet.
+
+        Returns:
+            Whether there was one.
+        """
         predictor = self._predictor() if self.log.usable() else None
         if predictor is None:
-            return
+            return False
         version = predictor.segmenter.version
         self._asked = {asked for asked in self._asked if asked[1] == version}
-        for record in self.log.unexamined(version):
-            if (record.id, version) in self._asked or self._closed():
-                continue
-            self._asked.add((record.id, version))  # an empty label leaves no trace in the log
-            try:
-                dice = self._followed(predictor, record)
-            except Cancelled:
-                return
-            except (OSError, ValueError, torch.OutOfMemoryError) as error:
-                logger.info("The label of %s cannot be compared: %s", record.image, error)
-                continue
-            if reason := self.log.examine(record.id, {**self.log.witnesses(record.id), version: dice}):
-                logger.warning("The label of %s by %s is held for review. %s", record.image, record.user, reason)
+        record = next((r for r in self.log.unexamined(version) if (r.id, version) not in self._asked), None)
+        if record is None:
+            return False
+        try:
+            dice = self._followed(predictor, record)
+        except Cancelled:
+            return False
+        except (OSError, ValueError, torch.OutOfMemoryError) as error:
+            logger.info("Label %s cannot be compared: %s", record.id, type(error).__name__)
+            dice = math.nan
+        if reason := self.log.examine(record.id, {**self.log.witnesses(record.id), version: dice}):
+            logger.warning("Label %s is held for review. %s", record.id, reason)
+        self._asked.add((record.id, version))  # an empty label leaves no trace in the log
+        return True
 
     def _labels_of(self, record: LabelRecord) -> np.ndarray | None:
         """(I, J, K) on the grid of the image; None if it cannot be read or is another label by now."""
@@ -110,7 +118,7 @@ class LabelDesk:
                 return None
             return whole_labels(read_labels(final.file, read_grid(self.studies.file(record.image))))
         except (OSError, ValueError) as error:
-            logger.info("The label of %s cannot be looked at: %s", record.image, error)
+            logger.info("Label %s cannot be looked at: %s", record.id, type(error).__name__)
             return None
 
     def _followed(self, predictor: Predictor, record: LabelRecord) -> float:

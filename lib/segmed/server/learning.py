@@ -10,8 +10,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,16 @@ from monailabel.interfaces.datastore import Datastore
 
 from segmed.active.database import Database
 from segmed.active.drift import embedding_drift, score_drift
-from segmed.active.labels import LabelLog
+from segmed.active.labels import LabelLog, LabelRecord
 from segmed.active.policy import RetrainConfig
 from segmed.active.state import ActiveState, Proposal
 from segmed.server.engine import Engine
 from segmed.server.label_desk import LabelDesk
+from segmed.server.learning_numbers import labelling_numbers
 from segmed.server.requests import BadRequest
-from segmed.server.retrainer import Retrainer, is_remote, state_folder
+from segmed.server.retrainer import Retrainer, is_remote
 from segmed.server.scoring import BackgroundScorer
-from segmed.server.studies import Studies
+from segmed.server.studies import Studies, state_folder
 from segmed.server.throttle import Throttle
 from segmed.server.train import MethodTrainTask
 
@@ -35,21 +37,27 @@ logger = logging.getLogger(__name__)
 
 _POLL = 2.0  # s between two looks at whether the studies have changed
 _THOROUGH = 60.0  # s between two looks at everything else
+_RECOVER = 20.0  # s after something went wrong
 _DRIFT_EVERY = 600.0  # s
 _TRUST = ("predicted_iou", "entropy")
 
 
 class ActiveLearning:
-    """Knows images, users and labels.
+    """Knows images, users and labels. Nothing goes on in the background before `start`.
 
     Args:
         engine: models.
         studies: folder or DICOMweb URL.
-        store: gives the datastore, once there is one.
-        trainer: gives the trainer of a model, likewise.
+        store: gives the datastore.
+        trainer: gives the trainer of a model.
+
+    Attributes:
+        drift: how the images of late differ from those of the last training, "" if they do not.
+        problem: what keeps the background work from going on, "" if nothing does.
 
     Raises:
         OSError: the state cannot be kept where it should.
+        ValueError: there is no such place.
     """
 
     def __init__(
@@ -62,13 +70,13 @@ class ActiveLearning:
         self.engine = engine
         self.settings = engine.settings.learning
         self.studies = Studies(store, engine.settings.structures)
-        database = Database(state_folder(engine, studies))
+        database = Database(state_folder(store(), self.settings.folder))
         self.state = ActiveState(database, self.settings.lease)
         self.log = LabelLog(database, self.settings.lease)
         self.throttle = Throttle()
         self._wake, self._closed = threading.Event(), threading.Event()
         self.desk = LabelDesk(engine, self.studies, self.log, self.throttle, self._closed.is_set)
-        self.retrainer = Retrainer(engine, self.log, trainer, self._wake_all)
+        self.retrainer = Retrainer(engine, self.log, trainer, self._trained)
         self.scorer = BackgroundScorer(
             engine,
             self.state,
@@ -78,7 +86,7 @@ class ActiveLearning:
             lambda: self.desk.places,
             self.retrainer.running,
         )
-        self.drift = ""
+        self.drift = self.problem = ""
         self._drift_due = 0.0
         wanted = self.settings.scoring
         self._scores = wanted == "on" or (wanted == "auto" and not is_remote(studies))
@@ -103,10 +111,15 @@ class ActiveLearning:
         self._later.shutdown(wait=False)
 
     def next(self, strategy: str, user: str, count: int, keep: bool) -> list[Proposal]:
-        """Reserve the next images for a user, see `ActiveState.propose`."""
-        if not self._marks:
-            self.observe()
-        found = self.state.propose(strategy, user, count, self.scorer.version, keep)
+        """Reserve the next images for a user, see `ActiveState.propose`.
+
+        Raises:
+            BadRequest: (507) it cannot be noted.
+        """
+        with _noted():
+            if not self._marks:
+                self.observe()
+            found = self.state.propose(strategy, user, count, self.scorer.version, keep)
         if len(found) == 1:
             self.worked(found[0].image, user)
         return found
@@ -115,16 +128,29 @@ class ActiveLearning:
         """Give an image back.
 
         Raises:
-            BadRequest: (404) there is no such image.
+            BadRequest: (404) there is no such image; (507) it cannot be noted.
         """
         if image not in self._marks:
             raise BadRequest(f"There is no image {image[:60]!r} in the studies.", 404)
-        self.state.skip(image, user, forever)
+        with _noted():
+            self.state.skip(image, user, forever)
 
-    def worked(self, image: str, user: str, prompts: int = 0) -> None:
+    def review(self, label: int, keep: bool, reviewer: str) -> LabelRecord:
+        """Decide on a label that is held, see `LabelLog.review`.
+
+        Raises:
+            BadRequest: (507) it cannot be noted.
+            ValueError: there is nothing to decide.
+        """
+        with _noted():
+            record = self.log.review(label, keep, reviewer)
+        self.changed()
+        return record
+
+    def worked(self, image: str, user: str, prompts: int = 0, model: str = "") -> None:
         """Note that a user opened an image, or had a prompt answered; the request does not wait for it."""
         if not self._closed.is_set():
-            self._later.submit(self._note, image, user, prompts)
+            self._later.submit(self._note, image, user, prompts, model)
 
     def submitted(self, image: str, user: str) -> None:
         """Note that a final label was saved; its image is proposed to nobody from now on."""
@@ -136,7 +162,7 @@ class ActiveLearning:
                 self._labelled |= {image}
                 self.state.observe(self._marks, self._labelled)
         except OSError as error:  # the label is saved; the next look at the studies finds it
-            logger.warning("%s", error)
+            logger.warning("A label is noted later: %s", error.strerror)
         self.changed()
 
     def changed(self) -> None:
@@ -151,31 +177,32 @@ class ActiveLearning:
         """
         with self._observing:
             changes = self.studies.changes()
-            found = self.studies.look(self._marks, self._labelled)
+            recorded = self._recorded()
+            found = self.studies.look(self._marks, self._labelled | recorded)
             if found is None:
                 return
             self.state.observe(found.images, found.labelled)
-            if self.studies.folder:
-                for image in {r.image for r in self.log.labels() if r.state != "deleted"} - found.labelled:
-                    self.log.delete(image)
+            for image in recorded - found.labelled:
+                self.log.delete(image)
             self._marks, self._labelled, self._changes = found.images, found.labelled, changes
 
     def status(self) -> dict[str, Any]:
-        """What clients are told."""
+        """What is known, in numbers."""
         return {
+            "strategy": self.settings.strategy,
             "images": len(self._marks),
             "labelled": len(self._labelled),
             "reserved": len(self.state.reserved()),
-            "held": len(self.log.labels("held")),
+            **labelling_numbers(self.log),
             "scoring": self.scorer.status(),
             "retraining": self.retrainer.status(),
             "drift": self.drift,
+            "problem": self.problem,
         }
 
     def tick(self) -> None:
-        """Everything that follows from labels: notes, witnesses, places of objects, retraining."""
-        recorded = {r.image for r in self.log.labels() if r.state != "deleted"}
-        for image in sorted((self._labelled - recorded) | self._pending.keys()):
+        """What follows from labels: notes, places of objects, a witness, and a retraining once all have been heard."""
+        for image in sorted((self._labelled - self._recorded()) | set(list(self._pending))):
             user = self._pending.pop(image, None)
             try:
                 self.desk.record(image, self.studies.submitter(image) if user is None else user)
@@ -184,16 +211,21 @@ class ActiveLearning:
                     self._pending.setdefault(image, user)
                 raise
         self.desk.read_places()
-        if self._watches:
-            self.desk.examine()
+        more = self._watches and self.desk.examine()
         self._measure_drift()
-        self.retrainer.check(self.drift)
+        if more:
+            self.changed()  # one witness at a time, so that the studies are looked at in between
+        else:
+            self.retrainer.check(self.drift)
 
-    def _note(self, image: str, user: str, prompts: int) -> None:
+    def _recorded(self) -> set[str]:
+        return {record.image for record in self.log.labels() if record.state != "deleted"}
+
+    def _note(self, image: str, user: str, prompts: int, model: str) -> None:
         try:
-            self.log.work(image, user, prompts)
+            self.log.work(image, user, prompts, model)
         except OSError as error:
-            logger.warning("%s", error)
+            logger.warning("Work on an image is not noted: %s", error.strerror)
 
     def _measure_drift(self) -> None:
         """Compare images that came after the last training with those before, now and then."""
@@ -205,29 +237,50 @@ class ActiveLearning:
         images, scores, embeddings = self.state.table(self.scorer.version)
         if not ended or embeddings is None:
             return
-        late = np.array([self.studies.arrived(image) > ended[-1] for image in images], bool)
+        arrived = self.state.arrived()
+        late = np.array([arrived.get(image, 0.0) > ended[-1] for image in images], bool)
         found = [embedding_drift(embeddings[~late], embeddings[late])]
         found += [score_drift(scores[name][~late], scores[name][late]) for name in _TRUST if name in scores]
-        self.drift = " ".join(drift.message for drift in found if drift.message)
+        drift = " ".join(drift.message for drift in found if drift.message)
+        if drift and not self.drift:
+            logger.warning("%s", drift)
+        self.drift = drift
 
-    def _wake_all(self) -> None:
+    def _trained(self) -> None:
+        """A retraining has ended: drift counts from it, and other scores are due."""
+        self.drift, self._drift_due = "", 0.0
         self.changed()
         self.scorer.wake()
 
     def _loop(self) -> None:
         looked, begun, woken = -math.inf, False, True
         while not self._closed.is_set():
+            wait = _POLL
             try:
                 late = time.monotonic() - looked >= _THOROUGH  # files may have been written over
                 if woken or late or self._changes != self.studies.changes():
                     looked = time.monotonic()
                     self.observe()
+                    self.state.table(self.scorer.version)  # so that Next Sample finds it read
                     self.tick()
                     self.scorer.wake()
                     if not begun and self._scores:
                         self.scorer.start()  # not before it is known where objects are
-                    begun = True
+                    begun, self.problem = True, ""
             except Exception as error:
-                logger.warning("Active learning goes on later: %s", error, exc_info=error)
-            woken = self._wake.wait(_POLL)
+                problem = str(getattr(error, "strerror", None) or error)
+                if problem != self.problem:  # said once
+                    expected = isinstance(error, OSError | BadRequest)
+                    logger.warning("Active learning goes on later: %s", problem, exc_info=not expected)
+                self.problem, looked, wait = problem, -math.inf, _RECOVER
+            woken = self._wake.wait(wait)
             self._wake.clear()
+
+
+@contextmanager
+def _noted() -> Iterator[None]:
+    """A client learns why something could not be noted, such as of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise BadRequest(f"{error.strerror or error}.", 507) from error

@@ -1,4 +1,4 @@
-"""Endpoints of active learning: next sample, skip, review of labels that were held, scoring."""
+"""Endpoints of active learning: next sample, skip, review of labels that are held, scoring, and the state of it all."""
 
 from __future__ import annotations
 
@@ -7,14 +7,34 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from monailabel.interfaces.utils.app import app_instance
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from segmed.active.labels import LabelState
+from segmed.server.learning import ActiveLearning
 from segmed.server.requests import check_id
-from segmed.server.routes import ANNOTATOR, USER
+from segmed.server.routes import ADMIN, ANNOTATOR, USER
 from segmed.server.strategies import user_name
 
 router = APIRouter()
+_WHO = AliasChoices("client_id", "client")
+
+
+class Wish(BaseModel):
+    """What a user wants to label next.
+
+    Attributes:
+        strategy: name; "" for that of the settings.
+        count: of images.
+        keep: whether images that the user has already count among them; None for yes where several are wanted.
+        client_id: who.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    strategy: str = ""
+    count: Any = 1
+    keep: Any = None
+    client_id: str = Field(default="", max_length=256, validation_alias=_WHO)
 
 
 class ImageChoice(BaseModel):
@@ -28,7 +48,7 @@ class ImageChoice(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     image: str
-    client_id: str = Field(default="", max_length=256)
+    client_id: str = Field(default="", max_length=256, validation_alias=_WHO)
 
 
 class Review(BaseModel):
@@ -42,44 +62,55 @@ class Review(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     keep: bool
-    client_id: str = Field(default="", max_length=256)
+    client_id: str = Field(default="", max_length=256, validation_alias=_WHO)
 
 
-@router.get("/activelearning/", dependencies=USER)
-def status() -> dict[str, Any]:
-    """How many images are labelled, reserved and scored, what the retraining does, and whether images have drifted."""
-    told: dict[str, Any] = app_instance().learning.status()
-    return told
+@router.get("/api/active/state", dependencies=ADMIN)
+def state() -> dict[str, Any]:
+    """Images, labels, work, scores, the retraining and drift in numbers."""
+    return _learning().status()
 
 
-@router.get("/activelearning/labels", dependencies=ANNOTATOR)
+@router.get("/api/active/labels", dependencies=ANNOTATOR)
 def labels(state: LabelState | None = None) -> list[dict[str, Any]]:
     """Submissions, all or those of one state; `held` ones differ wildly from the model and wait for a review."""
-    return [asdict(record) for record in app_instance().learning.log.labels(state)]
+    return [asdict(record) for record in _learning().log.labels(state)]
 
 
-@router.get("/activelearning/cases", dependencies=ANNOTATOR)
-def cases() -> list[dict[str, Any]]:
-    """Work on images: who, how long, with how many prompts."""
-    return [asdict(case) for case in app_instance().learning.log.cases()]
-
-
-@router.post("/activelearning/labels/{label}", dependencies=ANNOTATOR)
+@router.post("/api/active/labels/{label}", dependencies=ANNOTATOR)
 def review(label: int, choice: Review, http: Request) -> dict[str, Any]:
     """Keep a label, so that it is learnt from, or turn it down; its file is left alone either way."""
-    learning = app_instance().learning
-    record = learning.log.review(label, choice.keep, user_name(choice.client_id, http))
-    learning.changed()
-    return asdict(record)
+    return asdict(_learning().review(label, choice.keep, user_name(choice.client_id, http)))
 
 
-@router.post("/activelearning/skip", dependencies=USER)
+@router.get("/api/active/cases", dependencies=ANNOTATOR)
+def cases() -> list[dict[str, Any]]:
+    """Work on images: who, how long, with how many prompts."""
+    return [asdict(case) for case in _learning().log.cases()]
+
+
+@router.get("/api/active/retrainings", dependencies=ANNOTATOR)
+def retrainings() -> list[dict[str, Any]]:
+    """All retrainings, oldest first: why they were begun and what came of them."""
+    return [
+        {key: value for key, value in asdict(job).items() if key != "owner"}
+        for job in _learning().retrainer.retraining.jobs()
+    ]
+
+
+@router.post("/api/active/next", dependencies=USER)
+def propose(wish: Wish, http: Request) -> dict[str, Any]:
+    """The images to annotate next, reserved for the user, under `samples`; the first one's facts beside them."""
+    return _next(wish, http)
+
+
+@router.post("/api/active/skip", dependencies=USER)
 def skip(choice: ImageChoice, http: Request) -> dict[str, str]:
     """Give an image back; it is proposed to this user again when nothing else is left."""
     return _skip(choice, http, forever=False)
 
 
-@router.post("/activelearning/not-this-one", dependencies=USER)
+@router.post("/api/active/not-this-one", dependencies=USER)
 def not_this_one(choice: ImageChoice, http: Request) -> dict[str, str]:
     """Give an image back; it is never proposed to this user again."""
     return _skip(choice, http, forever=True)
@@ -87,21 +118,16 @@ def not_this_one(choice: ImageChoice, http: Request) -> dict[str, str]:
 
 @router.post("/activelearning/{strategy}", dependencies=USER)
 def next_sample(strategy: str, http: Request, config: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The image to annotate next, reserved for the user; `count` asks for several, `keep` for those of before."""
-    app = app_instance()
-    asked: dict[str, Any] = config or {}
-    wanted: dict[str, Any] = {key: asked[key] for key in ("count", "keep") if key in asked}
-    wanted |= {"strategy": strategy, "user": user_name(asked.get("client_id"), http)}
-    sample = app.next_sample(wanted)
-    told: dict[str, Any] = dict(app.datastore().get_image_info(sample["id"])) if sample else {}
-    return told | sample
+    """The image to annotate next, as 3D Slicer and OHIF ask for it; more keys as in `/api/active/next`."""
+    return _next(
+        Wish.model_validate({k: v for k, v in (config or {}).items() if v is not None} | {"strategy": strategy}), http
+    )
 
 
 @router.get("/scoring/", dependencies=USER)
 def scoring_status() -> dict[str, Any]:
     """What is scored and what is left."""
-    told: dict[str, Any] = app_instance().learning.scorer.status()
-    return told
+    return _learning().scorer.status()
 
 
 @router.post("/scoring/{method}", dependencies=ANNOTATOR)
@@ -114,12 +140,27 @@ def score(method: Literal["images", "dice"]) -> dict[str, Any]:
 @router.delete("/scoring/", dependencies=ANNOTATOR)
 def stop_scoring() -> dict[str, Any]:
     """Stop scoring in the background until it is asked for again, or the server starts anew."""
-    scorer = app_instance().learning.scorer
+    scorer = _learning().scorer
     scorer.pause()
-    told: dict[str, Any] = scorer.status()
-    return told
+    return scorer.status()
+
+
+def _learning() -> ActiveLearning:
+    learning: ActiveLearning = app_instance().learning
+    return learning
+
+
+def _next(wish: Wish, http: Request) -> dict[str, Any]:
+    app = app_instance()
+    wanted = wish.model_dump(exclude_none=True) | {
+        "strategy": wish.strategy or _learning().settings.strategy,
+        "user": user_name(wish.client_id, http),
+    }
+    sample: dict[str, Any] = app.next_sample(wanted)
+    told: dict[str, Any] = dict(app.datastore().get_image_info(sample["id"])) if sample else {}
+    return told | sample
 
 
 def _skip(choice: ImageChoice, http: Request, forever: bool) -> dict[str, str]:
-    app_instance().learning.skip(check_id(choice.image), user_name(choice.client_id, http), forever)
+    _learning().skip(check_id(choice.image), user_name(choice.client_id, http), forever)
     return {"image": choice.image, "again": "never" if forever else "when nothing else is left"}

@@ -25,7 +25,7 @@ class LearningSettings:
         policy: when to retrain.
         options: of the retraining, as its trainer lists them.
         replay: earlier images that are learnt again, at most.
-        folder: of the state; None for `.segmed` in the studies.
+        folder: of the state; None for `.segmed` beside the labels.
     """
 
     model: str = ""
@@ -39,7 +39,7 @@ class LearningSettings:
 
     KEYS: ClassVar[Mapping[str, str]] = {
         "active_model": "method whose scores Next Sample goes by, and that is retrained; the first that learns",
-        "active_folder": "folder for the state of active learning on a local disk, if not .segmed in the studies",
+        "active_folder": "folder for the state of active learning on a local disk, if not .segmed beside the labels",
         "strategy": f"that viewers show first: {', '.join(STRATEGIES)}; tta is only scored if it is this one",
         "reserve_minutes": "that Next Sample keeps an image for a user who does not work on it, 30",
         "scoring": "on or off: score images in the background; auto does for studies in a folder, not for a PACS",

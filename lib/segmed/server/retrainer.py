@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
-from monailabel.utils.async_tasks.utils import processes, run_background_task, tasks
+from monailabel.utils.async_tasks.utils import background_executors, processes, run_background_task, tasks
 
 from segmed.active.continual import LessonConfig, TrainingSteps, alone, learnt_until, lesson, note_of
 from segmed.active.labels import LabelLog
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 _POLL = 0.3  # s
 _NICE = 10  # users' prompts come first
+_ENDS_WITHIN = 5.0  # s
+_UNDER_WAY = ("SUBMITTED", "RUNNING")
 
 
 class Retrainer:
@@ -45,8 +47,7 @@ class Retrainer:
         self._steps = TrainingSteps(engine.registry, self._run)
         self._trainer, self._ended = trainer, ended
         self._thread: threading.Thread | None = None
-        self._task: dict[str, Any] = {}
-        self._closed = threading.Event()
+        self._closed, self._beginning = threading.Event(), threading.Lock()
 
     def check(self, drift: str = "") -> None:
         """Begin a retraining if it is time, or take one over.
@@ -67,14 +68,24 @@ class Retrainer:
 
     def running(self) -> bool:
         """Whether a retraining is under way in this server."""
-        return self._thread is not None and self._thread.is_alive()
+        thread = self._thread
+        return thread is not None and thread.is_alive()
 
     def close(self) -> None:
-        """The server ends: the running process is, too, and the next server goes on with the job."""
-        self._closed.set()
-        process = processes("train").get(self._task.get("id"))
-        if process is not None:
-            process.terminate()
+        """The server ends, and trainings with it, which Python would wait for; the next server goes on with the job."""
+        with self._beginning:
+            self._closed.set()
+        with suppress(OSError):
+            self.retraining.give_back()
+        executor = background_executors.get("train")
+        if executor is None:
+            return
+        executor.shutdown(wait=False, cancel_futures=True)
+        deadline = time.monotonic() + _ENDS_WITHIN
+        while any(t.is_alive() for t in executor._threads) and time.monotonic() < deadline:
+            for process in list(processes("train").values()):  # the one that is just being begun comes late
+                process.terminate()
+            time.sleep(0.05)
 
     def status(self) -> dict[str, Any]:
         """What clients are told: the retraining under way, or the last one."""
@@ -117,28 +128,37 @@ class Retrainer:
     def _carry_out(self, job: Job) -> None:
         try:
             done = self.retraining.carry_out(job, self._steps)
-            logger.warning("Retraining %s of %s is %s. %s", done.id, done.model, done.state, done.message)
+            logger.warning("Retraining %s of %s is %s.", done.id, done.model, done.state)
         except (LostJobError, OSError) as error:
             logger.warning("Retraining %s: %s", job.id, error)
-        self._thread = None
-        self._ended()
+        finally:
+            self._thread = None
+            self._ended()
 
     def _run(self, job: Job) -> str:
         """Have a process train, and wait for it."""
         trainer = self._trainer(job.model)
-        if job.model not in (t["request"]["model"] for t in tasks("train") if t["status"] in ("SUBMITTED", "RUNNING")):
-            trainer.announce()
-        self._task = run_background_task({"model": job.model, "job": job.id}, "train")
-        while self._task["status"] in ("SUBMITTED", "RUNNING"):
+        with self._beginning:
+            self._check_open()
+            if not any(t["request"]["model"] == job.model for t in tasks("train") if t["status"] in _UNDER_WAY):
+                trainer.announce()
+            task = run_background_task({"model": job.model, "job": job.id}, "train")
+            # trainings have one thread, whose next turn comes when this one is over, however it ended
+            over = background_executors["train"].submit(time.monotonic)
+        while not over.done():
             self._closed.wait(_POLL)
-            if self._closed.is_set():  # the job is left as it is
-                threading.Event().wait()
-        if self._task["status"] == "STOPPED":
+        self._check_open()
+        if task["status"] == "STOPPED":
             return "It was stopped by hand."
         message = str(trainer.stats().get("message", ""))
-        if self._task["status"] == "ERROR":
+        if task["status"] != "DONE":
+            task["status"] = "ERROR"  # else it would seem to run for ever
             raise RuntimeError(message or "The process that trained has died.")
         return message
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise LostJobError("The server ends; the next one goes on with it.")
 
 
 def check_options(options: Mapping[str, str], task: MethodTrainTask) -> None:
@@ -158,12 +178,3 @@ def check_options(options: Mapping[str, str], task: MethodTrainTask) -> None:
 def is_remote(studies: str) -> bool:
     """Whether the studies lie in a PACS."""
     return studies.startswith(("http://", "https://"))
-
-
-def state_folder(engine: Engine, studies: str) -> Path:
-    """Where the state is kept: as `--conf active_folder` says, hidden in the studies, or beside the trained models."""
-    if engine.settings.learning.folder:
-        return engine.settings.learning.folder
-    if is_remote(studies):
-        return engine.registry.folder / ".active" / hashlib.sha256(studies.encode()).hexdigest()[:16]
-    return Path(studies) / ".segmed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,8 +28,9 @@ from segmed.server.throttle import Cancelled, Throttle
 
 logger = logging.getLogger(__name__)
 
-_LOOK_AGAIN = 5.0  # s
+_LOOK_AGAIN = 30.0  # s, for what nobody tells of, such as a version that another process serves now
 _RECOVER = 60.0  # s after a full disk or a GPU without memory
+_ASK_AGAIN = 600.0  # s after an image could not be had
 
 
 class Places(NamedTuple):
@@ -71,7 +73,7 @@ class BackgroundScorer:
         self.config = ScorerConfig(augment=engine.settings.learning.strategy == "tta")
         self.version = ""  # of the scores; of "" the state gives whichever there are most of
         self.scored = 0
-        self.seconds = 0.0
+        self._absent: dict[str, float] = {}  # images that could not be had, and when
         self._file, self._marks, self._places, self._busy = file, marks, places, busy
         self._wake, self._paused, self._closed = threading.Event(), threading.Event(), threading.Event()
 
@@ -101,7 +103,7 @@ class BackgroundScorer:
             "paused": self._paused.is_set(),
             "scored": self.scored,
             "left": len(self.state.stale(self.version, 10**9)) if self.version else None,
-            "seconds": round(self.seconds, 1),
+            "seconds": round(self.throttle.spent, 1),
         }
 
     def step(self) -> bool:
@@ -122,16 +124,22 @@ class BackgroundScorer:
             self.state.table(version)  # so that Next Sample finds it read
             self.version = version
         marks = self._marks()
-        image = next((i for i in self.state.stale(version, 8) if i in marks), None)
+        self._absent = {i: at for i, at in self._absent.items() if time.monotonic() - at < _ASK_AGAIN}
+        stale = self.state.stale(version, 8 + len(self._absent))
+        image = next((i for i in stale if i in marks and i not in self._absent), None)
         if image is None:
             self.state.prune(version)
             return False
         try:
             with self.throttle.piece(self._unwanted):
-                picture = open_picture(self._file(image), self.engine.settings.window)
+                try:
+                    file = self._file(image)
+                except (OSError, ValueError):  # just removed, or a PACS that is down
+                    self._absent[image] = time.monotonic()
+                    return True
+                picture = open_picture(file, self.engine.settings.window)
             found = self._scorer(predictor).score(picture, places.points if prompted else None)
             assert found is not None
-            self.seconds += found.seconds
             self.state.save_scores(
                 image, version, marks[image], found.scores, found.embedding, found.encodes, found.decodes, found.seconds
             )
@@ -140,7 +148,7 @@ class BackgroundScorer:
         except Exception as error:  # one image must not keep the others from being scored
             if self._closed.is_set():  # then it is not the image's fault
                 raise Cancelled from error
-            logger.info("%s cannot be scored: %s", image, error)
+            logger.info("An image cannot be scored: %s", type(error).__name__)
             self.state.save_scores(image, version, marks[image], {})
         self.scored += 1
         return True
@@ -171,7 +179,7 @@ class BackgroundScorer:
             except Cancelled:
                 pass
             except Exception as error:
-                logger.warning("Scoring goes on later: %s", error)
+                logger.warning("Scoring goes on later: %s", getattr(error, "strerror", None) or type(error).__name__)
                 wait = _RECOVER
             self._wake.wait(wait)
             self._wake.clear()
@@ -204,13 +212,13 @@ class LabelDice(ScoringMethod):
         """
         images: dict[str, Mapping[str, float]] = {}
         for image in datastore.get_labeled_images():
-            pair = [label_map(datastore, image, tag, self.structures) for tag in (FINAL, ORIGINAL)]
+            pair = [label_map(datastore, image, tag, self.structures, fetch=False) for tag in (FINAL, ORIGINAL)]
             if pair[0] is None or pair[1] is None:
                 continue
             try:
                 found = read_submission(pair[0], pair[1])
             except (OSError, ValueError) as error:
-                logger.warning("%s is left out: %s", image, error)
+                logger.info("A label is left out: %s", type(error).__name__)
                 continue
             images[image] = found.agreement or {}
         values: dict[str, list[float]] = defaultdict(list)

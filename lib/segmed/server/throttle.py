@@ -16,17 +16,20 @@ class Cancelled(Exception):
 class Throttle:
     """Lets pieces of background work begin.
 
-    A piece begins only if no request is under way and none was in the last `quiet` seconds. Until `idle` seconds have
-    passed since the last request, a piece of t seconds is followed by a pause, so that all pieces together take no more
-    than `share` of the time: a request meets one with that chance, and waits for one piece at most. After `idle`
-    seconds without any request, or t / share if that is more, the pieces follow each other: the next request waits for
-    one at most, which is no more than `share` of the time since the last one.
+    One piece runs at a time. It begins only if no request is under way and none was in the last `quiet` seconds. Until
+    `idle` seconds have passed since the last request, a piece of t seconds is followed by a pause, so that all pieces
+    together take no more than `share` of the time: a request meets one with that chance, and waits for one piece at
+    most. After `idle` seconds without any request, or t / share if that is more, the pieces follow each other: the next
+    request waits for one at most, which is no more than `share` of the time since the last one.
 
     Args:
         share: of the time, in (0, 1].
         quiet: s.
         idle: s.
         clock: s, for tests.
+
+    Attributes:
+        spent: s that all pieces took.
     """
 
     def __init__(
@@ -43,7 +46,8 @@ class Throttle:
         self._changed = threading.Condition()
         self._running = 0
         self._last = self._next = -math.inf
-        self._took = 0.0
+        self._took = self.spent = 0.0
+        self._occupied = False
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -64,24 +68,32 @@ class Throttle:
 
         Args:
             cancelled: asked while it waits.
-            at_most: s to wait; then it begins all the same.
+            at_most: s to wait for users; then it begins all the same, though it takes no more than its share.
 
         Raises:
             Cancelled: it is.
         """
         end = self._clock() + at_most
         with self._changed:
-            while (delay := min(self.delay(), end - self._clock())) > 0 and not cancelled():
-                self._changed.wait(min(delay, 0.2))
-        if cancelled():
-            raise Cancelled
-        began = self._clock()
+            while not cancelled():
+                delay = min(self.delay(), max(end, self._next) - self._clock())
+                if delay <= 0 and not self._occupied:
+                    break
+                self._changed.wait(min(max(delay, 0.01), 0.2))
+            else:
+                raise Cancelled
+            self._occupied = True
+            began = self._clock()
         try:
             yield
         finally:
-            now = self._clock()
-            self._took = now - began
-            self._next = now + self._took * (1 / self.share - 1)
+            with self._changed:
+                now = self._clock()
+                self._occupied = False
+                self._took = now - began
+                self.spent += self._took
+                self._next = now + self._took * (1 / self.share - 1)
+                self._changed.notify_all()
 
     def delay(self) -> float:
         """Seconds until a piece may begin if no request comes; infinite during one, 0 or less now."""
