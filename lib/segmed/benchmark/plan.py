@@ -1,0 +1,102 @@
+"""From what a user asks to jobs: which tables can be made here, and why the others cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from segmed.benchmark.job import Job
+from segmed.benchmark.tables import Entry, Table, chosen_entries
+from segmed.data.catalogue import find_dataset, load_dataset
+from segmed.methods.loading import find_method
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A table and what has to be done for it.
+
+    Attributes:
+        table: that is asked for.
+        jobs: all rows with all seeds.
+        skipped: why there are none, in one line.
+    """
+
+    table: Table
+    jobs: tuple[Job, ...] = ()
+    skipped: str = ""
+
+
+def plan(
+    tables: Sequence[Table],
+    names: Sequence[str],
+    seeds: int,
+    settings: Mapping[str, Any],
+    template: Job,
+) -> list[Plan]:
+    """What has to be done; datasets are opened, voxels are not read.
+
+    Args:
+        tables: to be made.
+        names: rows or methods, none for all rows.
+        seeds: how many, from 0.
+        settings: of every method that knows them.
+        template: folders, budget and the like of all jobs.
+
+    Raises:
+        ValueError: no seed, unknown dataset, row or method, or a setting that no method knows.
+    """
+    if seeds < 1:
+        raise ValueError(f"{seeds} seeds give no numbers. Give at least 1, or 3 for a spread.")
+    for name in template.folders:
+        find_dataset(name)
+    known: set[str] = set()
+    plans = []
+    rows = chosen_entries(tables, names)
+    for table in tables:
+        entries = [_with(entry, settings, known) for entry in rows[table.name]]
+        skipped = _missing(table, template.folders)
+        if not skipped and not entries:
+            skipped = f"none of its rows is asked for; it has {', '.join(e.name for e in table.entries)}."
+        jobs = [
+            replace(template, table=table.name, entry=entry, seed=seed, folders=_used(table, template.folders))
+            for seed in range(seeds)
+            for entry in entries
+        ]
+        plans.append(Plan(table, () if skipped else tuple(jobs), skipped))
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ValueError(f"No method that is asked for knows {unknown[0]!r}. `segmed train --set` takes the same keys.")
+    return plans
+
+
+def _with(entry: Entry, settings: Mapping[str, Any], known: set[str]) -> Entry:
+    training = find_method(entry.method).training
+    keys = {f.name for f in fields(training.config)} if training and entry.train else set()
+    mine = {key: value for key, value in settings.items() if key in keys}
+    known |= set(mine)
+    return replace(entry, settings={**entry.settings, **mine})
+
+
+def _used(table: Table, folders: Mapping[str, str]) -> dict[str, str]:
+    wanted = {table.dataset, *(other.dataset for other in table.elsewhere)}
+    return {name: folder for name, folder in folders.items() if name in wanted}
+
+
+def _missing(table: Table, folders: Mapping[str, str]) -> str:
+    """Why a table cannot be made, in one line; "" if it can."""
+    if not table.dataset:
+        return (
+            "its images are not public. scripts/multi_phase.py measures the same on folders with one image per phase."
+        )
+    dataset = find_dataset(table.dataset)
+    if table.dataset not in folders:
+        return (
+            f"there is no --data {table.dataset}=FOLDER. Get {dataset.title} from {dataset.source} and put into the "
+            f"folder {dataset.layout}"
+        )
+    try:
+        load_dataset(table.dataset, folders[table.dataset], **table.options)
+    except (ValueError, OSError) as error:
+        return " ".join(str(error).split())
+    return ""

@@ -1,0 +1,131 @@
+"""Jobs side by side on Ray: on this machine alone, or on a cluster. What a worker has finished stays on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from segmed.benchmark.job import PROGRESS, Job, run_job
+
+Result = dict[str, Any]
+Tell = Callable[[Sequence[float], str], None]
+_POLL_SECONDS = 1.0
+_RETRIES = 3  # of a job whose worker dies
+_STORE_BYTES = 100 * 2**20  # jobs hand over small dictionaries only
+
+
+def run_jobs(jobs: Sequence[Job], workers: int = 1, address: str = "", tell: Tell | None = None) -> list[Result]:
+    """Do all jobs, in this process if one worker is asked for, else on Ray.
+
+    A job whose worker dies is done again by another one: it goes on from its last checkpoint. On a cluster all machines
+    see the data and the folder of results at the same paths.
+
+    Args:
+        jobs: in the order in which they are begun.
+        workers: at the same time; several have one PyTorch thread each.
+        address: of a Ray cluster, "" for this machine alone.
+        tell: called now and then with the share of each job that is done, and what one of them does.
+
+    Returns:
+        As `run_job`, in the order of the jobs.
+
+    Raises:
+        ValueError: no worker, or no cluster at the address.
+    """
+    if workers < 1:
+        raise ValueError(f"{workers} workers do nothing. Give at least 1.")
+    if workers == 1 and not address:
+        results = []
+        for n, job in enumerate(jobs):
+            if tell:
+                tell([1.0] * n + [0.0] * (len(jobs) - n), f"{job.table}, {job.entry.name}")
+            results.append(run_job(job, _watch(tell, jobs, n) if tell else None))
+        return results
+    return _run_on_ray(jobs, workers, address, tell)
+
+
+def _run_on_ray(jobs: Sequence[Job], workers: int, address: str, tell: Tell | None) -> list[Result]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent anywhere
+    if not address:
+        os.environ |= {
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too, this is what keeps Ray to the loopback
+            "RAY_AUTH_MODE": "token",  # only this process can give work
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray writes one into the home folder
+            "RAY_worker_niceness": "0",  # by default workers get what other programs leave
+        }
+    import ray
+
+    temporary = "" if address else tempfile.mkdtemp(prefix="segmed-ray-")
+    try:
+        if address:
+            try:
+                ray.init(address, log_to_driver=False)
+            except Exception as error:
+                raise ValueError(
+                    f"There is no Ray cluster at {address!r} ({error!s:.200}). Start one with `ray start --head`, or "
+                    "leave --ray-address out to use this machine."
+                ) from error
+        else:
+            ray.init(
+                "local",
+                num_cpus=workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=temporary,
+            )
+        gpus = torch.cuda.device_count() / workers if any(job.device != "cpu" for job in jobs) else 0
+        remote: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(run_job)
+        waiting = [remote.remote(replace(job, threads=1)) for job in jobs]
+        place = {reference: n for n, reference in enumerate(waiting)}
+        results: dict[int, Result] = {}
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_POLL_SECONDS)
+            for reference in done:
+                n = place[reference]
+                try:
+                    results[n] = ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    why = f"Its worker died {_RETRIES + 1} times ({type(error).__name__}); memory may have run out."
+                    results[n] = {"settings": jobs[n].settings, "error": f"{why} Give fewer --workers and run again."}
+            if tell:
+                tell(*_state(jobs, set(results)))
+        return [results[n] for n in range(len(jobs))]
+    finally:
+        ray.shutdown()
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _watch(tell: Tell, jobs: Sequence[Job], place: int) -> Callable[[], bool]:
+    """Asked after each step of a training, it tells how far that is and never stops it."""
+    done = set(range(place))
+
+    def stop() -> bool:
+        tell(*_state(jobs, done))
+        return False
+
+    return stop
+
+
+def _state(jobs: Sequence[Job], done: set[int]) -> tuple[list[float], str]:
+    shares, doing = [], ""
+    for n, job in enumerate(jobs):
+        share = 1.0
+        if n not in done:
+            try:
+                told = json.loads((job.folder / PROGRESS).read_text(encoding="utf-8"))
+                share, doing = float(told["share"]), f"{job.table}, {job.entry.name}: {told['what']}"
+            except (OSError, ValueError, KeyError):
+                share = 0.0
+        shares.append(share)
+    return shares, doing
