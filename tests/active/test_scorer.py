@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -276,3 +277,23 @@ def test_objects() -> None:
 def test_settings_check_themselves(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ScorerConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_methods_that_encode_each_prompt_take_short_turns() -> None:
+    method = Told(_bright)
+    method.keeps_slices = True
+    sizes: list[int] = []
+
+    def turn(work: Callable[[], Any]) -> Any:
+        found = work()
+        sizes.append(found.masks.shape[1])
+        assert torch.is_inference(found.masks)
+        return found
+
+    config = ScorerConfig(slices=1, objects=2, jitters=4, passes=0)
+    places = np.array([[0.5, 0.5], [0.2, 0.2], [0.8, 0.3], [0.3, 0.8]])
+    found = Scorer(method, config, turn=turn).score(_picture(), places)
+    whole = Scorer(method, config).score(_picture(), places)
+    assert found and whole
+    assert found.scores == whole.scores
+    assert max(sizes) <= 4 < sum(sizes) == found.decodes

@@ -56,8 +56,9 @@ _FEW = ("--steps", "10", "--batch", "8", "--patients", "0", "--slices", "0", "--
 _SMALL = ("--set", "encoder=resnet18", "--set", "input_size=64")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
+    """Sums of several threads are not the same each time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

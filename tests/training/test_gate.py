@@ -191,3 +191,32 @@ def test_a_useless_model_does_not_keep_one_out_that_finds_less_at_random() -> No
     assert compare(learnt, useless).accepted
     found = [CaseScore(s.case, s.label, 0.3, 30.0) for s in useless]
     assert not compare(learnt, found).accepted
+
+
+def _absent(count: int, found: bool, label: str = "spleen") -> list[CaseScore]:
+    """Cases without the structure, on which something is found or not."""
+    dice, hd95 = (0.0, math.inf) if found else (1.0, 0.0)
+    return [CaseScore(f"empty{n}", label, dice, hd95, present=False) for n in range(count)]
+
+
+def test_a_model_that_finds_nothing_gains_nothing_by_empty_cases() -> None:
+    served = [*scores([0.5, 0.6, 0.4, 0.5], "spleen"), *_absent(8, found=True)]
+    blind = [*scores([0.0] * 4, "spleen", math.inf), *_absent(8, found=False)]
+    verdict = compare(blind, served)
+    assert not verdict.accepted and verdict.gain == pytest.approx(-0.5)
+    assert "spleen falls from Dice 0.500 to 0.000" in verdict.reason
+
+
+def test_an_equal_dice_with_fewer_false_finds_is_better() -> None:
+    found = scores([0.5, 0.6, 0.4, 0.5], "spleen")
+    noisy, clean = [*found, *_absent(3, found=True)], [*found, *_absent(3, found=False)]
+    assert compare(clean, noisy).accepted
+    verdict = compare(noisy, clean)
+    assert not verdict.accepted and "3 times instead of 0" in verdict.reason
+
+
+def test_structures_that_no_case_has() -> None:
+    nowhere = _absent(4, found=False, label="lesion")
+    better = compare([*scores([0.9] * 4), *nowhere], [*scores([0.8] * 4), *nowhere])
+    assert better.accepted and better.gain == pytest.approx(0.1)
+    assert not compare(_absent(4, found=False), _absent(4, found=False)).accepted

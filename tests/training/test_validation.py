@@ -36,9 +36,10 @@ def test_slices_make_a_case() -> None:
         CaseScore("a", "liver", 30 / 40, 2.0),
         CaseScore("a", "spleen", 1.0, 0.0),
         CaseScore("b", "liver", 0.0, math.inf),
-        CaseScore("c", "liver", 1.0, 0.0),
+        CaseScore("c", "liver", 1.0, 0.0, present=False),
     ]
-    assert mean_dice(rows) == pytest.approx(((0.75 + 0 + 1) / 3 + 1) / 2)
+    assert mean_dice(rows) == pytest.approx(((0.75 + 0) / 2 + 1) / 2)  # c has no liver
+    assert mean_dice(rows[3:]) == 1
     assert math.isnan(mean_dice([]))
 
 

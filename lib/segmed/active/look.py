@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,9 @@ from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.segmenter import Logits, Segmenter
 from segmed.sam.embedding import Embedding
 
+Turn = Callable[[Callable[[], Any]], Any]
+_AT_ONCE = 4  # prompts that are encoded by themselves; a user who comes waits for so many
+
 
 class Look:
     """A slice, its embedding and what was spent on it.
@@ -33,11 +38,17 @@ class Look:
     """
 
     def __init__(
-        self, segmenter: Segmenter, image: np.ndarray, config: ScorerConfig, embedding: Embedding | None = None
+        self,
+        segmenter: Segmenter,
+        image: np.ndarray,
+        config: ScorerConfig,
+        embedding: Embedding | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self.segmenter, self.image, self.config = segmenter, image, config
+        self._turn, self._inside = turn, False
         self.embedding = segmenter.embed([image]) if embedding is None else embedding
-        self.bare = segmenter.keeps_slices or segmenter.input_size is None
+        self.bare = is_bare(segmenter)
         self.automatic = bool(segmenter.labels)
         self.encodes, self.decodes = 1, 0
         scale = min(1.0, config.resolution / max(image.shape[:2]))
@@ -46,12 +57,20 @@ class Look:
     def decode(self, prompts: Sequence[SlicePrompt]) -> Logits:
         """Masks (1, K, h, w)."""
         self.decodes += len(prompts)
-        return self.segmenter.decode(self.embedding, [list(prompts)], self.size)
+        step = _AT_ONCE if self.bare else len(prompts)
+
+        def some(first: int) -> Logits:
+            return self.segmenter.decode(self.embedding, [list(prompts[first : first + step])], self.size)
+
+        parts: list[Logits] = [self._at_turn(partial(some, n)) for n in range(0, len(prompts), step)]
+        masks = torch.cat([part.masks for part in parts], 1)
+        return Logits(masks, _joined([part.quality for part in parts]), _joined([part.uncertainty for part in parts]))
 
     def classes(self) -> np.ndarray:
         """Probabilities (C, h, w)."""
         self.decodes += 1
-        return self.segmenter.decode(self.embedding, None, self.size).masks[0].float().softmax(0).cpu().numpy()
+        logits: Logits = self._at_turn(lambda: self.segmenter.decode(self.embedding, None, self.size))
+        return logits.masks[0].float().softmax(0).cpu().numpy()
 
     def boxes(self, places: np.ndarray | None, classes: np.ndarray | None) -> list[Corners]:
         """What to ask for.
@@ -108,13 +127,17 @@ class Look:
 
     def ensemble(self, boxes: Sequence[Corners], members: Sequence[Segmenter]) -> np.ndarray:
         """Probabilities (O, P, …) by this segmenter and others."""
-        others = [Look(member, self.image, self.config) for member in members]
+        others = [Look(member, self.image, self.config, turn=self._turn) for member in members]
         found = [look.probabilities(boxes) for look in (self, *others)]
         self._pay(*others)
         return np.stack(found, 1)
 
     def passes(self, boxes: Sequence[Corners]) -> np.ndarray | None:
         """Probabilities (O, P, …) by passes with dropout, the same at each call; None where there is none."""
+        found: np.ndarray | None = self._at_turn(lambda: self._passes(boxes))  # nobody else's with dropout
+        return found
+
+    def _passes(self, boxes: Sequence[Corners]) -> np.ndarray | None:
         with dropout(self.segmenter, encoder=self.bare) as layers, torch.random.fork_rng():
             if not layers:
                 return None
@@ -129,7 +152,7 @@ class Look:
         turned = [(right - x1, y0, right - x0, y1) for x0, y0, x1, y1 in boxes]
         votes = [self._votes(boxes)]
         for image, asked, flip in ((dark, boxes, False), (mirrored, turned, True)):
-            look = Look(self.segmenter, image, self.config)
+            look = Look(self.segmenter, image, self.config, turn=self._turn)
             found = look._votes(asked)
             votes.append(found[..., ::-1] if flip else found)
             self._pay(look)
@@ -143,9 +166,33 @@ class Look:
             return np.stack([best == c for c in range(1, probability.shape[1])])
         return np.asarray(probability > 0.5)
 
+    def _at_turn(self, work: Callable[[], Any]) -> Any:
+        if self._turn is None or self._inside:
+            return work()
+
+        def inside() -> Any:
+            self._inside = True
+            try:
+                with torch.inference_mode():  # turns come in another thread
+                    return work()
+            finally:
+                self._inside = False
+
+        return self._turn(inside)
+
     def _pay(self, *others: Look) -> None:
         self.encodes += sum(look.encodes for look in others)
         self.decodes += sum(look.decodes for look in others)
+
+
+def is_bare(segmenter: Segmenter) -> bool:
+    """Whether its embedding is the slice itself, so that each prompt is encoded."""
+    return segmenter.keeps_slices or segmenter.input_size is None
+
+
+def _joined(parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known, 1) if known else None
 
 
 @contextmanager

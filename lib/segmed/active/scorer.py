@@ -1,6 +1,7 @@
 """All quantities of `strategies` of one image in one go: each slice is encoded once and decoded many times.
 
-A slice is looked at in one turn on the device, so that users' prompts come in between. Which slices: a few, evenly
+A slice is looked at in one turn on the device, so that users' prompts come in between; by methods that encode each
+prompt, a few prompts are. Which slices: a few, evenly
 spaced among those that show anything, because neighbours resemble each other. What is asked for: the boxes of
 `proposals`, since there is no user yet. The image's score is the mean of its worst slices; objects of a slice count
 alike. An image in which nothing can be found has no score, but it has an embedding.
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from segmed.active.descriptor import picture_features, pooled_features
-from segmed.active.look import Look
+from segmed.active.look import Look, Turn, is_bare
 from segmed.active.scorer_config import ScorerConfig
 from segmed.active.uncertainty import bald, predictive_entropy
 from segmed.imaging.picture import Picture
@@ -26,7 +27,6 @@ from segmed.methods.segmenter import Segmenter
 from segmed.sam.embedding import Embedding
 
 Embed = Callable[[Picture, Sequence[int]], Embedding]
-Turn = Callable[[Callable[[], "SliceScores"]], "SliceScores"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Scorer:
             def work(k: int = k) -> SliceScores:
                 return self._slice(picture, k, places)
 
-            found.append(self.turn(work) if self.turn else work())
+            found.append(self.turn(work) if self.turn and not is_bare(self.segmenter) else work())
         return ImageScores(
             pool_slices([f.scores for f in found], self.config.worst),
             np.mean([f.features for f in found], axis=0).astype(np.float32),
@@ -117,7 +117,9 @@ class Scorer:
     @torch.inference_mode()
     def _slice(self, picture: Picture, k: int, places: np.ndarray | None) -> SliceScores:
         image = picture.slice(k)
-        look = Look(self.segmenter, image, self.config, self.embed(picture, [k]) if self.embed else None)
+        embedding = self.embed(picture, [k]) if self.embed else None
+        turn = self.turn if is_bare(self.segmenter) else None
+        look = Look(self.segmenter, image, self.config, embedding, turn)
         features = picture_features(image) if look.bare else pooled_features(look.embedding)
         classes = look.classes() if look.automatic else None
         boxes = look.boxes(places, classes)

@@ -25,12 +25,15 @@ class CaseScore:
         hd95: 95th percentile of the surface distances in the unit of the dataset, in the plane of the slices and
             averaged over those on which both masks are; infinite where there is no such slice but one of the masks is
             somewhere, 0 where neither is.
+        present: whether the case has the structure. Where it has not, a Dice of 1 says only that nothing was found: a
+            model that never finds anything would look good by it.
     """
 
     case: str
     label: str
     dice: float
     hd95: float
+    present: bool = True
 
 
 def case_scores(scores: Sequence[ImageScore], classes: Mapping[int, str]) -> list[CaseScore]:
@@ -44,13 +47,20 @@ def case_scores(scores: Sequence[ImageScore], classes: Mapping[int, str]) -> lis
     for score in scores:
         groups[score.patient, score.label].append(score)
     return [
-        CaseScore(case, classes[label], reduce(add, (s.overlap for s in mine)).dice("one"), _hd95(mine))
+        CaseScore(
+            case,
+            classes[label],
+            reduce(add, (s.overlap for s in mine)).dice("one"),
+            _hd95(mine),
+            any(s.has_truth for s in mine),
+        )
         for (case, label), mine in sorted(groups.items())
     ]
 
 
 def mean_dice(scores: Sequence[CaseScore]) -> float:
-    """The mean over cases and then over labels; NaN of no scores."""
+    """The mean over the cases that have the structure and then over labels; NaN of no scores."""
+    scores = [s for s in scores if s.present] or scores
     labels = sorted({s.label for s in scores})
     means = [float(np.mean([s.dice for s in scores if s.label == name])) for name in labels]
     return float(np.mean(means)) if means else math.nan

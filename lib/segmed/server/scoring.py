@@ -15,7 +15,7 @@ import torch
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
-from segmed.active.scorer import Scorer, SliceScores
+from segmed.active.scorer import Scorer
 from segmed.active.scorer_config import ScorerConfig
 from segmed.active.state import ActiveState
 from segmed.active.submission import read_submission
@@ -161,7 +161,7 @@ class BackgroundScorer:
             kept = self.engine.embeddings.get((segmenter.version, picture.key, ks[0]))
             return segmenter.embed([picture.slice(k) for k in ks]) if kept is None else kept.to(device)
 
-        def turn(work: Callable[[], SliceScores]) -> SliceScores:
+        def turn(work: Callable[[], Any]) -> Any:
             with self.throttle.piece(self._unwanted):
                 return predictor.queue.run(work)
 

@@ -2,7 +2,8 @@
 
 The unit of the statistics is the case, because slices of one patient resemble each other and would make a chance gain
 look certain. Differences are taken case by case and resampled (Efron and Tibshirani, An Introduction to the Bootstrap,
-1993). Means go over cases for each label and then over labels, so that small organs count as much as large ones.
+1993). Means go over the cases that have a label and then over labels, so that small organs count as much as large ones,
+and a model that never finds anything gains nothing by the cases in which nothing is.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ class GateConfig:
     Inter-observer variability of manual contour delineation of structures in CT, 2019).
 
     Attributes:
-        smallest_gain: the mean Dice must rise by more. Smaller gains do not show in three digits, and other hardware or
-            batch sizes move the Dice as much; an equal model is not worth an exchange.
+        smallest_gain: the mean Dice must rise by more, or stay while less is missed or seen where nothing is. Smaller
+            gains do not show in three digits, and other hardware or batch sizes move the Dice as much; an equal model
+            is not worth an exchange.
         tolerance: the lower end of the interval of the mean gain must not lie further below 0: a gain that one lucky
             case makes is none.
         label_drop: most by which the mean Dice of any one label may fall, however much the others gain.
@@ -72,7 +74,7 @@ class LabelChange:
     Attributes:
         label: name of the structure.
         cases: on which both models were measured.
-        dice: mean of the new model.
+        dice: mean of the new model over the cases that have the structure, all if none has.
         old_dice: mean of the old one.
         hd95: mean of the new model over the cases on which both have a finite one; None if there is none.
         old_hd95: of the old one over the same cases.
@@ -135,6 +137,8 @@ def compare(
     if fault := _fault(candidate, "the candidate") or _fault(served, rival) or _mismatch(candidate, served, rival):
         return Verdict(False, f"Not served, because it cannot be compared: {fault} {_sentence(rival)} stays in use.")
     dice, hd95 = _table(candidate, served)
+    if (there := _present(candidate)).any():
+        dice[:, ~there] = np.nan
     gain, interval = _bootstrap(dice[0] - dice[1], config)
     hd95[:, ~np.isfinite(hd95).all(0)] = np.nan
     both = bool((~np.isnan(hd95)).any())
@@ -142,8 +146,10 @@ def compare(
     old_hd95 = _bootstrap(hd95[1], config)[0] if both else 0.0
     labels = label_changes(candidate, served)
 
+    missed, old_missed = sum(c.missed for c in labels), sum(c.old_missed for c in labels)
+    cleaner = missed < old_missed and gain >= -config.smallest_gain
     faults = []
-    if gain <= config.smallest_gain:
+    if gain <= config.smallest_gain and not cleaner:
         faults.append("the mean Dice " + ("is lower" if gain < -config.smallest_gain else "is not higher"))
     elif interval and interval[0] < -config.tolerance:
         faults.append(f"the cases differ so much that a loss of more than {config.tolerance:.2f} cannot be excluded")
@@ -152,7 +158,6 @@ def compare(
         for c in labels
         if c.gain < -config.label_drop
     ]
-    missed, old_missed = sum(c.missed for c in labels), sum(c.old_missed for c in labels)
     if missed > old_missed:
         faults.append(f"structures are missed, or seen where there are none, {missed} times instead of {old_missed}")
     limit = max(config.hd95_least, config.hd95_rise * old_hd95)
@@ -174,9 +179,10 @@ def label_changes(new: Sequence[CaseScore], old: Sequence[CaseScore]) -> tuple[L
     rows = []
     for label in sorted({s.label for s, _ in pairs}):
         mine = [pair for pair in pairs if pair[0].label == label]
+        there = [pair for pair in mine if pair[0].present] or mine
         finite = [(a.hd95, b.hd95) for a, b in mine if math.isfinite(a.hd95) and math.isfinite(b.hd95)]
         hd95, old_hd95 = np.mean(finite, axis=0).tolist() if finite else (None, None)
-        dice, old_dice = np.mean([(a.dice, b.dice) for a, b in mine], axis=0).tolist()
+        dice, old_dice = np.mean([(a.dice, b.dice) for a, b in there], axis=0).tolist()
         missed, old_missed = (sum(_is_missed(pair[side]) for pair in mine) for side in (0, 1))
         rows.append(LabelChange(label, len(mine), dice, old_dice, hd95, old_hd95, missed, old_missed))
     return tuple(rows)
@@ -223,6 +229,13 @@ def _table(*models: Sequence[CaseScore]) -> tuple[np.ndarray, np.ndarray]:
             place = n, rows[s.case], columns[s.label]
             dice[place], hd95[place] = s.dice, s.hd95
     return dice, hd95
+
+
+def _present(scores: Sequence[CaseScore]) -> np.ndarray:
+    """(cases, labels) as in `_table`: whether the case has the structure."""
+    cases, labels = sorted({s.case for s in scores}), sorted({s.label for s in scores})
+    there = {(s.case, s.label) for s in scores if s.present}
+    return np.array([[(case, label) in there for label in labels] for case in cases])
 
 
 def _bootstrap(values: np.ndarray, config: GateConfig) -> tuple[float, tuple[float, float] | None]:
