@@ -90,13 +90,14 @@ class Kind:
     height: tuple[float, float] = _UPPER
 
 
-# CT is common, and much of it are the follow-ups of a few patients; lying prone is rare
+# what an archive looks like: most pictures are of a few patients who come again and again, or are frames of one clip;
+# lying prone is rare
 CLINIC = (
-    Kind("CT", patients=36, tested=14),
-    Kind("CT follow-up", patients=6, pictures=12, tested=2),
-    Kind("MR", "MR", patients=27, tested=11),
-    Kind("CT prone", prone=True, patients=8, tested=3),
-    Kind("MR prone", "MR", prone=True, patients=7, tested=3),
+    Kind("CT", patients=28, tested=14),
+    Kind("CT follow-up", patients=6, pictures=25, tested=3),
+    Kind("MR", "MR", patients=20, tested=10),
+    Kind("CT prone", prone=True, patients=8, tested=4),
+    Kind("MR prone", "MR", prone=True, patients=6, tested=3),
 )
 # what comes later in the continual experiment has other structures or another modality than the beginning
 STAGES = (

@@ -31,7 +31,7 @@ from segmed.training.registry import Registry
 from simulation.archive import Archive, Case
 
 _CACHE = 2**26  # bytes
-_COMMON = ("epochs", "batch", "patience", "seed")
+_COMMON = ("epochs", "epoch_steps", "batch", "patience", "seed")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Setup:
     Attributes:
         method: one that labels without a prompt.
         image_size: of its input, px; None for that of the backbone.
-        options: of its trainer: `epochs`, `batch`, `patience`, `seed`, `learning_rate`, `validation`, and its own.
+        options: of its trainer: `epochs`, `epoch_steps`, `batch`, `patience`, `seed`, `learning_rate`, `validation`,
+            and its own.
         replay: earlier images that a retraining learns again.
         forced: serve each version, whatever the gate says of it.
     """
@@ -172,10 +173,9 @@ class InProcess:
 
 def job_config(options: Mapping[str, Any]) -> JobConfig:
     """Options of a trainer as the server takes them."""
-    known = {"epochs": 30, "batch": 8, "patience": 10, "seed": 0, **options}
+    known = {"epochs": 30, "epoch_steps": 10, "batch": 8, "patience": 10, "seed": 0, **options}
     own = {k: v for k, v in known.items() if k not in (*_COMMON, "learning_rate", "validation", "augment")}
-    epochs, batch, patience, seed = (int(known[name]) for name in _COMMON)
-    training = FinetuneConfig(epochs=epochs, batch=batch, patience=patience, seed=seed)
+    training = FinetuneConfig(**{name: int(known[name]) for name in _COMMON})
     rate = float(known.get("learning_rate", 0)) or None
     return JobConfig(own, training, rate, float(known.get("validation", 0.2)), bool(known.get("augment", False)))
 

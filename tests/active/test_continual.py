@@ -69,6 +69,21 @@ def test_a_replay_has_each_class(data: SliceDataset) -> None:
     assert rare in lesson(data, labels, 8, 8, LessonConfig(replay=2)).patients
 
 
+def test_the_images_of_a_patient_are_held_out_together(data: SliceDataset) -> None:
+    """As series in a PACS: labels are of images, and models are checked on patients."""
+    owned = [replace(v, patient=f"p{n // 2}", image_id=ALL[n]) for n, v in enumerate(data.volumes)]
+    series = SliceDataset(owned, data.classes, data.unit, data.binary)
+    labels = [_label(n, image) for n, image in enumerate(ALL, 1)]
+    labels[0] = replace(labels[0], state="held")
+    found = lesson(series, labels, 6, 8, LessonConfig(replay=0))
+    held_out = hold_out(series.patients, 0.2, 0)["validation"]
+    checked = {image for image, who in series.images.items() if who in held_out} - {"v0"}
+    assert checked and set(found.images) == checked | ({"v6", "v7"} - checked)
+    assert "v0" not in found.images
+    again = {who for image, who in lesson(series, labels, 0, 8).images.items() if who not in held_out}
+    assert again == set(series.patients) - set(held_out)
+
+
 def test_one_label_is_too_few(data: SliceDataset) -> None:
     labels = [_label(n, image, "held" if n else "kept") for n, image in enumerate(ALL)]
     with pytest.raises(ValueError, match="There are 1 labelled cases"):

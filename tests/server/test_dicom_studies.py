@@ -250,10 +250,13 @@ def test_training_pairs_of_a_dicom_folder(scattered: tuple[Path, Phantom], tmp_p
     )
     engine = SimpleNamespace(settings=SimpleNamespace(structures={"liver": 5}))
     from_server = MethodTrainTask._data(SimpleNamespace(engine=engine), store)  # type: ignore[arg-type]
-    assert from_server.patients == sorted([uid, other])
     from_shell = load_datastore(root, labels={"liver": 5})
+    number = store.facts(uid).patient
+    assert number and store.facts(other).patient == number
     for data in (from_server, from_shell):
-        n = next(n for n, volume in enumerate(data.volumes) if volume.patient == uid)
+        assert set(data.images) == {uid, other}
+        assert len(data.patients) == 1 and number not in data.patients[0]
+        n = next(n for n, volume in enumerate(data.volumes) if volume.name == uid)
         assert np.array_equal(data.read(n)[1], np.where(labels == 1, 5, 0))
         assert data.volumes[n].spacing == pytest.approx((5.4, 5.4, 8.0))
 

@@ -107,6 +107,31 @@ def test_one_label_must_not_collapse_while_the_mean_rises() -> None:
     assert [(c.label, round(c.gain, 6)) for c in verdict.labels] == [("kidney", -0.1), ("liver", 0.4), ("spleen", 0.3)]
 
 
+def test_a_large_gain_may_risk_as_much_as_it_brings() -> None:
+    old = scores([0.5] * 4)
+    assert compare(scores([0.75, 0.7, 0.45, 0.45]), old).accepted  # the interval reaches -0.05
+    lucky = compare(scores([0.95, 0.35, 0.4, 0.5]), old)
+    assert not lucky.accepted and "a loss of more than 0.05 cannot be excluded" in lucky.reason
+
+
+def test_a_certain_gain_outweighs_what_chance_explains() -> None:
+    old = [*scores([0.5] * 8), *scores([0.9] * 8, "kidney")]
+    slipped = [0.9, 0.95, 0.9, 0.95, 0.9, 0.9, 0.9, 0.35]
+    new = [*scores([0.9] * 8), *scores(slipped, "kidney")]
+    assert compare(new, old).labels[0].gain < -0.05
+    assert compare(new, old).accepted
+    uncertain = [*scores([0.5] * 7 + [0.9]), *scores(slipped, "kidney")]
+    assert not compare(uncertain, old).accepted
+
+
+def test_one_miss_more_needs_a_certain_gain() -> None:
+    old = scores([0.5] * 8)
+    one = scores([0.8] * 7 + [0.0], hd95=[4.0] * 7 + [math.inf])
+    assert compare(one, old).accepted
+    three = compare(scores([0.95] * 5 + [0.0] * 3, hd95=[4.0] * 5 + [math.inf] * 3), old)
+    assert not three.accepted and "3 times instead of 0" in three.reason
+
+
 def test_outlines_further_off_are_rejected() -> None:
     old, dice = scores([0.8] * 5, hd95=4.0), [0.82] * 5
     assert compare(scores(dice, hd95=4.9), old).accepted  # within a voxel

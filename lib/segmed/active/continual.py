@@ -52,7 +52,7 @@ def lesson(
     """The images that a retraining learns from and is measured on.
 
     Args:
-        data: all labelled slices; each image is a patient of its id.
+        data: all labelled slices; images are named as the labels name them.
         labels: all submissions. Labels without one, such as those copied into the studies, are earlier ones.
         since: id of the newest label that was learnt.
         upto: id of the newest label that counts; images labelled anew after it are left out.
@@ -60,18 +60,24 @@ def lesson(
 
     Returns:
         All that are held out, the new ones, and the replay; without labels that are held back or turned down.
+        Patients are held out with all their images.
 
     Raises:
-        ValueError: fewer than two images are left.
+        ValueError: images of fewer than two patients are left.
     """
     config = config or LessonConfig()
     newest = {record.image: record for record in labels if record.state != "deleted"}
-    usable = [p for p in data.patients if p not in newest or (newest[p].state == "kept" and newest[p].id <= upto)]
-    split = hold_out(usable, config.validation, config.seed)
-    fresh = [p for p in split["train"] if p in newest and newest[p].id > since]
-    earlier = {p: newest[p].sizes if p in newest else () for p in split["train"] if p not in set(fresh)}
+    usable = {
+        image: patient
+        for image, patient in sorted(data.images.items())
+        if image not in newest or (newest[image].state == "kept" and newest[image].id <= upto)
+    }
+    held_out = set(hold_out(set(usable.values()), config.validation, config.seed)["validation"])
+    checked, train = ([i for i, who in usable.items() if (who in held_out) == part] for part in (True, False))
+    fresh = [image for image in train if image in newest and newest[image].id > since]
+    earlier = {image: newest[image].sizes if image in newest else () for image in train if image not in set(fresh)}
     replayed = replay_set(earlier, max(config.replay, 0 if fresh else 1), config.seed)
-    return data.of([*split["validation"], *fresh, *replayed])
+    return data.of_images({*checked, *fresh, *replayed})
 
 
 def note_of(job: Job) -> dict[str, str]:

@@ -41,7 +41,8 @@ def train(
     batch: Annotated[int, typer.Option(help="Slices per step, all processes together.")] = 8,
     learning_rate: Annotated[float, typer.Option(help="0 takes that of the recipe.")] = 0.0,
     validation: Annotated[float, typer.Option(help="Share of the patients held out.")] = 0.2,
-    patience: Annotated[int, typer.Option(help="Passes without gain before training ends.")] = 10,
+    patience: Annotated[int, typer.Option(help="Epochs without gain before training ends.")] = 10,
+    epoch_steps: Annotated[int, typer.Option(help="Least steps of an epoch; few data are gone over again.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the split and of all that is drawn.")] = 0,
     augment: Annotated[bool, typer.Option("--augment", help="Change slices by chance.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin with the base weights, not with what is served.")] = (
@@ -79,7 +80,7 @@ def train(
         slices = _open(studies, data, root, pairs(option, str), labels, patients, seed)
         config = JobConfig(
             pairs(setting, literal),
-            FinetuneConfig(epochs=epochs, batch=batch, patience=patience, seed=seed),
+            FinetuneConfig(epochs=epochs, epoch_steps=epoch_steps, batch=batch, patience=patience, seed=seed),
             learning_rate or None,
             validation,
             augment,

@@ -25,6 +25,7 @@ def load_datastore(
     patient: str = "",
     verify: bool = False,
     images: Mapping[str, Path] | None = None,
+    patients: Mapping[str, str] | None = None,
 ) -> SliceDataset:
     """All slices of the images that have a label map; images without one are no part of the dataset.
 
@@ -40,6 +41,8 @@ def load_datastore(
         patient: regular expression whose first group is the patient in an image id; "" makes each image a patient.
         verify: compare the files with the checksums that the datastore states, if it does; reads them all.
         images: folders of DICOM series by their ids, those that are wanted; None finds them in the folder.
+        patients: whose images are, by id, where the list of the datastore does not tell; that of DICOM series in the
+            folder is in their headers.
 
     Raises:
         FileNotFoundError: no datastore, or none of its images is labelled.
@@ -52,7 +55,8 @@ def load_datastore(
     try:
         names = [name for name, entry in facts["objects"].items() if tag in entry["labels"]]
         if images is None:
-            images = _series(root, [name for name in names if not facts["objects"][name]["image"]["ext"]])
+            images, owners = _series(root, [name for name in names if not facts["objects"][name]["image"]["ext"]])
+            patients = {**owners, **(patients or {})}
         else:
             names = [name for name in names if name in images]
         pairs = [_Pair.of(root, facts, tag, name, images.get(name)) for name in names]
@@ -71,14 +75,16 @@ def load_datastore(
     named = wanted or _numbered(list(appearing.values()))
     volumes, skipped = [], []
     for pair in pairs:
-        who = patient_of(pair.name, patient)
+        who = patient_of(pair.name, patient) if patient else (patients or {}).get(pair.name, pair.name)
         reason = "" if pair.order or wanted else f"{pair.label.name} has no label info. Give the option labels."
         if verify and not reason:
             reason = next(filter(None, map(_change, (pair.image, pair.label), pair.stated)), "")
         if reason:
             skipped.append(Skipped(who, pair.label, reason))
         else:
-            volumes.append(LabelledVolume(who, pair.image, pair.label, values=_values(pair.order, named)))
+            volumes.append(
+                LabelledVolume(who, pair.image, pair.label, values=_values(pair.order, named), image_id=pair.name)
+            )
     flat = all(is_picture(volume.image) for volume in volumes)
     classes = {value: name for name, value in named.items()}
     return open_volumes(volumes, classes, "px" if flat else "mm", skipped=skipped)
@@ -107,10 +113,13 @@ class _Pair:
         )
 
 
-def _series(root: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Folders of DICOM series that lie scattered below the folder; they last as long as the process."""
-    files = DicomFiles(root) if names else None
-    return {name: files.folder_of(name) for name in names if name in files.series()} if files else {}
+def _series(root: Path, names: Sequence[str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Folders of DICOM series that lie scattered below the folder, which last as long as the process; and patients."""
+    if not names:
+        return {}, {}
+    files = DicomFiles(root)
+    found = {name: files.series()[name].facts.owner for name in names if name in files.series()}
+    return {name: files.folder_of(name) for name in found}, found
 
 
 def _numbered(labels: Mapping[str, int] | Sequence[str] | str) -> dict[str, int]:

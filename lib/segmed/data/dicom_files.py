@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import logging
 import os
 import shutil
@@ -52,6 +53,13 @@ class SeriesFacts:
     patient: str = ""
     number: int = 0
     slices: int = 0
+
+    @property
+    def owner(self) -> str:
+        """A pseudonym of the patient, by which series of one patient are kept together where models learn."""
+        if not self.patient.strip():
+            return self.series
+        return f"patient {hashlib.sha256(self.patient.strip().encode()).hexdigest()[:16]}"
 
     @property
     def order(self) -> tuple[str, str, int, str]:

@@ -39,6 +39,7 @@ class LabelledVolume:
         window: for intensities, see `imaging/intensity.py`.
         values: labels of the dataset by the values in `label`; None where they are the same.
         spacing: of voxels along (i, j, k) in mm, or 1 where the files do not tell.
+        image_id: what a server calls the image; "" where that is the patient.
     """
 
     patient: str
@@ -50,6 +51,12 @@ class LabelledVolume:
     window: str = "auto"
     values: Mapping[int, int] | None = None
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    image_id: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the image; patients may have several."""
+        return self.image_id or self.patient
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -155,6 +162,11 @@ class SliceDataset(Dataset[LabelledSlice]):
         return sorted({self.volumes[n].patient for n, _ in self.slices})
 
     @property
+    def images(self) -> dict[str, str]:
+        """Patients by name of the image."""
+        return {self.volumes[n].name: self.volumes[n].patient for n, _ in self.slices}
+
+    @property
     def lateralised(self) -> tuple[str, ...]:
         """The labels that mirrored or turned pictures would make wrong, such as `left kidney`."""
         return sided(self.classes.values())
@@ -172,6 +184,10 @@ class SliceDataset(Dataset[LabelledSlice]):
                 "split that was made for this dataset, or make a new one."
             )
         return self._part([(n, k) for n, k in self.slices if self.volumes[n].patient in patients])
+
+    def of_images(self, names: Collection[str]) -> SliceDataset:
+        """The slices of some images, by name."""
+        return self._part([(n, k) for n, k in self.slices if self.volumes[n].name in names])
 
     def with_object(self, min_area: int = 1) -> SliceDataset:
         """The slices on which at least `min_area` px are labelled; reads every label map once.

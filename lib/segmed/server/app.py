@@ -27,6 +27,7 @@ from segmed.server.detection import DetectionInferTask
 from segmed.server.dicom_folder import DicomFolderStudies, is_dicom_folder, left_out
 from segmed.server.dicom_studies import DicomStudies
 from segmed.server.engine import Engine
+from segmed.server.folder_datastore import FolderDatastore
 from segmed.server.infer import PromptInferTask
 from segmed.server.learning import ActiveLearning
 from segmed.server.pacs import PacsStudies
@@ -139,7 +140,7 @@ class SegMedApp(MONAILabelApp):
             return PacsStudies(self.studies, settings.dicomweb, settings.structures, self.codes)
         if is_dicom_folder(Path(self.studies)):
             return DicomFolderStudies(Path(self.studies), settings.dicomweb.modalities, settings.structures, self.codes)
-        return LocalDatastore(
+        return FolderDatastore(
             self.studies,
             extensions=[f"*{e}" for e in EXTENSIONS if e != ".dcm"],
             auto_reload=monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,

@@ -54,7 +54,7 @@ class Studies:
     def folder(self) -> Path | None:
         """Where images lie side by side as files; None where only the datastore knows, as for series of DICOM files."""
         store = self._store()
-        return Path(store._datastore_path) if type(store) is LocalDatastore else None
+        return Path(store._datastore_path) if isinstance(store, LocalDatastore) else None
 
     def changes(self) -> object:
         """Something that differs from what it was if the datastore may have changed."""

@@ -34,11 +34,18 @@ _COMMON: dict[str, Any] = {
     "learning_rate": 0.0,
     "validation": 0.2,
     "patience": 10,
+    "epoch_steps": 10,
     "seed": 0,
     "augment": False,
     "fresh": False,
 }
-_LIMITS = {"epochs": (1, 10_000), "batch": (1, 1024), "patience": (1, 10_000), "seed": (0, 2**31)}
+_LIMITS = {
+    "epochs": (1, 10_000),
+    "batch": (1, 1024),
+    "patience": (1, 10_000),
+    "epoch_steps": (1, 10_000),
+    "seed": (0, 2**31),
+}
 
 
 class MethodTrainTask(TrainTask):
@@ -156,9 +163,10 @@ class MethodTrainTask(TrainTask):
 
     def _data(self, datastore: Datastore) -> SliceDataset:
         if isinstance(datastore, DicomStudies):
-            return load_datastore(
-                datastore.labels.root, labels=self.engine.settings.structures, images=datastore.pairs()
-            )
+            images = datastore.pairs()
+            patients = {image: datastore.facts(image).owner for image in images}
+            structures = self.engine.settings.structures
+            return load_datastore(datastore.labels.root, labels=structures, images=images, patients=patients)
         folder = getattr(datastore, "_datastore_path", None)
         if not folder:
             raise ValueError("Training needs studies in a folder. Start the server with --studies FOLDER.")
@@ -198,9 +206,7 @@ def job_config(request: dict[str, Any]) -> JobConfig:
     """A checked request as settings of the training."""
     values = {**_COMMON, **request}
     own = {k: v for k, v in request.items() if k not in _COMMON and k != "device"}
-    training = FinetuneConfig(
-        epochs=values["epochs"], batch=values["batch"], patience=values["patience"], seed=values["seed"]
-    )
+    training = FinetuneConfig(**{name: values[name] for name in _LIMITS})
     rate = values["learning_rate"] or None
     return JobConfig(own, training, rate, values["validation"], values["augment"], values["fresh"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -79,8 +79,9 @@ class Finetuning:
         self.data = data.with_object() if self.prompted else data
         if not len(self.data):
             raise ValueError("There is no slice with a labelled object to learn from. Add labelled images.")
-        self.per_epoch = math.ceil(len(self.data) / self.config.batch)
-        self.processes.check_batches(len(self.data) // self.per_epoch)
+        self.per_pass = math.ceil(len(self.data) / self.config.batch)
+        self.per_epoch = self.per_pass * math.ceil(self.config.epoch_steps / self.per_pass)
+        self.processes.check_batches(len(self.data) // self.per_pass)
         self.steps = self.config.steps or self.per_epoch * (self.config.epochs or method.recipe.epochs)
         self.step, self.losses = 0, list[float]()
         self.micro = self.config.micro or self.config.batch
@@ -140,7 +141,7 @@ class Finetuning:
     def train_epoch(
         self, tell: Callable[[int, float], None] | None = None, stop: Callable[[], bool] | None = None
     ) -> bool:
-        """Train to the end of the pass over the data, or of all steps. Raises as `run`.
+        """Train to the end of the epoch, or of all steps. Raises as `run`.
 
         Args:
             tell: as in `run`.
@@ -150,8 +151,8 @@ class Finetuning:
             Whether `stop` said so, in any of the processes.
         """
         self.method.train()
-        epoch, start = divmod(self.step, self.per_epoch)
-        batches = self.reader.batches(epoch, start, min(self.per_epoch, self.steps - epoch * self.per_epoch))
+        end = min((self.step // self.per_epoch + 1) * self.per_epoch, self.steps)
+        batches = self._batches(self.step, end)
         # on CPUs two teams of threads would wait for each other
         batches = one_ahead(batches) if self.device.type == "cuda" else batches
         stopped = False
@@ -189,6 +190,14 @@ class Finetuning:
         self.method.load_state_dict(state["weights"], strict=False)
         self.optimiser.load_state_dict(state["optimiser"])
         self.plateau.load_state_dict(state["plateau"])
+
+    def _batches(self, step: int, end: int) -> Iterator[tuple[int, list[Sample]]]:
+        """Batches of the steps from one to another, pass by pass."""
+        while step < end:
+            number, start = divmod(step, self.per_pass)
+            stop = min(self.per_pass, start + end - step)
+            yield from self.reader.batches(number, start, stop)
+            step += stop - start
 
     def _gradients(self, samples: Sequence[Sample], total: int) -> Tensor:
         """This process's part of the loss of a batch of `total`; gradients are left in the parameters."""

@@ -16,6 +16,8 @@ class FinetuneConfig:
     Attributes:
         steps: optimiser steps; None for the epochs.
         epochs: passes over the data; None for those of the recipe.
+        epoch_steps: least steps of an epoch, which is several passes where the data are few: a dozen slices in a single
+            step per epoch would be validated, and given up, before anything is learnt.
         batch: slices per step, all processes together.
         seed: of the order of slices, of prompts and of what the method draws itself.
         clip: largest norm of the gradient.
@@ -35,6 +37,7 @@ class FinetuneConfig:
 
     steps: int | None = None
     epochs: int | None = None
+    epoch_steps: int = 1
     batch: int = 8
     seed: int = 0
     clip: float = 1.0
@@ -49,7 +52,7 @@ class FinetuneConfig:
     prompts: PromptConfig = field(default_factory=PromptConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "epochs", "batch", "micro", "patience"):
+        for name in ("steps", "epochs", "epoch_steps", "batch", "micro", "patience"):
             value = getattr(self, name)
             if value is not None and not 1 <= value < MAX_STEPS:
                 raise ValueError(f"{name} is {value}; give 1 to {MAX_STEPS - 1}.")

@@ -32,8 +32,10 @@ class GateConfig:
             gains do not show in three digits, and other hardware or batch sizes move the Dice as much; an equal model
             is not worth an exchange.
         tolerance: the lower end of the interval of the mean gain must not lie further below 0: a gain that one lucky
-            case makes is none.
-        label_drop: most by which the mean Dice of any one label may fall, however much the others gain.
+            case makes is none. A larger gain may risk as much as it brings, else nothing could be learnt from the few
+            and varied cases of a beginning.
+        label_drop: most by which the mean Dice of any one label may fall, however much the others gain. A fall, or a
+            structure more that is missed, is let pass only if chance explains it while the mean gain is certain.
         hd95_rise: the mean HD95 may rise by this share of what it was,
         hd95_least: or by this much, about a voxel, whichever is more; it also takes an interval above 0 to reject.
         confidence: of the intervals, two-sided; at 0.9 each end is wrong in one of twenty candidates.
@@ -151,14 +153,16 @@ def compare(
     faults = []
     if gain <= config.smallest_gain and not cleaner:
         faults.append("the mean Dice " + ("is lower" if gain < -config.smallest_gain else "is not higher"))
-    elif interval and interval[0] < -config.tolerance:
-        faults.append(f"the cases differ so much that a loss of more than {config.tolerance:.2f} cannot be excluded")
-    faults += [
-        f"{c.label} falls from Dice {c.old_dice:.3f} to {c.dice:.3f} on {_count(c.cases)}"
-        for c in labels
-        if c.gain < -config.label_drop
-    ]
-    if missed > old_missed:
+    elif interval and interval[0] < -(risk := max(config.tolerance, gain)):
+        faults.append(f"the cases differ so much that a loss of more than {risk:.2f} cannot be excluded")
+    certain = interval is not None and interval[0] > 0
+    for column, c in enumerate(labels):
+        if c.gain >= -config.label_drop:
+            continue
+        _, change = _bootstrap((dice[0] - dice[1])[:, [column]], config)
+        if not (certain and change and change[1] >= 0):
+            faults.append(f"{c.label} falls from Dice {c.old_dice:.3f} to {c.dice:.3f} on {_count(c.cases)}")
+    if missed > old_missed and not (certain and _by_chance(candidate, served, config)):
         faults.append(f"structures are missed, or seen where there are none, {missed} times instead of {old_missed}")
     limit = max(config.hd95_least, config.hd95_rise * old_hd95)
     if rise is not None and rise > limit and (rise_interval is None or rise_interval[0] > 0):
@@ -191,6 +195,16 @@ def label_changes(new: Sequence[CaseScore], old: Sequence[CaseScore]) -> tuple[L
 def _is_missed(score: CaseScore) -> bool:
     """Nothing found, or something else: a mask that hardly touches the structure is no better than none."""
     return math.isinf(score.hd95) or score.dice < _FOUND
+
+
+def _by_chance(candidate: Sequence[CaseScore], served: Sequence[CaseScore], config: GateConfig) -> bool:
+    """Whether the cases that are missed more often could as well be others."""
+    before = {(s.case, s.label): _is_missed(s) for s in served}
+    more: dict[str, int] = {}
+    for s in candidate:
+        more[s.case] = more.get(s.case, 0) + _is_missed(s) - before[s.case, s.label]
+    _, interval = _bootstrap(np.array(list(more.values()), float)[:, None], config)
+    return interval is not None and interval[0] <= 0
 
 
 def _fault(scores: Sequence[CaseScore], whose: str) -> str:

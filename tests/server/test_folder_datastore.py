@@ -1,0 +1,57 @@
+"""The list of a folder's datastore is whole at any time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from segmed.data.datastore import LIST
+from segmed.server.folder_datastore import FolderDatastore
+
+
+def _store(folder: Path, auto_reload: bool = False) -> FolderDatastore:
+    return FolderDatastore(str(folder), extensions=["*.png"], auto_reload=auto_reload)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for n in range(3):
+        (tmp_path / f"case {n}.png").write_bytes(b"a picture")
+    return tmp_path
+
+
+def _wait(until: Callable[[], bool], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while not until() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return until()
+
+
+def test_a_full_disk_leaves_the_list_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _store(folder)
+    store.update_image_info("case 1", {"checked": "Frau Müller"})
+    before = (folder / LIST).read_bytes()
+    assert "Müller" in json.loads(before)["objects"]["case 1"]["image"]["info"]["checked"]
+
+    def full(path: Path, *_: object, **__: object) -> int:
+        with path.open("wb") as file:
+            file.write(b"{")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        store.update_image_info("case 1", {"checked": "nobody"})
+    assert (folder / LIST).read_bytes() == before
+    assert not list(folder.glob("*.part"))
+
+
+def test_what_another_process_writes_is_read(folder: Path) -> None:
+    store, other = _store(folder, auto_reload=True), _store(folder)
+    other.update_image_info("case 2", {"checked": "yes"})
+    assert _wait(lambda: store.get_image_info("case 2").get("checked") == "yes")
+    store.update_image_info("case 0", {"checked": "too"})
+    assert set(store.list_images()) == {"case 0", "case 1", "case 2"}
+    assert _store(folder).get_image_info("case 0")["checked"] == "too"
