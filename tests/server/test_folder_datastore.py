@@ -48,6 +48,37 @@ def test_a_full_disk_leaves_the_list_as_it_was(folder: Path, monkeypatch: pytest
     assert not list(folder.glob("*.part"))
 
 
+def test_labels_of_each_annotator_are_kept(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    store, drawn = _store(folder), tmp_path_factory.mktemp("drawn") / "label.png"
+
+    def save(content: str, user: str, tag: str = "final") -> None:
+        drawn.write_text(content, encoding="utf-8")
+        store.save_label("case 0", str(drawn), tag, {"client_id": user} if user else {})
+
+    def kept() -> dict[str, tuple[str, str]]:
+        entry = store.json()["objects"]["case 0"]["labels"]
+        read = {tag: Path(store.get_label_uri("case 0", tag)).read_text(encoding="utf-8") for tag in entry}
+        return {tag: (read[tag], label["info"].get("client_id", "")) for tag, label in entry.items()}
+
+    save("proposal", "", "original")
+    save("a1", "ann")
+    save("a2", "ann")  # corrects herself
+    assert kept() == {"original": ("proposal", ""), "final": ("a2", "ann")}
+    save("b1", "Frau Müller")
+    save("a3", "ann")
+    save("c1", "cem")
+    save("b2", "Frau Müller")
+    assert kept() == {
+        "original": ("proposal", ""),
+        "final": ("b2", "Frau Müller"),
+        "version_1": ("a3", "ann"),
+        "version_2": ("b1", "Frau Müller"),
+        "version_3": ("c1", "cem"),
+    }
+    save("x", "")
+    assert kept()["final"] == ("x", "") and kept()["version_2"] == ("b2", "Frau Müller")
+
+
 def test_what_another_process_writes_is_read(folder: Path) -> None:
     store, other = _store(folder, auto_reload=True), _store(folder)
     other.update_image_info("case 2", {"checked": "yes"})
