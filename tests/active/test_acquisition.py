@@ -108,6 +108,21 @@ def test_clusters_find_the_groups() -> None:
     assert len(set(clusters(np.zeros((5, 2)), 3))) == 1
 
 
+def test_even_clusters_do_not_divide_what_is_frequent() -> None:
+    """Six patients with 40 follow-ups each, and 24 others with one picture each."""
+    generator = np.random.default_rng(0)
+    places = generator.standard_normal((30, 12)) * 5
+    points = np.repeat(places, [40] * 6 + [1] * 24, axis=0)
+    points += generator.standard_normal(points.shape)
+    patient = np.repeat(np.arange(30), [40] * 6 + [1] * 24)
+    found = clusters(points, 20, even=True)
+    assert len(set(found[patient < 6])) <= 10 < len(set(clusters(points, 20)[patient < 6]))
+    labelled = np.zeros(len(points), bool)
+    labelled[:4] = True
+    chosen = best_of_clusters(points, 12, labelled, ~labelled, generator.random(len(points)))
+    assert len(set(patient[chosen])) >= 11
+
+
 def test_best_of_clusters_takes_large_unlabelled_clusters_first() -> None:
     points = _three_groups()
     labelled = np.zeros(100, bool)

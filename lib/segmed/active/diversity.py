@@ -13,6 +13,7 @@ _EXACT = 3e8  # multiplications that a distance table may cost before dimensions
 _REDUCED = 48  # dimensions then
 _SAMPLE = 1000  # images that clusters are found with, and that density is measured against
 _DRAWS = 6  # of which the best becomes a centre
+_EACH = 3  # images far from each other that a cluster is found with
 _TYPICAL = 2000  # images of a cluster whose density is measured
 _BLOCK = 512  # rows or columns of a table of distances that fit in a cache
 
@@ -90,7 +91,7 @@ def typicality(embeddings: np.ndarray, neighbours: int = 20) -> np.ndarray:
         return np.asarray(1 / mean)
 
 
-def clusters(embeddings: np.ndarray, count: int) -> np.ndarray:
+def clusters(embeddings: np.ndarray, count: int, even: bool = False) -> np.ndarray:
     """k-means from far apart beginnings, found with up to 1000 images.
 
     Source: Arthur and Vassilvitskii, k-means++: The advantages of careful seeding (2007), its greedy form, in which the
@@ -99,12 +100,17 @@ def clusters(embeddings: np.ndarray, count: int) -> np.ndarray:
     Args:
         embeddings: (N, D) finite.
         count: of clusters, at most N; fewer come out where embeddings coincide.
+        even: find them with images that lie far from each other, three to a cluster. Else the many follow-ups of a
+            patient, or frames of a clip, are divided into as many clusters as all others together.
 
     Returns:
         (N,) number of the cluster; the same embeddings give the same clusters.
     """
     points = np.asarray(embeddings, np.float32)
     sample = points[_sampled(len(points))]
+    if even:
+        everyone = np.ones(len(sample), bool)
+        sample = sample[k_centre_greedy(sample, _EACH * count, ~everyone, everyone)]
     generator = np.random.default_rng(0)
     centres = sample[generator.integers(len(sample))][None]
     distance = ((sample - centres[0]) ** 2).sum(1)
@@ -125,7 +131,8 @@ def best_of_clusters(
 
     Cost: no decodes, 1 encode per image, and what the scores cost. With typicality it is TypiClust (Hacohen et al.,
     2022); with uncertainty it keeps a batch from being the same uncertain thing over and over (Zhdanov, Diverse
-    mini-batch Active Learning, 2019). There are as many clusters as labels and choices together, at most 40.
+    mini-batch Active Learning, 2019), and clusters are even, because that has no use for what is frequent. There are as
+    many clusters as labels and choices together, at most 40.
 
     Args:
         embeddings: (N, D) finite.
@@ -144,7 +151,8 @@ def best_of_clusters(
         return []
     involved = np.flatnonzero(candidates | covered)
     cluster = np.full(len(embeddings), -1)
-    cluster[involved] = clusters(embeddings[involved], min(int(covered.sum()) + count, most, len(involved)))
+    wanted = min(int(covered.sum()) + count, most, len(involved))
+    cluster[involved] = clusters(embeddings[involved], wanted, even=scores is not None)
     groups = int(cluster.max()) + 1
     labelled = np.bincount(cluster[covered], minlength=groups)
     size = np.bincount(cluster[involved], minlength=groups)
