@@ -109,18 +109,17 @@ def test_clusters_find_the_groups() -> None:
 
 
 def test_even_clusters_do_not_divide_what_is_frequent() -> None:
-    """Six patients with 40 follow-ups each, and 24 others with one picture each."""
+    """Six patients with 40 follow-ups each, and 60 others with one picture each."""
     generator = np.random.default_rng(0)
-    places = generator.standard_normal((30, 12)) * 5
-    points = np.repeat(places, [40] * 6 + [1] * 24, axis=0)
-    points += generator.standard_normal(points.shape)
-    patient = np.repeat(np.arange(30), [40] * 6 + [1] * 24)
-    found = clusters(points, 20, even=True)
-    assert len(set(found[patient < 6])) <= 10 < len(set(clusters(points, 20)[patient < 6]))
-    labelled = np.zeros(len(points), bool)
-    labelled[:4] = True
-    chosen = best_of_clusters(points, 12, labelled, ~labelled, generator.random(len(points)))
-    assert len(set(patient[chosen])) >= 11
+    patient = np.repeat(np.arange(66), [40] * 6 + [1] * 60)
+    points = (3 * generator.standard_normal((66, 12)))[patient] + generator.standard_normal((300, 12))
+    frequent = patient < 6
+    even, usual = clusters(points, 30, even=True), clusters(points, 30)
+    assert len(set(even)) == len(set(usual)) == 30
+    assert len(set(even[frequent])) <= 8 and len(set(usual[frequent])) >= 12
+    nobody = np.zeros(300, bool)
+    chosen = best_of_clusters(points, 30, nobody, ~nobody, generator.random(300))
+    assert frequent[chosen].sum() <= 8 and len(set(patient[chosen])) == 30
 
 
 def test_best_of_clusters_takes_large_unlabelled_clusters_first() -> None:
