@@ -15,6 +15,7 @@ from segmed.commands.benchmark import benchmark
 from segmed.commands.denoiser import denoiser
 from segmed.commands.export import export
 from segmed.commands.features import features
+from segmed.commands.masks import masks
 from segmed.commands.predict import predict
 from segmed.commands.report import report
 from segmed.commands.train import train
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.command()(predict)
+app.command()(masks)
 app.command()(train)
 app.command()(features)
 app.command()(export)

@@ -49,14 +49,8 @@ def predict(
     Example: `segmed predict ct.nii.gz --box 40,120,60,140,30,30 --model medsam_3d --backbone medsam_vit_b.pth
     -o liver.nii.gz`
     """
-    from segmed.imaging.masks import mask_extension
-
     try:
-        mask_extension(str(out))
-        if out.is_dir():
-            raise ValueError(f"{out} is a folder. Give the name of a file.")
-        if not out.parent.is_dir():
-            raise FileNotFoundError(f"The folder {out.parent} does not exist. Make it first.")
+        check_out(out)
         found = _predict(
             image,
             box or [],
@@ -67,7 +61,7 @@ def predict(
         )
         _write(out, *found)
     except (ValueError, OSError) as error:
-        _say(str(error), "red")
+        say(str(error), "red")
         raise typer.Exit(2) from error
 
 
@@ -106,14 +100,14 @@ def _predict(
             clean = gaussian() if options.denoise == "gaussian" else load_dncnn(Path(options.denoise))
             picture = clean(picture)
         previous = read_volume(mask).array > 0 if mask else None
-    predictor, automatic = _load(model, options)
+    predictor, automatic = load_predictor(model, options.backbone, options.device, options.precision, options.registry)
     if automatic:
         if boxes or points or not_points or mask:
             raise ValueError(f"The model {model!r} takes no prompts. Leave them out, or take {model}_prompt.")
         with console.status("labelling"):
             found = predictor.segment_classes(picture)
         for value, name in enumerate(predictor.segmenter.labels, start=1):
-            _say(f"label {value} is {name}")
+            say(f"label {value} is {name}")
         return found, picture
     refine, through = REFINEMENTS.get(options.finish), model.endswith("_3d")
     flat = picture.shape[2] == 1
@@ -124,7 +118,7 @@ def _predict(
     if len(rois) > 255:
         raise ValueError(f"{len(rois)} boxes are too many for one mask, which holds 255 labels. Split them.")
     if len(rois) > 1 and (stray := [p for p in fore if not any(_inside(p, roi) for roi in rois)]):
-        _say(f"{len(stray)} of the clicks lie in none of the boxes and are ignored.", "yellow")
+        say(f"{len(stray)} of the clicks lie in none of the boxes and are ignored.", "yellow")
     labels = np.zeros(picture.shape, np.uint8)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
@@ -135,7 +129,7 @@ def _predict(
             prompt, warnings = parse_prompt(picture.shape, roi, mine, back, previous)
             prompts.append(prompt)
             for warning in warnings:
-                _say(warning, "yellow")
+                say(warning, "yellow")
         # a model with a memory looks at a slice once for all objects
         together = through and predictor.segmenter.has_memory
         masks: list[Masks] = []
@@ -158,8 +152,36 @@ def _predict(
     return labels, picture
 
 
-def _load(model: str, options: _Options) -> tuple[Predictor, bool]:
-    """The predictor of a model as the viewers name them, and whether it labels without prompts."""
+def check_out(out: Path) -> None:
+    """Refuse a file that no mask can be written to, before anything is computed.
+
+    Raises:
+        ValueError: a folder, or a format that is not known.
+        FileNotFoundError: its folder is not there.
+    """
+    from segmed.imaging.masks import mask_extension
+
+    mask_extension(str(out))
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder. Give the name of a file.")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"The folder {out.parent} does not exist. Make it first.")
+
+
+def load_predictor(model: str, backbone: str, device: str, precision: str, registry: Path) -> tuple[Predictor, bool]:
+    """The predictor of a model as the viewers name them, and whether it labels without prompts.
+
+    Args:
+        model: name.
+        backbone: SAM weights, "" for those of the method.
+        device: such as `cpu`; "" takes the GPU if there is one.
+        precision: of the encoder.
+        registry: folder of trained models.
+
+    Raises:
+        ValueError: no such model or device, or one that has not been trained.
+        FileNotFoundError: weights are not there.
+    """
     import torch
 
     from segmed.imaging.store import ByteBoundedStore
@@ -174,22 +196,22 @@ def _load(model: str, options: _Options) -> tuple[Predictor, bool]:
     if method.detects and model == method.name:
         raise ValueError(f"{model!r} gives boxes and no mask. Take the model 'auto', which outlines them.")
     automatic = method.detects or (method.automatic and model == method.name)
-    device = options.device or ("cuda" if torch.cuda.is_available() and method.needs_backbone else "cpu")
+    device = device or ("cuda" if torch.cuda.is_available() and method.needs_backbone else "cpu")
     _check_device(device)
-    version = Registry(options.registry).served(method.name)
+    version = Registry(registry).served(method.name)
     if version is None and method.build is None:
         raise ValueError(
             f"{method.name!r} has not been trained, so there is nothing to predict with. Train it with `segmed train "
             f"--method {method.name} …`, or name the folder of your models by --registry."
         )
-    backbone = BackboneConfig(options.backbone, precision=options.precision)
-    if not backbone.source and method.build is None and method.needs_backbone and not method.weights:
-        backbone = BackboneConfig(EMBEDDED, precision=options.precision)
+    base = BackboneConfig(backbone, precision=precision)
+    if not base.source and method.build is None and method.needs_backbone and not method.weights:
+        base = BackboneConfig(EMBEDDED, precision=precision)
     with console.status(f"loading {method.name}"):
         trained = version.folder if version else None
-        segmenter, warning = Loader().get_or_fallback(method.name, backbone, device, trained)
+        segmenter, warning = Loader().get_or_fallback(method.name, base, device, trained)
     if warning:
-        _say(warning, "yellow")
+        say(warning, "yellow")
     if automatic and not segmenter.labels:
         raise ValueError(f"This version of {model!r} was trained for boxes. Take {model}_prompt.")
     return Predictor(segmenter, ByteBoundedStore(2**30), batch=4 if device != "cpu" else 1), automatic
@@ -204,10 +226,10 @@ def _write(out: Path, labels: np.ndarray, picture: Picture) -> None:
     volume = abs(np.linalg.det(picture.affine[:3, :3])) / 1000
     for value in range(1, int(labels.max()) + 1):
         voxels = int((labels == value).sum())
-        _say(f"label {value}: {voxels} voxels, {voxels * volume:.2f} ml")
+        say(f"label {value}: {voxels} voxels, {voxels * volume:.2f} ml")
     if not labels.any():
-        _say("Nothing was found there. Draw the box closer around the object.", "yellow")
-    _say(f"wrote {out}")
+        say("Nothing was found there. Draw the box closer around the object.", "yellow")
+    say(f"wrote {out}")
 
 
 def _check_device(device: str) -> None:
@@ -219,7 +241,8 @@ def _check_device(device: str) -> None:
         raise ValueError(f"There is no device {device!r} here. Use cpu, or leave --device out.") from error
 
 
-def _say(text: str, style: str = "") -> None:
+def say(text: str, style: str = "") -> None:
+    """Tell the user, on the error stream."""
     console.print(text, style=style or None, markup=False, highlight=False)
 
 

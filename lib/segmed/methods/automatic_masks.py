@@ -57,7 +57,7 @@ PRESETS: Mapping[str, AutomaticMasksConfig] = MappingProxyType(
     {
         "published": AutomaticMasksConfig(),
         "sam2": AutomaticMasksConfig(pred_iou=0.8),
-        "relaxed": AutomaticMasksConfig(pred_iou=0.6, stability=0.6),
+        "relaxed": AutomaticMasksConfig(pred_iou=0.5, stability=0.2),
         "all": AutomaticMasksConfig(pred_iou=-math.inf, stability=-math.inf),
     }
 )
