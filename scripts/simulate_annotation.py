@@ -127,7 +127,7 @@ def stress(setup: Setup, folder: Path, labels: int, retrainings: int) -> Iterato
 
 
 def run_one(
-    a: argparse.Namespace, archive: Archive, strategy: str, seed: int, folder: Path
+    a: argparse.Namespace, archive: Archive, strategy: str, seed: int, folder: Path, count: int
 ) -> Iterator[dict[str, Any]]:
     """One strategy or arm with one seed."""
     setup = Setup(a.method, a.image_size, {**options_of(a), "seed": seed}, a.replay, a.no_gate)
@@ -144,7 +144,7 @@ def run_one(
         scored = not full and bool(find_strategy(strategy).needs)
         loop = ServerLoop(archive, folder, setup, len(archive.pool) if full else a.batch, scored)
     try:
-        yield from rounds(loop, archive, strategy, seed, a.batch, a.rounds)
+        yield from rounds(loop, archive, strategy, seed, a.batch, count)
     finally:
         loop.close()
 
@@ -170,17 +170,18 @@ def read(path: Path) -> list[dict[str, Any]]:
 def play(a: argparse.Namespace) -> None:
     """Run what the file does not hold yet."""
     names = list(_ARMS) if a.continual else a.strategies.split(",")
+    counts = {name.partition(":")[0]: int(name.partition(":")[2] or a.rounds) for name in names}
     for seed in (int(s) for s in a.seeds.split(",")):
         archive = archive_of(a, seed)
-        for name in names:
+        for name, count in counts.items():
             if not a.continual and name != curves.FULL:
                 find_strategy(name)
             there = {r["round"] for r in read(a.out) if (r["strategy"], r["seed"]) == (name, seed)}
-            wanted = 1 if name == curves.FULL else 10 if a.continual else a.rounds
+            wanted = 1 if name == curves.FULL else 10 if a.continual else count
             if len(there) >= wanted:
                 continue
             with tempfile.TemporaryDirectory(prefix="simulation-", dir=a.work) as folder:
-                for row in run_one(a, archive, name, seed, Path(folder)):
+                for row in run_one(a, archive, name, seed, Path(folder), count):
                     if row["round"] not in there:
                         write(a.out, row)
 
@@ -248,7 +249,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--patients", type=int, default=20, help="of the dataset, in the pool")
     parser.add_argument("--slices", type=int, default=8, help="of each patient")
     parser.add_argument("--tested", type=int, default=10, help="other patients, to measure on")
-    parser.add_argument("--strategies", default="random,hybrid,core_set,full", help="comma-separated")
+    parser.add_argument("--strategies", default="random:9,hybrid,full", help="with commas; NAME:ROUNDS for others")
     parser.add_argument("--seeds", default="0,1,2,3,4", help="comma-separated; each draws another archive")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=12, help="labels of a round")

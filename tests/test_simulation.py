@@ -52,7 +52,7 @@ def test_the_drawn_archive_is_the_same_each_time_and_its_patients_are_in_one_par
     others = [c.image.astype(float) for c in first.pool if c.kind == "CT"]
     assert np.abs(again[0] - again[1]).mean() < np.abs(others[0] - others[1]).mean() / 2
     assert not np.array_equal(first.pool[0].image, draw(kinds, 4).pool[0].image)
-    assert sum(kind.patients * kind.pictures for kind in CLINIC) == 150
+    assert sum(kind.patients * kind.pictures for kind in CLINIC) == 212
 
 
 def test_any_dataset_is_cut_into_pictures(tmp_path: Path) -> None:
@@ -108,8 +108,11 @@ def test_a_strategy_is_compared_seed_by_seed(tmp_path: Path) -> None:
     assert "| 14 | 0.54 | +0.120 ± 0.050 | 0.009 |" in good
     assert list(curves.picked(rows))[2] == "| all pictures | 50 | 50 |"
     assert curves.matrix([*rows, {**rows[0], "seed": 9}], "random", "dice").shape == (3, 3), "unfinished ones are left"
-    begun = [*rows, {**rows[0], "strategy": "late"}]
-    assert curves.strategies_of(begun) == ["random", "good"]
+    longer = [*rows, *({**r, "round": 3, "labels": 40, "dice": 0.7} for r in rows if r["round"] == 2)]
+    short = [r for r in longer if (r["strategy"], r["round"]) != ("good", 3)]
+    assert curves.against_random(short, "good")[0] == pytest.approx(0.12), "rounds that both have"
+    assert "| 10 | 20 | 30 | 40 | mean to 30 |" in curves.table(short)
+    assert curves.strategies_of([rows[3], *rows]) == ["random", "good"]
     curves.plot(rows, tmp_path / "curve.png", "test")
     assert 5_000 < (tmp_path / "curve.png").stat().st_size < 200_000
 
@@ -133,7 +136,7 @@ def _run(out: Path, *words: str) -> str:
 def test_a_small_run_from_the_first_label_to_the_table(tmp_path: Path) -> None:
     make_discs(tmp_path / "discs", volumes=5)
     words = ["--dataset", "msd", "--root", str(tmp_path / "discs"), "--patients", "3", "--slices", "4", "--tested", "2"]
-    words += ["--options", "epochs=2,batch=4,patience=9", "--work", str(tmp_path)]
+    words += ["--options", "epochs=2,epoch_steps=1,batch=4,patience=9", "--image-size", "32", "--full-epochs", "2", "--work", str(tmp_path)]
     out = tmp_path / "rows.jsonl"
     text = _run(out, *words)
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]

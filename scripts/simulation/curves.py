@@ -26,13 +26,7 @@ def matrix(rows: Sequence[Row], strategy: str, column: str) -> np.ndarray:
     Raises:
         ValueError: there is no such run.
     """
-    kept = [r for r in rows if (r["strategy"] == FULL) == (strategy == FULL)]
-    longest = max((r["round"] for r in kept), default=-1) + 1
-    seeds = sorted({r["seed"] for r in kept if r["strategy"] == strategy})
-    runs = [sorted((r for r in kept if (r["strategy"], r["seed"]) == (strategy, s)), key=_round) for s in seeds]
-    if not any(len(run) == longest for run in runs):
-        raise ValueError(f"There are no finished results of {strategy}. Run it first.")
-    return np.array([[r[column] for r in run] for run in runs if len(run) == longest], float)
+    return np.array([[r[column] for r in run] for run in _runs(rows, strategy).values()], float)
 
 
 def needed(labels: Sequence[float], dice: Sequence[float], wanted: float) -> float:
@@ -55,24 +49,21 @@ def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def strategies_of(rows: Sequence[Row]) -> list[str]:
-    """All that have a finished run, without the full one, random first."""
-    last = max((r["round"] for r in rows), default=0)
-    names = dict.fromkeys(r["strategy"] for r in rows if r["strategy"] != FULL and r["round"] == last)
+    """All but the full one, random first."""
+    names = dict.fromkeys(r["strategy"] for r in rows if r["strategy"] != FULL)
     return sorted(names, key=lambda name: name != RANDOM)
 
 
 def against_random(rows: Sequence[Row], strategy: str) -> tuple[float, float, float]:
     """Difference of the mean Dice over rounds to random's, seed by seed: mean, half of its 95 % interval, p (t-test).
 
-    Only seeds that both have count; NaN where there are fewer than two.
+    Only rounds and seeds that both have count; NaN where there are fewer than two seeds.
     """
-    means: dict[str, dict[int, float]] = {}
-    for name in (strategy, RANDOM):
-        mine = [r for r in rows if r["strategy"] == name]
-        ended = {r["seed"] for r in mine if r["round"] == max(r["round"] for r in rows)}
-        means[name] = {s: float(np.mean([r["dice"] for r in mine if r["seed"] == s])) for s in ended}
-    both = sorted(means[strategy].keys() & means[RANDOM].keys())
-    gain = np.array([means[strategy][s] - means[RANDOM][s] for s in both])
+    if RANDOM not in strategies_of(rows):
+        return (math.nan,) * 3
+    mine, theirs = _runs(rows, strategy), _runs(rows, RANDOM)
+    both = sorted(mine.keys() & theirs.keys())
+    gain = np.array([np.mean([a["dice"] - b["dice"] for a, b in zip(mine[s], theirs[s], strict=False)]) for s in both])
     if len(gain) < 2:
         return float(gain.mean()) if len(gain) else math.nan, math.nan, math.nan
     mean, half = interval(gain[:, None])
@@ -84,21 +75,25 @@ def table(rows: Sequence[Row]) -> str:
     """Markdown: a strategy per line."""
     full = matrix(rows, FULL, "dice")[:, -1].mean() if any(r["strategy"] == FULL for r in rows) else math.nan
     names = strategies_of(rows)
-    counts = matrix(rows, names[0], "labels")[0]
-    last = matrix(rows, names[0], "labels")[:, -1].mean()
-    heads = ["strategy", "seeds", *(f"{int(n)}" for n in counts), "mean", "labels for 95 %", "of random's"]
+    counts = max((matrix(rows, name, "labels")[0] for name in names), key=len)
+    rounds = min(matrix(rows, name, "labels").shape[1] for name in names)
+    last = counts[rounds - 1]
+    mean = "mean" if rounds == len(counts) else f"mean to {last:.0f}"
+    heads = ["strategy", "seeds", *(f"{int(n)}" for n in counts), mean, "labels for 95 %", "of random's"]
     heads += ["mean − random", "p", f"clicks, {last:.0f} labels", "minutes"]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     wanted = _SHARE * full
-    theirs = needed(counts, matrix(rows, RANDOM, "dice").mean(0), wanted) if RANDOM in names else math.nan
+    chance = matrix(rows, RANDOM, "dice").mean(0) if RANDOM in names else np.array([math.nan])
+    theirs = needed(counts[: len(chance)], chance, wanted) if RANDOM in names else math.nan
     for name in names:
         dice, labels = matrix(rows, name, "dice"), matrix(rows, name, "labels")[0]
         mine = needed(labels, dice.mean(0), wanted)
         gain, half, p = against_random(rows, name) if name != RANDOM else (math.nan,) * 3
-        cells = [name, str(len(dice)), *(_number(v, ".3f") for v in dice.mean(0)), _number(dice.mean(), ".3f")]
-        cells += [_count(mine, labels[-1]), _share(mine, theirs, labels[-1])]
+        cells = [name, str(len(dice)), *(_number(v, ".3f") for v in dice.mean(0)), *[""] * (len(counts) - len(labels))]
+        cells += [_number(dice[:, :rounds].mean(), ".3f")]
+        cells += [_count(mine, labels[-1]), _share(mine, theirs, counts[len(chance) - 1])]
         cells += ["" if math.isnan(gain) else f"{gain:+.3f} ± {half:.3f}", _number(p, ".3f")]
-        cells += [_number(matrix(rows, name, c)[:, -1].mean(), ".0f") for c in ("clicks", "minutes")]
+        cells += [_number(matrix(rows, name, c)[:, rounds - 1].mean(), ".0f") for c in ("clicks", "minutes")]
         lines.append(f"| {' | '.join(cells)} |")
     everything = max((r["labels"] for r in rows if r["strategy"] == FULL), default=0)
     lines.append(f"\nWith all {everything} labels: Dice {full:.3f}, of which 95 % are {wanted:.3f}.")
@@ -156,6 +151,17 @@ def picked(rows: Sequence[Row]) -> Iterator[str]:
         total = max(sum(sums.values()), 1)
         words = "all pictures" if name == FULL else name
         yield f"| {words} | {' | '.join(f'{100 * sums[kind] / total:.0f}' for kind in kinds)} |"
+
+
+def _runs(rows: Sequence[Row], strategy: str) -> dict[int, list[Row]]:
+    """The rounds of each seed; seeds that are not finished are left out."""
+    mine = [r for r in rows if r["strategy"] == strategy]
+    longest = max((r["round"] for r in mine), default=-1) + 1
+    runs = {s: sorted((r for r in mine if r["seed"] == s), key=_round) for s in sorted({r["seed"] for r in mine})}
+    ended = {seed: run for seed, run in runs.items() if len(run) == longest}
+    if not ended:
+        raise ValueError(f"There are no finished results of {strategy}. Run it first.")
+    return ended
 
 
 def _round(row: Row) -> int:

@@ -34,8 +34,9 @@ class GateConfig:
         tolerance: the lower end of the interval of the mean gain must not lie further below 0: a gain that one lucky
             case makes is none. A larger gain may risk as much as it brings, else nothing could be learnt from the few
             and varied cases of a beginning.
-        label_drop: most by which the mean Dice of any one label may fall, however much the others gain. A fall, or a
-            structure more that is missed, is let pass only if chance explains it while the mean gain is certain.
+        label_drop: most by which the mean Dice of any one label may fall, however much the others gain, unless chance
+            explains the fall while the mean gain is certain. That one structure more is missed, which the mean Dice has
+            counted, takes an interval above 0 to reject.
         hd95_rise: the mean HD95 may rise by this share of what it was,
         hd95_least: or by this much, about a voxel, whichever is more; it also takes an interval above 0 to reject.
         confidence: of the intervals, two-sided; at 0.9 each end is wrong in one of twenty candidates.
@@ -162,7 +163,7 @@ def compare(
         _, change = _bootstrap((dice[0] - dice[1])[:, [column]], config)
         if not (certain and change and change[1] >= 0):
             faults.append(f"{c.label} falls from Dice {c.old_dice:.3f} to {c.dice:.3f} on {_count(c.cases)}")
-    if missed > old_missed and not (certain and _by_chance(candidate, served, config)):
+    if missed > old_missed and not _by_chance(candidate, served, config):
         faults.append(f"structures are missed, or seen where there are none, {missed} times instead of {old_missed}")
     limit = max(config.hd95_least, config.hd95_rise * old_hd95)
     if rise is not None and rise > limit and (rise_interval is None or rise_interval[0] > 0):
