@@ -136,7 +136,16 @@ def _run(out: Path, *words: str) -> str:
 def test_a_small_run_from_the_first_label_to_the_table(tmp_path: Path) -> None:
     make_discs(tmp_path / "discs", volumes=5)
     words = ["--dataset", "msd", "--root", str(tmp_path / "discs"), "--patients", "3", "--slices", "4", "--tested", "2"]
-    words += ["--options", "epochs=2,epoch_steps=1,batch=4,patience=9", "--image-size", "32", "--full-epochs", "2", "--work", str(tmp_path)]
+    words += [
+        "--options",
+        "epochs=2,epoch_steps=1,batch=4,patience=9",
+        "--image-size",
+        "32",
+        "--full-epochs",
+        "2",
+        "--work",
+        str(tmp_path),
+    ]
     out = tmp_path / "rows.jsonl"
     text = _run(out, *words)
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]

@@ -20,11 +20,13 @@ import torch
 from miniature import LAYOUTS
 from PIL import Image
 from segmed.benchmark import job as job_module
-from segmed.benchmark.job import PROGRESS, RESULT, Budget, Job, open_parts, run_job
+from segmed.benchmark.job import run_job
 from segmed.benchmark.numbers import compared, identity_holds, rows_of
+from segmed.benchmark.parts import open_parts
 from segmed.benchmark.plan import plan
 from segmed.benchmark.published import Published
 from segmed.benchmark.ray_runner import run_jobs
+from segmed.benchmark.settings import PROGRESS, RESULT, Budget, Job
 from segmed.benchmark.tables import TABLES, Entry
 from segmed.cli import app
 from segmed.data.catalogue import DATASETS

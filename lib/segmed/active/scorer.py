@@ -1,10 +1,10 @@
 """All quantities of `strategies` of one image in one go: each slice is encoded once and decoded many times.
 
 A slice is looked at in one turn on the device, so that users' prompts come in between; by methods that encode each
-prompt, a few prompts are. Which slices: a few, evenly
-spaced among those that show anything, because neighbours resemble each other. What is asked for: the boxes of
-`proposals`, since there is no user yet. The image's score is the mean of its worst slices; objects of a slice count
-alike. An image in which nothing can be found has no score, but it has an embedding.
+prompt, a few prompts are. Which slices: a few, evenly spaced among those that show anything, because neighbours
+resemble each other. What is asked for: the boxes of `proposals`, since there is no user yet. The image's score is the
+mean of its worst slices; objects of a slice count alike. An image in which nothing can be found has no score, but an
+embedding.
 """
 
 from __future__ import annotations

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,12 @@ import torch
 from PIL import Image
 
 from segmed.benchmark.measure import Measured, Question, extremes, measure, measure_boxes
-from segmed.benchmark.tables import TABLES, Elsewhere, Entry, Table
+from segmed.benchmark.parts import open_parts, thinned
+from segmed.benchmark.settings import PROGRESS, RESULT, Job, write_json
+from segmed.benchmark.tables import TABLES, Elsewhere
 from segmed.data.augment import Augmentation
 from segmed.data.catalogue import load_dataset
 from segmed.data.slices import SliceDataset
-from segmed.data.split import Split, split_patients
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.segmentation_scores import ImageScore
 from segmed.methods.loading import BackboneConfig, Loader, find_method, missing_weights
@@ -38,107 +37,8 @@ from segmed.training.loop import TrainingResult, TrainingRun
 from segmed.training.progress import Progress
 
 logger = logging.getLogger(__name__)
-RESULT, PROGRESS = "result.json", "progress.json"
 CURVE = (0.0, 0.05, 0.1, 0.2, 0.3)
 _TELL_SECONDS = 0.5
-_SPLIT_SEED = 0  # one split for all methods and seeds, so that they compare
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much of everything; what is None or 0 is not bounded.
-
-    Attributes:
-        steps: optimiser steps; None for the epochs.
-        epochs: passes over the data; None for those of each recipe.
-        batch: slices per step.
-        patients: at most so many of each dataset, drawn by chance.
-        slices: at most so many of each patient, evenly spaced.
-        augment: change slices by chance in training.
-        curve: test slices with an object for the curve of moved boxes; 0 draws none.
-        points: of the grid of an oracle's clicks, per side.
-    """
-
-    steps: int | None = None
-    epochs: int | None = None
-    batch: int = 8
-    patients: int = 0
-    slices: int = 0
-    augment: bool = False
-    curve: int = 64
-    points: int = 32
-
-    def __post_init__(self) -> None:
-        FinetuneConfig(steps=self.steps, epochs=self.epochs, batch=self.batch)  # refuses what it cannot do
-        for name in ("patients", "slices", "curve"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; give 0 for all, or more.")
-        if self.points < 1:
-            raise ValueError(f"points is {self.points}; give at least 1. 32 is usual.")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one worker does. Everything that changes numbers is part of `settings`.
-
-    Attributes:
-        table: name in `TABLES`.
-        entry: row.
-        seed: of the order of slices, of training boxes and of fresh weights.
-        folders: of datasets by name.
-        out: folder of the whole benchmark.
-        backbone: SAM weights.
-        image_size: side of the model input in px, None for that of the weights.
-        backbones: weights of their own, by method.
-        budget: how much of everything.
-        slice_split: whether slices are split where that was published, and not patients.
-        device: such as `cpu` or `cuda:0`.
-        threads: of PyTorch, 0 leaves them.
-    """
-
-    table: str
-    entry: Entry
-    seed: int
-    folders: Mapping[str, str]
-    out: Path
-    backbone: str = EMBEDDED
-    image_size: int | None = None
-    backbones: Mapping[str, str] = field(default_factory=dict)
-    budget: Budget = field(default_factory=Budget)
-    slice_split: bool = False
-    device: str = "cpu"
-    threads: int = 0
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the numbers depend on, beside the files."""
-        method = find_method(self.entry.method)
-        return {
-            "table": self.table,
-            "entry": {**asdict(self.entry), "settings": dict(self.entry.settings)},
-            "seed": self.seed,
-            "backbone": (self.backbones.get(method.name, "") if method.read else self.backbone)
-            if method.needs_backbone
-            else "",
-            "image_size": self.image_size if method.needs_backbone else None,
-            "budget": asdict(self.budget),
-            "slice_split": self.slice_split and TABLES[self.table].slice_shares is not None,
-            "datasets": sorted(self.folders),
-        }
-
-    @property
-    def folder(self) -> Path:
-        """Its own one: other settings have another."""
-        digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
-        name = "".join(c if c.isalnum() else "-" for c in self.entry.name)
-        return self.out / "jobs" / self.table / f"{name}-{self.seed}-{digest}"
-
-    def result(self) -> dict[str, Any] | None:
-        """What an earlier run left, None if there is nothing whole."""
-        try:
-            return dict(json.loads((self.folder / RESULT).read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError):
-            return None
 
 
 def run_job(job: Job, stop: Callable[[], bool] | None = None) -> dict[str, Any]:
@@ -169,37 +69,6 @@ def run_job(job: Job, stop: Callable[[], bool] | None = None) -> dict[str, Any]:
     (job.folder / PROGRESS).unlink(missing_ok=True)
     shutil.rmtree(job.folder / "run", ignore_errors=True)
     return result
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write beside, then put in place: a file is whole or not there."""
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    part.replace(path)
-
-
-def open_parts(table: Table, job: Job) -> tuple[tuple[SliceDataset, SliceDataset, SliceDataset], str]:
-    """Slices to learn from, to choose by and to test on, and how they were dealt out, for people.
-
-    Raises:
-        FileNotFoundError: the dataset, or a file of it, is not there.
-        ValueError: its files or labels are not those that the loader knows, or there are too few patients.
-    """
-    data = load_dataset(table.dataset, job.folders[table.dataset], **table.options)
-    data = _thinned(data, job.budget).readable()
-    how, here = "by patients", set(data.patients)
-    published = data.published
-    parts = [published.train, published.validation, published.test] if published else []
-    parts = [tuple(name for name in part if name in here) for part in parts]
-    if job.slice_split and table.slice_shares:
-        data, how = _slices_as_patients(data), "by slices, whosever they are, as published"
-        split = split_patients(data.patients, _SPLIT_SEED, *table.slice_shares)
-    elif parts and all(parts):
-        how = "as the dataset's authors did"
-        split = Split(parts[0], parts[1], parts[2], _SPLIT_SEED)
-    else:
-        split = split_patients(data.patients, _SPLIT_SEED, *table.shares)
-    return (data.of(split.train), data.of(split.validation), data.of(split.test)), how
 
 
 def weights_text(method: Method, job: Job, trains: bool) -> str:
@@ -333,7 +202,7 @@ def _measured_elsewhere(
     segmenter: Segmenter, other: Elsewhere, question: Question, test: SliceDataset, job: Job
 ) -> Measured:
     data = load_dataset(other.dataset, job.folders[other.dataset], **other.options)
-    data = _thinned(data, job.budget).readable()
+    data = thinned(data, job.budget).readable()
     ours = set(test.classes.values())
     names = {v: n if other.labels is None else other.labels.get(n) for v, n in data.classes.items()}
     classes = {value: name for value, name in names.items() if name in ours}
@@ -357,23 +226,6 @@ def _curve(segmenter: Segmenter, test: SliceDataset, question: Question, most: i
         scores = measure(segmenter, shown, replace(question, jitter=jitter)).scores
         curve[str(jitter)] = float(np.mean([s.overlap.dice() for s in scores if s.has_truth]))
     return curve
-
-
-def _thinned(data: SliceDataset, budget: Budget) -> SliceDataset:
-    if 0 < budget.patients < len(data.patients):
-        order = np.random.default_rng(_SPLIT_SEED).permutation(data.patients).tolist()
-        data = data.of(order[: budget.patients])
-    return data.thinned(budget.slices) if budget.slices else data
-
-
-def _slices_as_patients(data: SliceDataset) -> SliceDataset:
-    """Each slice a patient of its own, as in splits that do not care whose slices they are."""
-    volumes = [
-        replace(data.volumes[n], patient=f"{data.volumes[n].patient} {place}")
-        for place, (n, _) in enumerate(data.slices)
-    ]
-    slices = [(place, k) for place, (_, k) in enumerate(data.slices)]
-    return SliceDataset(volumes, data.classes, data.unit, data.binary, slices, skipped=data.skipped)
 
 
 def _packed(measured: Measured) -> list[list[Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from segmed.benchmark.job import Job
+from segmed.benchmark.settings import Job
 from segmed.benchmark.tables import Entry, Table, chosen_entries
 from segmed.data.catalogue import find_dataset, load_dataset
 from segmed.methods.loading import find_method

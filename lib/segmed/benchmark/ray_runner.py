@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from segmed.benchmark.job import PROGRESS, Job, run_job
+from segmed.benchmark.job import run_job
+from segmed.benchmark.settings import PROGRESS, Job
 
 Result = dict[str, Any]
 Tell = Callable[[Sequence[float], str], None]

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import segmed
-from segmed.benchmark.job import Job, write_json
 from segmed.benchmark.numbers import BOX_METRICS, METRICS, Comparison, Number, Row, compared, rows_of
+from segmed.benchmark.settings import Job, write_json
 from segmed.benchmark.tables import PROTOCOLS, Entry, Table
 from segmed.evaluation.page import POLICY, page_environment
 

@@ -66,9 +66,9 @@ def benchmark(
 
     Example: `segmed benchmark lgg-baselines lgg-sam --data lgg=LGG --quick --out try`
     """
-    from segmed.benchmark.job import Budget, Job
     from segmed.benchmark.plan import plan
     from segmed.benchmark.report import write_reports
+    from segmed.benchmark.settings import Budget, Job
     from segmed.benchmark.tables import TABLES, Entry, chosen_tables
 
     if not tables:

@@ -127,7 +127,11 @@ def _open(
 
     if (studies is None) == (not name) or (name and root is None):
         raise ValueError("Give either --studies FOLDER, or --data NAME with --root FOLDER.")
-    found = load_dataset("datastore", studies, labels=labels) if studies else load_dataset(name, root or "", **options)
+    found = (
+        load_dataset("datastore", studies, **{"labels": labels, **options})
+        if studies
+        else load_dataset(name, root or "", **options)
+    )
     if 0 < patients < len(found.patients):
         found = found.of(np.random.default_rng(seed).permutation(found.patients)[:patients].tolist())
     return found

@@ -1,0 +1,57 @@
+"""The slices of a job: as many as its budget allows, dealt out to training, validation and test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from segmed.benchmark.settings import Budget, Job
+from segmed.benchmark.tables import Table
+from segmed.data.catalogue import load_dataset
+from segmed.data.slices import SliceDataset
+from segmed.data.split import Split, split_patients
+
+_SPLIT_SEED = 0  # one split for all methods and seeds, so that they compare
+
+
+def open_parts(table: Table, job: Job) -> tuple[tuple[SliceDataset, SliceDataset, SliceDataset], str]:
+    """Slices to learn from, to choose by and to test on, and how they were dealt out, for people.
+
+    Raises:
+        FileNotFoundError: the dataset, or a file of it, is not there.
+        ValueError: its files or labels are not those that the loader knows, or there are too few patients.
+    """
+    data = load_dataset(table.dataset, job.folders[table.dataset], **table.options)
+    data = thinned(data, job.budget).readable()
+    how, here = "by patients", set(data.patients)
+    published = data.published
+    parts = [published.train, published.validation, published.test] if published else []
+    parts = [tuple(name for name in part if name in here) for part in parts]
+    if job.slice_split and table.slice_shares:
+        data, how = _slices_as_patients(data), "by slices, whosever they are, as published"
+        split = split_patients(data.patients, _SPLIT_SEED, *table.slice_shares)
+    elif parts and all(parts):
+        how = "as the dataset's authors did"
+        split = Split(parts[0], parts[1], parts[2], _SPLIT_SEED)
+    else:
+        split = split_patients(data.patients, _SPLIT_SEED, *table.shares)
+    return (data.of(split.train), data.of(split.validation), data.of(split.test)), how
+
+
+def thinned(data: SliceDataset, budget: Budget) -> SliceDataset:
+    """So many patients, by chance, and so many slices of each."""
+    if 0 < budget.patients < len(data.patients):
+        order = np.random.default_rng(_SPLIT_SEED).permutation(data.patients).tolist()
+        data = data.of(order[: budget.patients])
+    return data.thinned(budget.slices) if budget.slices else data
+
+
+def _slices_as_patients(data: SliceDataset) -> SliceDataset:
+    """Each slice a patient of its own, as in splits that do not care whose slices they are."""
+    volumes = [
+        replace(data.volumes[n], patient=f"{data.volumes[n].patient} {place}")
+        for place, (n, _) in enumerate(data.slices)
+    ]
+    slices = [(place, k) for place, (_, k) in enumerate(data.slices)]
+    return SliceDataset(volumes, data.classes, data.unit, data.binary, slices, skipped=data.skipped)
