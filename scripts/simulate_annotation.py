@@ -104,7 +104,7 @@ def stress(setup: Setup, folder: Path, labels: int, retrainings: int) -> Iterato
     """Labels and retrainings through one server; what it holds after each."""
     drawn = draw([replace(_STRESS, patients=20, tested=2)], 0)
     few = drawn.pool
-    pool = tuple(replace(few[n % len(few)], name=f"case {n}") for n in range(labels))
+    pool = tuple(replace(few[n % len(few)], name=f"{few[n % len(few)].patient}_{n}") for n in range(labels))
     archive = Archive("stress", drawn.classes, pool, drawn.test)
     by_name = {case.name: case for case in pool}
     batch = labels // retrainings

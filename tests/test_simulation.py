@@ -45,7 +45,8 @@ def test_a_right_proposal_costs_a_look_and_an_error_its_outline() -> None:
 def test_the_drawn_archive_is_the_same_each_time_and_its_patients_are_in_one_part() -> None:
     kinds = (Kind("CT", patients=2, tested=1), Kind("CT follow-up", patients=1, pictures=3, tested=1))
     first, second = draw(kinds, 3), draw(kinds, 3)
-    assert [c.name for c in first.pool] == [f"case {n}" for n in range(5)]
+    assert [c.name for c in first.pool] == [f"{c.patient}_{n}" for n, c in enumerate(first.pool)]
+    assert sorted({c.patient for c in first.pool}) == ["p000", "p001", "p002"]
     assert all(np.array_equal(a.image, b.image) for a, b in zip(first.pool, second.pool, strict=True))
     assert not {c.patient for c in first.pool} & {c.patient for c in first.test}
     again = [c.image.astype(float) for c in first.pool if c.kind == "CT follow-up"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ class Case:
     """A picture with its truth.
 
     Attributes:
-        name: id in the studies.
+        name: id in the studies, `<patient>_<number>`.
         patient: whose it is; of drawn pictures and of slices a patient may have many.
         kind: what sort of picture it is.
         image: (H, W) or (H, W, 3) uint8.
@@ -119,7 +119,12 @@ def draw(kinds: Sequence[Kind], seed: int, name: str = "phantoms") -> Archive:
                 patient = f"{kind.name} {part} {who}"
                 parts[part] += [_shot(kind, body, f"{patient} {n}", patient, rng) for n in range(pictures)]
     order = np.random.default_rng(seed).permutation(len(parts["pool"]))
-    pool = [_renamed(parts["pool"][place], f"case {n}") for n, place in enumerate(order)]
+    pool = [parts["pool"][place] for place in order]
+    numbers = {who: n for n, who in enumerate(dict.fromkeys(case.patient for case in pool))}
+    pool = [
+        replace(case, name=f"p{numbers[case.patient]:03d}_{n}", patient=f"p{numbers[case.patient]:03d}")
+        for n, case in enumerate(pool)
+    ]
     shown = set(np.unique(np.concatenate([case.truth.ravel() for case in (*pool, *parts["test"])])).tolist())
     return Archive(name, {v: n for v, n in STRUCTURES.items() if v in shown}, tuple(pool), tuple(parts["test"]))
 
@@ -153,7 +158,7 @@ def from_dataset(
         for n, (volume, k) in enumerate(thin.slices):
             sample, depth = thin[n], data.volumes[volume].slices
             kind = "empty" if not sample.labels.any() else f"third {min(3 * k // max(depth, 1), 2) + 1} of the volume"
-            cases[part].append(Case(f"{part} {n}", sample.patient, kind, sample.image, sample.labels))
+            cases[part].append(Case(f"{sample.patient}_{n}", sample.patient, kind, sample.image, sample.labels))
     return Archive(dataset, dict(data.classes), tuple(cases["pool"]), tuple(cases["test"]))
 
 
@@ -180,7 +185,3 @@ def _shot(kind: Kind, body: tuple[np.ndarray, np.ndarray], name: str, patient: s
     grey, labels = (np.roll(plane, move, (0, 1)) for plane in body)
     noisy = (grey + rng.normal(0, 4, grey.shape)).round().clip(0, 255).astype(np.uint8)
     return Case(name, patient, kind.name, noisy, np.ascontiguousarray(labels))
-
-
-def _renamed(case: Case, name: str) -> Case:
-    return Case(name, case.patient, case.kind, case.image, case.truth)

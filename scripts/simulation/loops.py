@@ -18,7 +18,7 @@ from segmed.active.scorer import Scorer
 from segmed.active.scorer_config import ScorerConfig
 from segmed.active.state import ActiveState
 from segmed.active.strategies import find_strategy
-from segmed.data.pairs import open_volumes
+from segmed.data.pairs import natural, open_volumes
 from segmed.data.slices import LabelledVolume
 from segmed.imaging.picture import open_picture
 from segmed.imaging.store import ByteBoundedStore
@@ -90,7 +90,10 @@ class InProcess:
         self.archive, self.folder, self.setup, self.seed = archive, folder, setup, seed
         self.studies = folder / "studies"
         self._files = {case.name: case.write(self.studies) for case in archive.pool}
-        self._volumes = [LabelledVolume(c.name, self._files[c.name], c.truth_in(self.studies)) for c in archive.pool]
+        self._volumes = [
+            LabelledVolume(case.patient, self._files[case.name], case.truth_in(self.studies), image_id=case.name)
+            for case in sorted(archive.pool, key=lambda case: natural(case.name))
+        ]
         self._tests = {case.name: case.write(folder / "test") for case in archive.test}
         database = Database(folder / "state")
         self.state, self.log, self.retraining = ActiveState(database), LabelLog(database), Retraining(database)
@@ -136,7 +139,7 @@ class InProcess:
         choice = LessonConfig(self.setup.replay, self._config.validation, self._config.training.seed)
         labels, since = self.log.labels(), learnt_until(self.retraining.jobs(), job)
         # the order of slices in training depends on what else is labelled, as on a server
-        labelled = [volume for volume in self._volumes if volume.patient in self._labelled]
+        labelled = [volume for volume in self._volumes if volume.name in self._labelled]
         data = open_volumes(labelled, self.archive.classes, "px")
         chosen = lesson(data, labels, since, job.upto, choice)
         arguments = (self.setup.method, self._backbone, chosen, self.registry, self.folder / "run", self._config)

@@ -54,6 +54,7 @@ class ServerLoop:
             "retrain_after": str(batch),
             "retrain_options": ",".join(f"{key}={value}" for key, value in setup.options.items()),
             "replay": str(setup.replay),
+            "patient": r"^(.+)_\d+$",
             **({"image_size": str(setup.image_size)} if setup.image_size else {}),
         }
         with socket.socket() as probe:

@@ -248,7 +248,7 @@ def test_training_pairs_of_a_dicom_folder(scattered: tuple[Path, Phantom], tmp_p
     write_segmentation(
         np.where(labels == 1, 1, 0).astype(np.uint8), ["liver"], open_series(store.get_image_uri(other)), root / "x.dcm"
     )
-    engine = SimpleNamespace(settings=SimpleNamespace(structures={"liver": 5}))
+    engine = SimpleNamespace(settings=SimpleNamespace(structures={"liver": 5}, patient=None))
     from_server = MethodTrainTask._data(SimpleNamespace(engine=engine), store)  # type: ignore[arg-type]
     from_shell = load_datastore(root, labels={"liver": 5})
     number = store.facts(uid).patient

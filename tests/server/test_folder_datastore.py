@@ -6,10 +6,15 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 from segmed.data.datastore import LIST
 from segmed.server.folder_datastore import FolderDatastore
+from segmed.server.settings import ServerSettings
+from segmed.server.train import MethodTrainTask
 
 
 def _store(folder: Path, auto_reload: bool = False) -> FolderDatastore:
@@ -77,6 +82,24 @@ def test_labels_of_each_annotator_are_kept(folder: Path, tmp_path_factory: pytes
     }
     save("x", "")
     assert kept()["final"] == ("x", "") and kept()["version_2"] == ("b2", "Frau Müller")
+
+
+def test_training_is_told_patients_by_names(tmp_path: Path) -> None:
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    for name in ("p1_a", "p1_b", "p2_a", "alone"):
+        Image.fromarray(np.eye(8, dtype=np.uint8) * 200).save(studies / f"{name}.png")
+    store, label = _store(studies), tmp_path / "label.png"
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(label)
+    for name in store.list_images():
+        store.save_label(name, str(label), "final", {"label_info": [{"name": "liver", "idx": 1}]})
+
+    def patients(**conf: str) -> dict[str, str]:
+        engine = SimpleNamespace(settings=ServerSettings.from_conf({"models": "classical", **conf}))
+        return MethodTrainTask._data(SimpleNamespace(engine=engine), store).images  # type: ignore[arg-type]
+
+    assert patients(patient="^([^_]+)_") == {"alone": "alone", "p1_a": "p1", "p1_b": "p1", "p2_a": "p2"}
+    assert patients() == {name: name for name in ("alone", "p1_a", "p1_b", "p2_a")}
 
 
 def test_what_another_process_writes_is_read(folder: Path) -> None:

@@ -165,9 +165,9 @@ def test_training_pairs_of_a_pacs(pacs: Pacs, tmp_path: Path) -> None:
     theirs = _store(pacs, tmp_path / "theirs")
     theirs.save_label(uid, _nifti(tmp_path / "l.nii.gz", _labels(), phantom.affine), "final", dict(INFO))
     store = _store(pacs, tmp_path / "cache")
-    engine = SimpleNamespace(settings=SimpleNamespace(structures={NAMES[1]: 4}))
+    engine = SimpleNamespace(settings=SimpleNamespace(structures={NAMES[1]: 4}, patient=None))
     data = MethodTrainTask._data(SimpleNamespace(engine=engine), store)  # type: ignore[arg-type]
-    n = next(n for n, volume in enumerate(data.volumes) if volume.patient == uid)
+    n = next(n for n, volume in enumerate(data.volumes) if volume.name == uid)
     assert np.array_equal(data.read(n)[1], np.where(_labels() == 2, 4, 0))
     store._cache.max_bytes = 1
     store._cache.just_used = 0

@@ -72,6 +72,8 @@ def test_models_choose_and_order() -> None:
         ({"models": "medsam"}, "needs SAM weights"),
         ({"precision": "fp16"}, "unknown precision 'fp16'"),
         ({"window": "ct"}, "ct-lung"),
+        ({"patient": "("}, "is no regular expression"),
+        ({"patient": "^p[0-9]+"}, "has no group"),
         ({"embedding_cache_mb": "-3"}, "whole number above 0"),
         ({"image_size": "big", "backbone": "facebook/sam-vit-base"}, "whole number above 0"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ class ServerSettings:
         backbones: base weights per method.
         labels: names of structures that the viewers offer.
         structures: values of structures by name, which training learns; empty for those found in the studies.
+        patient: regular expression whose first group is the patient in the id of an image; None takes each for one.
         window: intensity window where a request names none.
         picture_bytes: memory for windowed volumes.
         embedding_bytes: memory for slice embeddings.
@@ -43,6 +45,7 @@ class ServerSettings:
     backbones: Mapping[str, BackboneConfig]
     labels: tuple[str, ...] = ("object",)
     structures: Mapping[str, int] = field(default_factory=dict)
+    patient: re.Pattern[str] | None = None
     window: str = "auto"
     picture_bytes: int = 1024 * _MIB
     embedding_bytes: int = 1024 * _MIB
@@ -61,6 +64,8 @@ class ServerSettings:
         "image_size": "input size of the model in px, if not that of its weights",
         "precision": "of the image encoder: auto, bf16 or fp32",
         "labels": "structures: comma-separated names, or a JSON file of names and values; if not those in the studies",
+        "patient": "regular expression whose first group is the patient in a file's name, such as ^([^_]+)_, so that "
+        "no patient is both learnt from and checked on; DICOM tells by itself",
         "window": f"intensity window: {', '.join(WINDOWS)}",
         "picture_cache_mb": "memory for opened volumes, in MiB",
         "embedding_cache_mb": "memory for encoded slices, in MiB",
@@ -114,6 +119,7 @@ class ServerSettings:
             backbones=backbones,
             labels=tuple(structures) or cls.labels,
             structures=structures,
+            patient=_expression(conf["patient"]) if conf.get("patient") else None,
             window=window,
             picture_bytes=_positive("picture_cache_mb", conf.get("picture_cache_mb", "1024")) * _MIB,
             embedding_bytes=_positive("embedding_cache_mb", conf.get("embedding_cache_mb", "1024")) * _MIB,
@@ -143,6 +149,18 @@ def _structures(text: str) -> dict[str, int]:
     if not found or len(set(found.values())) < len(found) or not all(1 <= v <= 255 for v in found.values()):
         raise ValueError(f"--conf labels {text!r} must hold different values from 1 to 255, one for each name.")
     return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _expression(text: str) -> re.Pattern[str]:
+    try:
+        found = re.compile(text)
+    except re.error as error:
+        raise ValueError(
+            f"--conf patient {text!r} is no regular expression: {error}. Give one such as ^([^_]+)_"
+        ) from error
+    if not found.groups:
+        raise ValueError(f"--conf patient {text!r} has no group. Put brackets around the patient, such as ^([^_]+)_")
+    return found
 
 
 def _file(key: str, text: str) -> Path:

@@ -162,15 +162,17 @@ class MethodTrainTask(TrainTask):
         return told
 
     def _data(self, datastore: Datastore) -> SliceDataset:
+        structures, pattern = self.engine.settings.structures, self.engine.settings.patient
         if isinstance(datastore, DicomStudies):
             images = datastore.pairs()
             patients = {image: datastore.facts(image).owner for image in images}
-            structures = self.engine.settings.structures
             return load_datastore(datastore.labels.root, labels=structures, images=images, patients=patients)
         folder = getattr(datastore, "_datastore_path", None)
         if not folder:
             raise ValueError("Training needs studies in a folder. Start the server with --studies FOLDER.")
-        return load_datastore(folder, labels=self.engine.settings.structures)
+        found = {image: pattern.search(image) for image in datastore.list_images()} if pattern else {}
+        patients = {image: match.group(1) for image, match in found.items() if match and match.group(1)}
+        return load_datastore(folder, labels=structures, patients=patients)
 
     def _tell(
         self, begun: float, state: str, message: str, progress: Progress | None = None, best: float = math.nan
