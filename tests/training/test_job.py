@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +89,9 @@ def test_classes_are_those_of_the_data_and_the_loader_serves_them(
     registry = Registry(tmp_path / "registry")
     done = train_model("lora", backbone, data, registry, tmp_path / "run", JobConfig({"rank": 2}, SHORT))
     assert done.version is not None
+    # nobody would use new heads as they are, so the first version has no rival but an empty mask
+    assert done.before and all((s.dice, math.isinf(s.hd95)) == (not s.present, s.present) for s in done.before)
+    assert "a model that finds nothing" in done.message
     facts = read_facts(done.version.folder)
     assert (facts["config"]["labels"], facts["config"]["rank"]) == (["bright", "dark"], 2)
     served = Loader().get("lora", backbone, trained=done.version.folder)

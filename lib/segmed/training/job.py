@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -26,7 +27,7 @@ from segmed.training.loop import TrainingResult, TrainingRun
 from segmed.training.model_version import DataFingerprint, ModelVersion, VersionRecord
 from segmed.training.processes import Processes
 from segmed.training.progress import Progress
-from segmed.training.registry import Registry
+from segmed.training.registry import UNTRAINED, Registry
 from segmed.training.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -159,7 +160,9 @@ def train_model(
 
     kept = None
     if processes.first:
-        kept = registry.decide(name, write, record, served.version if served else None, before, config.gate)
+        kept = registry.decide(
+            name, write, record, served.version if served else None, before, config.gate, _otherwise(method)
+        )
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     verdict = kept.record.verdict.reason if kept and kept.record and kept.record.verdict else ""
     skipped = f" {len(data.skipped)} cases could not be used: {data.skipped[0].reason}" if data.skipped else ""
@@ -229,7 +232,7 @@ def _scores_of_served(
     config: JobConfig,
     device: str,
 ) -> tuple[CaseScore, ...]:
-    """Of the served version on the same cases and prompts; of the untrained method where none fits."""
+    """Of the served version on the same cases and prompts; where none fits, of what `_otherwise` says."""
     prompted = config.training.prompted
     prompted = candidate.recipe.loss != "dice_ce" if prompted is None else prompted
     rival = candidate
@@ -239,14 +242,22 @@ def _scores_of_served(
             rival, _ = build_trainable(method, backbone, settings, held_out, device)
             load_trained(rival, served.folder, version)
         except (ValueError, FileNotFoundError) as error:
-            logger.warning("The served version cannot be compared, the untrained method is: %s", error)
+            logger.warning("The served version cannot be compared, %s is: %s", _otherwise(method), error)
             rival = candidate
     held_out = held_out.with_object() if prompted else held_out
     try:
-        return validate(rival, held_out, prompted).scores
+        scores = validate(rival, held_out, prompted).scores
     except ValueError as error:  # it was trained for other structures
-        logger.warning("The served version cannot be compared, the untrained method is: %s", error)
-        return validate(candidate, held_out, prompted).scores
+        logger.warning("The served version cannot be compared, %s is: %s", _otherwise(method), error)
+        rival, scores = candidate, validate(candidate, held_out, prompted).scores
+    if rival is not candidate or method.build is not None:
+        return scores
+    return tuple(replace(s, dice=float(not s.present), hd95=math.inf if s.present else 0.0) for s in scores)
+
+
+def _otherwise(method: Method) -> str:
+    """What a first version has to beat: new heads that nobody would use find something by chance."""
+    return UNTRAINED if method.build is not None else "a model that finds nothing"
 
 
 def _take_over(candidate: TrainableSegmenter, served: ModelVersion, version: str) -> bool:

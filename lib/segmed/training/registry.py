@@ -28,6 +28,7 @@ from segmed.training.pointer import VERSION_NAME, Pointer, PointerMove, PointerS
 
 logger = logging.getLogger(__name__)
 
+UNTRAINED = "the untrained method"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -154,6 +155,7 @@ class Registry:
         against: str | None,
         served_scores: Sequence[CaseScore],
         config: GateConfig | None = None,
+        otherwise: str = UNTRAINED,
     ) -> ModelVersion:
         """Keep a candidate, and serve it if the gate lets it pass.
 
@@ -165,6 +167,7 @@ class Registry:
                 now, the candidate is kept but not served.
             served_scores: on the same cases.
             config: limits of the gate.
+            otherwise: what `served_scores` are of where no version is served.
 
         Raises:
             ValueError: as for `add`.
@@ -175,13 +178,13 @@ class Registry:
             served = self.served(name)
             now = served.version if served else None
             if now == against:
-                rival = f"the served version {now}" if now else "the untrained method"
+                rival = f"the served version {now}" if now else otherwise
                 verdict = compare(record.scores, served_scores, config, rival)
             else:
                 verdict = Verdict(
                     False,
-                    f"Not served: it was compared with {against or 'the untrained method'}, but "
-                    f"{now or 'the untrained method'} is served by now. Compare it again.",
+                    f"Not served: it was compared with {against or otherwise}, but "
+                    f"{now or UNTRAINED} is served by now. Compare it again.",
                 )
             kept = self._add(name, write, replace(record, verdict=verdict))
             if verdict.accepted:
@@ -249,7 +252,7 @@ class Registry:
             return None
         found = self._newest_good(name, Pointer(self._home(name)).stack())
         if found is None or found.version != version:
-            takes = found.version if found else "the untrained method"
+            takes = found.version if found else UNTRAINED
             logger.warning("%s cannot serve %r, missing or damaged; %s takes its place.", name, version[:40], takes)
         return found
 
