@@ -249,14 +249,14 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--patients", type=int, default=20, help="of the dataset, in the pool")
     parser.add_argument("--slices", type=int, default=8, help="of each patient")
     parser.add_argument("--tested", type=int, default=10, help="other patients, to measure on")
-    parser.add_argument("--strategies", default="random:9,hybrid,full", help="with commas; NAME:ROUNDS for others")
+    parser.add_argument("--strategies", default="random:7,hybrid,full", help="with commas; NAME:ROUNDS for others")
     parser.add_argument("--seeds", default="0,1,2,3,4", help="comma-separated; each draws another archive")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=12, help="labels of a round")
     parser.add_argument("--method", default="lora")
     parser.add_argument("--image-size", type=int, default=64, help="of the model input in px")
     parser.add_argument(
-        "--options", default="epochs=6,epoch_steps=20,patience=1000,batch=6,learning_rate=0.02", help="of the trainer"
+        "--options", default="epochs=6,epoch_steps=16,patience=1000,batch=4,learning_rate=0.02", help="of the trainer"
     )
     parser.add_argument("--full-epochs", type=int, default=12, help="of the training on everything, if others")
     parser.add_argument("--replay", type=int, default=100)

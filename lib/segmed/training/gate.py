@@ -35,8 +35,8 @@ class GateConfig:
             case makes is none. A larger gain may risk as much as it brings, else nothing could be learnt from the few
             and varied cases of a beginning.
         label_drop: most by which the mean Dice of any one label may fall, however much the others gain, unless chance
-            explains the fall while the mean gain is certain. That one structure more is missed, which the mean Dice has
-            counted, takes an interval above 0 to reject.
+            explains the fall while the mean gain is certain. That structures are missed more often, which the mean Dice
+            has counted, takes an interval above 0 to reject.
         hd95_rise: the mean HD95 may rise by this share of what it was,
         hd95_least: or by this much, about a voxel, whichever is more; it also takes an interval above 0 to reject.
         confidence: of the intervals, two-sided; at 0.9 each end is wrong in one of twenty candidates.
@@ -205,7 +205,7 @@ def _by_chance(candidate: Sequence[CaseScore], served: Sequence[CaseScore], conf
     for s in candidate:
         more[s.case] = more.get(s.case, 0) + _is_missed(s) - before[s.case, s.label]
     _, interval = _bootstrap(np.array(list(more.values()), float)[:, None], config)
-    return interval is not None and interval[0] <= 0
+    return interval is None or interval[0] <= 0
 
 
 def _fault(scores: Sequence[CaseScore], whose: str) -> str:
