@@ -29,7 +29,7 @@ class LearningSettings:
     """
 
     model: str = ""
-    strategy: str = "random"
+    strategy: str = "hybrid"
     lease: float = 1800.0
     scoring: Literal["auto", "on", "off"] = "auto"
     policy: RetrainConfig = field(default_factory=RetrainConfig)
