@@ -107,6 +107,8 @@ def test_a_strategy_is_compared_seed_by_seed(tmp_path: Path) -> None:
     good = next(line for line in text.splitlines() if line.startswith("| good"))
     # 95 % of 0.6 are reached after 14 labels, by random after 26
     assert "| 14 | 0.54 | +0.120 ± 0.050 | 0.009 |" in good
+    # between 0.53 with 10 labels and 0.63 with 20
+    assert "The 0.610 that random has with 30 labels good has with 18: 0.60." in text
     assert list(curves.picked(rows))[2] == "| all pictures | 50 | 50 |"
     assert curves.matrix([*rows, {**rows[0], "seed": 9}], "random", "dice").shape == (3, 3), "unfinished ones are left"
     longer = [*rows, *({**r, "round": 3, "labels": 40, "dice": 0.7} for r in rows if r["round"] == 2)]

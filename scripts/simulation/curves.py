@@ -97,6 +97,12 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     everything = max((r["labels"] for r in rows if r["strategy"] == FULL), default=0)
     lines.append(f"\nWith all {everything} labels: Dice {full:.3f}, of which 95 % are {wanted:.3f}.")
+    for name in names if RANDOM in names else ():
+        mine = needed(matrix(rows, name, "labels")[0], matrix(rows, name, "dice").mean(0), chance[-1])
+        if name != RANDOM and math.isfinite(mine):
+            most = counts[len(chance) - 1]
+            both = f"with {most:.0f} labels {name} has with {mine:.0f}: {mine / most:.2f}."
+            lines.append(f"The {chance[-1]:.3f} that random has {both}")
     return "\n".join(lines)
 
 
