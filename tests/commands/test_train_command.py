@@ -35,7 +35,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _words(task: Path, backbone: Path, registry: Path, **more: object) -> list[str]:
     options = {"method": "medsam", "data": "msd", "root": task, "backbone": backbone, "registry": registry, **more}
     found = ["train", "--device", "cpu"]
-    for key, value in {"epochs": 2, "batch": 4, **options}.items():
+    for key, value in {"epochs": 2, "epoch-steps": 1, "batch": 4, **options}.items():
         found += [f"--{key.replace('_', '-')}", str(value)]
     return found
 

@@ -50,7 +50,7 @@ class Clinic:
             "labels": ",".join(NAMES),
             "strategy": "hybrid",
             "retrain_after": "3",
-            "retrain_options": "epochs=1,batch=8,learning_rate=0.001,device=cpu",
+            "retrain_options": "epochs=1,epoch_steps=1,batch=8,learning_rate=0.001,device=cpu",
         }
         self.server = self._start(self.studies, *(w for key, value in words.items() for w in ("--conf", key, value)))
         return self.server

@@ -220,7 +220,7 @@ def test_training_moves_the_bars_and_stops(
     _submit_all(viewers, bodies)
     slicer = Slicer(slicer_server.url, tmp_path)
     slicer.connect()
-    quick = {"epochs": 40, "patience": 40, "learning_rate": 1e-3}
+    quick = {"epochs": 40, "epoch_steps": 1, "patience": 40, "learning_rate": 1e-3}
     assert slicer.train("lora", **quick)["status"] in ("SUBMITTED", "RUNNING")
     with pytest.raises(Shown, match=r"Message: Status: 429.*is being trained"):
         slicer.train("segmed")

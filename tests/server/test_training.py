@@ -26,7 +26,7 @@ from segmed.training.registry import Registry
 NAMES = ("liver", "spleen")
 CASES = [f"case{n}" for n in range(6)]
 HELD_OUT = "heldout"
-QUICK = {"epochs": 3, "batch": 8, "patience": 3, "learning_rate": 1e-3, "device": "cpu"}
+QUICK = {"epochs": 3, "epoch_steps": 1, "batch": 8, "patience": 3, "learning_rate": 1e-3, "device": "cpu"}
 
 
 def _phantom(seed: int) -> Phantom:
@@ -172,7 +172,7 @@ def test_training_makes_the_next_prompt_better_and_a_rollback_undoes_it(clinic: 
 
 
 def test_kill_and_resume_then_lora_labels_volumes_by_itself(clinic: Server) -> None:
-    options = {"epochs": 8, "batch": 4, "patience": 8, "learning_rate": 5e-3}
+    options = {"epochs": 8, "epoch_steps": 1, "batch": 4, "patience": 8, "learning_rate": 5e-3}
     assert _train(clinic, "lora", **options).ok
     _wait(clinic, lambda status: _ended(status) or _stats(clinic, "lora").get("epoch", 0) >= 3)
     reached = _stats(clinic, "lora")["epoch"]
@@ -195,7 +195,7 @@ def test_kill_and_resume_then_lora_labels_volumes_by_itself(clinic: Server) -> N
 
 
 def test_stop_keeps_what_was_learnt(clinic: Server) -> None:
-    assert _train(clinic, "lora", epochs=500, patience=500).ok
+    assert _train(clinic, "lora", epochs=500, epoch_steps=1, patience=500).ok
     _wait(clinic, lambda status: _ended(status) or _stats(clinic, "lora").get("epoch", 0) >= 2)
     stopped = requests.delete(f"{clinic.url}/train/", timeout=60).json()
     assert stopped["status"] == "STOPPED"
