@@ -87,7 +87,15 @@ def test_train_in_the_viewer_gives_a_model_of_type_segmentation(
     task = MethodTrainTask(UNET, engine)
     offered = task.config()
     assert (offered["encoder"], offered["input_size"], offered["box_channel"]) == ("efficientnet-b5", 256, False)
-    request = {"encoder": "resnet18", "input_size": 32, "epochs": 1, "epoch_steps": 1, "learning_rate": 1e-3, "device": "cpu", "other": 1}
+    request = {
+        "encoder": "resnet18",
+        "input_size": 32,
+        "epochs": 1,
+        "epoch_steps": 1,
+        "learning_rate": 1e-3,
+        "device": "cpu",
+        "other": 1,
+    }
     told = task(request, STUDIES)
     assert told["state"] == "finished"
     kept = engine.registry.versions("unet")
