@@ -11,7 +11,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from segmed.commands.models import REGISTRY
-from segmed.commands.predict import check_out, load_predictor, say
+from segmed.commands.predict import (
+    Backbone,
+    Device,
+    ImageFile,
+    Models,
+    Precision,
+    Window,
+    check_out,
+    load_predictor,
+    say,
+)
 
 if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers at once
     import numpy as np
@@ -23,17 +33,17 @@ _SHOWN = 20
 
 
 def masks(
-    image: Annotated[Path, typer.Argument(help="NIfTI, NRRD, PNG, JPEG, TIFF, or a folder of one DICOM series.")],
+    image: ImageFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="Label map to write: .nii.gz, .nrrd or .png (one slice).")],
     at: Annotated[int, typer.Option("--slice", help="Number of the slice; the middle one if not given.")] = -1,
     preset: Annotated[str, typer.Option(help="What is kept: published, sam2, relaxed or all.")] = "relaxed",
     points: Annotated[int, typer.Option(help="Clicks per side of the grid.")] = 32,
     model: Annotated[str, typer.Option(help="Method that takes clicks.")] = "",
-    backbone: Annotated[str, typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id.")] = "",
-    window: Annotated[str, typer.Option(help="Intensity window, such as auto or ct-lung.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; the GPU if there is one.")] = "",
-    precision: Annotated[str, typer.Option(help="Of the image encoder: auto, bf16 or fp32.")] = "auto",
-    registry: Annotated[Path, typer.Option(help="Folder of trained models; the served version answers.")] = REGISTRY,
+    backbone: Backbone = "",
+    window: Window = "auto",
+    device: Device = "",
+    precision: Precision = "auto",
+    registry: Models = REGISTRY,
 ) -> None:
     """Propose masks for all that is on a slice, by a grid of clicks (Kirillov et al., 2023).
 

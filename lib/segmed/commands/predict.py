@@ -19,10 +19,16 @@ if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers a
     from segmed.methods.predictor import Predictor
 
 console = Console(stderr=True)
+ImageFile = Annotated[Path, typer.Argument(help="NIfTI, NRRD, PNG, JPEG, TIFF, or a folder of one DICOM series.")]
+Backbone = Annotated[str, typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id.")]
+Window = Annotated[str, typer.Option(help="Intensity window, such as auto or ct-lung.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; the GPU if there is one.")]
+Precision = Annotated[str, typer.Option(help="Of the image encoder: auto, bf16 or fp32.")]
+Models = Annotated[Path, typer.Option(help="Folder of trained models; the served version answers.")]
 
 
 def predict(
-    image: Annotated[Path, typer.Argument(help="NIfTI, NRRD, PNG, JPEG, TIFF, or a folder of one DICOM series.")],
+    image: ImageFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="Mask to write: .nii.gz, .nrrd or .png (one slice).")],
     box: Annotated[
         list[str] | None,
@@ -34,13 +40,13 @@ def predict(
     not_point: Annotated[list[str] | None, typer.Option(help="Click beside the object: i,j,k. Repeatable.")] = None,
     mask: Annotated[Path | None, typer.Option(help="A previous mask on the same grid, to be refined.")] = None,
     model: Annotated[str, typer.Option(help="Method; add _3d to fill the volume instead of the slice.")] = "",
-    backbone: Annotated[str, typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id.")] = "",
-    window: Annotated[str, typer.Option(help="Intensity window, such as auto or ct-lung.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; the GPU if there is one.")] = "",
-    precision: Annotated[str, typer.Option(help="Of the image encoder: auto, bf16 or fp32.")] = "auto",
+    backbone: Backbone = "",
+    window: Window = "auto",
+    device: Device = "",
+    precision: Precision = "auto",
     finish: Annotated[str, typer.Option(help="Done to each mask: outline, crf or level set.")] = "",
     denoise: Annotated[str, typer.Option(help="gaussian, or a file that `segmed denoiser` wrote.")] = "",
-    registry: Annotated[Path, typer.Option(help="Folder of trained models; the served version answers.")] = REGISTRY,
+    registry: Models = REGISTRY,
 ) -> None:
     """Segment one image without a server: from boxes and clicks, or by a model that needs none.
 

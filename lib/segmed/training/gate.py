@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segmed.evaluation.case_scores import CaseScore
+from segmed.training.gate_statistics import bootstrap, present, tables
 
 _FOUND = 0.05  # least Dice of a structure that counts as found
 
@@ -139,14 +140,14 @@ def compare(
     config = config or GateConfig()
     if fault := _fault(candidate, "the candidate") or _fault(served, rival) or _mismatch(candidate, served, rival):
         return Verdict(False, f"Not served, because it cannot be compared: {fault} {_sentence(rival)} stays in use.")
-    dice, hd95 = _table(candidate, served)
-    if (there := _present(candidate)).any():
+    dice, hd95 = tables(candidate, served)
+    if (there := present(candidate)).any():
         dice[:, ~there] = np.nan
-    gain, interval = _bootstrap(dice[0] - dice[1], config)
+    gain, interval = _mean_and_interval(dice[0] - dice[1], config)
     hd95[:, ~np.isfinite(hd95).all(0)] = np.nan
     both = bool((~np.isnan(hd95)).any())
-    rise, rise_interval = _bootstrap(hd95[0] - hd95[1], config) if both else (None, None)
-    old_hd95 = _bootstrap(hd95[1], config)[0] if both else 0.0
+    rise, rise_interval = _mean_and_interval(hd95[0] - hd95[1], config) if both else (None, None)
+    old_hd95 = _mean_and_interval(hd95[1], config)[0] if both else 0.0
     labels = label_changes(candidate, served)
 
     missed, old_missed = sum(c.missed for c in labels), sum(c.old_missed for c in labels)
@@ -160,7 +161,7 @@ def compare(
     for column, c in enumerate(labels):
         if c.gain >= -config.label_drop:
             continue
-        _, change = _bootstrap((dice[0] - dice[1])[:, [column]], config)
+        _, change = _mean_and_interval((dice[0] - dice[1])[:, [column]], config)
         if not (certain and change and change[1] >= 0):
             faults.append(f"{c.label} falls from Dice {c.old_dice:.3f} to {c.dice:.3f} on {_count(c.cases)}")
     if missed > old_missed and not _by_chance(candidate, served, config):
@@ -198,13 +199,17 @@ def _is_missed(score: CaseScore) -> bool:
     return math.isinf(score.hd95) or score.dice < _FOUND
 
 
+def _mean_and_interval(values: np.ndarray, config: GateConfig) -> tuple[float, tuple[float, float] | None]:
+    return bootstrap(values, config.fewest_cases, config.resamples, config.confidence, config.seed)
+
+
 def _by_chance(candidate: Sequence[CaseScore], served: Sequence[CaseScore], config: GateConfig) -> bool:
     """Whether the cases that are missed more often could as well be others."""
     before = {(s.case, s.label): _is_missed(s) for s in served}
     more: dict[str, int] = {}
     for s in candidate:
         more[s.case] = more.get(s.case, 0) + _is_missed(s) - before[s.case, s.label]
-    _, interval = _bootstrap(np.array(list(more.values()), float)[:, None], config)
+    _, interval = _mean_and_interval(np.array(list(more.values()), float)[:, None], config)
     return interval is None or interval[0] <= 0
 
 
@@ -232,52 +237,6 @@ def _mismatch(candidate: Sequence[CaseScore], served: Sequence[CaseScore], rival
         f"the validation cases differ. {len(differing)} scores have no partner, the first is {label} on {case}, which "
         f"only {holder} has. Score both on the same cases."
     )
-
-
-def _table(*models: Sequence[CaseScore]) -> tuple[np.ndarray, np.ndarray]:
-    """Dice and HD95, (models, cases, labels) each, NaN where a case does not have the label."""
-    rows = {case: n for n, case in enumerate(sorted({s.case for s in models[0]}))}
-    columns = {label: n for n, label in enumerate(sorted({s.label for s in models[0]}))}
-    dice, hd95 = np.full((2, len(models), len(rows), len(columns)), np.nan)
-    for n, scores in enumerate(models):
-        for s in scores:
-            place = n, rows[s.case], columns[s.label]
-            dice[place], hd95[place] = s.dice, s.hd95
-    return dice, hd95
-
-
-def _present(scores: Sequence[CaseScore]) -> np.ndarray:
-    """(cases, labels) as in `_table`: whether the case has the structure."""
-    cases, labels = sorted({s.case for s in scores}), sorted({s.label for s in scores})
-    there = {(s.case, s.label) for s in scores if s.present}
-    return np.array([[(case, label) in there for label in labels] for case in cases])
-
-
-def _bootstrap(values: np.ndarray, config: GateConfig) -> tuple[float, tuple[float, float] | None]:
-    """Mean over cases and then labels, and its interval over redrawn cases.
-
-    Args:
-        values: (cases, labels), NaN where not measured, at least one number.
-        config: how to draw.
-    """
-    values = values[~np.isnan(values).all(1)]
-    cases = len(values)
-    mean = float(_means(values, np.ones((1, cases)))[0])
-    if cases < config.fewest_cases:
-        return mean, None
-    # drawing cases with replacement is the same as weighing each by how often it is drawn
-    draws = np.random.default_rng(config.seed).multinomial(cases, np.full(cases, 1 / cases), size=config.resamples)
-    tail = (1 - config.confidence) / 2
-    low, high = np.quantile(_means(values, draws), [tail, 1 - tail])
-    return mean, (float(low), float(high))
-
-
-def _means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(cases, labels) and (R, cases) → (R,) means over cases and then over the labels that any drawn case has."""
-    there = ~np.isnan(values)
-    counts = weights @ there
-    sums = weights @ np.nan_to_num(values)
-    return np.nanmean(np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0), axis=1)
 
 
 def _facts(
