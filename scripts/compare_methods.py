@@ -139,7 +139,7 @@ def run(name: str, seed: int, base: SamModel, train: SliceDataset, test: SliceDa
     method = build(name, base, tuple(train.classes.values()), a)
     prompted = not (a.automatic and isinstance(method, ClassSegmenter))
     before, _ = measure(method, test, prompted, a.jitter, a.min_area)
-    config = FinetuneConfig(a.steps, a.epochs, a.batch, seed, bf16=a.bf16, prompted=prompted)
+    config = FinetuneConfig(steps=a.steps, epochs=a.epochs, batch=a.batch, seed=seed, bf16=a.bf16, prompted=prompted)
     training = Finetuning(method, train, config)
     start = time.perf_counter()
     losses = training.run()

@@ -162,7 +162,9 @@ def _trained(
     """How the training ended, and the step from which it went on."""
     budget = job.budget
     prompted = None if job.entry.protocol == "detection" else job.entry.protocol == "box"
-    config = FinetuneConfig(budget.steps, budget.epochs, budget.batch, job.seed, prompted=prompted)
+    config = FinetuneConfig(
+        steps=budget.steps, epochs=budget.epochs, batch=budget.batch, seed=job.seed, prompted=prompted
+    )
     augment = Augmentation(lateralised=train.lateralised) if budget.augment else None
     arguments = (candidate, train, validation, config, job.folder / "run", augment)
     try:

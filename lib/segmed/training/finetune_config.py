@@ -9,7 +9,7 @@ from segmed.training.prompts import PromptConfig
 MAX_STEPS = 10**6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """What a recipe leaves open.
 
