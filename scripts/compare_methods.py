@@ -5,8 +5,6 @@
         --methods sam,gafl,featup,imedsam,adapter --epochs 10 --seeds 3
     python scripts/compare_methods.py HIPPOCAMPUS --layout msd --backbone apps/segmed/model/segmed-tiny --automatic \\
         --methods lora:1,lora:4,lora:8,adapter --epochs 10 --seeds 3
-    python scripts/compare_methods.py LGG --layout lgg --backbone … --methods sam,gafl,featup,imedsam,lora,adapter \\
-        --overhead
 
 A method is NAME or NAME:VARIANT: sam:brats|segmed|full, gafl:VARIANT, featup:decoder|hires, imedsam, adapter,
 lora:RANK. Patients are split once, the same for all methods and seeds; seeds change the order of slices, the training
@@ -31,7 +29,7 @@ import numpy as np
 import torch
 from segmed.data.lgg import load_lgg
 from segmed.data.msd import load_msd
-from segmed.data.slices import LabelledSlice, SliceDataset
+from segmed.data.slices import SliceDataset
 from segmed.data.split import Split, split_patients
 from segmed.evaluation.annotator import jittered
 from segmed.evaluation.segmentation_scores import ImageScore, score_mask, summarise
@@ -46,7 +44,6 @@ from segmed.methods.imedsam import Imedsam, ImedsamConfig
 from segmed.methods.lora import LoraSam, LoraSamConfig, learning_rate
 from segmed.methods.segmenter import Segmenter
 from segmed.methods.trainable import TrainableSegmenter
-from segmed.sam.precision import prepare_encoder
 from segmed.sam.weights import load_sam, weights_version
 from segmed.training.finetune import Finetuning
 from segmed.training.finetune_config import FinetuneConfig
@@ -63,21 +60,31 @@ BUILDERS: dict[str, Build] = {
     "adapter": lambda model, variant, labels, jbu: AdapterSam(model, AdapterSamConfig(labels)),
     "lora": lambda model, variant, labels, jbu: LoraSam(model, LoraSamConfig(labels, int(variant or 4))),
 }
-NOT_SETTINGS = ("methods", "seeds", "results", "device", "overhead", "aggregates")
+NOT_SETTINGS = ("methods", "seeds", "results", "device", "aggregates")
 COLUMNS = {"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"}
 COLUMNS |= {"hd95": "HD95", "missed": "missed"}
 AGGREGATES = {"dice_all": "Dice, all images", "dice_pooled": "Dice, pooled", "iou_two_classes": "IoU, two classes"}
-_WARM_UP = 3
 
 
-def build(name: str, base: SamModel, labels: tuple[str, ...], a: argparse.Namespace) -> TrainableSegmenter:
-    """A fresh method on a copy of the backbone."""
+def build(
+    name: str, base: SamModel, labels: tuple[str, ...], batch: int = 8, rates: float = 1.0, jbu: str = ""
+) -> TrainableSegmenter:
+    """A fresh method on a copy of the backbone.
+
+    Args:
+        name: see `--methods`.
+        base: backbone.
+        labels: names of the classes, in order.
+        batch: slices per step.
+        rates: factor on all learning rates.
+        jbu: upsampler that featup starts from.
+    """
     kind, _, variant = name.partition(":")
     if kind not in BUILDERS:
         raise ValueError(f"There is no method {kind!r} to compare. Choose from {', '.join(BUILDERS)}.")
-    method = BUILDERS[kind](copy.deepcopy(base), variant, labels, a.jbu)
-    rates = {"": learning_rate(a.batch)} if kind == "lora" else method.recipe.rates
-    method.recipe = replace(method.recipe, rates={prefix: rate * a.rates for prefix, rate in rates.items()})
+    method = BUILDERS[kind](copy.deepcopy(base), variant, labels, jbu)
+    known = {"": learning_rate(batch)} if kind == "lora" else method.recipe.rates
+    method.recipe = replace(method.recipe, rates={prefix: rate * rates for prefix, rate in known.items()})
     return method.to(next(base.parameters()).device)
 
 
@@ -136,7 +143,7 @@ def boxes_of(masks: Sequence[np.ndarray], jitter: float, seed: int) -> list[tupl
 def run(name: str, seed: int, base: SamModel, train: SliceDataset, test: SliceDataset, a: argparse.Namespace) -> Any:
     """One method and seed: scores before and after, as they go into the file of results."""
     torch.manual_seed(seed)
-    method = build(name, base, tuple(train.classes.values()), a)
+    method = build(name, base, tuple(train.classes.values()), a.batch, a.rates, a.jbu)
     prompted = not (a.automatic and isinstance(method, ClassSegmenter))
     before, _ = measure(method, test, prompted, a.jitter, a.min_area)
     config = FinetuneConfig(steps=a.steps, epochs=a.epochs, batch=a.batch, seed=seed, bf16=a.bf16, prompted=prompted)
@@ -188,56 +195,6 @@ def spread(values: Sequence[float], form: str) -> str:
     return f"{mean} ± {np.std(known, ddof=1):{form.lstrip('+')}}" if len(known) > 1 else mean
 
 
-@torch.inference_mode()
-def overhead(names: Sequence[str], base: SamModel, data: SliceDataset, a: argparse.Namespace) -> str:
-    """Markdown: encode + decode of a box per slice against plain SAM, methods in turns, medians over the turns.
-
-    The ratio is the median of the ratios within a turn, so that what slows the machine for a while cancels out.
-    """
-    device = next(base.parameters()).device
-    base.vision_encoder = prepare_encoder(base.vision_encoder, device, a.precision)
-    methods: dict[str, Segmenter] = {"sam": build("sam", base, (), a).eval()}
-    for name in [n for n in names if n != "sam"]:
-        methods[name] = method = build(name, base, tuple(data.classes.values()), a).eval()
-        if isinstance(method, LoraSam):
-            methods[f"{name} merged"] = method.merged().eval()
-    heads = "| method | batch | encode, ms | decode, ms | sum, ms per slice | against sam | peak memory, GB |"
-    lines = [heads, "|---|---:|---:|---:|---:|---:|---:|"]
-    for batch in a.batches:
-        samples = [data[n % len(data)] for n in range(batch)]
-        times: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
-        peak = dict.fromkeys(methods, 0.0)
-        for turn in range(a.repetitions + _WARM_UP):
-            order = list(methods)[turn % len(methods) :] + list(methods)[: turn % len(methods)]
-            for name in order:
-                if device.type == "cuda":
-                    torch.cuda.reset_peak_memory_stats(device)
-                times[name].append(once(methods[name], samples, device))
-                if device.type == "cuda":
-                    peak[name] = torch.cuda.max_memory_allocated(device) / 2**30
-        plain = np.array(times["sam"][_WARM_UP:]).sum(1)
-        for name in methods:
-            spent = np.array(times[name][_WARM_UP:])
-            encode, decode = np.median(spent, 0) * 1000 / batch
-            total, ratio = np.median(spent.sum(1)) * 1000 / batch, np.median(spent.sum(1) / plain)
-            memory = f"{peak[name]:.2f}" if device.type == "cuda" else ""
-            lines.append(f"| {name} | {batch} | {encode:.2f} | {decode:.2f} | {total:.2f} | {ratio:.3f} | {memory} |")
-    return "\n".join(lines)
-
-
-def once(method: Segmenter, samples: Sequence[LabelledSlice], device: torch.device) -> tuple[float, float]:
-    """Seconds of encoding and of decoding slices of one size, a box for each."""
-    prepared = [method.prepare(s.image) for s in samples]
-    batch = torch.stack([pixels for pixels, _ in prepared]).to(device)
-    prompts = [[SlicePrompt(box=slice_box(s.labels > 0))] for s in samples]
-    height, width = samples[0].labels.shape
-    start = now(device)
-    embedding = replace(method.encode(batch), frame=prepared[0][1])
-    middle = now(device)
-    method.decode(embedding, prompts, (height, width))
-    return middle - start, now(device) - middle
-
-
 def chosen_split(data: SliceDataset, a: argparse.Namespace) -> Split:
     """The split of the file if it is there, else a new one, which is written there."""
     if a.split and a.split.is_file():
@@ -283,10 +240,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--aggregates", action="store_true", help="further means of Dice and IoU as columns")
     parser.add_argument("--jbu", default="", help="file of scripts/pretrain_jbu.py for featup to start from")
     parser.add_argument("--results", type=Path, help="JSON lines to add to; what it holds already is not run again")
-    parser.add_argument("--overhead", action="store_true", help="measure time against plain SAM and train nothing")
-    parser.add_argument("--repetitions", type=int, default=30, help="of --overhead")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1], help="batch sizes of --overhead")
-    parser.add_argument("--precision", default="fp32", choices=["auto", "bf16", "fp32"], help="encoder of --overhead")
     return parser.parse_args()
 
 
@@ -296,13 +249,8 @@ def main() -> None:
     data = LAYOUTS[a.layout](a.dataset)
     base = load_sam(a.backbone, a.size).requires_grad_(False).to(a.device)
     side, version = base.config.vision_config.image_size, weights_version(base)
-    if a.overhead:
-        labelled = data.of(data.patients[:1]).with_object(a.min_area)
-        print(f"Backbone {version} at {side} px, {a.precision}, {a.device}, {torch.get_num_threads()} threads.\n")
-        print(overhead(names, base, labelled, a))
-        return
     for name in names:  # what cannot be built shall not come up after hours
-        build(name, base, tuple(data.classes.values()), a)
+        build(name, base, tuple(data.classes.values()), jbu=a.jbu)
     split = chosen_split(data, a)
     train, test = data.of(split.train), data.of(split.test)
     if not a.automatic:

@@ -11,7 +11,8 @@ import pytest
 from segmed.active.continual import LessonConfig, TrainingSteps, learnt_until, lesson, note_of
 from segmed.active.database import Database
 from segmed.active.labels import LabelRecord, LabelState
-from segmed.active.retraining import Job, JobState, Owner, Retraining
+from segmed.active.owner import Owner
+from segmed.active.retraining import Job, JobState, Retraining
 from segmed.data.slices import SliceDataset
 from segmed.methods.loading import BackboneConfig
 from segmed.training.finetune_config import FinetuneConfig

@@ -13,7 +13,8 @@ import pytest
 from segmed.active.clock import boot_id
 from segmed.active.database import Database
 from segmed.active.labels import LabelLog
-from segmed.active.retraining import Job, LostJobError, Outcome, Owner, Retraining, is_alive
+from segmed.active.owner import Owner, is_alive
+from segmed.active.retraining import Job, LostJobError, Outcome, Retraining
 
 
 class Killed(BaseException):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.segmed import Segmed, View, _best_box, _show
+from segmed.methods.segmed import Segmed
+from segmed.methods.segmed_views import View, best_box, cut_out
 from segmed.sam.tiny import initialised, tiny_config
 from torch import Tensor
 
@@ -61,11 +62,11 @@ def test_windows_show_what_lies_there(model: Segmed) -> None:
     image = _slice()
     window = torch.tensor([[30.0, 10, 64, 64]])
     views = [View(0, window[0], None, torch.zeros(1, 2), torch.ones(1))]
-    shown, valid = _show(torch.from_numpy(image)[None, None], views, window, 64)
+    shown, valid = cut_out(torch.from_numpy(image)[None, None], views, window, 64)
     assert np.allclose(shown[0, 0].numpy() * 255, image[10:74, 30:94], atol=0.01)
     assert valid.all()
     over = torch.tensor([[-32.0, -32, 64, 64]])
-    shown, valid = _show(torch.from_numpy(image)[None, None], views, over, 64)
+    shown, valid = cut_out(torch.from_numpy(image)[None, None], views, over, 64)
     assert valid[0].sum() == 32 * 32
     assert np.allclose(shown[0, 0, 32:, 32:].numpy() * 255, image[:32, :32], atol=0.01)
 
@@ -73,7 +74,7 @@ def test_windows_show_what_lies_there(model: Segmed) -> None:
 def test_large_windows_are_averaged_not_sampled() -> None:
     board = torch.from_numpy((np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8))[None, None]
     window = torch.tensor([[0.0, 0, 512, 512]])
-    shown, _ = _show(board, [View(0, window[0], None, torch.zeros(0, 2), torch.zeros(0))], window, 64)
+    shown, _ = cut_out(board, [View(0, window[0], None, torch.zeros(0, 2), torch.zeros(0))], window, 64)
     assert (shown - 0.5).abs().max() < 0.01
 
 
@@ -118,10 +119,10 @@ def test_the_best_window_is_not_cut_through() -> None:
         View(0, torch.tensor([34.0, 34, 64, 64]), None, torch.zeros(1, 2), torch.ones(1)),
     ]
     quality = torch.tensor([0.80, 0.75])
-    assert _best_box(masks, quality, views, [0, 1], 200, 200).tolist() == [54, 58, 73, 73]
+    assert best_box(masks, quality, views, [0, 1], 200, 200).tolist() == [54, 58, 73, 73]
     # at the border of the slice nothing is cut
     views[0] = View(0, torch.tensor([0.0, 50, 32, 32]), None, torch.zeros(1, 2), torch.ones(1))
-    assert _best_box(masks, quality, views, [0, 1], 200, 200).tolist() == [0, 58, 23, 73]
+    assert best_box(masks, quality, views, [0, 1], 200, 200).tolist() == [0, 58, 23, 73]
 
 
 @torch.inference_mode()

@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sqlite3
-import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Literal, Protocol
 
-from segmed.active.clock import boot_id
 from segmed.active.database import Database
+from segmed.active.owner import Owner, is_alive
 from segmed.active.policy import Situation
 
 logger = logging.getLogger(__name__)
@@ -37,42 +34,6 @@ _STEPS: dict[str, tuple[str, ...]] = {
 
 class LostJobError(RuntimeError):
     """The job is another owner's by now, or in another state."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """A process, named so that none that comes later is taken for it.
-
-    Attributes:
-        pid: of the process.
-        started: clock ticks between the start of the machine and that of the process.
-        boot: names the run of the machine.
-        token: tells the machines of one process apart.
-    """
-
-    pid: int
-    started: int
-    boot: str
-    token: str = ""
-
-    @classmethod
-    def me(cls) -> Owner:
-        """This process, with a token of its own each time."""
-        return cls(os.getpid(), _started(os.getpid()) or 0, boot_id(), uuid.uuid4().hex)
-
-
-def is_alive(owner: Owner) -> bool:
-    """Whether the process still runs; another one with its number does not count."""
-    return owner.boot == boot_id() and _started(owner.pid) == owner.started
-
-
-def _started(pid: int) -> int | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    values = text.rpartition(")")[2].split()  # the name before it may hold anything
-    return None if values[0] in ("Z", "X") else int(values[19])
 
 
 @dataclass(frozen=True)

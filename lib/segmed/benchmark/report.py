@@ -6,7 +6,7 @@ import io
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import segmed
-from segmed.benchmark.numbers import BOX_METRICS, METRICS, Comparison, Number, Row, compared, rows_of
-from segmed.benchmark.settings import Job, write_json
-from segmed.benchmark.tables import PROTOCOLS, Entry, Table
+from segmed.benchmark.collected import TableResult
+from segmed.benchmark.numbers import Comparison, Row
+from segmed.benchmark.settings import write_json
+from segmed.benchmark.tables import PROTOCOLS
 from segmed.evaluation.page import POLICY, page_environment
 
 AGGREGATES = (
@@ -32,87 +33,6 @@ CLAIM = (
     "photographs: such rows say nothing about the pretrained numbers of the papers."
 )
 WEIGHTS = "began from"
-
-
-@dataclass(frozen=True)
-class EntryResult:
-    """What came of a row.
-
-    Attributes:
-        entry: of the table.
-        rows: one per test set, none if nothing came of it.
-        reason: why nothing did, "" if something did.
-        facts: of the first seed: weights, training, patients and the like.
-        curve: Dice by how far the sides of boxes are moved.
-        cases: file with the best, the median and the worst slice.
-        dice: of these.
-    """
-
-    entry: Entry
-    rows: tuple[Row, ...] = ()
-    reason: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    curve: Mapping[float, Number] = field(default_factory=dict)
-    cases: Path | None = None
-    dice: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class TableResult:
-    """What came of a table.
-
-    Attributes:
-        table: what was asked.
-        skipped: why it was not made, "" if it was.
-        entries: its rows.
-        comparisons: published values beside ours.
-        split: how slices were dealt out, for people.
-        warnings: what else a reader must know.
-    """
-
-    table: Table
-    skipped: str = ""
-    entries: tuple[EntryResult, ...] = ()
-    comparisons: tuple[Comparison, ...] = ()
-    split: str = ""
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def rows(self) -> list[tuple[EntryResult, Row]]:
-        return [(entry, row) for entry in self.entries for row in entry.rows]
-
-    @property
-    def columns(self) -> Mapping[str, str]:
-        """Metrics that a row has, with their headings."""
-        unit = next((str(e.facts["unit"]) for e in self.entries if "unit" in e.facts), "px")
-        there = {key for _, row in self.rows for key in row.values}
-        titles = {**METRICS, **BOX_METRICS, "ms": "ms per slice"}
-        return {k: f"{t}, {unit}" if k == "hd95" else t for k, t in titles.items() if k in there}
-
-    @property
-    def classes(self) -> list[str]:
-        """Metrics of classes, the mean with the background last."""
-        if not self.table.by_class:
-            return []
-        found = dict.fromkeys(key for _, row in self.rows for key in row.values if key.startswith("dice:"))
-        return [*found, "dice_with_background"] if found else []
-
-
-def collect(table: Table, jobs: Sequence[Job], results: Sequence[Mapping[str, Any]]) -> TableResult:
-    """Put the seeds of each row together.
-
-    Args:
-        table: that the jobs are of.
-        jobs: of all rows and seeds.
-        results: of `run_job`, in the order of the jobs.
-    """
-    groups: dict[str, list[tuple[Job, Mapping[str, Any]]]] = {}
-    for job, result in zip(jobs, results, strict=True):
-        groups.setdefault(job.entry.name, []).append((job, result))
-    entries = tuple(_entry(mine) for mine in groups.values())
-    comparisons = compared(table.published, [row for entry in entries for row in entry.rows])
-    facts = next((entry.facts for entry in entries if entry.facts), {})
-    return TableResult(table, "", entries, tuple(comparisons), _split(table, jobs, facts), _warnings(facts))
 
 
 def write_reports(found: Sequence[TableResult], out: Path, command: str) -> list[Path]:
@@ -131,60 +51,6 @@ def write_reports(found: Sequence[TableResult], out: Path, command: str) -> list
     files[1].write_text(_markdown(found, command), encoding="utf-8")
     files[2].write_text(_html(found, command), encoding="utf-8")
     return files
-
-
-def _entry(mine: Sequence[tuple[Job, Mapping[str, Any]]]) -> EntryResult:
-    entry = mine[0][0].entry
-    good = [(job, result) for job, result in mine if "error" not in result]
-    errors = [f"seed {job.seed}: {result['error']}" for job, result in mine if "error" in result]
-    if not good:
-        return EntryResult(entry, reason=errors[0].partition(": ")[2])
-    job, first = good[0]
-    try:
-        rows = tuple(rows_of(entry.name, [result for _, result in good]))
-    except ValueError as error:
-        return EntryResult(entry, reason=str(error))
-    curves = [result.get("curve", {}) for _, result in good]
-    curve = {float(key): Number.of([c[key] for c in curves]) for key in curves[0]}
-    picture = job.folder / "cases.png"
-    return EntryResult(
-        entry,
-        rows,
-        " ".join(errors),
-        {key: value for key, value in first.items() if key not in ("sets", "curve")},
-        curve,
-        picture if picture.is_file() else None,
-        tuple(first.get("cases", ())),
-    )
-
-
-def _split(table: Table, jobs: Sequence[Job], facts: Mapping[str, Any]) -> str:
-    if not facts:
-        return ""
-    by_slice = facts["settings"]["slice_split"]
-    numbers = ", ".join(
-        f"{slices} slices{'' if by_slice else f' of {patients} patients'} {what}"
-        for what, patients, slices in zip(
-            ("to learn from", "to choose by", "to test on"), facts["patients"], facts["slices"], strict=True
-        )
-    )
-    budget = jobs[0].budget
-    asked = f"{budget.steps} steps" if budget.steps else f"{budget.epochs or 'as many as each recipe has'} passes"
-    return (
-        f"Split {facts['split']}, the same for all rows and seeds: {numbers}. At most {asked} of {budget.batch} slices."
-    )
-
-
-def _warnings(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    found = []
-    if facts and facts["settings"]["slice_split"]:
-        found.append(
-            "Neighbours of the tested slices were learnt from: these numbers are too good for patients whom a method "
-            "has not seen."
-        )
-    if facts and facts["skipped"]:
-        found.append(f"{len(facts['skipped'])} images could not be used. The first: {facts['skipped'][0]}")
-    return tuple(found)
 
 
 def _where(where: str) -> str:

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from segmed.commands.train import literal, pairs
 
 if TYPE_CHECKING:  # torch is imported late, so that --help answers at once
+    from segmed.benchmark.collected import TableResult
     from segmed.benchmark.plan import Plan
-    from segmed.benchmark.report import TableResult
 
 console = Console(stderr=True)
 _QUICK = {"steps": 20, "batch": 4, "patients": 12, "slices": 3, "curve": 6, "points": 4}
@@ -129,9 +129,9 @@ def benchmark(
 
 
 def _run(plans: Sequence[Plan], workers: int, address: str) -> list[TableResult]:
+    from segmed.benchmark.collected import TableResult, collect
     from segmed.benchmark.numbers import compared
     from segmed.benchmark.ray_runner import run_jobs
-    from segmed.benchmark.report import TableResult, collect
 
     jobs = [job for one in plans for job in one.jobs]
     bar = Progress(

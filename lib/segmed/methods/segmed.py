@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,38 +17,26 @@ from torch import Tensor
 from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.segmed_views import (
+    CLICK_SIDES,
+    CUT_OFF,
+    View,
+    around_clicks,
+    best_box,
+    clicks_of,
+    cut_out,
+    first_clicks,
+    found_in,
+)
 from segmed.methods.segmenter import Logits, Segmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.evidence import show_prompt
 from segmed.sam.frame import Frame
 from segmed.sam.prompt_rules import fill_box, heed_clicks
-from segmed.sam.window import sampling_grid, squares_around, to_window, windows_around
+from segmed.sam.window import to_window, windows_around
 
 _NOTHING = -20.0  # logit outside of the window
 _VIEWS = 32  # windows encoded together
-_CUT = 0.15  # of predicted IoU that a mask loses on each axis on which its window cuts it off
-_CLICK_SIDES = (1.0, 0.5, 0.25, 0.125)  # windows around clicks, in longer sides of the slice
-
-
-@dataclass(frozen=True)
-class View:
-    """One window on one slice with what is asked for in it.
-
-    Attributes:
-        b: the slice's place in its embedding.
-        window: (4,) left, top, width, height in px of the slice.
-        box: (4,) x0, y0, x1, y1 in px of the slice, or None.
-        points: (N, 2) px of the slice.
-        labels: (N,)
-        flip: whether the window is mirrored left to right.
-    """
-
-    b: int
-    window: Tensor
-    box: Tensor | None
-    points: Tensor
-    labels: Tensor
-    flip: bool = False
 
 
 class Segmed(Segmenter):
@@ -119,12 +106,12 @@ class Segmed(Segmenter):
         if any(p.box is not None or p.mask is not None for p in prompts):
             return super().candidates(embedding, prompts, size)
         height, width = embedding.frame.height, embedding.frame.width
-        views = [view for prompt in prompts for view in _around_clicks(0, prompt, max(height, width))]
+        views = [view for prompt in prompts for view in around_clicks(0, prompt, max(height, width))]
         masks, quality = self._look(embedding, views)
-        found = [_found_in(mask, view.window, height, width) for mask, view in zip(masks, views, strict=True)]
-        lost = quality.new_tensor([_CUT * one[1] if one else 0.0 for one in found])
+        found = [found_in(mask, view.window, height, width) for mask, view in zip(masks, views, strict=True)]
+        lost = quality.new_tensor([CUT_OFF * one[1] if one else 0.0 for one in found])
         placed = [self._place(masks[n : n + 1], [view.window], (height, width), size) for n, view in enumerate(views)]
-        shape = (len(prompts), len(_CLICK_SIDES))
+        shape = (len(prompts), len(CLICK_SIDES))
         return Logits(torch.stack(placed).unflatten(0, shape), (quality - lost).unflatten(0, shape))
 
     def _keep_promises(
@@ -135,7 +122,7 @@ class Segmed(Segmenter):
         scale = torch.tensor([columns / embedding.frame.width, rows / embedding.frame.height])
         if prompt.box is not None:
             logits = fill_box(logits, found * scale.repeat(2))
-        points, labels = _points(prompt)
+        points, labels = clicks_of(prompt)
         if len(points) > 1 or (len(points) and (prompt.box is not None or prompt.mask is not None)):
             image = F.interpolate(embedding.features[b : b + 1].float(), (rows, columns))[0]
             logits = heed_clicks(logits, image, points * scale, labels, found * scale.repeat(2))
@@ -146,7 +133,7 @@ class Segmed(Segmenter):
         views = []
         for zoom in self.zooms:
             window = windows_around(box[None], zoom)[0]
-            points, labels = _points(prompt)
+            points, labels = clicks_of(prompt)
             inside = ((points + 0.5 >= window[:2]) & (points + 0.5 < window[:2] + window[2:])).all(1)
             for flip in (False, True) if self.flips else (False,):
                 views.append(View(b, window, box, points[inside], labels[inside], flip))
@@ -176,12 +163,12 @@ class Segmed(Segmenter):
         views: list[View] = []
         height, width = embedding.frame.height, embedding.frame.width
         for b, prompt in items:
-            views += _around_clicks(b, prompt, max(height, width))
+            views += around_clicks(b, prompt, max(height, width))
         masks, quality = self._look(embedding, views)
         boxes = []
         for n in range(len(items)):
-            rows = range(n * len(_CLICK_SIDES), (n + 1) * len(_CLICK_SIDES))
-            boxes.append(_best_box(masks, quality, views, list(rows), height, width))
+            rows = range(n * len(CLICK_SIDES), (n + 1) * len(CLICK_SIDES))
+            boxes.append(best_box(masks, quality, views, list(rows), height, width))
         return boxes
 
     def _look(self, embedding: Embedding, views: Sequence[View]) -> tuple[Tensor, Tensor]:
@@ -197,14 +184,14 @@ class Segmed(Segmenter):
                 rows = members[start : start + _VIEWS]
                 batch = [views[n] for n in rows]
                 windows = torch.stack([v.window for v in batch])
-                images, valid = _show(embedding.features, batch, windows, self.side)
+                images, valid = cut_out(embedding.features, batch, windows, self.side)
                 drawn = [v.box for v in batch if v.box is not None]
                 boxes = to_window(torch.stack(drawn), windows, self.side) if boxed else None
                 points = torch.stack([to_window(v.points, v.window.expand(count, 4), self.side) for v in batch])
                 if boxes is not None:
                     images = show_prompt(images, valid, boxes.to(device), None)
                 else:
-                    images = show_prompt(images, valid, None, _first_clicks(points, batch).to(device))
+                    images = show_prompt(images, valid, None, first_clicks(points, batch).to(device))
                 mirrored = torch.tensor([v.flip for v in batch])
                 if mirrored.any():
                     images = torch.where(mirrored[:, None, None, None].to(device), images.flip(-1), images)
@@ -249,82 +236,3 @@ class Segmed(Segmenter):
                 ]
             total += full
         return total / len(masks)
-
-
-def _around_clicks(b: int, prompt: SlicePrompt, longest: int) -> list[View]:
-    """Windows of several sizes around the clicks into an object; `longest` is the longer side of the slice."""
-    points, labels = _points(prompt)
-    wanted = points[labels == 1]
-    middle = (wanted.amin(0) + wanted.amax(0)) / 2
-    spread = float((wanted.amax(0) - wanted.amin(0)).max())
-    views = []
-    for share in _CLICK_SIDES:
-        window = squares_around(middle[None], max(share * longest, 2 * spread, 24.0))[0]
-        inside = ((points + 0.5 >= window[:2]) & (points + 0.5 < window[:2] + window[2:])).all(1)
-        views.append(View(b, window, None, points[inside], labels[inside]))
-    return views
-
-
-def _points(prompt: SlicePrompt) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(prompt.points).float(), torch.from_numpy(prompt.labels).long()
-
-
-def _first_clicks(points: Tensor, views: Sequence[View]) -> Tensor:
-    """The first click into the object of each view, (V, 2) out of points (V, N, 2)."""
-    return torch.stack([p[int((v.labels == 1).nonzero()[0, 0])] for p, v in zip(points, views, strict=True)])
-
-
-def _show(features: Tensor, views: Sequence[View], windows: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Windows of uint8 slices (B, C, H, W), shrunken ones smoothed before.
-
-    Returns:
-        (V, 3, side, side) in [0, 1], and which pixels lie on the slice, (V, side, side) boolean.
-    """
-    height, width = features.shape[2:]
-    shown, valid = [], []
-    for view, window in zip(views, windows, strict=True):
-        image = features[view.b : view.b + 1]
-        left, top = (int(v) for v in window[:2].floor().clamp(min=0))
-        right, bottom = (int(v) for v in (window[:2] + window[2:]).ceil())
-        left, top = max(0, min(left - 2, width - 1)), max(0, min(top - 2, height - 1))
-        part = image[:, :, top : max(bottom + 2, top + 1), left : max(right + 2, left + 1)].float() / 255
-        moved = window - window.new_tensor([left, top, 0, 0])
-        factor = int(window[2:].min() / side)
-        if factor > 1:
-            # edges are repeated, so that the average of the last pixels is not darkened
-            pad = [-part.shape[3] % factor, -part.shape[2] % factor]
-            part = F.avg_pool2d(F.pad(part, (0, pad[0], 0, pad[1]), mode="replicate"), factor)
-            moved = moved / factor
-        grid = sampling_grid(moved[None].to(part.device), part.shape[2], part.shape[3], side)
-        shown.append(F.grid_sample(part, grid, padding_mode="zeros", align_corners=False)[0].expand(3, -1, -1))
-        valid.append((grid[0].abs() <= 1).all(-1))
-    return torch.stack(shown), torch.stack(valid)
-
-
-def _best_box(
-    masks: Tensor, quality: Tensor, views: Sequence[View], rows: Sequence[int], height: int, width: int
-) -> Tensor:
-    """The box of the most trustworthy mask; one that runs into the sides of its window is cut off there."""
-    best, found = -1.0, None
-    for n in rows:
-        there = _found_in(masks[n], views[n].window, height, width)
-        if there and (score := float(quality[n]) - _CUT * there[1]) > best:
-            best, found = score, there[0]
-    if found is None:  # nothing anywhere: a small box around the click
-        centre = views[rows[0]].window[:2] + views[rows[0]].window[2:] / 2
-        found = torch.cat([centre - 8, centre + 8])
-    return found
-
-
-def _found_in(mask: Tensor, window: Tensor, height: int, width: int) -> tuple[Tensor, int] | None:
-    """The box of a mask (t, t) on its slice, and the number of axes on which its window cuts it off; None if empty."""
-    x, y = (mask > 0).any(0).nonzero()[:, 0], (mask > 0).any(1).nonzero()[:, 0]
-    if not len(x):
-        return None
-    step = window[2:] / mask.shape[-1]
-    low = window[:2] + torch.stack([x[0], y[0]]).cpu() * step
-    high = window[:2] + (torch.stack([x[-1], y[-1]]).cpu() + 1) * step
-    limit = torch.tensor([width, height])
-    edge, end = 1.5 * step, window[:2] + window[2:]
-    cut = ((low < window[:2] + edge) & (low > edge)) | ((high > end - edge) & (high < limit - edge))
-    return torch.cat([low.clamp(min=0), torch.minimum(high, limit) - 1]), int(cut.sum())

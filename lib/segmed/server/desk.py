@@ -24,6 +24,7 @@ from segmed.server.infer import PromptInferTask
 from segmed.server.open_object import OpenObject
 from segmed.server.patches import Patch
 from segmed.server.requests import BadRequest
+from segmed.server.sent_grid import grid_of
 from segmed.server.studies import FINAL, label_map
 from segmed.server.workspace import Workspace, label_name
 from segmed.server.workspace_bodies import LabelMapParams, PromptBody, SegmentBody
@@ -31,7 +32,6 @@ from segmed.server.workspace_bodies import LabelMapParams, PromptBody, SegmentBo
 if TYPE_CHECKING:
     from segmed.server.app import SegMedApp
 
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 _LARGER = 8  # times the image that a sent label map may be
 
 
@@ -170,7 +170,7 @@ class Desk:
             raise BadRequest(f"A label map of the size {list(size)} does not belong to this image. Check its size.")
         array = np.frombuffer(read(count), np.uint8).reshape(size, order="F")
         grid = Grid(self.picture.shape, self.picture.affine)
-        moved = move_labels(array, _grid_of(given, grid), grid)
+        moved = move_labels(array, grid_of(given, grid), grid)
         table = np.zeros(256, np.uint8)
         for value in np.flatnonzero(np.bincount(moved.ravel(), minlength=256)):
             if value:
@@ -278,29 +278,3 @@ class Desk:
         """Names the final label as it is in the studies now; "" without one."""
         final = label_map(self.app.datastore(), self.image, FINAL, {})
         return fingerprint(final.file) if final and final.file.exists() else ""
-
-
-def _grid_of(given: LabelMapParams, image: Grid) -> Grid:
-    """The grid that a viewer tells.
-
-    Libraries write a direction by rows or by columns; the one that puts the voxels onto the image is meant.
-    """
-    flat = np.array(given.direction).reshape(3, 3)
-    grids = []
-    for direction in (flat, flat.T):
-        affine = np.eye(4)
-        affine[:3, :3] = _RAS_TO_LPS @ (direction * given.spacing)
-        affine[:3, 3] = _RAS_TO_LPS @ given.origin
-        if not min(given.spacing) > 0 or abs(np.linalg.det(affine)) < 1e-9:
-            raise BadRequest("Spacing or direction of the label map are those of no grid. Send three axes in mm.")
-        size = given.size
-        grids.append(Grid((size[0], size[1], size[2]), affine))
-    return max(grids, key=lambda grid: _on_image(grid, image))
-
-
-def _on_image(grid: Grid, image: Grid) -> float:
-    """Share of the corners that lie on the image."""
-    assert grid.affine is not None and image.affine is not None
-    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(np.array(grid.shape) - 1), 1]
-    voxels = (np.linalg.inv(image.affine) @ grid.affine @ corners.T)[:3].T
-    return float(((voxels > -0.6) & (voxels < np.array(image.shape) - 0.4)).all(1).mean())

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
-from segmed.active.retraining import Owner, is_alive
+from segmed.active.owner import Owner, is_alive
 from segmed.data.datastore import load_datastore
 from segmed.data.slices import SliceDataset
 from segmed.methods.segmenter import Method

@@ -1,0 +1,103 @@
+#!/usr/bin/env python
+"""What each method costs beside plain SAM: encoding a slice and decoding a box, untrained, in turns.
+
+python scripts/bench_methods.py LGG --layout lgg --backbone apps/segmed/model/segmed-tiny --batches 1 8
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from compare_methods import LAYOUTS, build, now
+from segmed.data.slices import LabelledSlice, SliceDataset
+from segmed.imaging.masks import slice_box
+from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.lora import LoraSam
+from segmed.methods.segmenter import Segmenter
+from segmed.sam.precision import prepare_encoder
+from segmed.sam.weights import load_sam, weights_version
+from transformers import SamModel
+
+_WARM_UP = 3
+
+
+@torch.inference_mode()
+def overhead(names: Sequence[str], base: SamModel, data: SliceDataset, a: argparse.Namespace) -> str:
+    """Markdown: encode + decode of a box per slice against plain SAM, methods in turns, medians over the turns.
+
+    The ratio is the median of the ratios within a turn, so that what slows the machine for a while cancels out.
+    """
+    device = next(base.parameters()).device
+    base.vision_encoder = prepare_encoder(base.vision_encoder, device, a.precision)
+    methods: dict[str, Segmenter] = {"sam": build("sam", base, ()).eval()}
+    for name in [n for n in names if n != "sam"]:
+        methods[name] = method = build(name, base, tuple(data.classes.values())).eval()
+        if isinstance(method, LoraSam):
+            methods[f"{name} merged"] = method.merged().eval()
+    heads = "| method | batch | encode, ms | decode, ms | sum, ms per slice | against sam | peak memory, GB |"
+    lines = [heads, "|---|---:|---:|---:|---:|---:|---:|"]
+    for batch in a.batches:
+        samples = [data[n % len(data)] for n in range(batch)]
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
+        peak = dict.fromkeys(methods, 0.0)
+        for turn in range(a.repetitions + _WARM_UP):
+            order = list(methods)[turn % len(methods) :] + list(methods)[: turn % len(methods)]
+            for name in order:
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats(device)
+                times[name].append(once(methods[name], samples, device))
+                if device.type == "cuda":
+                    peak[name] = torch.cuda.max_memory_allocated(device) / 2**30
+        plain = np.array(times["sam"][_WARM_UP:]).sum(1)
+        for name in methods:
+            spent = np.array(times[name][_WARM_UP:])
+            encode, decode = np.median(spent, 0) * 1000 / batch
+            total, ratio = np.median(spent.sum(1)) * 1000 / batch, np.median(spent.sum(1) / plain)
+            memory = f"{peak[name]:.2f}" if device.type == "cuda" else ""
+            lines.append(f"| {name} | {batch} | {encode:.2f} | {decode:.2f} | {total:.2f} | {ratio:.3f} | {memory} |")
+    return "\n".join(lines)
+
+
+def once(method: Segmenter, samples: Sequence[LabelledSlice], device: torch.device) -> tuple[float, float]:
+    """Seconds of encoding and of decoding slices of one size, a box for each."""
+    prepared = [method.prepare(s.image) for s in samples]
+    batch = torch.stack([pixels for pixels, _ in prepared]).to(device)
+    prompts = [[SlicePrompt(box=slice_box(s.labels > 0))] for s in samples]
+    height, width = samples[0].labels.shape
+    start = now(device)
+    embedding = replace(method.encode(batch), frame=prepared[0][1])
+    middle = now(device)
+    method.decode(embedding, prompts, (height, width))
+    return middle - start, now(device) - middle
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="folder")
+    parser.add_argument("--layout", choices=list(LAYOUTS), required=True)
+    parser.add_argument("--methods", default="gafl,featup,imedsam,adapter,lora", help="comma-separated")
+    parser.add_argument("--backbone", required=True, help="SAM weights: folder, file or Hugging Face id")
+    parser.add_argument("--size", type=int, help="input side in px, if not that of the weights")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repetitions", type=int, default=30)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1], help="slices encoded together")
+    parser.add_argument("--precision", default="fp32", choices=["auto", "bf16", "fp32"], help="of the encoder")
+    return parser.parse_args()
+
+
+def main() -> None:
+    a = parse()
+    data = LAYOUTS[a.layout](a.dataset)
+    base = load_sam(a.backbone, a.size).requires_grad_(False).to(a.device)
+    labelled = data.of(data.patients[:1]).with_object(10)
+    side, version = base.config.vision_config.image_size, weights_version(base)
+    print(f"Backbone {version} at {side} px, {a.precision}, {a.device}, {torch.get_num_threads()} threads.\n")
+    print(overhead([name.strip() for name in a.methods.split(",")], base, labelled, a))
+
+
+if __name__ == "__main__":
+    main()
