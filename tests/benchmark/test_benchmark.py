@@ -355,6 +355,21 @@ def test_the_published_split_by_slices_leaks_and_says_so(
     assert "Neighbours of the tested slices were learnt from" in (tmp_path / "results.md").read_text(encoding="utf-8")
 
 
+def test_detectors_are_measured_by_boxes_and_chains_by_masks_too(folders: dict[str, Path], tmp_path: Path) -> None:
+    small = ("--set", "image_size=64", "--quick", "--steps", "3", "--device", "cpu")
+    rows = []
+    for table, name in (("lgg-sam", "detector"), ("brats-detectors", "fcos")):
+        result = _run(table, *_data(folders), "--methods", name, "--out", tmp_path / table, *small)
+        assert result.exit_code == 0, result.output
+        rows.append(_numbers(tmp_path / table)["tables"][0]["rows"][0]["results"][0])
+    chain, boxes = rows
+    for row in rows:
+        assert 0 <= row["values"]["map50_95"]["mean"] <= row["values"]["map50"]["mean"] <= 1
+        assert row["values"]["boxless"]["mean"] >= 0
+    assert "dice" in chain["values"] and "dice" not in boxes["values"]
+    assert "slices with an object and no box" in (tmp_path / "lgg-sam" / "results.md").read_text(encoding="utf-8")
+
+
 def test_all_versions_of_a_published_number_stand_beside_ours() -> None:
     table = TABLES["lgg-sam"]
     found = {(c.entry, c.metric): c for c in compared(table.published, [])}

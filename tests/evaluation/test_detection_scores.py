@@ -39,6 +39,16 @@ def test_an_object_is_found_once_and_by_its_class() -> None:
     assert scores.precision == 1 and scores.map50 == pytest.approx(1) and scores.map50_95 == pytest.approx(0.3)
 
 
+def test_averages_go_over_all_boxes_and_the_rest_over_the_sure_ones() -> None:
+    truth = [_boxes((0, 0, 10, 10, 1, 1), (20, 20, 30, 30, 1, 1))]
+    found = [_boxes((20, 20, 30, 30, 1, 0.1), (0, 0, 10, 10, 1, 0.9), (40, 0, 50, 9, 1, 0.3))]
+    scores = score_boxes(found, truth, ["liver"], confidence=0.25)
+    assert scores.map50 == score_boxes(found, truth, ["liver"]).map50 > 0.8
+    assert (scores.precision, scores.recall, scores.boxes) == (0.5, 0.5, 2)
+    assert score_boxes(found, truth, ["liver"], confidence=0.25, most=1).precision == 1
+    assert score_boxes(found, truth, ["liver"], confidence=0.95).slices_without == 1
+
+
 def test_slices_must_match() -> None:
     with pytest.raises(ValueError, match="2 slices"):
         score_boxes([_boxes(), _boxes()], [_boxes()], ["liver"])

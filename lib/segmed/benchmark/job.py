@@ -26,6 +26,7 @@ from segmed.data.catalogue import load_dataset
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.segmentation_scores import ImageScore
+from segmed.methods.detector import DetectorSegmenter
 from segmed.methods.loading import BackboneConfig, Loader, find_method, missing_weights
 from segmed.methods.segmenter import Method, Segmenter
 from segmed.methods.trainable import TrainableSegmenter
@@ -121,8 +122,10 @@ def _measured(job: Job, stop: Callable[[], bool] | None) -> dict[str, Any]:
         "slices": [len(part) for part in (train, validation, test)],
         "skipped": [item.reason for item in test.skipped],
     }
+    if isinstance(segmenter, DetectorSegmenter):
+        result["boxes"] = asdict(measure_boxes(segmenter, test, job.budget.batch))
     if entry.protocol == "detection":
-        return {**result, "boxes": asdict(measure_boxes(segmenter, test, job.budget.batch))}
+        return result
     question = _question(job)
     main = measure(segmenter, test, question, lambda share: tell(0.8 + 0.1 * share, "testing"))
     picture, dice = extremes(segmenter, test, main, question)

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,8 @@ from segmed.imaging.masks import slice_box
 from segmed.imaging.picture import Picture
 from segmed.imaging.store import ByteBoundedStore
 from segmed.methods.automatic_masks import PRESETS, automatic_masks
-from segmed.methods.detection import Boxes, boxes_of
+from segmed.methods.detection import boxes_of
+from segmed.methods.detector import DetectorSegmenter
 from segmed.methods.predictor import Predictor
 from segmed.methods.segmenter import Segmenter
 from segmed.training.overlay import overlay_sheet
@@ -32,6 +32,7 @@ from segmed.training.validation import ShownCase, batches_alike, found_masks
 
 BACKGROUND = 0
 _EMBEDDINGS = 64 * 2**20
+_ALL_BOXES = (0.001, 100)  # least score and largest number of boxes that average precisions go over
 
 
 @dataclass(frozen=True)
@@ -131,19 +132,19 @@ def measure_boxes(method: Segmenter, data: SliceDataset, batch: int = 8, min_are
     Raises:
         ValueError: the method finds no boxes, or lacks a class of the dataset.
     """
-    detect: Callable[[Any], list[Boxes]] | None = getattr(method, "detect", None)
-    if detect is None:
+    if not isinstance(method, DetectorSegmenter):
         raise ValueError(f"{type(method).__name__} finds no boxes. Take a detector.")
     places = class_places(method, data.classes)
     found: list[FoundBoxes] = []
     truth: list[FoundBoxes] = []
     for _, samples in batches_alike(data, range(len(data)), batch):
-        for boxes in detect(method.embed([s.image for s in samples])):
+        for boxes in method.detect(method.embed([s.image for s in samples]), *_ALL_BOXES):
             found.append(FoundBoxes(*(t.cpu().numpy() for t in (boxes.corners, boxes.labels, boxes.scores))))
         for sample in samples:
             there = boxes_of(places[sample.labels], min_area)
             truth.append(FoundBoxes(there["boxes"].numpy(), there["labels"].numpy(), np.ones(len(there["labels"]))))
-    return score_boxes(found, truth, [data.classes[value] for value in sorted(data.classes)])
+    names = [data.classes[value] for value in sorted(data.classes)]
+    return score_boxes(found, truth, names, method.config.confidence, method.config.most)
 
 
 @torch.inference_mode()

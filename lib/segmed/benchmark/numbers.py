@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -37,6 +37,7 @@ BOX_METRICS: Mapping[str, str] = {
     "map50_95": "mAP at 0.5 to 0.95",
     "box_precision": "precision of boxes",
     "box_recall": "recall of boxes",
+    "boxless": "slices with an object and no box",
 }
 TITLES: Mapping[str, str] = {
     **METRICS,
@@ -149,12 +150,11 @@ def rows_of(entry: str, results: Sequence[Mapping[str, Any]]) -> list[Row]:
         entry: name.
         results: of `run_job`, one per seed, all without error.
     """
-    if "boxes" in results[0]:
-        boxes = [r["boxes"] for r in results]
-        named = {"map50": "map50", "map50_95": "map50_95", "box_precision": "precision", "box_recall": "recall"}
-        values = {key: Number.of([b[name] for b in boxes]) for key, name in named.items()}
-        return [Row(entry, "", len(results), int(boxes[0]["objects"]), {**values, **_size(results)})]
-    return [_row(entry, where, results) for where in results[0]["sets"]]
+    boxes = _boxes(results) if "boxes" in results[0] else {}
+    if "sets" not in results[0]:
+        return [Row(entry, "", len(results), int(results[0]["boxes"]["objects"]), {**boxes, **_size(results)})]
+    rows = [_row(entry, where, results) for where in results[0]["sets"]]
+    return [row if row.where else replace(row, values={**row.values, **boxes}) for row in rows]
 
 
 def compared(published: Sequence[Published], rows: Sequence[Row]) -> list[Comparison]:
@@ -208,6 +208,12 @@ def _numbers(scores: Sequence[ImageScore], classes: Mapping[int, str]) -> dict[s
     if "dice:background" in by_class:
         found["dice_with_background"] = float(np.mean(list(by_class.values())))
     return found | by_class
+
+
+def _boxes(results: Sequence[Mapping[str, Any]]) -> dict[str, Number]:
+    named = {"map50": "map50", "map50_95": "map50_95", "box_precision": "precision", "box_recall": "recall"}
+    named |= {"boxless": "slices_without"}
+    return {key: Number.of([float(r["boxes"][name]) for r in results]) for key, name in named.items()}
 
 
 def _pooled(scores: Sequence[ImageScore]) -> Overlap:

@@ -38,7 +38,7 @@ class DetectionScores:
         map50_95: mean over IoU 0.5, 0.55, …, 0.95.
         precision: share of the detected boxes that lie on an object of their class with an IoU of 0.5 or more.
         recall: share of the objects that were detected so.
-        boxes: detected.
+        boxes: detected, of those that count.
         objects: that there are.
         slices_without: slices with an object on which nothing was detected.
     """
@@ -52,13 +52,21 @@ class DetectionScores:
     slices_without: int
 
 
-def score_boxes(found: Sequence[FoundBoxes], truth: Sequence[FoundBoxes], names: Sequence[str]) -> DetectionScores:
+def score_boxes(
+    found: Sequence[FoundBoxes],
+    truth: Sequence[FoundBoxes],
+    names: Sequence[str],
+    confidence: float = 0.0,
+    most: int | None = None,
+) -> DetectionScores:
     """Compare boxes slice by slice.
 
     Args:
-        found: detected boxes, all of them: low scores count for the averages only where a threshold was low.
+        found: detected boxes. The averages go over all thresholds, so that boxes of low scores belong to it.
         truth: boxes of the objects.
         names: of class 1, 2, …
+        confidence: lowest score of a box that counts for precision and recall.
+        most: so many boxes of a slice count there, the most certain ones; None takes all.
 
     Raises:
         ValueError: not as many slices in both.
@@ -67,8 +75,9 @@ def score_boxes(found: Sequence[FoundBoxes], truth: Sequence[FoundBoxes], names:
         raise ValueError(f"{len(found)} slices cannot be compared with {len(truth)}.")
     present = sorted({int(label) for t in truth for label in t.labels})
     averages = _averages(found, truth, present, names) if present else {}
-    hits = sum(_hits(f, t) for f, t in zip(found, truth, strict=True))
-    boxes, objects = sum(len(f.labels) for f in found), sum(len(t.labels) for t in truth)
+    sure = [_sure(f, confidence, most) for f in found]
+    hits = sum(_hits(f, t) for f, t in zip(sure, truth, strict=True))
+    boxes, objects = sum(len(f.labels) for f in sure), sum(len(t.labels) for t in truth)
     return DetectionScores(
         _of(averages, "AP_IoU_0.50_MaxDet_100"),
         _of(averages, "mAP_IoU_0.50_0.95_0.05_MaxDet_100"),
@@ -76,8 +85,14 @@ def score_boxes(found: Sequence[FoundBoxes], truth: Sequence[FoundBoxes], names:
         hits / objects if objects else float("nan"),
         boxes,
         objects,
-        sum(len(t.labels) > 0 and len(f.labels) == 0 for f, t in zip(found, truth, strict=True)),
+        sum(len(t.labels) > 0 and len(f.labels) == 0 for f, t in zip(sure, truth, strict=True)),
     )
+
+
+def _sure(found: FoundBoxes, confidence: float, most: int | None) -> FoundBoxes:
+    order = np.argsort(-found.scores, kind="stable")
+    kept = order[found.scores[order] >= confidence][:most]
+    return FoundBoxes(found.corners[kept], found.labels[kept], found.scores[kept])
 
 
 def _averages(

@@ -117,12 +117,13 @@ class DetectorSegmenter(TrainableSegmenter):
         return Embedding(torch.from_numpy(stack).to(device), Frame(height, width, max(height, width)))
 
     @torch.no_grad()
-    def detect(self, embedding: Embedding) -> list[Boxes]:
-        """The boxes of each slice, in its pixels."""
+    def detect(self, embedding: Embedding, confidence: float | None = None, most: int | None = None) -> list[Boxes]:
+        """The boxes of each slice, in its pixels; `confidence` and `most` in place of those of the configuration."""
         pictures = [picture.float() / 255 for picture in embedding.features]
         size, config = (embedding.frame.height, embedding.frame.width), self.config
         found: Any = self.detector(pictures)
-        return [select(one, size, config.confidence, config.overlap, config.most) for one in found]
+        least = config.confidence if confidence is None else confidence
+        return [select(one, size, least, config.overlap, most or config.most) for one in found]
 
     def decode(
         self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
