@@ -38,7 +38,8 @@ from simulation.archive import CLINIC, STAGES, Archive, Kind, draw, from_dataset
 from simulation.loops import InProcess, Loop, Setup, dice_of
 from simulation.server_loop import ServerLoop
 
-_ARMS = {"replay": (100, False), "no replay": (0, False), "no replay, no gate": (0, True)}
+_STRATEGIES = ("random:12", "hybrid", "full")
+_ARMS = {"replay": (100, False), "no replay": (0, False), "no replay without gate": (0, True)}
 _STRESS = Kind("CT", patients=1, pictures=1, tested=1)
 
 
@@ -169,7 +170,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def play(a: argparse.Namespace) -> None:
     """Run what the file does not hold yet."""
-    names = list(_ARMS) if a.continual else a.strategies.split(",")
+    names = (a.strategies or ",".join(_ARMS if a.continual else _STRATEGIES)).split(",")
     counts = {name.partition(":")[0]: int(name.partition(":")[2] or a.rounds) for name in names}
     for seed in (int(s) for s in a.seeds.split(",")):
         archive = archive_of(a, seed)
@@ -249,7 +250,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--patients", type=int, default=20, help="of the dataset, in the pool")
     parser.add_argument("--slices", type=int, default=8, help="of each patient")
     parser.add_argument("--tested", type=int, default=10, help="other patients, to measure on")
-    parser.add_argument("--strategies", default="random:7,hybrid,full", help="with commas; NAME:ROUNDS for others")
+    parser.add_argument("--strategies", help="with commas; NAME:ROUNDS for others; arms of --continual")
     parser.add_argument("--seeds", default="0,1,2,3,4", help="comma-separated; each draws another archive")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=12, help="labels of a round")
