@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -179,4 +178,4 @@ def _list() -> None:
 
 def _command() -> str:
     """As it was given, by the name of the program alone."""
-    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])  # noqa: PTH119
+    return shlex.join(["segmed", *sys.argv[1:]])
