@@ -424,6 +424,8 @@ def test_plan_takes_rows_by_name_and_by_method(folders: dict[str, Path], tmp_pat
     assert names[1] == [("lora-4", 0), ("classical", 0), ("lora-4", 1), ("classical", 1)]
     assert plans[0].jobs[0].entry.settings == {"rank": 2}
     assert list(plans[1].jobs[0].folders) == ["sirst"]
+    oracle = plan([TABLES["sessile"]], ["sam-oracle"], 1, {"proposals": "relaxed"}, template)[0].jobs[0].entry
+    assert (oracle.protocol, oracle.settings) == ("oracle", {"proposals": "relaxed"})
 
 
 def test_pictures_show_truth_and_mask(golden: Path) -> None:

@@ -66,6 +66,9 @@ class Question:
         size: side in px of the masks, if not that of the slices.
         proposals: preset of an oracle's proposals.
         points: of the grid of an oracle's clicks, per side.
+
+    Raises:
+        ValueError: no such preset.
     """
 
     protocol: Protocol
@@ -75,6 +78,10 @@ class Question:
     size: int | None = None
     proposals: str = "published"
     points: int = 32
+
+    def __post_init__(self) -> None:
+        if self.proposals not in PRESETS:
+            raise ValueError(f"There are no proposals {self.proposals!r}. Choose from {', '.join(PRESETS)}.")
 
 
 @torch.inference_mode()

@@ -73,6 +73,7 @@ def plan(
 def _with(entry: Entry, settings: Mapping[str, Any], known: set[str]) -> Entry:
     training = find_method(entry.method).training
     keys = {f.name for f in fields(training.config)} if training and entry.train else set()
+    keys |= {"proposals"} if entry.protocol == "oracle" else set()
     mine = {key: value for key, value in settings.items() if key in keys}
     known |= set(mine)
     return replace(entry, settings={**entry.settings, **mine})

@@ -276,7 +276,7 @@ def chosen_tables(names: list[str]) -> list[Table]:
 def chosen_entries(tables: Sequence[Table], names: Sequence[str]) -> dict[str, list[Entry]]:
     """Rows of each table by their name or method; no names are all rows.
 
-    A method that none of the tables has becomes a row with its own defaults in each of them.
+    An oracle or a method that none of the tables has becomes a row in each of them, a method with its own defaults.
 
     Raises:
         ValueError: no row of any table and no method is called so.
@@ -287,12 +287,18 @@ def chosen_entries(tables: Sequence[Table], names: Sequence[str]) -> dict[str, l
     for name in names:
         mine = {t.name: {e.name: e for e in t.entries if name in (e.name, e.method)} for t in tables}
         if not any(mine.values()):
-            if name not in METHODS:
-                rows = dict.fromkeys(e.name for table in tables for e in table.entries)
+            extra = next((e for e in _ORACLES if e.name == name), None) or _row_of(name)
+            if extra is None:
+                rows = dict.fromkeys(e.name for table in tables for e in (*table.entries, *_ORACLES))
                 raise ValueError(f"There is no row {name!r}: rows are {', '.join(rows)}; methods {', '.join(METHODS)}.")
-            method = METHODS[name]
-            extra = Entry(name, name, {}, "classes" if method.automatic else "box", method.training is not None)
             mine = {table.name: {name: extra} for table in tables}
         for table in tables:
             found[table.name] |= mine[table.name]
     return {table.name: list(found[table.name].values()) for table in tables}
+
+
+def _row_of(name: str) -> Entry | None:
+    method = METHODS.get(name)
+    if method is None:
+        return None
+    return Entry(name, name, {}, "classes" if method.automatic else "box", method.training is not None)
