@@ -168,6 +168,8 @@ def test_an_oracle_chooses_among_proposals(folders: dict[str, Path], tmp_path: P
     result = run_job(Job("gid5", entry, 0, mine, tmp_path, budget=Budget(points=4)))
     row = rows_of("best", [result])[0]
     assert result["steps"] == 0
+    odd = replace(entry, settings={"proposals": "best"})
+    assert "Choose from published, " in run_job(Job("gid5", odd, 0, mine, tmp_path, budget=Budget(points=4)))["error"]
     assert row.values["dice"].mean == pytest.approx(GOLDEN_ORACLE[0], abs=1e-3)
     assert row.values["dice:background"].mean == pytest.approx(GOLDEN_ORACLE[1], abs=1e-3)
     classes = [value for key, value in row.values.items() if key.startswith("dice:")]
