@@ -18,7 +18,7 @@ from segmed.methods.featup_implicit import ImplicitConfig
 from segmed.methods.jbu import JbuStack, save_jbu
 from segmed.methods.medsam import MedSam
 from segmed.methods.sam import Sam
-from segmed.methods.segmed import Segmed
+from segmed.methods.segmed.segmenter import Segmed
 from segmed.methods.trainable import load_trained, save_trained
 from segmed.sam.decoding import decode_low_resolution
 from segmed.sam.precision import prepare_encoder

@@ -9,7 +9,7 @@ from segmed.methods import METHODS
 from segmed.methods.classical import Classical
 from segmed.methods.loading import BackboneConfig, Loader, find_method
 from segmed.methods.sam import Sam
-from segmed.methods.segmed import Segmed
+from segmed.methods.segmed.segmenter import Segmed
 from segmed.sam import weights
 from tiny_sam import save_folder, tiny_sam
 

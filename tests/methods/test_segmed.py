@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.segmed import Segmed
-from segmed.methods.segmed_views import View, best_box, cut_out
+from segmed.methods.segmed.segmenter import Segmed
+from segmed.methods.segmed.views import View, best_box, cut_out
 from segmed.sam.tiny import initialised, tiny_config
 from torch import Tensor
 

@@ -11,9 +11,9 @@ from segmed.methods import (
     lora,
     sam,
     sam2,
-    segmed_tuning,
     unet_family,
 )
+from segmed.methods.segmed import tuning as segmed_tuning
 from segmed.methods.segmenter import Method
 
 METHODS: dict[str, Method] = {

@@ -12,8 +12,8 @@ from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.decoder_tuning import RECIPES, DecoderTuningConfig, tuned_names
-from segmed.methods.segmed import Segmed
-from segmed.methods.segmed_views import View
+from segmed.methods.segmed.segmenter import Segmed
+from segmed.methods.segmed.views import View
 from segmed.methods.segmenter import Method, Training
 from segmed.methods.trainable import TrainableSegmenter
 from segmed.sam.embedding import Embedding

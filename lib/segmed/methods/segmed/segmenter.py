@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.segmed_views import (
+from segmed.methods.segmed.views import (
     CLICK_SIDES,
     CUT_OFF,
     View,

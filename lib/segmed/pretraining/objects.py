@@ -1,0 +1,184 @@
+"""Which object is shown next: balanced over modality, source, label and size, with synthetic images in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from skimage.segmentation import felzenszwalb
+
+from segmed.data.phantom.sample import PhantomConfig, generate
+from segmed.data.training_pack import PackImage, TrainingPack
+
+# how often a modality is shown; what radiologists segment most comes first
+MODALITIES = {
+    "ct": 4.0,
+    "mr": 4.5,
+    "us": 2.0,
+    "xray": 1.5,
+    "endoscopy": 1.2,
+    "dermoscopy": 0.8,
+    "fundus": 0.8,
+    "microscopy": 1.3,
+    "histology": 1.2,
+    "oct": 0.4,
+    "pet": 0.5,
+    "em": 0.5,
+}
+# trees of vessels and scattered specks teach to prefer them wherever they lie inside of a box
+CAPPED = {"lung-av": 0.25, "msd-hepaticvessel": 0.3, "fives": 0.15, "hrf": 0.15, "idrid": 0.6, "hvdropdb-ridge": 0.4}
+_SMALLEST = 40  # px: smaller objects are not taken
+_PICTURES, _DRAWN, _OBJECTS = 6, 176, 4  # synthetic images drawn together, their side in px, objects taken of each
+_SUPERPIXELS = 256  # px: longest side at which images are cut into superpixels
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An object to segment.
+
+    Attributes:
+        image: (H, W) or (H, W, 3) uint8.
+        mask: (H, W) boolean, not empty.
+        kind: `real`, `synthetic` or `superpixel`.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    kind: str
+
+
+@dataclass(frozen=True)
+class ObjectConfig:
+    """What is shown.
+
+    Attributes:
+        synthetic_share: share of objects of procedural phantoms.
+        superpixel_share: share of objects that are superpixels of real images, as in ScribblePrompt (Wong et al., ECCV
+            2024): they teach that the prompt says what is wanted.
+        part_share: share of labels with several connected parts of which one part is taken as the object.
+        phantoms: what is drawn.
+    """
+
+    synthetic_share: float = 0.25
+    superpixel_share: float = 0.08
+    part_share: float = 0.6
+    phantoms: PhantomConfig = field(default_factory=PhantomConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("synthetic_share", "superpixel_share", "part_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but a share lies between 0 and 1.")
+
+
+class ObjectSource:
+    """Objects by number: the n-th one is the same whenever it is asked for.
+
+    Args:
+        pack: labelled images; None for synthetic ones only.
+        config: what is shown.
+        seed: of everything.
+    """
+
+    def __init__(self, pack: TrainingPack | None, config: ObjectConfig | None = None, seed: int = 0) -> None:
+        self.config, self.seed = config or ObjectConfig(), seed
+        self.pack = pack
+        sources = {} if pack is None else pack.by_source()
+        self.sources = sources
+        weights = {
+            name: np.sqrt(len(images)) * CAPPED.get(name, 1.0) for name, images in sources.items()
+        }
+        modality = {name: images[0].modality for name, images in sources.items()}
+        totals = {m: sum(w for n, w in weights.items() if modality[n] == m) for m in set(modality.values())}
+        self.names = sorted(sources)
+        chance = np.array([weights[n] / totals[modality[n]] * MODALITIES.get(modality[n], 1.0) for n in self.names])
+        self.chances = chance / chance.sum() if len(chance) else chance
+
+    def object(self, n: int) -> Shown:
+        """The n-th object."""
+        rng = np.random.default_rng((self.seed, n))
+        kind = rng.random()
+        if not self.names or kind < self.config.synthetic_share:
+            return self._synthetic(n)
+        images = self.sources[self.names[rng.choice(len(self.names), p=self.chances)]]
+        image = images[rng.integers(len(images))]
+        if kind < self.config.synthetic_share + self.config.superpixel_share:
+            return _superpixel(image, rng)
+        return self._real(image, rng)
+
+    def _real(self, image: PackImage, rng: np.random.Generator) -> Shown:
+        values = image.values
+        if image.has_instances and len(values) > 3:
+            values = [values[n] for n in rng.permutation(len(values))[:3]]
+            value = max(values, key=lambda v: int((image.labels == v).sum())) if rng.random() < 0.5 else values[0]
+        else:
+            value = values[rng.integers(len(values))]
+        mask = image.labels == value
+        split = image.entry["labels"] != "instances" and image.has_instances
+        if split or (image.entry["labels"] != "instances" and rng.random() < self.config.part_share):
+            parts = [
+                n
+                for n, (rows, columns) in enumerate(image.parts(value))
+                if (rows.stop - rows.start) * (columns.stop - columns.start) >= _SMALLEST
+            ]
+            if parts:
+                # parts are numbered by size: half of the time one of the larger ones
+                few = parts[: max(1, len(parts) // 4)] if rng.random() < 0.5 else parts
+                mask = image.part_mask(value, few[rng.integers(len(few))])
+        if mask.sum() < _SMALLEST:
+            mask = image.labels == max(image.values, key=lambda v: int((image.labels == v).sum()))
+        return Shown(image.image, mask, "real")
+
+    def _synthetic(self, n: int) -> Shown:
+        images, masks = _drawn(self.config.phantoms, self.seed * 1_000_003 + n // (_PICTURES * _OBJECTS))
+        place = n % len(masks)
+        return Shown(images[place], masks[place], "synthetic")
+
+
+@lru_cache(maxsize=2)
+def _drawn(config: PhantomConfig, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Objects of a few synthetic images, those that stand out first."""
+    from segmed.training.stream import visibility
+
+    drawn = generate(_PICTURES, _DRAWN, seed, "cpu", config)
+    rng = np.random.default_rng(seed)
+    liking = visibility(drawn.images, drawn.targets).clamp(max=2.0).numpy() + rng.random(drawn.valid.shape)
+    liking = np.where(drawn.valid.numpy(), liking, -1)
+    images, masks = [], []
+    for b in range(_PICTURES):
+        picture = (drawn.images[b].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        for k in np.argsort(-liking[b])[:_OBJECTS]:
+            mask = drawn.targets[b, k].numpy()
+            if liking[b, k] >= 0 and mask.sum() >= _SMALLEST // 2:
+                images.append(picture)
+                masks.append(mask)
+    if not masks:
+        return _drawn(config, seed + 1)
+    return images, masks
+
+
+def _superpixel(image: PackImage, rng: np.random.Generator) -> Shown:
+    """A superpixel of an image (Felzenszwalb and Huttenlocher, IJCV 2004) in the place of its label."""
+    parts = _superpixels(image, int(rng.integers(2)))
+    sizes = np.bincount(parts.ravel())
+    fitting = np.flatnonzero((sizes >= 60) & (sizes < 0.4 * parts.size))
+    if not len(fitting):
+        return Shown(image.image, image.labels > 0, "real")
+    small = parts == fitting[rng.integers(len(fitting))]
+    height, width = image.labels.shape
+    mask = cv2.resize(small.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    return Shown(image.image, mask, "superpixel") if mask.any() else Shown(image.image, image.labels > 0, "real")
+
+
+@lru_cache(maxsize=1500)
+def _superpixels(image: PackImage, turn: int) -> np.ndarray:
+    """The superpixels of an image at a scale of its own, (h, w) int32."""
+    scale = _SUPERPIXELS / max(image.labels.shape)
+    small = image.image
+    if scale < 1:
+        small = cv2.resize(small, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    rng = np.random.default_rng((turn, int(image.labels.astype(np.int64).sum())))
+    grain = float(rng.choice([30, 80, 150, 300, 500]))
+    channel_axis = -1 if small.ndim == 3 else None
+    return felzenszwalb(small, grain, 0.6, 40, channel_axis=channel_axis).astype(np.int32)

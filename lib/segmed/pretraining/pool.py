@@ -1,0 +1,238 @@
+"""Objects being segmented: each stays for some corrections, then another one takes its place.
+
+A step trains on all of them at once, fresh ones and ones in their second to sixth round, so that corrections cost no forward
+passes of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segmed.methods.segmed.prompt_channels import WindowPrompts
+from segmed.pretraining.annotator import Prompted, click_in, correct, draw_box, roughen, scribble_in
+from segmed.pretraining.appearance import vary_appearance
+from segmed.pretraining.objects import ObjectSource
+from segmed.pretraining.windows import look_at, neighbour_of, show
+
+# first prompts: share, and chance of one more correction after each round
+KINDS = {
+    "box": (0.40, 0.35),
+    "click": (0.27, 0.68),
+    "scribble": (0.10, 0.45),
+    "mask": (0.06, 0.45),
+    "neighbour": (0.17, 0.15),
+}
+_MOST_ROUNDS = 6
+_VANISHED = 0.12  # share of neighbours on which the object has ended
+_TRIES = 8
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An object in its window with what was said about it so far.
+
+    Attributes:
+        image: (3, S, S) float32 in [0, 1], as the network sees it.
+        truth: (S, S) float32 in [0, 1].
+        valid: (S, S) boolean.
+        kind: of the first prompt.
+        prompted: what was said.
+        neighbour: (2, S, S) mask and grey of the neighbouring slice, or None; before `refill` the mask alone, while
+            its image lies to the right of `image`.
+        rounds: how often it was prompted.
+    """
+
+    image: np.ndarray
+    truth: np.ndarray
+    valid: np.ndarray
+    kind: str
+    prompted: Prompted
+    neighbour: np.ndarray | None = None
+    rounds: int = 1
+
+
+class Pool:
+    """A batch of opened objects.
+
+    Args:
+        source: of objects.
+        batch: how many are open.
+        size: side S of the windows in px.
+        seed: of everything that is random here; processes side by side take different ones.
+        stride: object numbers are `first + n * stride`, so that processes side by side show different objects.
+        first: see `stride`.
+    """
+
+    def __init__(
+        self, source: ObjectSource, batch: int, size: int = 128, seed: int = 0, stride: int = 1, first: int = 0
+    ) -> None:
+        self.source, self.batch, self.size, self.seed = source, batch, size, seed
+        self.stride, self.first = stride, first
+        self.taken = 0
+        self.turn = 0
+        self.opened: list[Opened] = []
+
+    def refill(self) -> None:
+        """Open new objects until the batch is full; their looks are varied together."""
+        fresh = []
+        while len(self.opened) + len(fresh) < self.batch:
+            fresh.append(self._open())
+        if not fresh:
+            return
+        rng = np.random.default_rng((self.seed, 1, self.taken))
+        lone = [o for o in fresh if o.neighbour is None]
+        self.opened += [replace(o, image=image) for o, image in zip(lone, _varied(lone, rng), strict=True)]
+        pairs = [o for o in fresh if o.neighbour is not None]
+        for o, both in zip(pairs, _varied(pairs, rng), strict=True):
+            # slice and neighbour lie side by side, so that they change alike
+            image, near = both[..., : self.size], both[..., self.size :].mean(0)
+            neighbour = np.stack([o.neighbour[0], near]).astype(np.float32)
+            valid = o.valid[:, : self.size]
+            self.opened.append(replace(o, image=np.ascontiguousarray(image), valid=valid, neighbour=neighbour))
+
+    def correct(self, probability: np.ndarray) -> None:
+        """Correct the masks that a step found (B, S, S), or let objects go.
+
+        Objects leave after their last round, when nothing is wrong, or when they have ended.
+        """
+        self.turn += 1
+        rng = np.random.default_rng((self.seed, 2, self.turn))
+        kept = []
+        for opened, found in zip(self.opened, probability, strict=True):
+            truth = opened.truth > 0.5
+            if opened.rounds >= _MOST_ROUNDS or rng.random() >= KINDS[opened.kind][1] or not truth.any():
+                continue
+            told = correct(opened.prompted, found, truth, rng)
+            if told is not None:
+                kept.append(replace(opened, prompted=told, rounds=opened.rounds + 1))
+        self.opened = kept
+
+    def correct_all(self, probability: np.ndarray) -> None:
+        """Correct the masks of all objects, none of which leaves; those without an error stay as they are."""
+        self.turn += 1
+        rng = np.random.default_rng((self.seed, 3, self.turn))
+        for n, (opened, found) in enumerate(zip(self.opened, probability, strict=True)):
+            truth = opened.truth > 0.5
+            told = correct(opened.prompted, found, truth, rng, forget=0.0) if truth.any() else None
+            if told is not None:
+                self.opened[n] = replace(opened, prompted=told, rounds=opened.rounds + 1)
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, WindowPrompts, Tensor]:
+        """Images (B, 3, S, S), truth (B, S, S), valid (B, S, S), prompts, and which are lone clicks (B,)."""
+        opened = self.opened
+        clicks = max((len(o.prompted.points) for o in opened), default=0)
+        prompts = WindowPrompts.nothing(len(opened), self.size, clicks)
+        for n, o in enumerate(opened):
+            said = o.prompted
+            if said.box is not None:
+                prompts.boxes[n] = torch.from_numpy(said.box)
+            if said.points:
+                prompts.points[n, : len(said.points)] = torch.tensor(said.points)
+                prompts.labels[n, : len(said.points)] = torch.tensor(said.labels)
+            if said.scribbles is not None:
+                prompts.scribbles[n] = torch.from_numpy(said.scribbles)
+        none = np.full((self.size, self.size), -1, np.float32)
+        previous = np.stack([none if o.prompted.previous is None else o.prompted.previous for o in opened])
+        near = [np.stack([none, none]) if o.neighbour is None else o.neighbour for o in opened]
+        prompts = replace(
+            prompts,
+            previous=torch.from_numpy(previous),
+            neighbour=torch.from_numpy(np.stack([n[0] for n in near])),
+            neighbour_image=torch.from_numpy(np.stack([n[1] for n in near])),
+        )
+        return (
+            torch.from_numpy(np.stack([o.image for o in opened])),
+            torch.from_numpy(np.stack([o.truth for o in opened])),
+            torch.from_numpy(np.stack([o.valid for o in opened])),
+            prompts,
+            torch.tensor([o.prompted.is_lone_click and o.neighbour is None for o in opened]),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on to the same objects."""
+        return {"taken": self.taken, "turn": self.turn, "opened": self.opened}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.taken, self.turn, self.opened = state["taken"], state["turn"], list(state["opened"])
+
+    def _open(self) -> Opened:
+        for _ in range(_TRIES):
+            number = self.first + self.taken * self.stride
+            self.taken += 1
+            rng = np.random.default_rng((self.seed, 0, number))
+            opened = self._show(number, rng)
+            if opened is not None:
+                return opened
+        raise ValueError("No object of the last few could be shown in a window. Check the labels of the images.")
+
+    def _show(self, number: int, rng: np.random.Generator) -> Opened | None:
+        shown = self.source.object(number)
+        names = list(KINDS)
+        kind = names[rng.choice(len(names), p=[KINDS[name][0] for name in names])]
+        if shown.kind == "superpixel" and kind in ("click", "neighbour"):
+            kind = "box"  # nobody means a superpixel by a click
+        on_click = kind == "click" or (kind == "scribble" and rng.random() < 0.5)
+        zoom = (0.9, 8.0) if on_click else (1.25, 2.1)
+        view = look_at(shown.mask, self.size, rng, zoom, on_click)
+        window = show(shown.image, shown.mask, view)
+        truth = window.truth > 0.5
+        if truth.sum() < 6:
+            return None
+        said, neighbour = Prompted(), None
+        if kind == "box":
+            said = replace(said, box=draw_box(truth, rng))
+        elif kind == "click":
+            said = said.with_click(click_in(truth, rng), 1)
+        elif kind == "scribble":
+            said = said.with_scribble(scribble_in(truth, rng), 1)
+        elif kind == "mask":
+            said = replace(said, previous=roughen(truth, rng))
+        else:
+            near = show(shown.image, shown.mask, neighbour_of(view, rng))
+            if (near.truth > 0.5).sum() < 6:
+                return None
+            neighbour = (near.truth if rng.random() < 0.6 else roughen(near.truth > 0.5, rng))[None]
+        image, covered, valid = window.image, window.truth, window.valid
+        if neighbour is not None:
+            if rng.random() < _VANISHED:
+                image, covered = _without(image, truth, rng), np.zeros_like(covered)
+            image, valid = np.concatenate([image, near.image], 1), np.concatenate([valid, near.valid], 1)
+        return Opened(
+            np.ascontiguousarray(image.transpose(2, 0, 1)),
+            covered.astype(np.float32),
+            valid,
+            kind,
+            said,
+            None if neighbour is None else neighbour.astype(np.float32),
+        )
+
+
+def _varied(opened: list[Opened], rng: np.random.Generator) -> np.ndarray:
+    """Their images with other looks, (B, 3, S, S or 2 S)."""
+    if not opened:
+        return np.zeros((0, 3, 1, 1), np.float32)
+    images = torch.from_numpy(np.stack([o.image for o in opened]))
+    valid = torch.from_numpy(np.stack([o.valid for o in opened]))
+    return np.asarray(vary_appearance(images, valid, rng).numpy())
+
+
+def _without(image: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An image (S, S, 3) whose object is covered by what lies around it, with soft edges."""
+    import cv2
+
+    radius = int(np.sqrt(truth.sum() / np.pi)) + 2
+    cover = cv2.dilate(truth.astype(np.uint8), np.ones((5, 5), np.uint8))
+    byte = (image * 255).round().astype(np.uint8)
+    filled = cv2.inpaint(byte, cover, 3, cv2.INPAINT_TELEA).astype(np.float32) / 255
+    # grain of another place, so that the filling is not smoother than the image
+    shift = tuple(int(v) for v in rng.choice([-1, 1], 2) * rng.integers(radius, 2 * radius + 2, 2))
+    moved = np.roll(image, shift, (0, 1))
+    grain = moved - cv2.blur(moved, (7, 7))
+    soft = cv2.blur(cover.astype(np.float32), (5, 5))[..., None]
+    return np.asarray((image * (1 - soft) + (filled + grain) * soft).clip(0, 1), np.float32)
