@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from segmed.cli import app
 from segmed.evaluation.case_scores import CaseScore
+from segmed.evaluation.metrics import Overlap
 from segmed.imaging.picture import open_picture
 from segmed.imaging.reading import read_volume
 from segmed.imaging.store import ByteBoundedStore
@@ -62,11 +63,34 @@ def test_the_served_version_answers(registry: Registry, tmp_path: Path) -> None:
         (("--model", "detector"), "Take the model 'auto'"),
         (("--model", "auto"), "has not been trained"),
         (("--model", "unet", "--box", "1,5,1,5"), "takes no prompts"),
+        (("--model", "unet", "--scribbles", "image.png"), "takes no prompts"),
+        (("--model", "classical", "--scribbles", "image.png", "--box", "1,5,1,5", "--box", "9,15,9,15"), "one object"),
     ],
 )
 def test_what_cannot_be_done_is_said(registry: Registry, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
     image = tmp_path / "image.png"
     Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)).save(image)
+    words = tuple(str(image) if word == image.name else word for word in words)
     code, said = _predict(image, tmp_path / "out.png", registry, *words)
     assert code == 2 and says in said
     assert not (tmp_path / "out.png").exists()
+
+
+def test_scribbles_of_a_file_find_the_object(registry: Registry, tmp_path: Path) -> None:
+    image, drawn, out = tmp_path / "image.png", tmp_path / "drawn.png", tmp_path / "out.png"
+    y, x = np.mgrid[:60, :80]
+    disc = (x - 40) ** 2 + (y - 30) ** 2 <= 15**2
+    grey = np.where(disc, 170, 60) + np.random.default_rng(0).normal(0, 8, disc.shape)
+    Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(image)
+    strokes = np.zeros(disc.shape, np.uint8)
+    strokes[30, 30:51], strokes[5, 5:75] = 1, 2
+    Image.fromarray(strokes).save(drawn)
+    words = ("--model", "classical", "--scribbles", str(drawn))
+    code, said = _predict(image, out, registry, *words)
+    assert code == 0, said
+    found = np.asarray(Image.open(out)) > 0
+    assert found[strokes == 1].mean() > 0.8 and not found[strokes == 2].any()
+    assert Overlap.of(found, disc).dice() > 0.8
+    Image.fromarray(np.where(strokes == 2, 2, 0).astype(np.uint8)).save(drawn)
+    code, said = _predict(image, out, registry, *words)
+    assert code == 2 and "nothing to segment" in said

@@ -221,3 +221,63 @@ def test_slice_prompt_checks_itself() -> None:
         with pytest.raises(ValueError, match="A prompt needs a box, a foreground click or a mask"):
             SlicePrompt(points=np.zeros((len(labels), 2)), labels=np.array(labels, np.int64))
     assert SlicePrompt(box=(0, 0, 4, 4)).points.shape == (0, 2)
+
+
+def _strokes(size: tuple[int, int] = (48, 64), **pixels: list[tuple[int, int]]) -> np.ndarray:
+    """(H, W) int8 with pixels (x, y) `into` and `beside` the object."""
+    out = np.zeros(size, np.int8)
+    for name, value in (("into", 1), ("beside", -1)):
+        for x, y in pixels.get(name, []):
+            out[y, x] = value
+    return out
+
+
+def test_a_foreground_scribble_alone_is_a_prompt() -> None:
+    strokes = _strokes(into=[(5, 4)], beside=[(20, 30)])
+    assert SlicePrompt(scribbles=strokes).points.shape == (0, 2)
+    prompt, _ = parse_prompt(SHAPE, scribbles={3: strokes})
+    assert prompt.slices() == [3]
+    three = prompt.on_slice(3)
+    assert three is not None and three.scribbles is strokes
+    assert prompt.on_slice(4) is None
+    with pytest.raises(ValueError, match="foreground scribble"):
+        SlicePrompt(scribbles=_strokes(beside=[(5, 4)]))
+    with pytest.raises(ValueError, match="nothing to segment"):
+        Prompt(scribbles={3: _strokes(beside=[(5, 4)])})
+
+
+def test_strokes_point_at_slices_as_clicks_do() -> None:
+    into, beside = _strokes(into=[(5, 4)]), _strokes(beside=[(5, 4)])
+    box = Box((2, 20), (3, 20), (4, 8))
+    assert Prompt(box, scribbles={7: into}).slices() == [7]
+    assert Prompt(box, scribbles={7: beside}).slices() == [6]
+    assert Prompt(foreground=((1, 1, 9),), scribbles={2: into, 4: beside}).slices() == [2, 9]
+    mask = _mask(2)
+    mask[..., 5] = mask[..., 2]
+    assert Prompt(mask=mask, scribbles={5: beside, 7: beside}).slices() == [5]
+    five = Prompt(mask=mask, scribbles={5: beside}).on_slice(5)
+    assert five is not None and five.mask is not None and five.scribbles is beside
+    assert Prompt(box, scribbles={20: beside}).on_slice(20) is None
+
+
+@pytest.mark.parametrize(
+    ("scribbles", "says"),
+    [
+        (np.ones((48, 64), bool), "int8"),
+        (np.ones((48, 64, 1), np.int8), "3-D"),
+        (np.full((48, 64), 2, np.int8), "values from 2 to 2"),
+        (np.full((48, 64), -2, np.int8), "values from -2 to -2"),
+        (np.ones((64, 48), np.int8), "do not lie on the mask"),
+    ],
+)
+def test_wrong_scribbles_are_refused(scribbles: np.ndarray, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        SlicePrompt(box=(0, 0, 4, 4), mask=np.zeros((48, 64), bool), scribbles=scribbles)
+    with pytest.raises(ValueError, match=says):
+        Prompt(mask=_mask(2), scribbles={2: scribbles})
+
+
+@pytest.mark.parametrize(("k", "size"), [(SHAPE[2], (48, 64)), (-1, (48, 64)), (0, (64, 48))])
+def test_scribbles_beside_the_image_are_refused(k: int, size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="do not lie on the image"):
+        parse_prompt(SHAPE, scribbles={k: _strokes(size, into=[(1, 1)])})

@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import ndimage
-from segmed.imaging.prompts import Box
-from segmed.imaging.scribbles import Scribbles, draw_lasso, draw_stroke, spread_clicks
+from segmed.imaging.prompts import Box, Prompt, SlicePrompt
+from segmed.imaging.scribbles import (
+    Scribbles,
+    draw_lasso,
+    draw_stroke,
+    scribbles_to_clicks,
+    spread_clicks,
+    strokes_to_clicks,
+)
 
 SHAPE = (60, 40, 5)
 
@@ -147,3 +154,34 @@ def test_a_lasso_is_cut_at_the_image() -> None:
 def test_impossible_lassos(k: int, points: list[list[float]], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         draw_lasso(k, points, SHAPE)
+
+
+def test_strokes_travel_in_a_prompt_and_come_back() -> None:
+    added, removed = draw_stroke([[28, 20], [40, 20]], 3, SHAPE), draw_stroke([[12, 12], [12, 28]], 3, SHAPE)
+    maps = Scribbles({2: added, 3: added}, {2: removed, 4: removed}).maps()
+    assert all(m.dtype == np.int8 and m.shape == (40, 60) for m in maps.values())
+    assert ((maps[2] == 1) == added).all() and ((maps[2] == -1) == removed).all()
+    back = Scribbles.from_maps(maps)
+    assert {*back.foreground} == {2, 3} and {*back.background} == {2, 4}
+    assert (back.foreground[3] == added).all() and (back.background[4] == removed).all()
+    both = Scribbles({0: added}, {0: added}).maps()
+    assert (both[0] == added).all()  # the foreground counts where both lie
+    assert not Scribbles().maps()
+
+
+def test_strokes_become_clicks_beside_those_of_the_user() -> None:
+    added, removed = draw_stroke([[28, 20], [40, 20]], 3, SHAPE), draw_stroke([[12, 12], [12, 28]], 3, SHAPE)
+    drawn = Scribbles({2: added}, {4: removed})
+    said = Prompt(Box((2, 50), (2, 30), (2, 2)), ((5, 5, 2),), ((6, 6, 2),), scribbles=drawn.maps())
+    clicked = strokes_to_clicks(said)
+    into, beside = drawn.clicks()
+    assert clicked.foreground == ((5, 5, 2), *into)
+    assert clicked.background == ((6, 6, 2), *beside)
+    assert (clicked.box, clicked.scribbles) == (said.box, {})
+    assert strokes_to_clicks(clicked) is clicked
+
+    one = scribbles_to_clicks(SlicePrompt(scribbles=added.astype(np.int8) - removed))
+    assert one.scribbles is None
+    assert [tuple(p) for p in one.foreground] == spread_clicks(added)
+    assert [tuple(p) for p in one.background] == spread_clicks(removed)
+    assert scribbles_to_clicks(one) is one

@@ -14,13 +14,14 @@ from segmed.imaging.intensity import to_uint8
 from segmed.imaging.masks import stack_slices
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Box, Prompt, SlicePrompt
+from segmed.imaging.scribbles import Scribbles
 from segmed.imaging.store import ByteBoundedStore
 from segmed.imaging.volume import Volume
 from segmed.methods.classical import Classical
 from segmed.methods.medsam import MedSam
 from segmed.methods.predictor import DeviceQueue, Masks, Predictor
 from segmed.methods.sam import Sam
-from segmed.methods.segmenter import Logits
+from segmed.methods.segmenter import Logits, StackPrompt
 from segmed.sam.embedding import Embedding
 from tiny_sam import tiny_sam
 
@@ -228,3 +229,62 @@ def test_the_queue_passes_results_and_errors_on_and_survives_them() -> None:
     with pytest.raises(ValueError, match="wrong"):
         queue.run(fail)
     assert queue.run(lambda: 7) == 7
+
+
+class Scribbled(Recording):
+    """Says that it reads scribbles."""
+
+    takes_scribbles = True
+
+
+def _stroke(mask: np.ndarray, k: int) -> np.ndarray:
+    """(H, W) int8 with a line through the middle of slice k of a mask, and one along the left side of the slice."""
+    out = np.zeros(mask.shape[1::-1], np.int8)
+    row = int(np.argwhere(mask[:, :, k].T)[:, 0].mean())
+    out[row] = mask[:, row, k]
+    out[:, 1] = -1
+    return out
+
+
+@pytest.mark.parametrize("volume", [False, True])
+def test_strokes_are_clicks_for_methods_that_do_not_take_them(scan: tuple[Picture, np.ndarray], volume: bool) -> None:
+    picture, labels = scan
+    truth = labels == 2
+    k = int(truth.sum(axis=(0, 1)).argmax())
+    drawn = Scribbles.from_maps({k: _stroke(truth, k), k + 1: np.minimum(_stroke(truth, k), 0)})
+    into, beside = drawn.clicks()
+    results = []
+    for prompt in (Prompt(scribbles=drawn.maps()), Prompt(foreground=tuple(into), background=tuple(beside))):
+        method = Recording()
+        predictor = Predictor(method, _store())
+        found = (predictor.segment_volume if volume else predictor.segment_slices)(picture, prompt)
+        assert all(p.scribbles is None for p in method.seen)
+        results.append((found, method.seen))
+    (drawn_masks, drawn_seen), (clicked_masks, clicked_seen) = results
+    assert drawn_masks.keys() == clicked_masks.keys() and drawn_masks[k].any()
+    assert all((drawn_masks[n] == clicked_masks[n]).all() for n in drawn_masks)
+    assert [p.points.tolist() for p in drawn_seen] == [p.points.tolist() for p in clicked_seen]
+
+
+def test_methods_that_take_scribbles_get_them_on_propagated_slices_too(scan: tuple[Picture, np.ndarray]) -> None:
+    picture, labels = scan
+    truth = labels == 2
+    k = int(truth.sum(axis=(0, 1)).argmax())
+    beside = np.minimum(_stroke(truth, k), 0)
+    method = Scribbled()
+    box = _box(truth[:, :, k : k + 1])
+    prompt = Prompt(Box(box.i, box.j, (k, k)), scribbles={k: _stroke(truth, k), k + 1: beside})
+    Predictor(method, _store()).segment_volume(picture, prompt)
+    assert method.seen[0].scribbles is prompt.scribbles[k] and not len(method.seen[0].points)
+    assert [p.scribbles is beside for p in method.seen].count(True) == 1
+    assert sum(p.scribbles is not None for p in method.seen) == 2
+
+
+def test_a_memory_is_told_of_strokes_beside_the_object() -> None:
+    strokes = np.zeros((20, 30), np.int8)
+    strokes[4, 3:12] = -1
+    stack = StackPrompt.of(Prompt(Box((2, 9), (2, 9), (1, 1)), background=((1, 1, 3),), scribbles={3: strokes}))
+    assert [*stack.shown] == [1]
+    away = [tuple(p) for p in stack.excluded[3]]
+    assert away[0] == (1, 1) and len(away) > 2
+    assert all(strokes[int(y), int(x)] == -1 for x, y in away[1:])

@@ -39,6 +39,9 @@ def predict(
     ] = None,
     not_point: Annotated[list[str] | None, typer.Option(help="Click beside the object: i,j,k. Repeatable.")] = None,
     mask: Annotated[Path | None, typer.Option(help="A previous mask on the same grid, to be refined.")] = None,
+    scribbles: Annotated[
+        Path | None, typer.Option(help="Label map on the same grid: 1 scribbled on the object, 2 beside it.")
+    ] = None,
     model: Annotated[str, typer.Option(help="Method; add _3d to fill the volume instead of the slice.")] = "",
     backbone: Backbone = "",
     window: Window = "auto",
@@ -63,6 +66,7 @@ def predict(
             point or [],
             not_point or [],
             mask,
+            scribbles,
             _Options(model, backbone, window, device, precision, finish, denoise, registry),
         )
         _write(out, *found)
@@ -84,15 +88,23 @@ class _Options:
 
 
 def _predict(
-    image: Path, boxes: list[str], points: list[str], not_points: list[str], mask: Path | None, options: _Options
+    image: Path,
+    boxes: list[str],
+    points: list[str],
+    not_points: list[str],
+    mask: Path | None,
+    scribbles: Path | None,
+    options: _Options,
 ) -> tuple[np.ndarray, Picture]:
     import numpy as np
 
     from segmed.imaging.denoised import gaussian
+    from segmed.imaging.grid import Grid, read_labels
     from segmed.imaging.masks import stack_slices
     from segmed.imaging.picture import open_picture
     from segmed.imaging.prompts import parse_prompt
     from segmed.imaging.reading import read_volume
+    from segmed.imaging.scribbles import Scribbles
     from segmed.methods.dncnn import load_dncnn
     from segmed.methods.predictor import Masks
     from segmed.methods.refinement import REFINEMENTS
@@ -106,9 +118,11 @@ def _predict(
             clean = gaussian() if options.denoise == "gaussian" else load_dncnn(Path(options.denoise))
             picture = clean(picture)
         previous = read_volume(mask).array > 0 if mask else None
+        drawn = read_labels(scribbles, Grid(picture.shape, picture.affine)) if scribbles else np.zeros((0, 0, 0))
+        strokes = Scribbles.from_labels(drawn, 1, 2).maps()
     predictor, automatic = load_predictor(model, options.backbone, options.device, options.precision, options.registry)
     if automatic:
-        if boxes or points or not_points or mask:
+        if boxes or points or not_points or mask or scribbles:
             raise ValueError(f"The model {model!r} takes no prompts. Leave them out, or take {model}_prompt.")
         with console.status("labelling"):
             found = predictor.segment_classes(picture)
@@ -123,6 +137,8 @@ def _predict(
     back = [_numbers(p, 2 if flat else 3, 3, "--not-point") for p in not_points]
     if len(rois) > 255:
         raise ValueError(f"{len(rois)} boxes are too many for one mask, which holds 255 labels. Split them.")
+    if len(rois) > 1 and strokes:
+        raise ValueError(f"Scribbles belong to one object, not to {len(rois)} boxes. Give one box, or none.")
     if len(rois) > 1 and (stray := [p for p in fore if not any(_inside(p, roi) for roi in rois)]):
         say(f"{len(stray)} of the clicks lie in none of the boxes and are ignored.", "yellow")
     labels = np.zeros(picture.shape, np.uint8)
@@ -132,7 +148,7 @@ def _predict(
         prompts, asked = [], [*rois, *([] if rois else [None])]
         for roi in asked:
             mine = fore if len(rois) < 2 else [p for p in fore if _inside(p, roi)]
-            prompt, warnings = parse_prompt(picture.shape, roi, mine, back, previous)
+            prompt, warnings = parse_prompt(picture.shape, roi, mine, back, previous, strokes)
             prompts.append(prompt)
             for warning in warnings:
                 say(warning, "yellow")

@@ -1,9 +1,9 @@
-"""What a user points at, in voxel indices of the stored array: a box, clicks, a previous mask."""
+"""What a user points at, in voxel indices of the stored array: a box, clicks, scribbles, a previous mask."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,18 +65,25 @@ class SlicePrompt:
         points: (N, 2) as (x, y).
         labels: (N,), 1 foreground and 0 background.
         mask: (H, W) boolean previous mask, or None.
+        scribbles: (H, W) int8, 1 where a stroke lies on the object, -1 where one lies beside it, 0 elsewhere; or None.
     """
 
     box: tuple[float, float, float, float] | None = None
     points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     mask: np.ndarray | None = None
+    scribbles: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.points.shape != (len(self.labels), 2):
             raise ValueError(f"Points of shape {self.points.shape} do not match {len(self.labels)} labels.")
-        if self.box is None and self.mask is None and not (self.labels == 1).any():
-            raise ValueError("A prompt needs a box, a foreground click or a mask. Background clicks only exclude.")
+        if self.scribbles is not None:
+            _check_scribbles(self.scribbles, None if self.mask is None else self.mask.shape)
+        if self.box is None and self.mask is None and not (self.labels == 1).any() and not has_strokes(self.scribbles):
+            raise ValueError(
+                "A prompt needs a box, a foreground click or a mask, or a foreground scribble. Background clicks and "
+                "scribbles only exclude."
+            )
 
     @property
     def foreground(self) -> np.ndarray:
@@ -96,27 +103,35 @@ class Prompt:
         foreground: voxels of the object.
         background: voxels that are not of the object.
         mask: (I, J, K) boolean previous mask, or None.
+        scribbles: strokes (H, W) by slice, int8 as those of a `SlicePrompt`.
     """
 
     box: Box | None = None
     foreground: tuple[Point, ...] = ()
     background: tuple[Point, ...] = ()
     mask: np.ndarray | None = None
+    scribbles: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.box is None and not self.foreground and self.mask is None:
+        for strokes in self.scribbles.values():
+            _check_scribbles(strokes, None if self.mask is None else self.mask.shape[1::-1])
+        drawn = any(has_strokes(strokes) for strokes in self.scribbles.values())
+        if self.box is None and not self.foreground and self.mask is None and not drawn:
             raise ValueError(
                 "There is nothing to segment: draw a box or click into the object (a foreground point), then try again."
             )
 
     def slices(self) -> list[int]:
-        """Slices that the user pointed at: of foreground clicks, of background clicks into the mask, else of the mask.
+        """Slices that the user pointed at: of what is on the object, of what is beside it where the mask is, else of
+        the mask.
 
-        A box counts with its middle where no foreground click lies in it.
+        Clicks and strokes count alike. A box counts with its middle where neither a foreground click nor a foreground
+        stroke lies in it.
         """
-        marked = {k for _, _, k in self.foreground}
+        marked = {k for _, _, k in self.foreground} | {k for k, s in self.scribbles.items() if has_strokes(s)}
         if self.mask is not None:
-            marked |= {k for _, _, k in self.background if self.mask[:, :, k].any()}
+            beside = {k for _, _, k in self.background} | {k for k, s in self.scribbles.items() if has_strokes(s, -1)}
+            marked |= {k for k in beside if self.mask[:, :, k].any()}
         if self.box and not any(self.box.k[0] <= k <= self.box.k[1] for k in marked):
             marked.add(self.box.middle_slice)
         if not marked and self.mask is not None:
@@ -130,13 +145,15 @@ class Prompt:
             box = (float(self.box.i[0]), float(self.box.j[0]), float(self.box.i[1]), float(self.box.j[1]))
         mask = self.mask[:, :, k].T if self.mask is not None and self.mask[:, :, k].any() else None
         near = [(p, 1) for p in self.foreground if p[2] == k] + [(p, 0) for p in self.background if p[2] == k]
-        if box is None and mask is None and not any(label for _, label in near):
+        scribbles = self.scribbles.get(k)
+        if box is None and mask is None and not any(label for _, label in near) and not has_strokes(scribbles):
             return None
         return SlicePrompt(
             box,
             np.array([p[:2] for p, _ in near], np.float32).reshape(-1, 2),
             np.array([label for _, label in near], np.int64),
             mask,
+            scribbles,
         )
 
 
@@ -146,6 +163,7 @@ def parse_prompt(
     foreground: Sequence[Sequence[float]] = (),
     background: Sequence[Sequence[float]] = (),
     mask: np.ndarray | None = None,
+    scribbles: Mapping[int, np.ndarray] | None = None,
 ) -> tuple[Prompt, list[str]]:
     """A viewer's numbers to a `Prompt`; clicks beside the image are left out and reported.
 
@@ -155,6 +173,7 @@ def parse_prompt(
         foreground: [i, j, k] each; [i, j] is taken on a single-slice image.
         background: as foreground.
         mask: (I, J, K) previous mask.
+        scribbles: strokes (H, W) by slice, int8 as those of a `SlicePrompt`.
 
     Returns:
         The prompt, and sentences for the user about what was left out.
@@ -165,11 +184,34 @@ def parse_prompt(
     warnings: list[str] = []
     if mask is not None and mask.shape != tuple(shape):
         raise ValueError(f"The mask of shape {mask.shape} does not lie on the image of shape {tuple(shape)}.")
+    for k, strokes in (scribbles or {}).items():
+        if not 0 <= k < shape[2] or strokes.shape != (shape[1], shape[0]):
+            raise ValueError(
+                f"Scribbles of shape {strokes.shape} on slice {k} do not lie on the image of shape {tuple(shape)}."
+            )
     inside = [_points_inside(points, shape, warnings) for points in (foreground, background)]
     box = Box.from_roi(roi, shape) if roi is not None and len(roi) else None
-    if warnings and box is None and not inside[0] and mask is None:
+    if warnings and box is None and not inside[0] and mask is None and not scribbles:
         raise ValueError(f"{' '.join(warnings)} Click on the image.")
-    return Prompt(box, inside[0], inside[1], mask), warnings
+    return Prompt(box, inside[0], inside[1], mask, scribbles or {}), warnings
+
+
+def has_strokes(scribbles: np.ndarray | None, kind: int = 1) -> bool:
+    """Whether strokes of a kind were drawn: 1 on the object, -1 beside it."""
+    return scribbles is not None and bool((scribbles == kind).any())
+
+
+def _check_scribbles(scribbles: np.ndarray, shape: Sequence[int] | None) -> None:
+    """Raises ValueError unless scribbles are (H, W) int8 of -1, 0 and 1, as large as a mask that lies on the slice."""
+    if scribbles.ndim != 2 or scribbles.dtype != np.int8:
+        raise ValueError(f"Scribbles are (H, W) int8, not {scribbles.ndim}-D {scribbles.dtype}.")
+    if scribbles.size and (scribbles.min() < -1 or scribbles.max() > 1):
+        raise ValueError(
+            f"Scribbles hold values from {scribbles.min()} to {scribbles.max()}. Use 1 on the object, -1 beside it and "
+            "0 where nothing was drawn."
+        )
+    if shape is not None and scribbles.shape != tuple(shape):
+        raise ValueError(f"Scribbles of shape {scribbles.shape} do not lie on the mask of shape {tuple(shape)}.")
 
 
 def _points_inside(points: Sequence[Sequence[float]], shape: Sequence[int], warnings: list[str]) -> tuple[Point, ...]:

@@ -1,9 +1,9 @@
-"""Strokes and lassos, drawn by hand, to what models take: clicks, boxes and masks."""
+"""Strokes and lassos, drawn by hand, to what models take: scribbles, clicks, boxes and masks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import ndimage
@@ -11,7 +11,7 @@ from skimage.draw import line, polygon
 from skimage.morphology import skeletonize
 
 from segmed.imaging.masks import bounding_box
-from segmed.imaging.prompts import Box, Point
+from segmed.imaging.prompts import Box, Point, Prompt, SlicePrompt
 
 CLICKS = 6  # of the strokes of one kind on one slice
 _WIDEST = 200.0  # px
@@ -52,6 +52,20 @@ class Scribbles:
         if other is not None and (other & ~pixels).any():
             kinds[not foreground][k] = other & ~pixels
         return Scribbles(kinds[True], kinds[False])
+
+    @classmethod
+    def from_maps(cls, maps: Mapping[int, np.ndarray]) -> Scribbles:
+        """Of a prompt's strokes (H, W) by slice, int8: 1 on the object, -1 beside it."""
+        kinds = [{k: m == v for k, m in maps.items() if (m == v).any()} for v in (1, -1)]
+        return cls(*kinds)
+
+    def maps(self) -> dict[int, np.ndarray]:
+        """As a prompt takes them: (H, W) int8 by slice, 1 on the object, -1 beside it."""
+        out: dict[int, np.ndarray] = {}
+        for kind, value in ((self.background, -1), (self.foreground, 1)):
+            for k, pixels in kind.items():
+                out.setdefault(k, np.zeros(pixels.shape, np.int8))[pixels] = value
+        return out
 
     def clicks(self, most: int = CLICKS) -> tuple[list[Point], list[Point]]:
         """Foreground and background clicks [i, j, k], at most `most` of each kind on a slice."""
@@ -158,6 +172,32 @@ def spread_clicks(pixels: np.ndarray, most: int = CLICKS) -> list[tuple[int, int
         chosen.append(int(distance.argmax()))
         distance = np.minimum(distance, np.linalg.norm(at - at[chosen[-1]], axis=1))
     return [(int(x + x0), int(y + y0)) for x, y in at[chosen]]
+
+
+def strokes_to_clicks(prompt: Prompt, most: int = CLICKS) -> Prompt:
+    """The same prompt in a volume for a model that takes no scribbles: clicks along the strokes, beside the user's."""
+    if not prompt.scribbles:
+        return prompt
+    into, beside = Scribbles.from_maps(prompt.scribbles).clicks(most)
+    return replace(
+        prompt,
+        foreground=tuple(dict.fromkeys((*prompt.foreground, *into))),
+        background=tuple(dict.fromkeys((*prompt.background, *beside))),
+        scribbles={},
+    )
+
+
+def scribbles_to_clicks(prompt: SlicePrompt, most: int = CLICKS) -> SlicePrompt:
+    """As `strokes_to_clicks`, for a prompt on one slice."""
+    if prompt.scribbles is None:
+        return prompt
+    near = [(xy, label) for label, kind in ((1, 1), (0, -1)) for xy in spread_clicks(prompt.scribbles == kind, most)]
+    return replace(
+        prompt,
+        points=np.concatenate([prompt.points, np.array([xy for xy, _ in near], np.float32).reshape(-1, 2)]),
+        labels=np.concatenate([prompt.labels, np.array([label for _, label in near], np.int64)]),
+        scribbles=None,
+    )
 
 
 def check_slice(k: int, shape: Sequence[int]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt, SlicePrompt
+from segmed.imaging.scribbles import strokes_to_clicks
 from segmed.imaging.store import ByteBoundedStore
 from segmed.methods.detection import Boxes
 from segmed.methods.refinement import Refinement, Rough
@@ -72,6 +73,7 @@ class Predictor:
         Returns:
             Masks (H, W) by slice.
         """
+        prompt = self._understood(prompt)
         prompts = {k: p for k in prompt.slices() if (p := prompt.on_slice(k)) is not None}
         return self._segment(picture, prompts, progress, refine)
 
@@ -86,6 +88,7 @@ class Predictor:
         Returns:
             Masks (H, W) by slice.
         """
+        prompt = self._understood(prompt)
         prompts = StackPrompt.of(prompt).shown
         if self.segmenter.has_memory and not _is_thick(prompt):
             return self._remember(picture, [prompt], progress, refine)[0]
@@ -113,6 +116,7 @@ class Predictor:
         refine: Refinement | None = None,
     ) -> list[Masks]:
         """As `segment_volume`, for several objects; a method with a memory carries them together, slice by slice."""
+        prompts = [self._understood(p) for p in prompts]
         together = [p for p in prompts if self.segmenter.has_memory and not _is_thick(p)]
         found = dict(zip(map(id, together), self._remember(picture, together, progress, refine), strict=True))
         return [found[id(p)] if id(p) in found else self.segment_volume(picture, p, progress, refine) for p in prompts]
@@ -165,6 +169,7 @@ class Predictor:
         Raises:
             ValueError: the method gives no uncertainty.
         """
+        prompt = self._understood(prompt)
         prompts = {k: p for k in prompt.slices() if (p := prompt.on_slice(k)) is not None}
         return self._predict(picture, prompts, read=_per_cent)
 
@@ -183,6 +188,10 @@ class Predictor:
                 return fresh
         device = next(self.segmenter.parameters(), torch.empty(0)).device
         return Embedding.join([e for e in found.values() if e is not None]).to(device)
+
+    def _understood(self, prompt: Prompt) -> Prompt:
+        """The prompt as the method takes it: with clicks in place of scribbles where it reads none."""
+        return prompt if self.segmenter.takes_scribbles else strokes_to_clicks(prompt)
 
     def _remember(
         self, picture: Picture, prompts: Sequence[Prompt], progress: Progress | None, refine: Refinement | None
@@ -294,5 +303,6 @@ def _per_cent(logits: Logits) -> Tensor:
 
 def _with_clicks(carried: SlicePrompt, prompt: Prompt, k: int, with_mask: bool) -> SlicePrompt:
     """A propagated box, and the mask where the method wants it, with what the user excluded on that slice."""
+    mask, scribbles = carried.mask if with_mask else None, prompt.scribbles.get(k)
     away = np.array([(i, j) for i, j, kk in prompt.background if kk == k], np.float32).reshape(-1, 2)
-    return SlicePrompt(carried.box, away, np.zeros(len(away), np.int64), carried.mask if with_mask else None)
+    return SlicePrompt(carried.box, away, np.zeros(len(away), np.int64), mask, scribbles)

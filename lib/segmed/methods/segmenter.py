@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segmed.imaging.prompts import Prompt, SlicePrompt
+from segmed.imaging.prompts import Prompt, SlicePrompt, has_strokes
+from segmed.imaging.scribbles import scribbles_to_clicks, spread_clicks
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 
@@ -37,7 +38,7 @@ class StackPrompt:
 
     Attributes:
         shown: prompts by slice, at least one.
-        excluded: clicks (N, 2) beside the object, by slices on which nothing else was said.
+        excluded: clicks (N, 2) beside the object, by slices on which nothing else was said; strokes count as clicks.
     """
 
     shown: Mapping[int, SlicePrompt]
@@ -52,8 +53,11 @@ class StackPrompt:
         if prompt.mask is not None:
             marked |= {int(k) for k in np.flatnonzero(prompt.mask.any(axis=(0, 1)))}
         shown = {k: p for k in sorted(marked) if (p := prompt.on_slice(k)) is not None}
-        away = {k: [(i, j) for i, j, kk in prompt.background if kk == k] for _, _, k in prompt.background}
-        return cls(shown, {k: np.array(points, np.float32) for k, points in away.items() if k not in shown})
+        beside = [k for _, _, k in prompt.background] + [k for k, s in prompt.scribbles.items() if has_strokes(s, -1)]
+        away = {k: [(i, j) for i, j, kk in prompt.background if kk == k] for k in beside if k not in shown}
+        for k in away.keys() & prompt.scribbles.keys():
+            away[k] += spread_clicks(prompt.scribbles[k] == -1)
+        return cls(shown, {k: np.array(points, np.float32) for k, points in away.items()})
 
 
 class Segmenter(nn.Module, ABC):
@@ -68,6 +72,7 @@ class Segmenter(nn.Module, ABC):
         labels: names of the classes of automatic methods, class 1 first.
         keeps_slices: whether embeddings are the slices themselves and no features of them.
         has_memory: whether `segment_stack` carries objects through slices, in place of boxes around neighbours.
+        takes_scribbles: whether `decode` reads the scribbles of prompts; for others the predictor makes clicks of them.
     """
 
     version: str = "0"
@@ -78,6 +83,11 @@ class Segmenter(nn.Module, ABC):
     labels: tuple[str, ...] = ()
     keeps_slices: bool = False
     has_memory: bool = False
+    takes_scribbles: bool = False
+
+    def understood(self, prompt: SlicePrompt) -> SlicePrompt:
+        """The prompt as `decode` takes it: with clicks in place of scribbles where the method reads none."""
+        return prompt if self.takes_scribbles else scribbles_to_clicks(prompt)
 
     @abstractmethod
     def encode(self, images: Tensor) -> Embedding:

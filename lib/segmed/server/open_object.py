@@ -140,13 +140,7 @@ class OpenObject:
             volume = np.zeros(shape, bool, order="F")
             for k, mask in masks.items():
                 volume[:, :, k] = mask.T
-        into, beside = scribbles.clicks()
-        return Prompt(
-            self.box,
-            tuple(dict.fromkeys((*self.foreground, *into))),
-            tuple(dict.fromkeys((*self.background, *beside))),
-            volume,
-        )
+        return Prompt(self.box, self.foreground, self.background, volume, scribbles.maps())
 
     def without_it(self, k: int, values: np.ndarray) -> np.ndarray:
         """Slice k (H, W) as it was before the object painted on it; `values` is changed."""

@@ -1,4 +1,4 @@
-"""3D Slicer's scribbles: strokes in two segments of a sent label map, turned into clicks and a mask prompt."""
+"""3D Slicer's scribbles: strokes in two segments of a sent label map, handed on with a mask prompt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ScribblesInferTask(InferTask):
     """Shown by 3D Slicer under scribbles.
 
     Args:
-        prompts: the model that takes the clicks and the mask.
+        prompts: the model that takes the strokes and the mask.
     """
 
     def __init__(self, prompts: PromptInferTask) -> None:
@@ -72,10 +72,11 @@ class ScribblesInferTask(InferTask):
         present = labels == value if value else np.zeros(picture.shape, bool)
         there = {int(k): present[:, :, k].T for k in np.flatnonzero(present.any(axis=(0, 1)))}
         mask = stack_slices(scribbles.mask_prompts(there), picture.shape) > 0
-        into, beside = scribbles.clicks()
-        if not into and not params.roi and not mask.any():
+        if not scribbles.foreground and not params.roi and not mask.any():
             raise BadRequest("There are no scribbles on the object. Paint some with the foreground brush, then update.")
-        prompt, warnings = parse_prompt(picture.shape, params.roi, into, beside, mask if mask.any() else None)
+        prompt, warnings = parse_prompt(
+            picture.shape, params.roi, mask=mask if mask.any() else None, scribbles=scribbles.maps()
+        )
         opened = time.perf_counter()
         found, notes = self.prompts.segment(picture, prompt, params.device)
         segmented = time.perf_counter()
