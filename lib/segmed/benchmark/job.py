@@ -31,7 +31,7 @@ from segmed.methods.loading import BackboneConfig, Loader, find_method, missing_
 from segmed.methods.segmenter import Method, Segmenter
 from segmed.methods.trainable import TrainableSegmenter
 from segmed.sam.precision import prepare_encoder
-from segmed.sam.weights import EMBEDDED
+from segmed.sam.weights import DEFAULT_MODEL, EMBEDDED
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import build_trainable
 from segmed.training.loop import TrainingResult, TrainingRun
@@ -79,7 +79,9 @@ def weights_text(method: Method, job: Job, trains: bool) -> str:
         return "an encoder that knows ImageNet" if pretrained else "random weights" if trains else "no weights"
     source = str(job.settings["backbone"] or method.weights)
     if source == EMBEDDED:
-        return "segmed-tiny, which has seen drawn pictures only"
+        return "segmed-tiny, which has seen synthetic images only"
+    if source == DEFAULT_MODEL:
+        return "segmed-default, trained on public images of many kinds"
     return Path(source).name if Path(source).exists() else source
 
 
@@ -98,7 +100,7 @@ def _measured(job: Job, stop: Callable[[], bool] | None) -> dict[str, Any]:
         trainable = sum(p.numel() for name, p in candidate.named_parameters() if name in wanted)
         assert method.training is not None
         segmenter: Segmenter = method.training.finish(candidate.eval())
-        if method.needs_backbone:
+        if method.needs_backbone and not method.read:
             model: Any = segmenter.model
             model.vision_encoder = prepare_encoder(model.vision_encoder, torch.device(job.device), "fp32")
     else:

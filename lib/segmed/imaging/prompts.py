@@ -57,6 +57,19 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """The same object on the slice before or after, for methods that carry it from slice to slice.
+
+    Attributes:
+        mask: (H, W) boolean, not empty.
+        image: (H, W) or (H, W, 3) uint8, that slice.
+    """
+
+    mask: np.ndarray
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
 class SlicePrompt:
     """One object's prompt on one slice, in pixels of the slice (x = i, y = j).
 
@@ -66,6 +79,8 @@ class SlicePrompt:
         labels: (N,), 1 foreground and 0 background.
         mask: (H, W) boolean previous mask, or None.
         scribbles: (H, W) int8, 1 where a stroke lies on the object, -1 where one lies beside it, 0 elsewhere; or None.
+        neighbour: the object on a neighbouring slice, or None.
+        loose: whether the box only bounds the object, which need not reach its sides on this slice.
     """
 
     box: tuple[float, float, float, float] | None = None
@@ -73,13 +88,16 @@ class SlicePrompt:
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     mask: np.ndarray | None = None
     scribbles: np.ndarray | None = None
+    neighbour: Neighbour | None = None
+    loose: bool = False
 
     def __post_init__(self) -> None:
         if self.points.shape != (len(self.labels), 2):
             raise ValueError(f"Points of shape {self.points.shape} do not match {len(self.labels)} labels.")
         if self.scribbles is not None:
             _check_scribbles(self.scribbles, None if self.mask is None else self.mask.shape)
-        if self.box is None and self.mask is None and not (self.labels == 1).any() and not has_strokes(self.scribbles):
+        named = self.box is not None or self.mask is not None or self.neighbour is not None
+        if not named and not (self.labels == 1).any() and not has_strokes(self.scribbles):
             raise ValueError(
                 "A prompt needs a box, a foreground click or a mask, or a foreground scribble. Background clicks and "
                 "scribbles only exclude."

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import SamModel
 
 from segmed.methods import METHODS
 from segmed.methods.class_head import share_weights
@@ -72,7 +71,7 @@ class Loader:
 
     def __init__(self) -> None:
         self._models: dict[tuple[object, BackboneConfig, str], tuple[Any, str]] = {}
-        self._bases: dict[tuple[BackboneConfig, str], tuple[SamModel, str]] = {}
+        self._bases: dict[tuple[object, BackboneConfig, str], tuple[Any, str]] = {}
         self._segmenters: dict[tuple[object, ...], Segmenter] = {}
         self._lock = threading.Lock()
 
@@ -166,7 +165,7 @@ class Loader:
         """
         training = method.training
         assert isinstance(training, Training)
-        base, version = self._base(backbone, device) if method.needs_backbone else (None, "")
+        base, version = self._base(method, backbone, device) if method.needs_backbone else (None, "")
         name = f"{method.name}-{version}" if version else method.name
         if trained is None:
             tells_apart = labels and any(field.name == "labels" for field in fields(training.config))
@@ -180,18 +179,21 @@ class Loader:
             segmenter = training.kind(base and share_weights(base, own), config, f"{name}-{digest}")
             load_trained(segmenter, trained, version)
         served: Any = training.finish(segmenter.eval())
-        if base is not None:
+        if base is not None and not method.read:
             served.version += f"-{backbone.precision}"
             served.model.vision_encoder = prepare_encoder(
                 served.model.vision_encoder, torch.device(device), backbone.precision
             )
         return cast(Segmenter, served)
 
-    def _base(self, backbone: BackboneConfig, device: str) -> tuple[SamModel, str]:
-        key = (backbone, device)
+    def _base(self, method: Method, backbone: BackboneConfig, device: str) -> tuple[Any, str]:
+        key = (method.read, backbone, device)
         if key not in self._bases:
-            model = load_sam(backbone.source, backbone.image_size)
-            version = weights_version(model)
+            if method.read:
+                model, version = method.read(backbone.source, backbone.image_size, torch.float32)
+            else:
+                model = load_sam(backbone.source, backbone.image_size)
+                version = weights_version(model)
             self._bases[key] = model.requires_grad_(False).to(torch.device(device)), version
         return self._bases[key]
 

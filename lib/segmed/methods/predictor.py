@@ -15,6 +15,7 @@ from segmed.imaging.prompts import Prompt, SlicePrompt
 from segmed.imaging.scribbles import strokes_to_clicks
 from segmed.imaging.store import ByteBoundedStore
 from segmed.methods.detection import Boxes
+from segmed.methods.neighbour_walk import NeighbourWalk
 from segmed.methods.refinement import Refinement, Rough
 from segmed.methods.segmenter import Logits, Segmenter, StackPrompt
 from segmed.sam.embedding import Embedding
@@ -89,6 +90,8 @@ class Predictor:
             Masks (H, W) by slice.
         """
         prompt = self._understood(prompt)
+        if self.segmenter.follows_neighbours:
+            return self._walk(picture, prompt, progress, refine)
         prompts = StackPrompt.of(prompt).shown
         if self.segmenter.has_memory and not _is_thick(prompt):
             return self._remember(picture, [prompt], progress, refine)[0]
@@ -192,6 +195,19 @@ class Predictor:
     def _understood(self, prompt: Prompt) -> Prompt:
         """The prompt as the method takes it: with clicks in place of scribbles where it reads none."""
         return prompt if self.segmenter.takes_scribbles else strokes_to_clicks(prompt)
+
+    def _walk(self, picture: Picture, prompt: Prompt, progress: Progress | None, refine: Refinement | None) -> Masks:
+        """Masks (H, W) by slice of a method that reads neighbouring slices."""
+        depth, done = picture.shape[2], 0
+
+        def predict(k: int, said: SlicePrompt) -> np.ndarray:
+            nonlocal done
+            done += 1
+            if progress:
+                progress(min(done, depth), depth)
+            return self._segment(picture, {k: said}, None, refine)[k]
+
+        return NeighbourWalk(prompt, depth, picture.slice, predict).run()
 
     def _remember(
         self, picture: Picture, prompts: Sequence[Prompt], progress: Progress | None, refine: Refinement | None

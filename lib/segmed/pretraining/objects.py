@@ -10,6 +10,7 @@ import numpy as np
 from skimage.segmentation import felzenszwalb
 
 from segmed.data.phantom.sample import PhantomConfig, generate
+from segmed.data.phantom.visibility import visibility
 from segmed.data.training_pack import PackImage, TrainingPack
 
 # how often a modality is shown; what radiologists segment most comes first
@@ -86,9 +87,7 @@ class ObjectSource:
         self.pack = pack
         sources = {} if pack is None else pack.by_source()
         self.sources = sources
-        weights = {
-            name: np.sqrt(len(images)) * CAPPED.get(name, 1.0) for name, images in sources.items()
-        }
+        weights = {name: np.sqrt(len(images)) * CAPPED.get(name, 1.0) for name, images in sources.items()}
         modality = {name: images[0].modality for name, images in sources.items()}
         totals = {m: sum(w for n, w in weights.items() if modality[n] == m) for m in set(modality.values())}
         self.names = sorted(sources)
@@ -100,7 +99,7 @@ class ObjectSource:
         rng = np.random.default_rng((self.seed, n))
         kind = rng.random()
         if not self.names or kind < self.config.synthetic_share:
-            return self._synthetic(n)
+            return self._synthetic(n, rng)
         images = self.sources[self.names[rng.choice(len(self.names), p=self.chances)]]
         image = images[rng.integers(len(images))]
         if kind < self.config.synthetic_share + self.config.superpixel_share:
@@ -130,17 +129,17 @@ class ObjectSource:
             mask = image.labels == max(image.values, key=lambda v: int((image.labels == v).sum()))
         return Shown(image.image, mask, "real")
 
-    def _synthetic(self, n: int) -> Shown:
-        images, masks = _drawn(self.config.phantoms, self.seed * 1_000_003 + n // (_PICTURES * _OBJECTS))
-        place = n % len(masks)
+    def _synthetic(self, n: int, rng: np.random.Generator) -> Shown:
+        # drawing costs as much as training, so that each object serves about twice, in other windows
+        often = _PICTURES * _OBJECTS * 2 / max(self.config.synthetic_share, 0.05)
+        images, masks = _drawn(self.config.phantoms, self.seed * 1_000_003 + int(n / often))
+        place = int(rng.integers(len(masks)))
         return Shown(images[place], masks[place], "synthetic")
 
 
 @lru_cache(maxsize=2)
 def _drawn(config: PhantomConfig, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Objects of a few synthetic images, those that stand out first."""
-    from segmed.training.stream import visibility
-
     drawn = generate(_PICTURES, _DRAWN, seed, "cpu", config)
     rng = np.random.default_rng(seed)
     liking = visibility(drawn.images, drawn.targets).clamp(max=2.0).numpy() + rng.random(drawn.valid.shape)

@@ -1,7 +1,7 @@
 """Objects being segmented: each stays for some corrections, then another one takes its place.
 
-A step trains on all of them at once, fresh ones and ones in their second to sixth round, so that corrections cost no forward
-passes of their own.
+A step trains on all of them at once, fresh ones and ones in their second to sixth round, so that corrections cost no
+forward passes of their own.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from segmed.methods.segmed.prompt_channels import WindowPrompts
-from segmed.pretraining.annotator import Prompted, click_in, correct, draw_box, roughen, scribble_in
 from segmed.pretraining.appearance import vary_appearance
 from segmed.pretraining.objects import ObjectSource
 from segmed.pretraining.windows import look_at, neighbour_of, show
+from segmed.simulation.annotator import Prompted, click_in, correct, draw_box, roughen, scribble_in
 
 # first prompts: share, and chance of one more correction after each round
 KINDS = {
@@ -79,7 +79,7 @@ class Pool:
 
     def refill(self) -> None:
         """Open new objects until the batch is full; their looks are varied together."""
-        fresh = []
+        fresh: list[Opened] = []
         while len(self.opened) + len(fresh) < self.batch:
             fresh.append(self._open())
         if not fresh:
@@ -91,6 +91,7 @@ class Pool:
         for o, both in zip(pairs, _varied(pairs, rng), strict=True):
             # slice and neighbour lie side by side, so that they change alike
             image, near = both[..., : self.size], both[..., self.size :].mean(0)
+            assert o.neighbour is not None
             neighbour = np.stack([o.neighbour[0], near]).astype(np.float32)
             valid = o.valid[:, : self.size]
             self.opened.append(replace(o, image=np.ascontiguousarray(image), valid=valid, neighbour=neighbour))

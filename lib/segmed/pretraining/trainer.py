@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from segmed.methods.segmed.losses import step_loss
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.prompt_channels import prompt_channels
-from segmed.pretraining.losses import step_loss
 from segmed.pretraining.pool import KINDS, Pool
 
 
@@ -25,8 +25,8 @@ class PretrainingConfig:
     """How the default model is trained.
 
     Attributes:
-        steps: optimiser steps. A run may be given more or fewer when it goes on, as long as its learning rate has not begun
-            to fall.
+        steps: optimiser steps. A run may be given more or fewer when it goes on, as long as its learning rate has not
+            begun to fall.
         seed: of everything that is random.
         learning_rate: of the prompt branch and the decoder; rises over `warmup` steps, stays, and falls to zero along a
             half cosine in the last `decay` of all steps.
@@ -116,7 +116,7 @@ class Pretraining:
         self.folder, self.device, self.facts = folder, device, facts
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         torch.manual_seed(config.seed)
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
         if not config.train_early:
             for parameter in network.encoder.early_parameters():
                 parameter.requires_grad_(False)
@@ -194,9 +194,7 @@ class Pretraining:
         images, truth, valid, prompts, lone = pool.tensors()
         with torch.no_grad():
             channels = prompt_channels(images, valid, prompts)
-        images, channels = (
-            t.to(self.device).contiguous(memory_format=torch.channels_last) for t in (images, channels)
-        )
+        images, channels = (t.to(self.device).contiguous(memory_format=torch.channels_last) for t in (images, channels))
         return images, truth.to(self.device), channels, lone.to(self.device)
 
     def _autocast(self) -> torch.autocast:
@@ -234,7 +232,7 @@ class Pretraining:
             raise ValueError(f"{path} is damaged ({type(error).__name__}). Remove it to begin again.") from error
         if state.get("facts") != self._facts():
             raise ValueError(
-                f"{path} was made with other settings. Use the same settings to go on, or another folder to begin again."
+                f"{path} was made with other settings. Use the same ones to go on, or another folder to begin again."
             )
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])

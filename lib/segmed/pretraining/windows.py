@@ -8,9 +8,12 @@ object's centre c, and d a smooth random bend.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+
+from segmed.simulation.noise import resample, smooth_noise
 
 _POINTS = 300  # of the object, to find its extent when turned
 _SMALLEST = 16.0  # px of the image: smaller windows show nothing but interpolation
@@ -100,16 +103,18 @@ def show(image: np.ndarray, mask: np.ndarray, view: View) -> Window:
     x1, y1 = min(x1, width), min(y1, height)
     if x1 <= x0 or y1 <= y0:
         x0, y0, x1, y1 = 0, 0, width, height
-    part, inside = image[y0:y1, x0:x1], mask[y0:y1, x0:x1].astype(np.float32)
-    places = view.places - np.float32([x0, y0])
+    part: Any = image[y0:y1, x0:x1]
+    inside: Any = mask[y0:y1, x0:x1].astype(np.float32)
+    places: Any = view.places - np.array([x0, y0], np.float32)
     factor = int(view.step)
     if factor > 1:
         small = max(1, round(part.shape[1] / factor)), max(1, round(part.shape[0] / factor))
-        scale = np.float32([small[0] / part.shape[1], small[1] / part.shape[0]])
-        part, inside = (cv2.resize(p, small, interpolation=cv2.INTER_AREA) for p in (part, inside))
+        scale: Any = np.array([small[0] / part.shape[1], small[1] / part.shape[0]], np.float32)
+        part = np.asarray(cv2.resize(part, small, interpolation=cv2.INTER_AREA))
+        inside = np.asarray(cv2.resize(inside, small, interpolation=cv2.INTER_AREA))
         places = (places + 0.5) * scale - 0.5
-    seen = cv2.remap(part, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    truth = cv2.remap(inside, places, None, cv2.INTER_LINEAR)
+    seen = resample(part, places, repeat_edge=True)
+    truth = resample(inside, places)
     x, y = view.places[..., 0], view.places[..., 1]
     valid = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
     shown = seen.astype(np.float32) / 255
@@ -133,14 +138,8 @@ def neighbour_of(view: View, rng: np.random.Generator) -> View:
     reach = np.exp(-(away**2).sum(-1, keepdims=True) / (2 * (1.3 * view.radius + 2) ** 2))
     moved = u + (1 / growth - 1) * away * reach + rng.normal(0, 0.012 * size, 2)
     moved = moved + smooth_noise(size, int(rng.integers(3, 7)), rng) * size * 0.03 * rng.random()
-    places = cv2.remap(view.places, moved.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    places = resample(view.places, moved, repeat_edge=True)
     return View(places, view.centre, view.radius, view.step)
-
-
-def smooth_noise(size: int, cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Smooth random displacements (S, S, 2) in about [-1, 1], with so many cells along a side."""
-    coarse = rng.uniform(-1, 1, (cells, cells, 2)).astype(np.float32)
-    return np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC))
 
 
 def _turn(rng: np.random.Generator) -> np.ndarray:

@@ -26,8 +26,11 @@ logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _FILE_TYPES = (".safetensors", ".pth", ".pt", ".bin")
-EMBEDDED = "segmed-tiny"  # the name of the default model that comes with the app
-EMBEDDED_FOLDER = Path(__file__).resolve().parents[3] / "apps" / "segmed" / "model" / EMBEDDED
+EMBEDDED = "segmed-tiny"  # the name of the small SAM that comes with the app
+DEFAULT_MODEL = "segmed-default"  # the name of the default model that comes with the app
+EMBEDDED_FOLDERS = {
+    name: Path(__file__).resolve().parents[3] / "apps" / "segmed" / "model" / name for name in (EMBEDDED, DEFAULT_MODEL)
+}
 _SHARED = "shared_image_embedding.positional_embedding"
 _TIED = "prompt_encoder.shared_embedding.positional_embedding"  # the same matrix; files may hold either name
 _WHERE = (
@@ -38,7 +41,7 @@ _WHERE = (
 
 def is_hub_id(source: str) -> bool:
     """Whether `source` names a Hugging Face repository and not a path."""
-    if source == EMBEDDED or Path(source).exists() or Path(source).suffix in _FILE_TYPES:
+    if source in EMBEDDED_FOLDERS or Path(source).exists() or Path(source).suffix in _FILE_TYPES:
         return False
     return bool(_HUB_ID.match(source))
 
@@ -49,7 +52,7 @@ def check_source(source: str) -> None:
     Raises:
         FileNotFoundError: neither an existing path nor the form of a Hugging Face id.
     """
-    if source == EMBEDDED:
+    if source in EMBEDDED_FOLDERS:
         return
     if not Path(source).expanduser().exists() and not is_hub_id(source):
         raise FileNotFoundError(f"There are no SAM weights at {source!r}. {_WHERE}")
@@ -62,10 +65,10 @@ def local_source(source: str) -> str:
         FileNotFoundError: nothing there, or the id cannot be fetched.
     """
     check_source(source)
-    if source == EMBEDDED:
-        if not EMBEDDED_FOLDER.is_dir():
-            raise FileNotFoundError(f"The embedded model is missing: there is no folder apps/segmed/model/{EMBEDDED}.")
-        return str(EMBEDDED_FOLDER)
+    if source in EMBEDDED_FOLDERS:
+        if not EMBEDDED_FOLDERS[source].is_dir():
+            raise FileNotFoundError(f"The embedded model is missing: there is no folder apps/segmed/model/{source}.")
+        return str(EMBEDDED_FOLDERS[source])
     return str(_fetch(source) if is_hub_id(source) else Path(source).expanduser())
 
 

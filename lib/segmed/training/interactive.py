@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from segmed.training.losses import iou_of, mask_loss
+from segmed.methods.losses import iou_of, mask_loss
 from segmed.training.prompts import PromptConfig, correcting_clicks
 from segmed.training.stream import PromptedBatch
 

@@ -214,8 +214,12 @@ def build_trainable(
     labels = {"labels": tuple(data.classes.values())} if "labels" in known else {}
     base, version = None, ""
     if method.needs_backbone:
-        base = load_sam(source, backbone.image_size).requires_grad_(False)
-        version = weights_version(base)
+        if method.read:
+            base, version = method.read(source, backbone.image_size, torch.float32)
+        else:
+            base = load_sam(source, backbone.image_size)
+            version = weights_version(base)
+        base.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # new heads are drawn
         built = method.training.kind(base, method.training.config(**{**labels, **settings}), version)

@@ -44,7 +44,7 @@ class SamePadded(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Expand by 1x1, filter each channel, project by 1x1; the input is added where shapes agree (Sandler et al., 2018)."""
+    """Expand by 1x1, filter each channel, project by 1x1, add the input where shapes agree (Sandler et al., 2018)."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()

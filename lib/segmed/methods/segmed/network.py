@@ -1,9 +1,9 @@
 """The network of the default model: an image window and a prompt drawn as channels in, masks of that window out.
 
-Prompts enter as channels, as in ScribblePrompt (Wong et al., ECCV 2024): one half of the encoder sees the image alone and is
-computed once a window; the prompt is added at a quarter of the resolution, so that the deep half of the encoder looks
-for what was asked. Three masks for a lone click (part, object, whole) and one for all other prompts, each with its
-predicted IoU, follow Segment Anything (Kirillov et al., 2023).
+Prompts enter as channels, as in ScribblePrompt (Wong et al., ECCV 2024): one half of the encoder sees the image alone
+and is computed once a window; the prompt is added at a quarter of the resolution, so that the deep half of the encoder
+looks for what was asked. Three masks for a lone click (part, object, whole) and one for all other prompts, each with
+its predicted IoU, follow Segment Anything (Kirillov et al., 2023).
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class PromptNetwork(nn.Module):
     def _quality(self, x: Tensor, halves: Tensor, bottom: Tensor) -> Tensor:
         """Predicted IoU (B, 4) from features (B, D, h, w) averaged inside and outside of each mask.
 
-        A mask with probabilities p covers sum(p) pixels; its mean feature is sum(p * x) / sum(p). How decided the mask is,
-        mean |2p - 1|, and its share of the window go with it. No gradient flows back into the masks.
+        A mask with probabilities p covers sum(p) pixels; its mean feature is sum(p * x) / sum(p). How decided the mask
+        is, mean |2p - 1|, and its share of the window go with it. No gradient flows back into the masks.
         """
         count = len(x)
         p = halves.detach().float().unflatten(1, (MASKS, 4)).mean(2).sigmoid().flatten(2)  # (B, 4, hw)

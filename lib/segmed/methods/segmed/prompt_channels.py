@@ -243,7 +243,9 @@ def _histogram_odds(images: Tensor, weight: Tensor, seen: Tensor) -> Tensor:
     kernel = images.new_tensor([0.1, 0.2, 0.4, 0.2, 0.1])[None, None]
     shares = []
     for part in (inside * counted, (1 - inside) * counted):
-        total = images.new_zeros(count, channels, _BINS).scatter_add_(2, level, part.expand(-1, channels, -1).contiguous())
+        total = images.new_zeros(count, channels, _BINS).scatter_add_(
+            2, level, part.expand(-1, channels, -1).contiguous()
+        )
         total = F.conv1d(F.pad(total.flatten(0, 1)[:, None], (2, 2), mode="replicate"), kernel)[:, 0]
         total = total + 0.02 * total.sum(1, keepdim=True) / _BINS + 1e-4
         shares.append((total / total.sum(1, keepdim=True)).unflatten(0, (count, channels)))

@@ -1,66 +1,84 @@
-"""The embedded default: a small SAM that looks at a window around the prompt, trained on drawn pictures only.
+"""The default model: a box, clicks, scribbles, a mask or the neighbouring slice's mask → a window → a mask.
 
-It never encodes a whole slice: a window of about 1.6 times the box is resampled to its input together with what grey
-values or colours say about the box (`sam.evidence`), and the mask is put back at the slice's resolution. A click opens
-windows of several sizes; the one with the most trustworthy mask is kept, boxed, and looked at again.
+It never encodes a whole slice: a window of about 1.6 times the box is resampled to the network's input together with
+the prompt drawn as channels, and the mask is put back at the slice's resolution. Clicks and scribbles open windows of
+several sizes; the mask with the highest predicted IoU is kept, framed, and looked at again.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.segmed.network import PromptNetwork
+from segmed.methods.segmed.prompt_channels import WindowPrompts, prompt_channels
 from segmed.methods.segmed.views import (
     CLICK_SIDES,
-    CUT_OFF,
     View,
+    around_box,
     around_clicks,
-    best_box,
     clicks_of,
-    cut_out,
-    first_clicks,
     found_in,
+    is_lone_click,
+    marked_on_object,
+    on_slice,
+    place,
+    sample,
 )
 from segmed.methods.segmenter import Logits, Segmenter
 from segmed.sam.embedding import Embedding
-from segmed.sam.evidence import show_prompt
 from segmed.sam.frame import Frame
 from segmed.sam.prompt_rules import fill_box, heed_clicks
-from segmed.sam.window import to_window, windows_around
+from segmed.sam.window import to_window
 
-_NOTHING = -20.0  # logit outside of the window
-_VIEWS = 32  # windows encoded together
+_VIEWS = 16  # windows that go through the network together
+_CUT_OFF = 0.15  # of predicted IoU that a mask loses on each axis on which its window cuts it off
+
+
+@dataclass(frozen=True)
+class LookConfig:
+    """How the network is used.
+
+    Attributes:
+        size: side of the windows in px, a multiple of 32.
+        zooms: windows around a box, in sides of the box; their masks are averaged.
+        flips: whether each window is also seen mirrored.
+        fill_boxes: whether masks that do not reach the sides of their box are grown to it.
+        pull_to_clicks: whether masks are pulled to each click where the image looks alike.
+    """
+
+    size: int = 128
+    zooms: tuple[float, ...] = (1.4, 1.75)
+    flips: bool = True
+    fill_boxes: bool = True
+    pull_to_clicks: bool = True
 
 
 class Segmed(Segmenter):
-    """Box or clicks → window → mask.
+    """The default model.
 
     Args:
-        model: a small SAM trained with frames and windows, see `training.stream`.
+        network: see `network.PromptNetwork`.
         version: names the weights.
-        zooms: windows around a box, in sides of the box; their masks are averaged.
-        flips: whether each window is also seen mirrored.
+        look: how the network is used.
     """
 
-    margin = 1  # it takes boxes for tight
+    margin = 0
     keeps_slices = True
+    takes_scribbles = True
+    follows_neighbours = True
 
-    def __init__(
-        self, model: SamModel, version: str = "0", zooms: Sequence[float] = (1.5, 1.8), flips: bool = True
-    ) -> None:
+    def __init__(self, network: PromptNetwork, version: str = "0", look: LookConfig | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.network = network
         self.version = version
-        self.zooms = tuple(zooms)
-        self.flips = flips
-        self.side = int(model.config.vision_config.image_size)
+        self.look = look or LookConfig()
 
     def encode(self, images: Tensor) -> Embedding:
         """Keep the slices (B, 3, S, S) as they are; windows are encoded when a prompt says where to look."""
@@ -83,156 +101,169 @@ class Segmed(Segmenter):
                 f"{len(prompts)} lists of prompts do not fit {len(embedding)} slices of equal prompt count."
             )
         items = [(b, prompt) for b, row in enumerate(prompts) for prompt in row]
-        boxes = self._boxes(embedding, items)
+        framed = self._framed(embedding, items)
         views, owner = [], []
-        for n, (b, prompt) in enumerate(items):
-            for view in self._views(b, boxes[n], prompt):
-                views.append(view)
-                owner.append(n)
+        for n, ((b, prompt), (frame, previous)) in enumerate(zip(items, framed, strict=True)):
+            mine = around_box(b, prompt, frame, self.look.zooms, self.look.flips, previous)
+            views += mine
+            owner += [n] * len(mine)
         masks, quality = self._look(embedding, views)
-        height, width = embedding.frame.height, embedding.frame.width
-        out = torch.full((len(items), *size), _NOTHING, device=masks.device)
-        score = torch.zeros(len(items), device=masks.device)
-        for n in range(len(items)):
-            mine = [v for v, of in enumerate(owner) if of == n]
-            placed = self._place(masks[mine], [views[v].window for v in mine], (height, width), size)
-            out[n] = self._keep_promises(placed, embedding, *items[n], boxes[n])
-            score[n] = quality[mine].mean()
+        slice_size = embedding.frame.height, embedding.frame.width
+        out, score = [], []
+        for n, (b, prompt) in enumerate(items):
+            rows = [v for v, of in enumerate(owner) if of == n]
+            placed = place(masks[rows, 0], [views[v].window for v in rows], slice_size, size)
+            out.append(self._by_rules(placed, embedding, b, prompt, framed[n][0]))
+            score.append(quality[rows, 0].mean())
         shape = (len(prompts), len(prompts[0]))
-        return Logits(out.unflatten(0, shape), score.unflatten(0, shape))
+        return Logits(torch.stack(out).unflatten(0, shape), torch.stack(score).unflatten(0, shape))
 
     def candidates(self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]) -> Logits:
         """For clicks one mask from each size of window, the largest first; masks that a window cuts off count less."""
-        if any(p.box is not None or p.mask is not None for p in prompts):
+        if any(p.box is not None or p.mask is not None or p.neighbour is not None for p in prompts):
             return super().candidates(embedding, prompts, size)
         height, width = embedding.frame.height, embedding.frame.width
         views = [view for prompt in prompts for view in around_clicks(0, prompt, max(height, width))]
-        masks, quality = self._look(embedding, views)
-        found = [found_in(mask, view.window, height, width) for mask, view in zip(masks, views, strict=True)]
-        lost = quality.new_tensor([CUT_OFF * one[1] if one else 0.0 for one in found])
-        placed = [self._place(masks[n : n + 1], [view.window], (height, width), size) for n, view in enumerate(views)]
+        masks, quality = self._chosen(*self._look(embedding, views), views)
+        lost = quality.new_tensor(
+            [
+                _CUT_OFF * (found[1] if (found := found_in(mask, view.window, height, width)) else 0)
+                for mask, view in zip(masks, views, strict=True)
+            ]
+        )
+        placed = [place(masks[n : n + 1], [view.window], (height, width), size) for n, view in enumerate(views)]
         shape = (len(prompts), len(CLICK_SIDES))
         return Logits(torch.stack(placed).unflatten(0, shape), (quality - lost).unflatten(0, shape))
 
-    def _keep_promises(
-        self, logits: Tensor, embedding: Embedding, b: int, prompt: SlicePrompt, found: Tensor
-    ) -> Tensor:
-        """Logits (H, W) after the rules of `sam.prompt_rules`, for the box the user drew and the clicks."""
-        rows, columns = logits.shape
-        scale = torch.tensor([columns / embedding.frame.width, rows / embedding.frame.height])
-        if prompt.box is not None:
-            logits = fill_box(logits, found * scale.repeat(2))
-        points, labels = clicks_of(prompt)
-        if len(points) > 1 or (len(points) and (prompt.box is not None or prompt.mask is not None)):
-            image = F.interpolate(embedding.features[b : b + 1].float(), (rows, columns))[0]
-            logits = heed_clicks(logits, image, points * scale, labels, found * scale.repeat(2))
-        return logits
+    def _framed(
+        self, embedding: Embedding, items: Sequence[tuple[int, SlicePrompt]]
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """For each prompt the box (4,) to look around, and the probability (H, W) of its previous mask or None.
 
-    def _views(self, b: int, box: Tensor, prompt: SlicePrompt) -> list[View]:
-        """The windows around a box; clicks that lie outside of a window say nothing about it."""
-        views = []
-        for zoom in self.zooms:
-            window = windows_around(box[None], zoom)[0]
-            points, labels = clicks_of(prompt)
-            inside = ((points + 0.5 >= window[:2]) & (points + 0.5 < window[:2] + window[2:])).all(1)
-            for flip in (False, True) if self.flips else (False,):
-                views.append(View(b, window, box, points[inside], labels[inside], flip))
-        return views
-
-    def _boxes(self, embedding: Embedding, items: Sequence[tuple[int, SlicePrompt]]) -> list[Tensor]:
-        """The box of each prompt: the user's, stretched to the clicks into the object, or the model's own guess."""
-        boxes: list[Tensor | None] = []
+        The box is the user's, the previous mask's or the neighbour's, stretched to what was marked on the object; for
+        clicks and scribbles alone it is that of the best first guess, which counts as previous mask from then on.
+        """
+        framed: list[tuple[Tensor, Tensor | None] | None] = []
         for _, prompt in items:
-            box = None if prompt.box is None else torch.tensor(prompt.box, dtype=torch.float32)
-            if box is None and prompt.mask is not None and prompt.mask.any():
-                y, x = (torch.from_numpy(v) for v in np.nonzero(prompt.mask))
-                box = torch.stack([x.min(), y.min(), x.max(), y.max()]).float()
-            if box is not None and len(prompt.foreground):
-                points = torch.from_numpy(prompt.foreground).float()
-                box = torch.cat([torch.minimum(box[:2], points.amin(0)), torch.maximum(box[2:], points.amax(0))])
-            boxes.append(box)
-        clicked = [n for n, box in enumerate(boxes) if box is None]
-        for n, box in zip(clicked, self._guess(embedding, [items[n] for n in clicked]), strict=True):
-            boxes[n] = box
-        return [box for box in boxes if box is not None]
+            previous = prompt.mask if prompt.mask is not None and prompt.mask.any() else None
+            shown = previous if previous is not None else None if prompt.neighbour is None else prompt.neighbour.mask
+            if prompt.box is not None:
+                frame = torch.tensor(prompt.box, dtype=torch.float32)
+            elif shown is not None:
+                y, x = (torch.from_numpy(v) for v in np.nonzero(shown))
+                frame = torch.stack([x.min(), y.min(), x.max(), y.max()]).float()
+            else:
+                framed.append(None)
+                continue
+            marks = marked_on_object(prompt)
+            if len(marks):
+                frame = torch.cat([torch.minimum(frame[:2], marks.amin(0)), torch.maximum(frame[2:], marks.amax(0))])
+            framed.append((frame, None if previous is None else torch.from_numpy(previous).float()))
+        clicked = [n for n, found in enumerate(framed) if found is None]
+        for n, guess in zip(clicked, self._guess(embedding, [items[n] for n in clicked]), strict=True):
+            framed[n] = guess
+        return [found for found in framed if found is not None]
 
-    def _guess(self, embedding: Embedding, items: Sequence[tuple[int, SlicePrompt]]) -> list[Tensor]:
-        """Boxes of what the clicks mean, by windows of several sizes around them."""
-        if not items:
-            return []
-        views: list[View] = []
+    def _guess(
+        self, embedding: Embedding, items: Sequence[tuple[int, SlicePrompt]]
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """Box and probability (H, W) of what clicks and scribbles mean, by windows of several sizes around them."""
         height, width = embedding.frame.height, embedding.frame.width
-        for b, prompt in items:
-            views += around_clicks(b, prompt, max(height, width))
-        masks, quality = self._look(embedding, views)
-        boxes = []
+        views = [view for b, prompt in items for view in around_clicks(b, prompt, max(height, width))]
+        if not views:
+            return []
+        masks, quality = self._chosen(*self._look(embedding, views), views)
+        guesses: list[tuple[Tensor, Tensor | None]] = []
         for n in range(len(items)):
-            rows = range(n * len(CLICK_SIDES), (n + 1) * len(CLICK_SIDES))
-            boxes.append(best_box(masks, quality, views, list(rows), height, width))
-        return boxes
+            best, guess = -1.0, None
+            for row in range(n * len(CLICK_SIDES), (n + 1) * len(CLICK_SIDES)):
+                found = found_in(masks[row], views[row].window, height, width)
+                if found and (score := float(quality[row]) - _CUT_OFF * found[1]) > best:
+                    best, guess = score, (row, found[0])
+            if guess is None:  # nothing anywhere: a small box around the click
+                centre = views[n * len(CLICK_SIDES)].window[:2] + views[n * len(CLICK_SIDES)].window[2:] / 2
+                guesses.append((torch.cat([centre - 8, centre + 8]), None))
+            else:
+                row, frame = guess
+                placed = place(masks[row : row + 1], [views[row].window], (height, width), (height, width))
+                guesses.append((frame, placed.sigmoid()))
+        return guesses
+
+    @staticmethod
+    def _chosen(masks: Tensor, quality: Tensor, views: Sequence[View]) -> tuple[Tensor, Tensor]:
+        """One of the four masks (V, 4, t, t) of each view, (V, t, t), and its predicted IoU (V,)."""
+        lone = torch.tensor([is_lone_click(view.prompt) for view in views], device=masks.device)
+        used = quality.clone()
+        used[lone, 0] = -1
+        used[~lone, 1:] = -1
+        best = used.argmax(1)
+        rows = torch.arange(len(views), device=masks.device)
+        return masks[rows, best], quality[rows, best]
 
     def _look(self, embedding: Embedding, views: Sequence[View]) -> tuple[Tensor, Tensor]:
-        """Logits (V, t, t) of views in their windows, not mirrored any more, and predicted IoU (V,)."""
-        device = embedding.features.device
-        masks: list[Tensor] = [torch.empty(0)] * len(views)
-        scores: list[Tensor] = [torch.empty(0)] * len(views)
-        kinds: dict[tuple[bool, int], list[int]] = defaultdict(list)
-        for n, view in enumerate(views):
-            kinds[view.box is not None, len(view.labels)].append(n)
-        for (boxed, count), members in kinds.items():
-            for start in range(0, len(members), _VIEWS):
-                rows = members[start : start + _VIEWS]
-                batch = [views[n] for n in rows]
-                windows = torch.stack([v.window for v in batch])
-                images, valid = cut_out(embedding.features, batch, windows, self.side)
-                drawn = [v.box for v in batch if v.box is not None]
-                boxes = to_window(torch.stack(drawn), windows, self.side) if boxed else None
-                points = torch.stack([to_window(v.points, v.window.expand(count, 4), self.side) for v in batch])
-                if boxes is not None:
-                    images = show_prompt(images, valid, boxes.to(device), None)
-                else:
-                    images = show_prompt(images, valid, None, first_clicks(points, batch).to(device))
-                mirrored = torch.tensor([v.flip for v in batch])
-                if mirrored.any():
-                    images = torch.where(mirrored[:, None, None, None].to(device), images.flip(-1), images)
-                    points[mirrored, :, 0] = self.side - 1 - points[mirrored, :, 0]
-                    if boxes is not None:
-                        boxes[mirrored] = torch.stack(
-                            [self.side - 1 - boxes[:, 2], boxes[:, 1], self.side - 1 - boxes[:, 0], boxes[:, 3]], 1
-                        )[mirrored]
-                lone = not boxed and count == 1
-                labels = torch.stack([v.labels for v in batch])
-                out = self.model(
-                    image_embeddings=self.model.vision_encoder(images).last_hidden_state.float(),
-                    input_points=points[:, None].to(device) if count else None,
-                    input_labels=labels[:, None].to(device) if count else None,
-                    input_boxes=boxes[:, None].to(device) if boxes is not None else None,
-                    multimask_output=lone,
-                )
-                best = out.iou_scores[:, 0].argmax(-1)
-                for row, n in enumerate(rows):
-                    mask = out.pred_masks[row, 0, best[row]].float()
-                    masks[n] = mask.flip(-1) if views[n].flip else mask
-                    scores[n] = out.iou_scores[row, 0, best[row]].float()
-        return torch.stack(masks), torch.stack(scores)
+        """Logits (V, 4, t, t) of views in their windows, not mirrored any more, and predicted IoU (V, 4)."""
+        masks, scores = [], []
+        for start in range(0, len(views), _VIEWS):
+            batch = views[start : start + _VIEWS]
+            images, valid, prompts = self._inputs(embedding, batch)
+            channels = prompt_channels(images, valid, prompts)
+            images, channels = (t.contiguous(memory_format=torch.channels_last) for t in (images, channels))
+            found, quality = self.network(self.network.features(images), images, channels)
+            flips = torch.tensor([view.flip for view in batch], device=found.device)
+            masks.append(torch.where(flips[:, None, None, None], found.flip(-1), found).float())
+            scores.append(quality.float())
+        return torch.cat(masks), torch.cat(scores)
 
-    def _place(
-        self, masks: Tensor, windows: Sequence[Tensor], slice_size: tuple[int, int], size: tuple[int, int]
-    ) -> Tensor:
-        """The mean of masks (V, t, t) where their windows lie, (H, W)."""
-        scale = torch.tensor([size[1] / slice_size[1], size[0] / slice_size[0]] * 2)
-        total = torch.zeros(size, device=masks.device)
-        for mask, window in zip(masks, windows, strict=True):
-            left, top, width, height = (window * scale).tolist()
-            x0, x1 = max(0, int(left)), min(size[1], int(np.ceil(left + width)))
-            y0, y1 = max(0, int(top)), min(size[0], int(np.ceil(top + height)))
-            full = torch.full(size, _NOTHING, device=masks.device)
-            if x1 > x0 and y1 > y0:
-                x = (torch.arange(x0, x1, device=masks.device) + 0.5 - left) / width * 2 - 1
-                y = (torch.arange(y0, y1, device=masks.device) + 0.5 - top) / height * 2 - 1
-                grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]
-                full[y0:y1, x0:x1] = F.grid_sample(mask[None, None], grid, padding_mode="border", align_corners=False)[
-                    0, 0
-                ]
-            total += full
-        return total / len(masks)
+    def _inputs(self, embedding: Embedding, views: Sequence[View]) -> tuple[Tensor, Tensor, WindowPrompts]:
+        """Windows (V, 3, t, t) in [0, 1], where they lie on their slices (V, t, t), and their prompts; mirrored."""
+        side, device = self.look.size, embedding.features.device
+        height, width = embedding.frame.height, embedding.frame.width
+        flips = torch.tensor([view.flip for view in views], device=device)
+        most = max(len(view.prompt.labels) for view in views)
+        prompts = WindowPrompts.nothing(len(views), side, most, device)
+        previous, neighbour, near = (prompts.previous.clone() for _ in range(3))
+        images, valid = [], []
+        for n, view in enumerate(views):
+            image = embedding.features[view.b]
+            seen = on_slice(view.window, height, width, side).to(device)
+            images.append((sample(image, view.window, side) / 255).expand(3, -1, -1) * seen)
+            valid.append(seen)
+            if view.box is not None:
+                prompts.boxes[n] = to_window(view.box[None], view.window[None], side)[0].to(device)
+            points, labels = clicks_of(view.prompt)
+            # clicks beyond the window say nothing about it
+            inside = ((points + 0.5 >= view.window[:2]) & (points + 0.5 < view.window[:2] + view.window[2:])).all(1)
+            points, labels = points[inside], labels[inside]
+            prompts.points[n, : len(points)] = to_window(points, view.window.expand(len(points), 4), side).to(device)
+            prompts.labels[n, : len(points)] = labels.to(device)
+            if view.prompt.scribbles is not None:
+                strokes = torch.from_numpy(view.prompt.scribbles)
+                both = torch.stack([strokes == 1, strokes == -1]).float().to(device)
+                prompts.scribbles[n] = sample(both, view.window, side, "max") * seen
+            if view.previous is not None:
+                previous[n] = sample(view.previous.to(device)[None], view.window, side)[0] * seen
+            if view.prompt.neighbour is not None:
+                mask = torch.from_numpy(view.prompt.neighbour.mask).float().to(device)
+                neighbour[n] = sample(mask[None], view.window, side)[0] * seen
+                other = torch.from_numpy(view.prompt.neighbour.image).to(device)
+                other = other[None] if other.dim() == 2 else other.permute(2, 0, 1)
+                near[n] = sample(other, view.window, side).mean(0) / 255 * seen
+        told = WindowPrompts(
+            prompts.boxes, prompts.points, prompts.labels, prompts.scribbles, previous, neighbour, near
+        ).flipped(flips)
+        shown = torch.stack(images)
+        shown = torch.where(flips[:, None, None, None], shown.flip(-1), shown)
+        where = torch.stack(valid)
+        return shown, torch.where(flips[:, None, None], where.flip(-1), where), told
+
+    def _by_rules(self, logits: Tensor, embedding: Embedding, b: int, prompt: SlicePrompt, frame: Tensor) -> Tensor:
+        """Logits (H, W) after the rules of `sam.prompt_rules`, for the box that the user drew and the clicks."""
+        rows, columns = logits.shape
+        scale = torch.tensor([columns / embedding.frame.width, rows / embedding.frame.height])
+        if prompt.box is not None and self.look.fill_boxes and not prompt.loose:
+            logits = fill_box(logits, frame * scale.repeat(2))
+        points, labels = clicks_of(prompt)
+        if len(points) and self.look.pull_to_clicks:
+            image = F.interpolate(embedding.features[b : b + 1].float(), (rows, columns))[0]
+            logits = heed_clicks(logits, image, points * scale, labels, frame * scale.repeat(2))
+        return logits

@@ -51,7 +51,9 @@ def load_network(folder: str | os.PathLike[str]) -> PromptNetwork:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} is missing. The default model needs config.json and {_FILE}.")
     if not is_network_folder(folder):
-        raise ValueError(f"{folder / 'config.json'} does not describe a {ARCHITECTURE}. Give the default model's folder.")
+        raise ValueError(
+            f"{folder / 'config.json'} does not describe a {ARCHITECTURE}. Give the default model's folder."
+        )
     network = PromptNetwork()
     try:
         network.load_state_dict({name: t.float() for name, t in load_file(folder / _FILE).items()})

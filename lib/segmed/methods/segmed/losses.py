@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segmed.methods.losses import dice_loss, extent_loss, iou_of
 from segmed.methods.segmed.network import MASKS
-from segmed.training.losses import dice_loss, extent_loss, iou_of
 
 _CROSS_ENTROPY, _EXTENT = 1.5, 0.4  # beside one part of Dice
 

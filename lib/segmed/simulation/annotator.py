@@ -1,18 +1,19 @@
 """A simulated annotator in one window: first prompts of every kind, and corrections where a mask is wrong.
 
-Protocols: clicks into the largest error as in Segment Anything (Kirillov et al., 2023); scribbles as lines, centre lines and
-inner contours as in ScribblePrompt (Wong et al., ECCV 2024).
+Protocols: clicks into the largest error as in Segment Anything (Kirillov et al., 2023); scribbles as lines, centre
+lines and inner contours as in ScribblePrompt (Wong et al., ECCV 2024).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
 from skimage.morphology import skeletonize
 
-from segmed.pretraining.windows import smooth_noise
+from segmed.simulation.noise import resample, smooth_noise
 
 
 @dataclass
@@ -76,8 +77,8 @@ def scribble_in(region: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if kind == 0:
         at = np.argwhere(region)[:, ::-1]
         ends = at[rng.integers(0, len(at), int(rng.integers(2, 4)))]
-        stroke = np.zeros(region.shape, np.uint8)
-        cv2.polylines(stroke, [ends.astype(np.int32)], False, 1)
+        stroke: Any = np.zeros(region.shape, np.uint8)
+        cv2.polylines(stroke, [ends.astype(np.int32)], False, (1.0,))
     elif kind == 1:
         stroke = skeletonize(region).astype(np.uint8)
     else:
@@ -88,11 +89,11 @@ def scribble_in(region: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     keep = smooth_noise(size, int(rng.integers(4, 9)), rng)[..., 0] > rng.uniform(-0.6, 0.2)
     stroke = stroke * keep if (stroke * keep).any() else stroke
     if rng.random() < 0.5:
-        stroke = cv2.dilate(stroke, np.ones((2, 2), np.uint8))
+        stroke = np.asarray(cv2.dilate(stroke.astype(np.uint8), np.ones((2, 2), np.uint8)))
     if rng.random() < 0.6:
         axis = np.arange(size, dtype=np.float32)
         places = np.stack(np.meshgrid(axis, axis), -1) + smooth_noise(size, 6, rng) * 2
-        moved = cv2.remap(stroke.astype(np.float32), places.astype(np.float32), None, cv2.INTER_LINEAR)
+        moved = resample(stroke.astype(np.float32), places)
     else:
         moved = stroke.astype(np.float32)
     moved = moved * cv2.dilate(region.astype(np.uint8), np.ones((3, 3), np.uint8))
@@ -109,7 +110,7 @@ def roughen(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     radius = max(2.0, float(np.sqrt(truth.sum() / np.pi)))
     amount = rng.uniform(0.05, 0.5) * radius
     places = np.stack(np.meshgrid(axis, axis), -1) + smooth_noise(size, int(rng.integers(3, 9)), rng) * amount
-    bent = cv2.remap(truth.astype(np.float32), places.astype(np.float32), None, cv2.INTER_LINEAR)
+    bent = resample(truth.astype(np.float32), places)
     grown = max(1, int(rng.integers(0, max(2, int(0.25 * radius)))))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * grown + 1, 2 * grown + 1))
     change = rng.random()
