@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,5 +41,7 @@ def surface_dice(
     box = tuple(slice(low, high + 1) for low, high in both)
     masks = [torch.from_numpy(np.ascontiguousarray(m[box], dtype=bool))[None, None] for m in (found, truth)]
     scale = None if spacing is None else [float(v) for v in spacing]
-    score = compute_surface_dice(*masks, class_thresholds=[tolerance], include_background=True, spacing=scale)
+    with warnings.catch_warnings():  # of MONAI about its own arguments, at each call
+        warnings.simplefilter("ignore", FutureWarning)
+        score = compute_surface_dice(*masks, class_thresholds=[tolerance], include_background=True, spacing=scale)
     return float(score[0, 0])
