@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def largest_loss(values: Mapping[str, float], corrections: int, ending: str = ""
         ending: of the columns' names.
     """
     curve = [values[f"{name}{ending}"] for name in (FLAT, *correction_columns(corrections))]
-    return max([0.0, *(before - after for before, after in zip(curve, curve[1:], strict=False))])
+    return max([0.0, *(before - after for before, after in itertools.pairwise(curve))])
 
 
 def keeps_its_promise(loss: float) -> bool:
