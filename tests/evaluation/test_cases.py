@@ -154,9 +154,8 @@ def test_entries_that_count_objects_give_parts_and_instances_give_values(tmp_pat
 
 
 def test_sources_and_limits_choose_cases(tmp_path: Path) -> None:
-    entries = [
-        {"id": f"{s}{n}", "modality": "ct", "source": s, "image": "", "label": ""} for s in "ab" for n in range(5)
-    ]
+    common = {"modality": "ct", "image": "", "label": ""}
+    entries = [common | {"id": f"{source}{n}", "source": source} for source in "ab" for n in range(5)]
     _index(tmp_path, entries)
     assert [e["id"] for e in read_index(tmp_path, limit=3)] == ["a0", "a2", "a4", "b0", "b2", "b4"]
     assert [e["id"] for e in read_index(tmp_path, ["b"], 1)] == ["b0"]

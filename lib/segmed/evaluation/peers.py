@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segmed.methods.loading import BackboneConfig, Loader
+from segmed.methods.loading import BackboneConfig, Loader, find_method
 from segmed.methods.segmenter import Segmenter
 
 
@@ -33,5 +33,6 @@ def load_peer(text: str, device: str = "cpu", loader: Loader | None = None) -> P
         ValueError: unknown method, or unusable weights.
         FileNotFoundError: no such weights.
     """
-    method, _, weights = text.partition(":")
-    return Peer(text.strip(), (loader or Loader()).get(method.strip(), BackboneConfig(weights.strip()), device))
+    method, _, weights = (part.strip() for part in text.partition(":"))
+    find_method(method)  # what is wrong with its weights is of no interest where there is no such method
+    return Peer(text.strip(), (loader or Loader()).get(method, BackboneConfig(weights), device))

@@ -104,10 +104,22 @@ def largest_error(found: np.ndarray, truth: np.ndarray, spacing: Sequence[float]
         sizes = np.bincount(parts.ravel(), minlength=2)[1:]
         if count and sizes.max() > size:
             best, size, is_missed = parts == 1 + int(sizes.argmax()), int(sizes.max()), missed
-    depth = ndimage.distance_transform_edt(np.pad(best, 1), sampling=tuple(float(v) for v in spacing))
-    at = np.unravel_index(int(depth.argmax()), depth.shape)
-    i, j, k = (int(a) - 1 + low for a, (low, _) in zip(at, whole, strict=True))
+    at = _deepest_voxel(best, spacing)
+    i, j, k = (a + low for a, (low, _) in zip(at, whole, strict=True))
     return (i, j, k), is_missed
+
+
+def _deepest_voxel(mask: np.ndarray, spacing: Sequence[float]) -> Point:
+    """The voxel farthest from the edge; where many are, as in parts one slice thick, that in the middle of its slice."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=tuple(float(v) for v in spacing))[1:-1, 1:-1, 1:-1]
+    deep = depth >= depth.max() - 1e-6
+    best, at = -1.0, (0, 0, 0)
+    for k in (int(k) for k in np.flatnonzero(deep.any((0, 1)))):
+        flat = ndimage.distance_transform_edt(np.pad(mask[:, :, k], 1))[1:-1, 1:-1] * deep[:, :, k]
+        if flat.max() > best:
+            i, j = np.unravel_index(int(flat.argmax()), flat.shape)
+            best, at = float(flat.max()), (int(i), int(j), k)
+    return at
 
 
 def with_correction(
