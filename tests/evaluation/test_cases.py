@@ -11,7 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from segmed.evaluation.cases import Case, SliceObject, load_cases
+from segmed.data.catalogue import load_dataset
+from segmed.evaluation.cases import Case, SliceObject, dataset_cases, load_cases, read_index
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "cases"
 AFFINE = np.array([[-1.0, 0, 0, 20], [0, -1.5, 0, 18], [0, 0, 4, -10], [0, 0, 0, 1]])
@@ -133,3 +134,49 @@ def test_real_cases() -> None:
             assert 0 <= x0 <= x1 < case.picture.shape[0]
             assert 0 <= y0 <= y1 < case.picture.shape[1]
             assert found.mask.sum() >= 100
+
+
+def test_entries_that_count_objects_give_parts_and_instances_give_values(tmp_path: Path, cells: np.ndarray) -> None:
+    Image.fromarray((cells * 60).astype(np.uint8)).save(tmp_path / "image.png")
+    Image.fromarray(cells).save(tmp_path / "cells.png")
+    Image.fromarray((cells > 0).astype(np.uint8)).save(tmp_path / "nuclei.png")
+    common = {"modality": "histology", "image": "image.png", "objects": 3}
+    entries = [
+        common | {"id": "a", "source": "one", "label": "nuclei.png", "labels": {"1": "nuclei"}},
+        common | {"id": "b", "source": "two", "label": "cells.png", "labels": "instances"},
+    ]
+    _index(tmp_path, entries)
+    parts, values = load_cases(tmp_path)
+    assert parts.has_many and parts.names == {1: "nuclei"}
+    assert sorted(int(o.mask.sum()) for o in parts.objects()) == [180, 312]
+    assert not values.has_many and values.names == {}
+    assert [int(o.mask.sum()) for o in values.objects()] == [144, 168, 180]
+
+
+def test_sources_and_limits_choose_cases(tmp_path: Path) -> None:
+    common = {"modality": "ct", "image": "", "label": ""}
+    entries = [common | {"id": f"{source}{n}", "source": source} for source in "ab" for n in range(5)]
+    _index(tmp_path, entries)
+    assert [e["id"] for e in read_index(tmp_path, limit=3)] == ["a0", "a2", "a4", "b0", "b2", "b4"]
+    assert [e["id"] for e in read_index(tmp_path, ["b"], 1)] == ["b0"]
+    assert len(read_index(tmp_path)) == 10
+    with pytest.raises(ValueError, match=r"no source 'c'. It has a, b"):
+        read_index(tmp_path, ["c"])
+
+
+def test_cases_of_a_dataset(tmp_path: Path, truth: np.ndarray) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for name in ("p1_a", "p1_b", "p2_a"):
+        image = np.random.default_rng(0).integers(0, 1000, truth.shape).astype(np.int16)
+        nib.save(nib.Nifti1Image(image, AFFINE), tmp_path / "images" / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(truth, AFFINE), tmp_path / "labels" / f"{name}.nii.gz")
+    (tmp_path / "labels.json").write_text(json.dumps({"1": "liver", "4": "spleen"}))
+    dataset = load_dataset("folder", tmp_path, patient="(p.)_")
+    cases = list(dataset_cases(dataset, "mine"))
+    assert [c.name for c in cases] == ["p1", "p1", "p2"]
+    assert {(c.modality, c.source, c.names[4]) for c in cases} == {("mine", "mine", "spleen")}
+    assert np.array_equal(cases[0].labels, truth)
+    assert np.allclose(np.diag(cases[0].picture.affine)[:3], [1, 1.5, 4])
+    assert cases[0].picture.key != cases[1].picture.key
+    assert [c.name for c in dataset_cases(dataset, "mine", limit=1)] == ["p1", "p1"]

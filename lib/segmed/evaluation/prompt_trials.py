@@ -1,0 +1,92 @@
+"""Everything that is tried on one object of a slice: boxes, careless boxes, clicks and scribbles, and what is free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+import numpy as np
+
+from segmed.evaluation.annotator import jittered, with_click
+from segmed.evaluation.baselines import grabcut, inscribed_ellipse
+from segmed.evaluation.cases import Case, SliceObject
+from segmed.evaluation.scribble_annotator import with_scribble
+from segmed.imaging.prompts import SlicePrompt
+from segmed.imaging.scribbles import Scribbles
+from segmed.methods.segmenter import Segmenter
+
+BOXES = {"box": 0.0, "box ±5 %": 0.05, "box ±10 %": 0.10, "box ±20 %": 0.20}
+CLICKS = {"1 click": 1, "3 clicks": 3, "5 clicks": 5}
+SCRIBBLES = {"scribble": 1, "scribble + 3 corrections": 4}
+BASELINES = ("ellipse", "grabcut", "classical")
+Predict = Callable[[SlicePrompt], np.ndarray]
+Trial = tuple[str, np.ndarray]
+
+
+def slice_predictor(method: Segmenter, case: Case, k: int) -> Predict:
+    """Masks (H, W) of prompts on one slice, which is encoded once."""
+    embedding = method.embed([case.picture.slice(k)])
+    size = case.picture.shape[1], case.picture.shape[0]
+
+    def predict(prompt: SlicePrompt) -> np.ndarray:
+        logits = method.decode(embedding, [[method.understood(prompt)]], size)
+        return np.asarray((logits.masks[0, 0] > 0).cpu().numpy())
+
+    return predict
+
+
+def prompt_trials(item: SliceObject, predict: Predict, wanted: Collection[str], seed: int) -> Iterator[Trial]:
+    """Column and mask (H, W) of every prompt that is wanted.
+
+    Args:
+        item: the object.
+        predict: the method on its slice.
+        wanted: columns.
+        seed: of careless boxes and scribbles, the same for all methods that are compared.
+
+    Raises:
+        ValueError: the method does not take such a prompt.
+    """
+    for name, share in BOXES.items():
+        if name in wanted:
+            box = jittered(item.box, share, item.mask.shape, np.random.default_rng(seed))
+            yield name, predict(SlicePrompt(box=box))
+    prompt, found = None, None
+    for turn in range(1, _turns(CLICKS, wanted) + 1):
+        prompt = with_click(prompt, found, item.mask)
+        found = predict(prompt)
+        yield from ((name, found) for name, clicks in CLICKS.items() if clicks == turn and name in wanted)
+    generator = np.random.default_rng(seed)
+    prompt, found = None, None
+    for turn in range(1, _turns(SCRIBBLES, wanted) + 1):
+        prompt = with_scribble(prompt, found, item.mask, generator)
+        found = scribbled(predict, prompt, found)
+        yield from ((name, found) for name, strokes in SCRIBBLES.items() if strokes == turn and name in wanted)
+
+
+def scribbled(predict: Predict, prompt: SlicePrompt, present: np.ndarray | None) -> np.ndarray:
+    """The mask (H, W) of a scribble as the server answers it.
+
+    The present mask, if there is any, goes with the strokes, corrected by them, and the answer holds to them, too.
+    """
+    assert prompt.scribbles is not None
+    drawn = Scribbles.from_maps({0: prompt.scribbles})
+    there = drawn.mask_prompts({} if present is None else {0: present}).get(0)
+    return drawn.correct({0: predict(SlicePrompt(prompt.box, prompt.points, prompt.labels, there, prompt.scribbles))})[
+        0
+    ]
+
+
+def baseline_trials(
+    item: SliceObject, image: np.ndarray, classical: Predict, wanted: Collection[str]
+) -> Iterator[Trial]:
+    """Column and mask (H, W) of what a box gives without any training."""
+    if "ellipse" in wanted:
+        yield "ellipse", inscribed_ellipse(item.box, (item.mask.shape[0], item.mask.shape[1]))
+    if "grabcut" in wanted:
+        yield "grabcut", grabcut(image, item.box)
+    if "classical" in wanted:
+        yield "classical", classical(item.prompt)
+
+
+def _turns(columns: dict[str, int], wanted: Collection[str]) -> int:
+    return max([0, *(n for name, n in columns.items() if name in wanted)])

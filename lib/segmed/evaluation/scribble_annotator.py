@@ -1,0 +1,159 @@
+"""A simulated annotator who scribbles: lines, centre lines and inner contours, drawn by an unsteady hand.
+
+The three kinds, and that strokes are warped and broken at random, follow Wong et al., ScribblePrompt (ECCV 2024).
+Everything is drawn from a generator that the caller seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import ndimage
+from skimage.draw import line
+from skimage.morphology import disk, skeletonize
+
+from segmed.evaluation.annotator import deepest
+from segmed.imaging.masks import bounding_box
+from segmed.imaging.prompts import SlicePrompt
+
+_PAD = 4  # px around the region, for the hand to go astray
+_LINES = (1, 3)
+_PAIRS = 12  # of ends, the best of which make the lines
+_DEPTH = (0.3, 0.7)  # of an inner contour, in that of the deepest place
+_STRAY = (0.0, 0.06)  # standard deviation of the hand, in the root of the region's area
+_KEPT = (0.4, 1.0)  # share of a stroke that is not broken away
+_WIDTH = (1, 3)  # px
+_THIN = ndimage.generate_binary_structure(2, 2)
+
+
+def line_strokes(region: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """One to three straight lines between places of a region (H, W), of which what lies in the region is drawn."""
+    at = np.argwhere(region)
+    out = np.zeros_like(region)
+    for _ in range(int(generator.integers(_LINES[0], _LINES[1] + 1))):
+        best, longest = np.zeros_like(region), 0
+        for first, second in at[generator.integers(0, len(at), (_PAIRS, 2))]:
+            drawn = np.zeros_like(region)
+            drawn[line(*first, *second)] = True
+            drawn &= region
+            if drawn.sum() > longest * generator.uniform(1, 2):  # long ones, but not the longest that can be
+                best, longest = drawn, int(drawn.sum())
+        out |= best
+    return out
+
+
+def centre_strokes(region: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """The skeleton of a region (H, W)."""
+    return np.asarray(skeletonize(region))
+
+
+def contour_strokes(region: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A line along the edge of a region (H, W), somewhere between the edge and its deepest place."""
+    depth = ndimage.distance_transform_edt(region)
+    inner = depth >= max(1.0, float(generator.uniform(*_DEPTH)) * depth.max())
+    return np.asarray(inner & ~ndimage.binary_erosion(inner))
+
+
+KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "line": line_strokes,
+    "centre": centre_strokes,
+    "contour": contour_strokes,
+}
+
+
+def scribble(region: np.ndarray, generator: np.random.Generator, kind: str | None = None) -> np.ndarray:
+    """Strokes in a region, warped, broken and 1 to 3 px wide.
+
+    Args:
+        region: (H, W) boolean, not empty; nothing is drawn beyond it.
+        generator: source of randomness; one of the same seed draws the same.
+        kind: one of `KINDS`; None lets chance choose.
+
+    Returns:
+        (H, W) boolean, at least one pixel.
+
+    Raises:
+        ValueError: an empty region, or no such kind.
+    """
+    found = bounding_box(region)
+    if found is None:
+        raise ValueError("Nothing can be scribbled into an empty region. Give one with at least one pixel.")
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"There are no scribbles of the kind {kind!r}. Choose {', '.join(KINDS)}.")
+    (y0, y1), (x0, x1) = found
+    own = np.pad(region[y0 : y1 + 1, x0 : x1 + 1], _PAD)
+    drawn = KINDS[kind or [*KINDS][generator.integers(len(KINDS))]](own, generator)
+    drawn = _broken(_warped(drawn, float(np.sqrt(own.sum())), generator) & own, generator)
+    width = int(generator.integers(_WIDTH[0], _WIDTH[1] + 1))
+    if width > 1:
+        drawn = ndimage.binary_dilation(drawn, disk(1) if width == 3 else np.ones((2, 2), bool)) & own
+    out = np.zeros_like(region)
+    out[y0 : y1 + 1, x0 : x1 + 1] = drawn[_PAD:-_PAD, _PAD:-_PAD]
+    if not out.any():  # all of it went astray
+        x, y = deepest(region)
+        out[y, x] = True
+    return out
+
+
+def with_scribble(
+    prompt: SlicePrompt | None,
+    found: np.ndarray | None,
+    truth: np.ndarray,
+    generator: np.random.Generator,
+    kind: str | None = None,
+) -> SlicePrompt:
+    """The prompt with one more scribble.
+
+    Args:
+        prompt: what was said so far, or None.
+        found: (H, W) boolean mask that it gave, or None before the first.
+        truth: (H, W) boolean.
+        generator: source of randomness.
+        kind: one of `KINDS`; None lets chance choose.
+
+    Returns:
+        A scribble on the object at first, then one in that connected part of what is missed or too much which is
+        deepest; newer strokes replace older ones where they cross. The same prompt when nothing is wrong any more.
+    """
+    missed = truth if found is None else truth & ~found
+    extra = np.zeros_like(truth) if found is None else found & ~truth
+    if not missed.any() and not extra.any():
+        assert prompt is not None
+        return prompt
+    depths = [ndimage.distance_transform_edt(np.pad(error, 1)).max() for error in (missed, extra)]
+    into = bool(depths[0] >= depths[1])
+    error = missed if into else extra
+    if found is not None:
+        x, y = deepest(error)
+        parts, _ = ndimage.label(error, _THIN)
+        error = parts == parts[y, x]
+    strokes = np.zeros(truth.shape, np.int8)
+    if prompt is not None and prompt.scribbles is not None:
+        strokes = prompt.scribbles.copy()
+    strokes[scribble(error, generator, kind)] = 1 if into else -1
+    if prompt is None:
+        return SlicePrompt(scribbles=strokes)
+    return SlicePrompt(prompt.box, prompt.points, prompt.labels, prompt.mask, strokes)
+
+
+def _warped(drawn: np.ndarray, side: float, generator: np.random.Generator) -> np.ndarray:
+    """A line as an unsteady hand draws it, one pixel wide; `side` is that of the region in px."""
+    stray = float(generator.uniform(*_STRAY)) * side
+    noise = generator.standard_normal((2, *drawn.shape))
+    smooth = ndimage.gaussian_filter(noise, (0, max(2.0, side / 6), max(2.0, side / 6)))
+    spread = float(smooth.std())
+    if stray < 0.5 or spread < 1e-9:
+        return drawn
+    moved = np.mgrid[: drawn.shape[0], : drawn.shape[1]] + smooth * (stray / spread)
+    thick = ndimage.binary_dilation(drawn, _THIN).astype(np.float32)
+    return np.asarray(skeletonize(ndimage.map_coordinates(thick, moved, order=1) > 0.5))
+
+
+def _broken(drawn: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """What is left of a line where the pen was lifted here and there."""
+    kept = float(generator.uniform(*_KEPT))
+    lifted = ndimage.gaussian_filter(generator.standard_normal(drawn.shape), 3.0)
+    if not drawn.any():
+        return drawn
+    return np.asarray(drawn & (lifted <= np.quantile(lifted[drawn], kept)))

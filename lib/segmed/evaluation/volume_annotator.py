@@ -1,0 +1,150 @@
+"""A simulated annotator of volumes: boxes, clicks, and corrections where a mask is most wrong, on whatever slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import ndimage
+
+from segmed.evaluation.annotator import deepest
+from segmed.evaluation.cases import Case, evenly
+from segmed.imaging.masks import bounding_box, slice_box
+from segmed.imaging.prompts import Box, Point, Prompt
+
+_NEIGHBOURS = ndimage.generate_binary_structure(3, 1)
+
+
+@dataclass(frozen=True)
+class VolumeObject:
+    """One labelled object of a volume.
+
+    Attributes:
+        label: its value in the label map.
+        kind: name of the structure, or "" where that is not known.
+        mask: (I, J, K) boolean.
+    """
+
+    label: int
+    kind: str
+    mask: np.ndarray
+
+
+def volume_objects(
+    case: Case, min_voxels: int = 100, min_slices: int = 3, limit: int | None = None
+) -> Iterator[VolumeObject]:
+    """The objects of a labelled volume; cases of `has_many` give one per connected part.
+
+    Args:
+        case: picture and label map.
+        min_voxels: of an object.
+        min_slices: that an object must be on.
+        limit: at most so many objects, evenly spaced over the label map; None takes all.
+    """
+    large: list[tuple[int, tuple[slice, ...], np.ndarray]] = []
+    for label in (int(v) for v in np.unique(case.labels) if v):
+        of_label = case.labels == label
+        parts = ndimage.label(of_label, np.ones((3, 3, 3)))[0] if case.has_many else of_label.astype(np.uint8)
+        for n, box in enumerate(ndimage.find_objects(parts), start=1):
+            own = parts[box] == n
+            if own.sum() >= min_voxels and own.any((0, 1)).sum() >= min_slices:
+                large.append((label, box, own))
+    for label, box, own in evenly(large, limit):
+        mask = np.zeros(case.labels.shape, bool)
+        mask[box] = own
+        yield VolumeObject(label, case.names.get(label, ""), mask)
+
+
+def largest_slice(mask: np.ndarray) -> int:
+    """The slice on which most of a mask (I, J, K) is."""
+    return int(mask.sum((0, 1)).argmax())
+
+
+def flat_box(mask: np.ndarray) -> Box:
+    """The tight box around a mask (I, J, K) on its largest slice."""
+    k = largest_slice(mask)
+    x0, y0, x1, y1 = (int(v) for v in slice_box(mask[:, :, k].T))
+    return Box((x0, x1), (y0, y1), (k, k))
+
+
+def box_over_slices(mask: np.ndarray) -> Box:
+    """The tight box around a mask (I, J, K) that is not empty."""
+    found = bounding_box(mask)
+    assert found is not None
+    return Box(*found)
+
+
+def middle_click(mask: np.ndarray) -> Point:
+    """The voxel on the largest slice of a mask (I, J, K) that is farthest from its edge there."""
+    k = largest_slice(mask)
+    x, y = deepest(mask[:, :, k].T)
+    return x, y, k
+
+
+def largest_error(found: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> tuple[Point, bool] | None:
+    """Where a mask (I, J, K) is most wrong.
+
+    Args:
+        found: boolean.
+        truth: boolean.
+        spacing: of voxels in mm.
+
+    Returns:
+        The voxel farthest from the edge of the largest connected part of all that is missed or too much, and whether
+        it is missed; None where nothing is wrong.
+    """
+    whole = bounding_box(found ^ truth)
+    if whole is None:
+        return None
+    box = tuple(slice(low, high + 1) for low, high in whole)
+    best, size, is_missed = np.zeros(0, bool), 0, True
+    for missed, error in ((True, truth[box] & ~found[box]), (False, found[box] & ~truth[box])):
+        parts, count = ndimage.label(error, _NEIGHBOURS)
+        sizes = np.bincount(parts.ravel(), minlength=2)[1:]
+        if count and sizes.max() > size:
+            best, size, is_missed = parts == 1 + int(sizes.argmax()), int(sizes.max()), missed
+    at = _deepest_voxel(best, spacing)
+    i, j, k = (a + low for a, (low, _) in zip(at, whole, strict=True))
+    return (i, j, k), is_missed
+
+
+def _deepest_voxel(mask: np.ndarray, spacing: Sequence[float]) -> Point:
+    """The voxel farthest from the edge; where many are, as in parts one slice thick, that in the middle of its slice."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=tuple(float(v) for v in spacing))[1:-1, 1:-1, 1:-1]
+    deep = depth >= depth.max() - 1e-6
+    best, at = -1.0, (0, 0, 0)
+    for k in (int(k) for k in np.flatnonzero(deep.any((0, 1)))):
+        flat = ndimage.distance_transform_edt(np.pad(mask[:, :, k], 1))[1:-1, 1:-1] * deep[:, :, k]
+        if flat.max() > best:
+            i, j = np.unravel_index(int(flat.argmax()), flat.shape)
+            best, at = float(flat.max()), (int(i), int(j), k)
+    return at
+
+
+def with_correction(
+    prompt: Prompt, found: np.ndarray, truth: np.ndarray, spacing: Sequence[float], send_mask: bool = False
+) -> Prompt:
+    """The prompt with one more click, and all that was said before.
+
+    Args:
+        prompt: what was said so far.
+        found: (I, J, K) boolean mask that it gave.
+        truth: (I, J, K) boolean.
+        spacing: of voxels in mm.
+        send_mask: whether the mask goes along as well, as where a user refines an object; the viewers send the box and
+            all clicks otherwise.
+
+    Returns:
+        With a click at the deepest place of the largest error; the same prompt when nothing is wrong any more.
+    """
+    error = largest_error(found, truth, spacing)
+    if error is None:
+        return prompt
+    click, is_missed = error
+    clicked = (
+        replace(prompt, foreground=tuple(dict.fromkeys((*prompt.foreground, click))))
+        if is_missed
+        else replace(prompt, background=tuple(dict.fromkeys((*prompt.background, click))))
+    )
+    return replace(clicked, mask=found if send_mask and found.any() else None)
