@@ -1,22 +1,24 @@
-"""The embedded method: windows are cut and put back at the right place, whatever the prompt."""
+"""The default model: windows are cut and put back at the right place, whatever the prompt."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.segmed.segmenter import Segmed
-from segmed.methods.segmed.views import View, best_box, cut_out
-from segmed.sam.tiny import initialised, tiny_config
+from segmed.imaging.prompts import Neighbour, SlicePrompt
+from segmed.methods.segmed.network import MASKS, PromptNetwork
+from segmed.methods.segmed.segmenter import LookConfig, Segmed
+from segmed.methods.segmed.views import OUTSIDE, View, around_clicks, found_in, is_lone_click, on_slice, place, sample
+from segmed.sam.embedding import Embedding
 from torch import Tensor
 
 
 @pytest.fixture(scope="module")
 def model() -> Segmed:
-    shape = tiny_config(64, hidden=32, heads=2, width=32, stem_channels=(16, 16, 24), stem_depths=(0, 1, 0))
     torch.manual_seed(0)
-    return Segmed(initialised(shape, 0).eval(), "test")
+    return Segmed(PromptNetwork().eval(), "test", LookConfig(size=64))
 
 
 def _slice(height: int = 90, width: int = 140) -> np.ndarray:
@@ -34,22 +36,31 @@ class Painter(Segmed):
 
     def _look(self, embedding: object, views: list[View]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         side = 256
-        place = (torch.arange(side) + 0.5) / side
+        step = (torch.arange(side) + 0.5) / side
         masks = []
         for view in views:
             left, top, width, height = view.window
-            x, y = left + place * width, top + place * height
+            x, y = left + step * width, top + step * height
             assert view.box is not None
             inside_x = (x >= view.box[0]) & (x <= view.box[2] + 1)
             inside_y = (y >= view.box[1]) & (y <= view.box[3] + 1)
-            masks.append(torch.where(inside_y[:, None] & inside_x, 5.0, -5.0))
-        return torch.stack(masks), torch.ones(len(views))
+            masks.append(torch.where(inside_y[:, None] & inside_x, 5.0, -5.0).expand(MASKS, -1, -1))
+        return torch.stack(masks), torch.ones(len(views), MASKS)
+
+
+class Chooser(Segmed):
+    """Gives masks and predicted IoU that a test sets, in the windows around a click."""
+
+    answer: tuple[Tensor, Tensor]
+
+    def _look(self, embedding: object, views: list[View]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return self.answer
 
 
 @pytest.mark.parametrize("box", [(45, 25, 75, 55), (0, 0, 30, 12), (100, 60, 139, 89), (10, 40, 120, 49)])
 @pytest.mark.parametrize("scale", [1, 2])
 def test_masks_return_to_their_place(model: Segmed, box: tuple[int, int, int, int], scale: int) -> None:
-    painter = Painter(model.model)
+    painter = Painter(model.network)
     embedding = painter.embed([_slice()])
     logits = painter.decode(embedding, [[SlicePrompt(box=box)]], (90 * scale, 140 * scale))
     wanted = np.zeros((90 * scale, 140 * scale), bool)
@@ -58,24 +69,25 @@ def test_masks_return_to_their_place(model: Segmed, box: tuple[int, int, int, in
     assert np.mean(found != wanted) < 0.002
 
 
-def test_windows_show_what_lies_there(model: Segmed) -> None:
+def test_windows_show_what_lies_there() -> None:
     image = _slice()
-    window = torch.tensor([[30.0, 10, 64, 64]])
-    views = [View(0, window[0], None, torch.zeros(1, 2), torch.ones(1))]
-    shown, valid = cut_out(torch.from_numpy(image)[None, None], views, window, 64)
-    assert np.allclose(shown[0, 0].numpy() * 255, image[10:74, 30:94], atol=0.01)
-    assert valid.all()
-    over = torch.tensor([[-32.0, -32, 64, 64]])
-    shown, valid = cut_out(torch.from_numpy(image)[None, None], views, over, 64)
-    assert valid[0].sum() == 32 * 32
-    assert np.allclose(shown[0, 0, 32:, 32:].numpy() * 255, image[:32, :32], atol=0.01)
+    shown = sample(torch.from_numpy(image)[None], torch.tensor([30.0, 10, 64, 64]), 64)
+    assert np.allclose(shown[0].numpy(), image[10:74, 30:94], atol=0.01)
+    assert on_slice(torch.tensor([30.0, 10, 64, 64]), 90, 140, 64).all()
+    over = torch.tensor([-32.0, -32, 64, 64])
+    shown, valid = sample(torch.from_numpy(image)[None], over, 64), on_slice(over, 90, 140, 64)
+    assert valid.sum() == 32 * 32
+    assert np.allclose(shown[0, 32:, 32:].numpy(), image[:32, :32], atol=0.01)
 
 
-def test_large_windows_are_averaged_not_sampled() -> None:
-    board = torch.from_numpy((np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8))[None, None]
-    window = torch.tensor([[0.0, 0, 512, 512]])
-    shown, _ = cut_out(board, [View(0, window[0], None, torch.zeros(0, 2), torch.zeros(0))], window, 64)
-    assert (shown - 0.5).abs().max() < 0.01
+def test_large_windows_are_averaged_not_sampled_and_keep_thin_strokes() -> None:
+    board = torch.from_numpy((np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8))[None]
+    window = torch.tensor([0.0, 0, 512, 512])
+    assert (sample(board, window, 64) - 127.5).abs().max() < 3
+    line = torch.zeros(1, 512, 512)
+    line[0, 100, :] = 1
+    assert sample(line, window, 64, "max")[0, 12].min() > 0.4
+    assert sample(line, window, 64)[0].max() < 0.2
 
 
 @torch.inference_mode()
@@ -90,10 +102,19 @@ def test_a_mirrored_slice_gives_the_mirrored_mask(model: Segmed) -> None:
 
 @torch.inference_mode()
 def test_prompts_do_not_influence_each_other(model: Segmed) -> None:
-    prompts = [SlicePrompt(box=(45, 25, 75, 55)), _click((60, 40)), _click((60, 40), (20, 70), labels=(1, 0))]
+    strokes = np.zeros((90, 140), np.int8)
+    strokes[38:42, 50:70], strokes[80, 20:30] = 1, -1
+    prompts = [
+        SlicePrompt(box=(45, 25, 75, 55)),
+        _click((60, 40)),
+        _click((60, 40), (20, 70), labels=(1, 0)),
+        SlicePrompt(scribbles=strokes),
+        SlicePrompt(mask=_slice() > 100),
+        SlicePrompt(neighbour=Neighbour(_slice() > 100, _slice())),
+    ]
     embedding = model.embed([_slice(), _slice()[::-1].copy()])
     together = model.decode(embedding, [prompts, prompts], (90, 140))
-    assert together.masks.shape == (2, 3, 90, 140)
+    assert together.masks.shape == (2, len(prompts), 90, 140)
     assert together.quality is not None
     for b, alone in enumerate(embedding.split()):
         for k, prompt in enumerate(prompts):
@@ -102,35 +123,116 @@ def test_prompts_do_not_influence_each_other(model: Segmed) -> None:
 
 
 @torch.inference_mode()
-def test_a_box_is_stretched_to_clicks_beside_it(model: Segmed) -> None:
+def test_a_box_is_stretched_to_clicks_and_strokes_beside_it(model: Segmed) -> None:
     prompt = SlicePrompt((50, 30, 70, 50), np.array([[90, 40], [5, 5]], np.float32), np.array([1, 0]))
     embedding = model.embed([_slice()])
-    assert model._boxes(embedding, [(0, prompt)])[0].tolist() == [50, 30, 90, 50]
-    views = model._views(0, torch.tensor([50.0, 30, 90, 50]), prompt)
-    assert all(view.points.tolist() == [[90, 40]] for view in views)  # the other click is out of sight
+    assert model._framed(embedding, [(0, prompt)])[0][0].tolist() == [50, 30, 90, 50]
+    strokes = np.zeros((90, 140), np.int8)
+    strokes[60, 40:60], strokes[10, 100] = 1, -1
+    assert model._framed(embedding, [(0, replace(prompt, scribbles=strokes))])[0][0].tolist() == [40, 30, 90, 60]
 
 
-def test_the_best_window_is_not_cut_through() -> None:
-    masks = torch.full((2, 32, 32), -1.0)
-    masks[0, 8:24, 0:24] = 1  # runs into the left side of its window
-    masks[1, 12:20, 10:20] = 1
-    views = [
-        View(0, torch.tensor([50.0, 50, 32, 32]), None, torch.zeros(1, 2), torch.ones(1)),
-        View(0, torch.tensor([34.0, 34, 64, 64]), None, torch.zeros(1, 2), torch.ones(1)),
-    ]
-    quality = torch.tensor([0.80, 0.75])
-    assert best_box(masks, quality, views, [0, 1], 200, 200).tolist() == [54, 58, 73, 73]
-    # at the border of the slice nothing is cut
-    views[0] = View(0, torch.tensor([0.0, 50, 32, 32]), None, torch.zeros(1, 2), torch.ones(1))
-    assert best_box(masks, quality, views, [0, 1], 200, 200).tolist() == [0, 58, 23, 73]
+@torch.inference_mode()
+def test_clicks_beyond_a_window_are_left_out_of_it(model: Segmed) -> None:
+    prompt = SlicePrompt((50, 30, 70, 50), np.array([[90, 40], [5, 5]], np.float32), np.array([1, 0]))
+    view = View(0, torch.tensor([40.0, 20, 60, 60]), prompt, torch.tensor([50.0, 30, 90, 50]))
+    _, _, told = model._inputs(model.embed([_slice()]), [view])
+    assert told.points[0, 0].tolist() == pytest.approx([(90.5 - 40) * 64 / 60 - 0.5, (40.5 - 20) * 64 / 60 - 0.5])
+    assert told.points[0, 1].isnan().all()
+
+
+def test_the_best_window_is_not_cut_through(model: Segmed) -> None:
+    masks = torch.full((4, MASKS, 32, 32), -1.0)
+    masks[1, 1, 8:24, 0:24] = 1  # runs into the left side of its window
+    masks[2, 2, 12:20, 10:20] = 1
+    quality = torch.zeros(4, MASKS)
+    quality[1, 1], quality[2, 2] = 0.80, 0.75
+    quality[:, 0] = 0.9  # is not for lone clicks
+    chooser = Chooser(model.network)
+    chooser.answer = (masks, quality)
+    embedding = Embedding(torch.zeros(1, 1, 400, 400, dtype=torch.uint8), model.embed([_slice(400, 400)]).frame)
+    prompt = _click((200, 200))
+    windows = [view.window for view in around_clicks(0, prompt, 400)]
+    frame, previous = chooser._guess(embedding, [(0, prompt)])[0]
+    expected = found_in(masks[2, 2], windows[2], 400, 400)
+    assert expected is not None
+    assert frame.tolist() == expected[0].tolist()
+    assert expected[1] == 0
+    assert previous is not None
+    assert previous.max() > 0.5
+
+
+def test_what_a_window_cuts_off_is_counted_but_not_at_the_border_of_the_slice() -> None:
+    mask = torch.full((32, 32), -1.0)
+    mask[8:24, 0:24] = 1
+    assert found_in(mask, torch.tensor([50.0, 50, 32, 32]), 200, 200)[1] == 1  # type: ignore[index]
+    box, cut = found_in(mask, torch.tensor([0.0, 50, 32, 32]), 200, 200) or (None, -1)
+    assert cut == 0
+    assert box is not None
+    assert box.tolist() == [0, 58, 23, 73]
+    assert found_in(torch.full((32, 32), -1.0), torch.tensor([0.0, 50, 32, 32]), 200, 200) is None
+
+
+def test_only_windows_that_reach_a_pixel_count_for_it() -> None:
+    masks = torch.stack([torch.full((8, 8), 4.0), torch.full((8, 8), -2.0)])
+    windows = [torch.tensor([0.0, 0, 20, 20]), torch.tensor([10.0, 0, 20, 20])]
+    placed = place(masks, windows, (20, 40), (20, 40))
+    assert placed[5, 5] == 4
+    assert placed[5, 15] == 1
+    assert placed[5, 25] == -2
+    assert placed[5, 35] == OUTSIDE
+
+
+@pytest.mark.parametrize(
+    ("prompt", "lone"),
+    [
+        (_click((3, 3)), True),
+        (_click((3, 3), (5, 5)), False),
+        (replace(_click((3, 3)), box=(0.0, 0.0, 5.0, 5.0)), False),
+        (replace(_click((3, 3)), mask=np.ones((9, 9), bool)), False),
+        (replace(_click((3, 3)), scribbles=np.ones((9, 9), np.int8)), False),
+    ],
+)
+def test_a_lone_click_is_ambiguous_and_nothing_else(prompt: SlicePrompt, lone: bool) -> None:
+    assert is_lone_click(prompt) is lone
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("image", [np.zeros((64, 64), np.uint8), np.full((3, 200), 255, np.uint8)])
 def test_empty_slices_give_finite_masks(model: Segmed, image: np.ndarray) -> None:
-    for prompt in (SlicePrompt(box=(0, 0, 2, 2)), _click((1, 1))):
+    prompts = [SlicePrompt(box=(0, 0, 2, 2)), SlicePrompt(box=(1, 1, 1, 1)), _click((1, 1))]
+    prompts.append(SlicePrompt(mask=np.ones(image.shape, bool)))
+    prompts.append(SlicePrompt(neighbour=Neighbour(np.ones(image.shape, bool), image)))
+    for prompt in prompts:
         masks = model.decode(model.embed([image]), [[prompt]], (image.shape[0], image.shape[1])).masks
         assert torch.isfinite(masks).all()
+
+
+@torch.inference_mode()
+def test_hundreds_of_clicks_and_contradicting_ones_give_a_mask(model: Segmed) -> None:
+    rng = np.random.default_rng(0)
+    points = np.stack([rng.integers(0, 140, 300), rng.integers(0, 90, 300)], 1).astype(np.float32)
+    many = SlicePrompt(points=points, labels=rng.integers(0, 2, 300))
+    both = SlicePrompt(points=np.array([[60, 40], [60, 40]], np.float32), labels=np.array([1, 0]))
+    corner = _click((139, 89))
+    embedding = model.embed([_slice()])
+    for prompt in (many, both, corner):
+        assert torch.isfinite(model.decode(embedding, [[prompt]], (90, 140)).masks).all()
+
+
+@torch.inference_mode()
+def test_colour_slices_and_other_output_sizes(model: Segmed) -> None:
+    image = np.stack([_slice(), _slice() // 2, 255 - _slice()], -1)
+    masks = model.decode(model.embed([image]), [[SlicePrompt(box=(45, 25, 75, 55))]], (45, 70)).masks
+    assert masks.shape == (1, 1, 45, 70)
+
+
+@torch.inference_mode()
+def test_candidates_of_a_click_come_from_every_size_of_window(model: Segmed) -> None:
+    logits = model.candidates(model.embed([_slice()]), [_click((60, 40)), _click((10, 80))], (90, 140))
+    assert logits.masks.shape == (2, 4, 90, 140)
+    assert logits.quality is not None
+    assert logits.quality.shape == (2, 4)
 
 
 def test_it_needs_a_prompt(model: Segmed) -> None:

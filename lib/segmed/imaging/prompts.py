@@ -111,6 +111,19 @@ class SlicePrompt:
     def background(self) -> np.ndarray:
         return self.points[self.labels == 0]
 
+    @property
+    def is_satisfied(self) -> bool:
+        """Whether the previous mask already agrees with all clicks and strokes, so that nothing is left to correct."""
+        said = len(self.labels) > 0 or has_strokes(self.scribbles) or has_strokes(self.scribbles, -1)
+        if self.mask is None or not said:
+            return False
+        x, y = self.points.astype(int).T
+        clicks = (self.mask[y, x] == (self.labels == 1)).all()
+        strokes = self.scribbles
+        return bool(clicks) and (
+            strokes is None or bool(self.mask[strokes == 1].all() and not self.mask[strokes == -1].any())
+        )
+
 
 @dataclass(frozen=True)
 class Prompt:

@@ -193,7 +193,11 @@ class NeighbourWalk:
     def _corrected(self, old: np.ndarray) -> Masks:
         """The former masks with corrections where something was said, and around it as far as the change goes on."""
         result = {int(k): old[:, :, k].T.copy() for k in np.flatnonzero(old.any(axis=(0, 1)))}
-        said = [k for k in self._said_slices() if k in result or self.prompt.on_slice(k) is not None]
+        said = [
+            k
+            for k in self._said_slices()
+            if (prompt := self.prompt.on_slice(k)) is not None and not prompt.is_satisfied
+        ]
         fresh = {k: self._correct_slice(k, result) for k in said}
         for n, k in enumerate(said):
             before = result.get(k, np.zeros_like(fresh[k]))

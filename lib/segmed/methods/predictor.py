@@ -76,7 +76,10 @@ class Predictor:
         """
         prompt = self._understood(prompt)
         prompts = {k: p for k in prompt.slices() if (p := prompt.on_slice(k)) is not None}
-        return self._segment(picture, prompts, progress, refine)
+        if not self.segmenter.corrects_masks:
+            return self._segment(picture, prompts, progress, refine)
+        right = {k: p.mask for k, p in prompts.items() if p.mask is not None and p.is_satisfied}
+        return right | self._segment(picture, {k: p for k, p in prompts.items() if k not in right}, progress, refine)
 
     def segment_volume(
         self, picture: Picture, prompt: Prompt, progress: Progress | None = None, refine: Refinement | None = None

@@ -72,6 +72,8 @@ class Segmenter(nn.Module, ABC):
         labels: names of the classes of automatic methods, class 1 first.
         keeps_slices: whether embeddings are the slices themselves and no features of them.
         has_memory: whether `segment_stack` carries objects through slices, in place of boxes around neighbours.
+        corrects_masks: whether corrections are best made with the mask before, which the page then sends; slices whose
+            mask already agrees with the prompt stay as they are.
         follows_neighbours: whether `decode` reads `SlicePrompt.neighbour`, so that propagation hands on the neighbour's
             image and mask in place of a box.
         takes_scribbles: whether `decode` reads the scribbles of prompts; for others the predictor makes clicks of them.
@@ -87,6 +89,7 @@ class Segmenter(nn.Module, ABC):
     has_memory: bool = False
     takes_scribbles: bool = False
     follows_neighbours: bool = False
+    corrects_masks: bool = False
 
     def understood(self, prompt: SlicePrompt) -> SlicePrompt:
         """The prompt as `decode` takes it: with clicks in place of scribbles where the method reads none."""

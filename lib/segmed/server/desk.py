@@ -118,7 +118,8 @@ class Desk:
         clean = self.app.engine.denoised(picture, body.denoise)
         opened = self._described(body)
         scribbles = opened.scribbles(picture.shape)
-        prompt = opened.prompt(picture.shape, scribbles)
+        corrected = not body.box and not body.lasso and task.corrects_masks(body.device)
+        prompt = opened.prompt(picture.shape, scribbles, with_result=corrected)
         masks: Masks
         masks, notes = self._timed(lambda: task.segment(clean, prompt, body.device, finish=body.finish))
         self.notes += notes

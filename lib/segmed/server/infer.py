@@ -106,6 +106,10 @@ class PromptInferTask(InferTask):
             },
         }
 
+    def corrects_masks(self, device: str | None = None) -> bool:
+        """Whether corrections should come with the mask before; see `Segmenter.corrects_masks`."""
+        return self.engine.predictor(self.method, device).segmenter.corrects_masks
+
     def segment(
         self,
         picture: Picture,

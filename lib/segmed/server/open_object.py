@@ -126,8 +126,13 @@ class OpenObject:
             out = out.with_stroke(patch.k, patch.full(shape), foreground)
         return out
 
-    def prompt(self, shape: tuple[int, int, int], scribbles: Scribbles) -> Prompt:
+    def prompt(self, shape: tuple[int, int, int], scribbles: Scribbles, with_result: bool = False) -> Prompt:
         """All of it for a model.
+
+        Args:
+            shape: of the image.
+            scribbles: what was painted.
+            with_result: whether the present result goes along as the mask to correct.
 
         Raises:
             ValueError: nothing that names the object.
@@ -135,6 +140,8 @@ class OpenObject:
         masks = {k: patch.full(shape) for k, patch in self.masks.items()}
         present = masks | {k: patch.full(shape) for k, patch in self.result.items()}
         masks |= scribbles.mask_prompts(present)
+        if with_result:
+            masks = present | masks
         volume = None
         if masks:
             volume = np.zeros(shape, bool, order="F")

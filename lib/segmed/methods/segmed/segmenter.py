@@ -73,6 +73,7 @@ class Segmed(Segmenter):
     keeps_slices = True
     takes_scribbles = True
     follows_neighbours = True
+    corrects_masks = True
 
     def __init__(self, network: PromptNetwork, version: str = "0", look: LookConfig | None = None) -> None:
         super().__init__()
