@@ -31,8 +31,8 @@ from pathlib import Path
 
 import torch
 from rich.progress import track
-from segmed.data.catalogue import DATASETS, load_dataset
-from segmed.evaluation.cases import Case, SliceObject, dataset_cases, evenly, load_cases, read_index
+from segmed.data.catalogue import DATASETS
+from segmed.evaluation.cases import SliceObject, chosen_cases
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.overlay_sheet import Tile, best_median_worst, draw_sheet
 from segmed.evaluation.peers import Peer, load_peer
@@ -55,17 +55,6 @@ NSD = "box NSD"
 OPTIONAL = ("scribble + 3 corrections",)
 COLUMNS = (*BOXES, NSD, *CLICKS, *SCRIBBLES, *BASELINES)
 SIZES = {"< 0.5 %": 0.005, "0.5–2 %": 0.02, "2–8 %": 0.08, "> 8 %": 1.0}  # of the slice's area
-
-
-def chosen_cases(arguments: argparse.Namespace) -> tuple[Iterator[Case], int]:
-    """The cases and how many there are."""
-    if arguments.data:
-        dataset = load_dataset(arguments.data, arguments.root)
-        patients = set(evenly(dataset.patients, arguments.limit))
-        count = sum(volume.patient in patients for volume in dataset.volumes)
-        return dataset_cases(dataset, arguments.data, arguments.limit), count
-    entries = read_index(arguments.cases, arguments.sources, arguments.limit)
-    return load_cases(arguments.cases, arguments.sources, arguments.limit), len(entries)
 
 
 def measure(
@@ -92,7 +81,7 @@ def size_of(score: ObjectScore) -> str:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", type=Path, nargs="?", help="folder with an index.json")
-    parser.add_argument("--data", choices=list(DATASETS), help="a dataset in place of CASES")
+    parser.add_argument("--data", choices=list(DATASETS), default="", help="a dataset in place of CASES")
     parser.add_argument("--root", type=Path, help="its folder")
     parser.add_argument("--sources", nargs="+", default=(), help="of CASES; all if not given")
     parser.add_argument("--limit", type=int, help="cases of each source, evenly spaced")
@@ -129,7 +118,7 @@ def main() -> None:
     tiles: list[Tile] = []
     skipped = []
     start = time.perf_counter()
-    cases, total = chosen_cases(arguments)
+    cases, total = chosen_cases(arguments.cases, arguments.sources, arguments.limit, arguments.data, arguments.root)
     for case in track(cases, "cases", total):
         items = list(case.objects(arguments.min_area, arguments.max_slices))
         if not items:

@@ -23,14 +23,13 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from segmed.data.catalogue import DATASETS, load_dataset
-from segmed.evaluation.cases import Case, dataset_cases, evenly, load_cases, read_index
+from segmed.data.catalogue import DATASETS
+from segmed.evaluation.cases import Case, chosen_cases
 from segmed.evaluation.peers import Peer, load_peer
 from segmed.evaluation.score_tree import ObjectScore, as_json, group_table, modality_table, source_table
 from segmed.evaluation.volume_annotator import VolumeObject, volume_objects
@@ -49,17 +48,6 @@ from segmed.methods.loading import BackboneConfig, Loader
 from segmed.methods.predictor import Predictor
 
 FEWEST_SLICES = 5
-
-
-def chosen_cases(arguments: argparse.Namespace) -> tuple[Iterator[Case], int]:
-    """The cases and how many there are, pictures among them."""
-    if arguments.data:
-        dataset = load_dataset(arguments.data, arguments.root)
-        patients = set(evenly(dataset.patients, arguments.volumes))
-        count = sum(volume.patient in patients for volume in dataset.volumes)
-        return dataset_cases(dataset, arguments.data, arguments.volumes), count
-    entries = read_index(arguments.cases, arguments.sources, arguments.volumes)
-    return load_cases(arguments.cases, arguments.sources, arguments.volumes), len(entries)
 
 
 def measured(
@@ -81,7 +69,7 @@ def measured(
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", type=Path, nargs="?", help="folder with an index.json")
-    parser.add_argument("--data", choices=list(DATASETS), help="a dataset in place of CASES")
+    parser.add_argument("--data", choices=list(DATASETS), default="", help="a dataset in place of CASES")
     parser.add_argument("--root", type=Path, help="its folder")
     parser.add_argument("--sources", nargs="+", default=(), help="of CASES; all if not given")
     parser.add_argument("--volumes", type=int, help="of each source, evenly spaced; all if not given")
@@ -114,7 +102,7 @@ def main() -> None:
     }
     scores: list[ObjectScore] = []
     start = time.perf_counter()
-    cases, total = chosen_cases(arguments)
+    cases, total = chosen_cases(arguments.cases, arguments.sources, arguments.volumes, arguments.data, arguments.root)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     ) as progress:
