@@ -144,10 +144,16 @@ def main() -> None:
             kind = case.names.get(item.label, "")
             share = float(item.mask.mean())
             scores.append(ObjectScore(case.modality, case.source, case.name, kind, place, share, values))
+    if not scores:
+        raise SystemExit(
+            f"There is no labelled object of {arguments.min_area} px. Lower --min-area, or give other cases."
+        )
     report(scores, columns, [p.name for p in peers], compared)
     seconds = time.perf_counter() - start
     print(f"\n{len(scores)} objects in {seconds:.0f} s.", end=" ")
-    print(f"Without an object of {arguments.min_area} px: {', '.join(dict.fromkeys(skipped)) or 'none'}.")
+    measured = {s.case for s in scores}  # a patient may have pictures without an object beside others
+    missing = [name for name in dict.fromkeys(skipped) if name not in measured]
+    print(f"Without an object of {arguments.min_area} px: {', '.join(missing) or 'none'}.")
     if arguments.json:
         every = [*columns, *(f"{c} · {p.name}" for p in peers for c in compared)]
         told = {"method": arguments.method, "backbone": arguments.backbone, "seconds": seconds}
