@@ -27,12 +27,14 @@ import json
 import math
 import time
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.progress import track
-from segmed.data.catalogue import DATASETS, load_dataset
-from segmed.evaluation.cases import Case, SliceObject, dataset_cases, evenly, load_cases, read_index
+from segmed.data.catalogue import DATASETS
+from segmed.evaluation.cases import Case, SliceObject, chosen_cases
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.overlay_sheet import Tile, best_median_worst, draw_sheet
 from segmed.evaluation.peers import Peer, load_peer
@@ -50,6 +52,7 @@ from segmed.evaluation.score_tree import ObjectScore, as_json, group_table, moda
 from segmed.evaluation.surface import surface_dice
 from segmed.methods import METHODS
 from segmed.methods.loading import BackboneConfig, Loader
+from segmed.methods.segmenter import Segmenter
 
 NSD = "box NSD"
 OPTIONAL = ("scribble + 3 corrections",)
@@ -57,25 +60,14 @@ COLUMNS = (*BOXES, NSD, *CLICKS, *SCRIBBLES, *BASELINES)
 SIZES = {"< 0.5 %": 0.005, "0.5–2 %": 0.02, "2–8 %": 0.08, "> 8 %": 1.0}  # of the slice's area
 
 
-def chosen_cases(arguments: argparse.Namespace) -> tuple[Iterator[Case], int]:
-    """The cases and how many there are."""
-    if arguments.data:
-        dataset = load_dataset(arguments.data, arguments.root)
-        patients = set(evenly(dataset.patients, arguments.limit))
-        count = sum(volume.patient in patients for volume in dataset.volumes)
-        return dataset_cases(dataset, arguments.data, arguments.limit), count
-    entries = read_index(arguments.cases, arguments.sources, arguments.limit)
-    return load_cases(arguments.cases, arguments.sources, arguments.limit), len(entries)
-
-
 def measure(
     trials: Iterator[Trial], item: SliceObject, columns: Collection[str], tolerance: float, ending: str = ""
-) -> tuple[dict[str, float], dict[str, Trial]]:
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Numbers by column, and masks; a method that does not take a kind of prompt has no number there."""
     values, masks = {}, {}
     try:
         for name, mask in trials:
-            masks[name] = name, mask
+            masks[name] = mask
             if name in columns:
                 values[name + ending] = Overlap.of(mask, item.mask).dice()
             if name == "box" and NSD in columns:
@@ -92,7 +84,7 @@ def size_of(score: ObjectScore) -> str:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", type=Path, nargs="?", help="folder with an index.json")
-    parser.add_argument("--data", choices=list(DATASETS), help="a dataset in place of CASES")
+    parser.add_argument("--data", choices=list(DATASETS), default="", help="a dataset in place of CASES")
     parser.add_argument("--root", type=Path, help="its folder")
     parser.add_argument("--sources", nargs="+", default=(), help="of CASES; all if not given")
     parser.add_argument("--limit", type=int, help="cases of each source, evenly spaced")
@@ -115,52 +107,85 @@ def parsed() -> argparse.Namespace:
     return arguments
 
 
+@dataclass(frozen=True)
+class Lineup:
+    """What is measured, and by what.
+
+    Attributes:
+        method: the one whose columns have plain names.
+        classical: the fallback, as a baseline.
+        peers: further ones.
+        columns: of the tables.
+        tolerance: of NSD, px.
+    """
+
+    method: Segmenter
+    classical: Segmenter
+    peers: list[Peer]
+    columns: list[str]
+    tolerance: float
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Lineup:
+        """Load the methods that the command names."""
+        loader = Loader()
+        return cls(
+            loader.get(arguments.method, BackboneConfig(arguments.backbone), arguments.device),
+            loader.get("classical", BackboneConfig()),
+            [load_peer(text, arguments.device, loader) for text in arguments.peer],
+            arguments.only or [c for c in COLUMNS if c not in OPTIONAL],
+            arguments.tolerance,
+        )
+
+    @property
+    def compared(self) -> list[str]:
+        """The columns that peers have, too."""
+        return [c for c in self.columns if c not in BASELINES]
+
+    def measure(self, case: Case, item: SliceObject, seed: int) -> tuple[dict[str, float], np.ndarray | None]:
+        """Numbers by column, and the mask of the first column."""
+        tried = {*self.columns, *(["box"] if NSD in self.columns else [])}
+        asked = prompt_trials(item, slice_predictor(self.method, case, item.k), tried, seed)
+        values, masks = measure(asked, item, self.columns, self.tolerance)
+        free = baseline_trials(item, case.picture.slice(item.k), slice_predictor(self.classical, case, item.k), tried)
+        more, others = measure(free, item, self.columns, self.tolerance)
+        for peer in self.peers:
+            asked = prompt_trials(item, slice_predictor(peer.segmenter, case, item.k), tried, seed)
+            more |= measure(asked, item, self.compared, self.tolerance, f" · {peer.name}")[0]
+        return values | more, (masks | others).get("box" if self.columns[0] == NSD else self.columns[0])
+
+
 @torch.inference_mode()
 def main() -> None:
     arguments = parsed()
-    columns = arguments.only or [c for c in COLUMNS if c not in OPTIONAL]
-    compared = [c for c in columns if c not in BASELINES]
-    tried = {*columns, *(["box"] if NSD in columns else [])}
-    loader = Loader()
-    method = loader.get(arguments.method, BackboneConfig(arguments.backbone), arguments.device)
-    classical = loader.get("classical", BackboneConfig())
-    peers: list[Peer] = [load_peer(text, arguments.device, loader) for text in arguments.peer]
+    lineup = Lineup.of(arguments)
     scores: list[ObjectScore] = []
     tiles: list[Tile] = []
-    skipped = []
+    empty = []
     start = time.perf_counter()
-    cases, total = chosen_cases(arguments)
+    cases, total = chosen_cases(arguments.cases, arguments.sources, arguments.limit, arguments.data, arguments.root)
     for case in track(cases, "cases", total):
         items = list(case.objects(arguments.min_area, arguments.max_slices))
         if not items:
-            skipped.append(case.name)
+            empty.append(case.name)
         for n, item in enumerate(items):
-            image, seed = case.picture.slice(item.k), len(scores)
-            values, masks = measure(
-                prompt_trials(item, slice_predictor(method, case, item.k), tried, seed),
-                item,
-                columns,
-                arguments.tolerance,
-            )
-            free = baseline_trials(item, image, slice_predictor(classical, case, item.k), tried)
-            more, others = measure(free, item, columns, arguments.tolerance)
-            values |= more
-            shown = (masks | others).get("box" if columns[0] == NSD else columns[0])
-            if shown and arguments.sheet and (arguments.worst or not n):
-                tiles.append(Tile.cut(case.name, image, item.mask, shown[1], values.get(columns[0], math.nan)))
-            for peer in peers:
-                asked = prompt_trials(item, slice_predictor(peer.segmenter, case, item.k), tried, seed)
-                values |= measure(asked, item, compared, arguments.tolerance, f" · {peer.name}")[0]
-            place = f"label {item.label}, slice {item.k}"
-            kind = case.names.get(item.label, "")
+            values, mask = lineup.measure(case, item, seed=len(scores))
+            if mask is not None and arguments.sheet and (arguments.worst or not n):
+                first = values.get(lineup.columns[0], math.nan)
+                tiles.append(Tile.cut(case.name, case.picture.slice(item.k), item.mask, mask, first))
+            place, kind = f"label {item.label}, slice {item.k}", case.names.get(item.label, "")
             share = float(item.mask.mean())
             scores.append(ObjectScore(case.modality, case.source, case.name, kind, place, share, values))
-    report(scores, columns, [p.name for p in peers], compared)
+    if not scores:
+        raise SystemExit(f"No object has {arguments.min_area} px. Lower --min-area, or give other cases.")
+    report(scores, lineup.columns, [p.name for p in lineup.peers], lineup.compared)
     seconds = time.perf_counter() - start
     print(f"\n{len(scores)} objects in {seconds:.0f} s.", end=" ")
-    print(f"Without an object of {arguments.min_area} px: {', '.join(dict.fromkeys(skipped)) or 'none'}.")
+    # a patient may have pictures without an object beside others
+    missing = [name for name in dict.fromkeys(empty) if name not in {s.case for s in scores}]
+    print(f"Without an object of {arguments.min_area} px: {', '.join(missing) or 'none'}.")
     if arguments.json:
-        every = [*columns, *(f"{c} · {p.name}" for p in peers for c in compared)]
+        every = [*lineup.columns, *(f"{c} · {p.name}" for p in lineup.peers for c in lineup.compared)]
         told = {"method": arguments.method, "backbone": arguments.backbone, "seconds": seconds}
         told["tolerance_px"] = arguments.tolerance
         arguments.json.write_text(json.dumps(as_json(scores, every, **told), indent=1), encoding="utf-8")

@@ -23,14 +23,14 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from segmed.data.catalogue import DATASETS, load_dataset
-from segmed.evaluation.cases import Case, dataset_cases, evenly, load_cases, read_index
+from segmed.data.catalogue import DATASETS
+from segmed.evaluation.cases import Case, chosen_cases
 from segmed.evaluation.peers import Peer, load_peer
 from segmed.evaluation.score_tree import ObjectScore, as_json, group_table, modality_table, source_table
 from segmed.evaluation.volume_annotator import VolumeObject, volume_objects
@@ -49,17 +49,6 @@ from segmed.methods.loading import BackboneConfig, Loader
 from segmed.methods.predictor import Predictor
 
 FEWEST_SLICES = 5
-
-
-def chosen_cases(arguments: argparse.Namespace) -> tuple[Iterator[Case], int]:
-    """The cases and how many there are, pictures among them."""
-    if arguments.data:
-        dataset = load_dataset(arguments.data, arguments.root)
-        patients = set(evenly(dataset.patients, arguments.volumes))
-        count = sum(volume.patient in patients for volume in dataset.volumes)
-        return dataset_cases(dataset, arguments.data, arguments.volumes), count
-    entries = read_index(arguments.cases, arguments.sources, arguments.volumes)
-    return load_cases(arguments.cases, arguments.sources, arguments.volumes), len(entries)
 
 
 def measured(
@@ -81,7 +70,7 @@ def measured(
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", type=Path, nargs="?", help="folder with an index.json")
-    parser.add_argument("--data", choices=list(DATASETS), help="a dataset in place of CASES")
+    parser.add_argument("--data", choices=list(DATASETS), default="", help="a dataset in place of CASES")
     parser.add_argument("--root", type=Path, help="its folder")
     parser.add_argument("--sources", nargs="+", default=(), help="of CASES; all if not given")
     parser.add_argument("--volumes", type=int, help="of each source, evenly spaced; all if not given")
@@ -108,42 +97,43 @@ def main() -> None:
     loader = Loader()
     segmenter = loader.get(arguments.method, BackboneConfig(arguments.backbone), arguments.device)
     methods = [Peer("", segmenter), *(load_peer(text, arguments.device, loader) for text in arguments.peer)]
-    predictors = {
-        peer.name: Predictor(peer.segmenter, ByteBoundedStore(2**30), batch=4 if arguments.device != "cpu" else 1)
-        for peer in methods
-    }
-    scores: list[ObjectScore] = []
+    batch = 1 if arguments.device == "cpu" else 4
+    predictors = {peer.name: Predictor(peer.segmenter, ByteBoundedStore(2**30), batch=batch) for peer in methods}
     start = time.perf_counter()
-    cases, total = chosen_cases(arguments)
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    ) as progress:
-        volumes, objects = progress.add_task("cases", total=total), progress.add_task("objects", total=None)
-        for case in cases:
-            items = []
-            if case.picture.shape[2] >= FEWEST_SLICES:
-                items = list(volume_objects(case, arguments.min_voxels, limit=arguments.limit))
-            progress.reset(objects, total=len(items), description=case.name[:30])
-            for item in items:
-                values: dict[str, float] = {}
-                for name, predictor in predictors.items():
-                    values |= measured(predictor, case, item, arguments, f" · {name}" if name else "")
-                share = float(item.mask.mean())
-                scores.append(
-                    ObjectScore(case.modality, case.source, case.name, item.kind, f"label {item.label}", share, values)
-                )
-                progress.advance(objects)
-            progress.advance(volumes)
+    scores = measure_all(predictors, arguments)
     if not scores:
         raise SystemExit(f"There is no labelled object in a volume of {FEWEST_SLICES} slices or more.")
     report(scores, list(predictors), arguments.corrections)
     seconds = time.perf_counter() - start
     print(f"\n{len(scores)} objects in {seconds:.0f} s.")
     if arguments.json:
-        columns = [c for c in dict.fromkeys(name for s in scores for name in s.values)]
+        columns = list(dict.fromkeys(name for s in scores for name in s.values))
         told = {"method": arguments.method, "backbone": arguments.backbone, "seconds": seconds}
         told |= {"tolerance_mm": arguments.tolerance, "previous_mask": arguments.previous_mask}
         arguments.json.write_text(json.dumps(as_json(scores, columns, **told), indent=1), encoding="utf-8")
+
+
+def measure_all(predictors: Mapping[str, Predictor], arguments: argparse.Namespace) -> list[ObjectScore]:
+    """What every object of the chosen volumes gave, with a bar for volumes and one for the objects of a volume."""
+    scores: list[ObjectScore] = []
+    cases, total = chosen_cases(arguments.cases, arguments.sources, arguments.volumes, arguments.data, arguments.root)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    ) as progress:
+        volumes, objects = progress.add_task("cases", total=total), progress.add_task("objects", total=None)
+        for case in cases:
+            deep = case.picture.shape[2] >= FEWEST_SLICES
+            items = list(volume_objects(case, arguments.min_voxels, limit=arguments.limit)) if deep else []
+            progress.reset(objects, total=len(items), description=case.name[:30])
+            for item in items:
+                values: dict[str, float] = {}
+                for name, predictor in predictors.items():
+                    values |= measured(predictor, case, item, arguments, f" · {name}" if name else "")
+                place, share = f"label {item.label}", float(item.mask.mean())
+                scores.append(ObjectScore(case.modality, case.source, case.name, item.kind, place, share, values))
+                progress.advance(objects)
+            progress.advance(volumes)
+    return scores
 
 
 def report(scores: list[ObjectScore], methods: list[str], corrections: int) -> None:

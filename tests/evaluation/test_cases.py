@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from segmed.data.catalogue import load_dataset
-from segmed.evaluation.cases import Case, SliceObject, dataset_cases, load_cases, read_index
+from segmed.evaluation.cases import Case, SliceObject, chosen_cases, dataset_cases, load_cases, read_index
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "cases"
 AFFINE = np.array([[-1.0, 0, 0, 20], [0, -1.5, 0, 18], [0, 0, 4, -10], [0, 0, 0, 1]])
@@ -180,3 +180,12 @@ def test_cases_of_a_dataset(tmp_path: Path, truth: np.ndarray) -> None:
     assert np.allclose(np.diag(cases[0].picture.affine)[:3], [1, 1.5, 4])
     assert cases[0].picture.key != cases[1].picture.key
     assert [c.name for c in dataset_cases(dataset, "mine", limit=1)] == ["p1", "p1"]
+    some, count = chosen_cases(None, limit=1, data="folder", root=tmp_path)
+    assert count == len(list(some))
+
+
+def test_neither_folder_nor_dataset(ct_folder: Path) -> None:
+    cases, count = chosen_cases(ct_folder)
+    assert [c.name for c in cases] == ["one"] and count == 1
+    with pytest.raises(ValueError, match="no cases"):
+        chosen_cases(None)

@@ -9,7 +9,9 @@ from segmed.methods import METHODS
 from segmed.methods.classical import Classical
 from segmed.methods.loading import BackboneConfig, Loader, find_method
 from segmed.methods.sam import Sam
+from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.segmenter import Segmed
+from segmed.methods.segmed.weights import save_network
 from segmed.sam import weights
 from tiny_sam import save_folder, tiny_sam
 
@@ -57,12 +59,12 @@ def test_the_embedded_model_needs_no_backbone() -> None:
 def test_without_its_weights_the_default_gives_way_and_says_so(
     state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "segmed-tiny"
+    folder = tmp_path / "segmed-default"
     if state != "missing":
-        save_folder(tiny_sam(), folder)
+        save_network(PromptNetwork(), folder)
         file = folder / "model.safetensors"
         file.write_bytes(file.read_bytes()[:-1000] if state == "cut off" else b"a picture of a cat")
-    monkeypatch.setattr(weights, "EMBEDDED_FOLDER", folder)
+    monkeypatch.setitem(weights.EMBEDDED_FOLDERS, "segmed-default", folder)
     loader = Loader()
     segmenter, warning = loader.get_or_fallback("segmed", BackboneConfig())
     assert isinstance(segmenter, Classical)
@@ -75,7 +77,7 @@ def test_without_its_weights_the_default_gives_way_and_says_so(
 def test_weights_that_the_user_names_have_no_fallback(tmp_path: Path) -> None:
     folder = save_folder(tiny_sam(), tmp_path / "mine")
     (folder / "model.safetensors").write_bytes(b"cut")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="does not describe"):
         Loader().get_or_fallback("segmed", BackboneConfig(str(folder)))
     with pytest.raises(ValueError, match="cannot be read"):
         Loader().get_or_fallback("sam", BackboneConfig(str(folder)))

@@ -19,7 +19,6 @@ from segmed.methods.medsam import MedSam
 from segmed.methods.predictor import Predictor
 from segmed.methods.sam import Sam
 from segmed.methods.segmenter import Segmenter
-from segmed.sam.weights import EMBEDDED
 from tiny_sam import tiny_sam
 
 K = 24
@@ -27,7 +26,7 @@ K = 24
 
 @pytest.fixture(scope="module")
 def methods() -> dict[str, Segmenter]:
-    segmed, warning = Loader().get_or_fallback("segmed", BackboneConfig(EMBEDDED), "cpu", None, ("object",))
+    segmed, warning = Loader().get_or_fallback("segmed", BackboneConfig(), "cpu", None, ("object",))
     assert not warning
     return {"segmed": segmed, "classical": Classical()}
 

@@ -21,7 +21,7 @@ from segmed.training.registry import Registry
 def test_classical_answers_and_the_viewer_is_told(
     phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "EMBEDDED_FOLDER", tmp_path / "gone")
+    monkeypatch.setitem(weights.EMBEDDED_FOLDERS, "segmed-default", tmp_path / "gone")
     nib.save(nib.Nifti1Image(phantom.image, phantom.affine), tmp_path / "ct.nii.gz")
     settings = ServerSettings.from_conf({})
     assert "segmed" in settings.models

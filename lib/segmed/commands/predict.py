@@ -99,12 +99,10 @@ def _predict(
     import numpy as np
 
     from segmed.imaging.denoised import gaussian
-    from segmed.imaging.grid import Grid, read_labels
     from segmed.imaging.masks import stack_slices
     from segmed.imaging.picture import open_picture
     from segmed.imaging.prompts import parse_prompt
     from segmed.imaging.reading import read_volume
-    from segmed.imaging.scribbles import Scribbles
     from segmed.methods.dncnn import load_dncnn
     from segmed.methods.predictor import Masks
     from segmed.methods.refinement import REFINEMENTS
@@ -118,8 +116,7 @@ def _predict(
             clean = gaussian() if options.denoise == "gaussian" else load_dncnn(Path(options.denoise))
             picture = clean(picture)
         previous = read_volume(mask).array > 0 if mask else None
-        drawn = read_labels(scribbles, Grid(picture.shape, picture.affine)) if scribbles else np.zeros((0, 0, 0))
-        strokes = Scribbles.from_labels(drawn, 1, 2).maps()
+        strokes = _strokes(scribbles, picture, len(boxes)) if scribbles else None
     predictor, automatic = load_predictor(model, options.backbone, options.device, options.precision, options.registry)
     if automatic:
         if boxes or points or not_points or mask or scribbles:
@@ -137,8 +134,6 @@ def _predict(
     back = [_numbers(p, 2 if flat else 3, 3, "--not-point") for p in not_points]
     if len(rois) > 255:
         raise ValueError(f"{len(rois)} boxes are too many for one mask, which holds 255 labels. Split them.")
-    if len(rois) > 1 and strokes:
-        raise ValueError(f"Scribbles belong to one object, not to {len(rois)} boxes. Give one box, or none.")
     if len(rois) > 1 and (stray := [p for p in fore if not any(_inside(p, roi) for roi in rois)]):
         say(f"{len(stray)} of the clicks lie in none of the boxes and are ignored.", "yellow")
     labels = np.zeros(picture.shape, np.uint8)
@@ -172,6 +167,21 @@ def _predict(
     for value, one in enumerate(masks, start=1):
         labels[(stack_slices(one, picture.shape) > 0) & (labels == 0)] = value
     return labels, picture
+
+
+def _strokes(file: Path, picture: Picture, boxes: int) -> dict[int, np.ndarray]:
+    """The scribbles of a label map, as a prompt takes them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unreadable, on another grid, or several boxes of which each would be an object.
+    """
+    from segmed.imaging.grid import Grid, read_labels
+    from segmed.imaging.scribbles import Scribbles
+
+    if boxes > 1:
+        raise ValueError(f"Scribbles belong to one object, not to {boxes} boxes. Give one box, or none.")
+    return Scribbles.from_labels(read_labels(file, Grid(picture.shape, picture.affine)), 1, 2).maps()
 
 
 def check_out(out: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy import ndimage
 
+from segmed.data.catalogue import load_dataset
 from segmed.data.slices import SliceDataset
 from segmed.imaging.grid import Grid, read_labels
 from segmed.imaging.masks import slice_box
@@ -156,6 +157,36 @@ def dataset_cases(dataset: SliceDataset, name: str, limit: int | None = None) ->
             array, labels = dataset.read(n)
             picture = Picture(array, np.diag([*volume.spacing, 1.0]), str(volume.image), volume.window)
             yield Case(volume.patient, name, name, picture, labels, False, dataset.classes)
+
+
+def chosen_cases(
+    folder: Path | None,
+    sources: Collection[str] = (),
+    limit: int | None = None,
+    data: str = "",
+    root: Path | None = None,
+) -> tuple[Iterator[Case], int]:
+    """Cases of a folder, or of a dataset that is known by name, and how many there are.
+
+    Args:
+        folder: with an `index.json`, if `data` is not given.
+        sources: of the folder; all if none are given.
+        limit: cases of each source, or patients of the dataset, evenly spaced; None takes all.
+        data: name of the dataset.
+        root: its folder.
+
+    Raises:
+        FileNotFoundError: no index, or no dataset there.
+        ValueError: an unknown source or dataset, or neither folder nor dataset.
+    """
+    if data and root:
+        dataset = load_dataset(data, root)
+        patients = set(evenly(dataset.patients, limit))
+        count = sum(volume.patient in patients for volume in dataset.volumes)
+        return dataset_cases(dataset, data, limit), count
+    if folder is None:
+        raise ValueError("There are no cases. Give a folder with an index.json, or a dataset and its folder.")
+    return load_cases(folder, sources, limit), len(read_index(folder, sources, limit))
 
 
 def evenly(items: Sequence[T], most: int | None) -> list[T]:

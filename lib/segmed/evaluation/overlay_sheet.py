@@ -38,7 +38,8 @@ class Tile:
         margin = round(0.4 * max(np.ptp(x), np.ptp(y)) + 4)
         rows = slice(max(int(y.min()) - margin, 0), int(y.max()) + margin + 1)
         columns = slice(max(int(x.min()) - margin, 0), int(x.max()) + margin + 1)
-        return cls(title, *(np.array(a[rows, columns]) for a in (image, truth, found)), dice)
+        shown, true, predicted = (np.array(array[rows, columns]) for array in (image, truth, found))
+        return cls(title, shown, true, predicted, dice)
 
 
 def best_median_worst(tiles: Sequence[Tile], count: int) -> list[Tile]:

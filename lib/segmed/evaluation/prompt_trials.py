@@ -46,9 +46,10 @@ def prompt_trials(item: SliceObject, predict: Predict, wanted: Collection[str], 
     Raises:
         ValueError: the method does not take such a prompt.
     """
+    size = item.mask.shape[0], item.mask.shape[1]
     for name, share in BOXES.items():
         if name in wanted:
-            box = jittered(item.box, share, item.mask.shape, np.random.default_rng(seed))
+            box = jittered(item.box, share, size, np.random.default_rng(seed))
             yield name, predict(SlicePrompt(box=box))
     prompt, found = None, None
     for turn in range(1, _turns(CLICKS, wanted) + 1):

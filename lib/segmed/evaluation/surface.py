@@ -39,9 +39,9 @@ def surface_dice(
     if not found.any() or not truth.any():
         return 0.0
     box = tuple(slice(low, high + 1) for low, high in both)
-    masks = [torch.from_numpy(np.ascontiguousarray(m[box], dtype=bool))[None, None] for m in (found, truth)]
+    first, second = (torch.from_numpy(np.ascontiguousarray(m[box], dtype=bool))[None, None] for m in (found, truth))
     scale = None if spacing is None else [float(v) for v in spacing]
     with warnings.catch_warnings():  # of MONAI about its own arguments, at each call
         warnings.simplefilter("ignore", FutureWarning)
-        score = compute_surface_dice(*masks, class_thresholds=[tolerance], include_background=True, spacing=scale)
+        score = compute_surface_dice(first, second, [tolerance], include_background=True, spacing=scale)
     return float(score[0, 0])

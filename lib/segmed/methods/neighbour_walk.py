@@ -21,8 +21,8 @@ Masks = dict[int, np.ndarray]
 Predict = Callable[[int, SlicePrompt], np.ndarray]
 
 NEIGHBOUR_RULE = PropagationRule(margin=0, max_growth=1.6, min_shrink=0.2, min_overlap=0.6, min_likeness=0.4)
+_ELONGATION = 0.5  # depth in the changed region per distance, both in px
 _GAP = 2  # slices without the object that a box over several slices is carried across
-_LOST = 0.1  # share of a correction's area below which its change has faded
 _BEYOND = 0.04  # of a box's sides by which an object may stick out
 
 
@@ -35,6 +35,7 @@ class NeighbourWalk:
         depth: number of slices.
         image: the 8-bit image (H, W) or (H, W, 3) of slice k.
         predict: the mask (H, W) of slice k for a prompt.
+        thickness: distance of neighbouring slices in px of a slice.
         rule: when a slice still shows the object.
         clean: whether parts that are not connected with the object are left out.
     """
@@ -43,6 +44,7 @@ class NeighbourWalk:
     depth: int
     image: Callable[[int], np.ndarray]
     predict: Predict
+    thickness: float = 1.0
     rule: PropagationRule = NEIGHBOUR_RULE
     clean: bool = True
 
@@ -220,31 +222,30 @@ class NeighbourWalk:
     def _follow(self, start: int, old: np.ndarray, new: np.ndarray, ks: range, result: Masks) -> Masks:
         """Slices `ks` with the change from `old` to `new` on slice `start` carried on until it fades.
 
-        Slice k takes the carried mask in the zone that changed on the slice before, and keeps its own elsewhere. Where
-        the object was not known at all, it grows by the rule for new slices.
+        An error is taken to be at most twice as thick as it is wide: n slices away only those pixels change that lie
+        deeper than half of that distance in the changed region. Where the object was not known at all, it grows by the
+        rule for new slices.
         """
         changed = old ^ new
-        least = max(self.rule.min_area, _LOST * float(changed.sum()))
         if changed.sum() < self.rule.min_area or not new.any():
             return {}
+        depth = ndimage.distance_transform_edt(np.pad(ndimage.binary_dilation(changed), 1))[1:-1, 1:-1]
         found: Masks = {}
         before, at = new, start
         for k in ks:
-            here = self._carried(k, at, before)
-            if k not in result:
+            if k in result:
+                zone = depth > _ELONGATION * abs(k - start) * self.thickness
+                if not zone.any():
+                    break
+                here = self._cleaned(k, np.where(zone, self._carried(k, at, before), result[k]))
+                if (here == result[k]).all():
+                    break
+            else:
                 if old.any() and (old & new).sum() > 0.5 * new.sum():
                     break  # the object was known on the slice before and ended here
+                here = self._carried(k, at, before)
                 if not self.rule.holds(here, before):
                     break
-                found[k] = before = here
-                at = k
-                continue
-            reach = 1 + round(0.15 * float(np.sqrt(changed.sum())))
-            zone = ndimage.binary_dilation(changed, iterations=reach)
-            merged = self._cleaned(k, np.where(zone, here, result[k]))
-            changed = merged ^ result[k]
-            if changed.sum() < least:
-                break
-            found[k] = before = merged
+            found[k] = before = here
             at = k
         return found

@@ -210,7 +210,9 @@ class Predictor:
                 progress(min(done, depth), depth)
             return self._segment(picture, {k: said}, None, refine)[k]
 
-        return NeighbourWalk(prompt, depth, picture.slice, predict).run()
+        steps = np.linalg.norm(picture.affine[:3, :3], axis=0)
+        thickness = float(steps[2] / max(np.sqrt(steps[0] * steps[1]), 1e-6)) or 1.0
+        return NeighbourWalk(prompt, depth, picture.slice, predict, thickness).run()
 
     def _remember(
         self, picture: Picture, prompts: Sequence[Prompt], progress: Progress | None, refine: Refinement | None

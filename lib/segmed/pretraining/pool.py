@@ -21,14 +21,15 @@ from segmed.simulation.annotator import Prompted, click_in, correct, draw_box, r
 
 # first prompts: share, and chance of one more correction after each round
 KINDS = {
-    "box": (0.40, 0.35),
-    "click": (0.27, 0.68),
+    "box": (0.38, 0.35),
+    "click": (0.26, 0.68),
     "scribble": (0.10, 0.45),
     "mask": (0.06, 0.45),
-    "neighbour": (0.17, 0.15),
+    "neighbour": (0.20, 0.15),
 }
 _MOST_ROUNDS = 6
-_VANISHED = 0.12  # share of neighbours on which the object has ended
+_VANISHED = 0.25  # share of neighbours on which the object has ended
+_BOUNDED = 0.35  # share of neighbours that come with a box that bounds the object on all slices
 _TRIES = 8
 
 
@@ -199,6 +200,10 @@ class Pool:
             if (near.truth > 0.5).sum() < 6:
                 return None
             neighbour = (near.truth if rng.random() < 0.6 else roughen(near.truth > 0.5, rng))[None]
+            if rng.random() < _BOUNDED:
+                widest = draw_box(truth | (near.truth > 0.5), rng, 0.0, 0.1)
+                grown = rng.uniform(0.0, 0.5, 4) * np.tile(widest[2:] - widest[:2], 2) * (rng.random(4) < 0.6)
+                said = replace(said, box=(widest + grown * np.array([-1, -1, 1, 1])).astype(np.float32))
         image, covered, valid = window.image, window.truth, window.valid
         if neighbour is not None:
             if rng.random() < _VANISHED:

@@ -90,10 +90,10 @@ class PromptNetwork(nn.Module):
         """
         count = len(x)
         p = halves.detach().float().unflatten(1, (MASKS, 4)).mean(2).sigmoid().flatten(2)  # (B, 4, hw)
-        flat = x.detach().float().flatten(2)  # (B, D, hw)
+        flat = x.float().flatten(2)  # (B, D, hw)
         inside = torch.einsum("bmp,bdp->bmd", p, flat) / (p.sum(2, keepdim=True) + 1)
         outside = torch.einsum("bmp,bdp->bmd", 1 - p, flat) / ((1 - p).sum(2, keepdim=True) + 1)
-        whole = bottom.detach().float().mean((2, 3))[:, None].expand(count, MASKS, -1)
+        whole = bottom.float().mean((2, 3))[:, None].expand(count, MASKS, -1)
         decided = torch.stack([(2 * p - 1).abs().mean(2), p.mean(2)], 2)
         return self.quality(torch.cat([inside, outside, whole, decided], 2))[..., 0].sigmoid()
 

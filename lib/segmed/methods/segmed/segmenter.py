@@ -148,7 +148,7 @@ class Segmed(Segmenter):
         for _, prompt in items:
             previous = prompt.mask if prompt.mask is not None and prompt.mask.any() else None
             shown = previous if previous is not None else None if prompt.neighbour is None else prompt.neighbour.mask
-            if prompt.box is not None:
+            if prompt.box is not None and not (prompt.loose and shown is not None):
                 frame = torch.tensor(prompt.box, dtype=torch.float32)
             elif shown is not None:
                 y, x = (torch.from_numpy(v) for v in np.nonzero(shown))

@@ -72,7 +72,7 @@ def around_box(
     b: int, prompt: SlicePrompt, frame: Tensor, zooms: Sequence[float], flips: bool, previous: Tensor | None = None
 ) -> list[View]:
     """Windows around a box (4,), of several sizes and mirrored; the user's own box is drawn into them."""
-    box = None if prompt.box is None else frame
+    box = None if prompt.box is None else torch.tensor(prompt.box, dtype=torch.float32) if prompt.loose else frame
     windows = [windows_around(frame[None], zoom)[0] for zoom in zooms]
     turns = (False, True) if flips else (False,)
     return [View(b, window, prompt, box, previous, flip) for window in windows for flip in turns]

@@ -24,6 +24,7 @@ def save_network(network: PromptNetwork, folder: str | os.PathLike[str]) -> Path
     state = {name: t.detach().to("cpu", torch.float16).contiguous() for name, t in network.state_dict().items()}
     part = folder / f"{_FILE}.part"
     save_file(state, part)
+    part.chmod(0o644)
     part.replace(folder / _FILE)
     config = {"architecture": ARCHITECTURE, "encoder": "EfficientNet-Lite0"}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
