@@ -110,11 +110,7 @@ def largest_error(found: np.ndarray, truth: np.ndarray, spacing: Sequence[float]
 
 
 def _deepest_voxel(mask: np.ndarray, spacing: Sequence[float]) -> Point:
-<<<<<<< HEAD
-    """The voxel farthest from the edge; where many are, as in flat parts, that in the middle of its slice."""
-=======
     """The voxel farthest from the edge; of many such, as in parts one slice thick, that in the middle of its slice."""
->>>>>>> evaluation
     depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=tuple(float(v) for v in spacing))[1:-1, 1:-1, 1:-1]
     deep = depth >= depth.max() - 1e-6
     best, at = -1.0, (0, 0, 0)
