@@ -7,8 +7,8 @@
 Each object of every volume of more than 4 slices is segmented from a tight box on its largest slice, from a tight box
 around all of it, from a click in the middle of its largest slice, and from the flat box and 1 to --corrections clicks,
 each in the deepest place of the largest error anywhere in the volume. A correction is sent as the viewers send it: the
-box and all clicks so far; with --previous-mask the mask so far goes along, as where a user refines an object. The
-largest loss is the most Dice that one correction has cost.
+box and all clicks so far. The mask so far goes along to methods that correct masks, and with --previous-mask to all, as
+where a user refines an object. The largest loss is the most Dice that one correction has cost.
 
 Volumes run whole. Dice is averaged over the objects of a volume, then over the volumes of a source, then over the
 sources of a modality. NSD is the share of both surfaces that is right within --tolerance mm. Other methods are measured
@@ -57,8 +57,9 @@ def measured(
     """Numbers by column; a method that does not take a kind of prompt has none from there on."""
     values: dict[str, float] = {}
     count = arguments.corrections
+    previous = arguments.previous_mask or predictor.segmenter.corrects_masks
     try:
-        for trial in volume_trials(predictor, case.picture, item.mask, STARTS, count, arguments.previous_mask):
+        for trial in volume_trials(predictor, case.picture, item.mask, STARTS, count, previous):
             values |= volume_numbers(trial, item.mask, case.picture.affine, arguments.tolerance)
             if trial.column in correction_columns(count)[-1:]:
                 values[LOSS] = largest_loss(values, count)
@@ -72,6 +73,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("cases", type=Path, nargs="?", help="folder with an index.json")
     parser.add_argument("--data", choices=list(DATASETS), default="", help="a dataset in place of CASES")
     parser.add_argument("--root", type=Path, help="its folder")
+    parser.add_argument("--seen", type=Path, help="folder of training images; leave out the volumes they come from")
     parser.add_argument("--sources", nargs="+", default=(), help="of CASES; all if not given")
     parser.add_argument("--volumes", type=int, help="of each source, evenly spaced; all if not given")
     parser.add_argument("--limit", type=int, help="objects of each volume, evenly spaced; all if not given")
@@ -116,7 +118,9 @@ def main() -> None:
 def measure_all(predictors: Mapping[str, Predictor], arguments: argparse.Namespace) -> list[ObjectScore]:
     """What every object of the chosen volumes gave, with a bar for volumes and one for the objects of a volume."""
     scores: list[ObjectScore] = []
-    cases, total = chosen_cases(arguments.cases, arguments.sources, arguments.volumes, arguments.data, arguments.root)
+    cases, total = chosen_cases(
+        arguments.cases, arguments.sources, arguments.volumes, arguments.data, arguments.root, arguments.seen
+    )
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     ) as progress:

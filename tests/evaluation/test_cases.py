@@ -180,6 +180,7 @@ def test_cases_of_a_dataset(tmp_path: Path, truth: np.ndarray) -> None:
     assert np.allclose(np.diag(cases[0].picture.affine)[:3], [1, 1.5, 4])
     assert cases[0].picture.key != cases[1].picture.key
     assert [c.name for c in dataset_cases(dataset, "mine", limit=1)] == ["p1", "p1"]
+    assert "p1" not in {c.name for c in dataset_cases(dataset, "mine", without=["p1"])}
     some, count = chosen_cases(None, limit=1, data="folder", root=tmp_path)
     assert count == len(list(some))
 

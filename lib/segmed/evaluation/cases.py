@@ -143,15 +143,18 @@ def load_cases(
         )
 
 
-def dataset_cases(dataset: SliceDataset, name: str, limit: int | None = None) -> Iterator[Case]:
+def dataset_cases(
+    dataset: SliceDataset, name: str, limit: int | None = None, without: Collection[str] = ()
+) -> Iterator[Case]:
     """Cases of a dataset; the volumes (or pictures) of one patient are of one case.
 
     Args:
         dataset: opened by its loader.
         name: of modality and source.
         limit: at most so many patients, evenly spaced; None takes all.
+        without: patients that are left out.
     """
-    patients = set(evenly(dataset.patients, limit))
+    patients = set(evenly([p for p in dataset.patients if p not in without], limit))
     for n, volume in enumerate(dataset.volumes):
         if volume.patient in patients:
             array, labels = dataset.read(n)
@@ -165,6 +168,7 @@ def chosen_cases(
     limit: int | None = None,
     data: str = "",
     root: Path | None = None,
+    seen: Path | None = None,
 ) -> tuple[Iterator[Case], int]:
     """Cases of a folder, or of a dataset that is known by name, and how many there are.
 
@@ -174,6 +178,7 @@ def chosen_cases(
         limit: cases of each source, or patients of the dataset, evenly spaced; None takes all.
         data: name of the dataset.
         root: its folder.
+        seen: folder of training images; patients of the dataset whose files its index names are left out.
 
     Raises:
         FileNotFoundError: no index, or no dataset there.
@@ -181,9 +186,10 @@ def chosen_cases(
     """
     if data and root:
         dataset = load_dataset(data, root)
-        patients = set(evenly(dataset.patients, limit))
+        without = {Path(str(e.get("path", ""))).name.split(".")[0] for e in read_index(seen)} if seen else set()
+        patients = set(evenly([p for p in dataset.patients if p not in without], limit))
         count = sum(volume.patient in patients for volume in dataset.volumes)
-        return dataset_cases(dataset, data, limit), count
+        return dataset_cases(dataset, data, limit, without), count
     if folder is None:
         raise ValueError("There are no cases. Give a folder with an index.json, or a dataset and its folder.")
     return load_cases(folder, sources, limit), len(read_index(folder, sources, limit))

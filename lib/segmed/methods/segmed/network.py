@@ -86,7 +86,7 @@ class PromptNetwork(nn.Module):
         """Predicted IoU (B, 4) from features (B, D, h, w) averaged inside and outside of each mask.
 
         A mask with probabilities p covers sum(p) pixels; its mean feature is sum(p * x) / sum(p). How decided the mask
-        is, mean |2p - 1|, and its share of the window go with it. The gradient flows into the features, not into the masks.
+        is, mean |2p - 1|, and its share of the window go with it. The gradient flows into the features only.
         """
         count = len(x)
         p = halves.detach().float().unflatten(1, (MASKS, 4)).mean(2).sigmoid().flatten(2)  # (B, 4, hw)
