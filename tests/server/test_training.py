@@ -118,7 +118,7 @@ def _masks(server: Server) -> tuple[np.ndarray, float]:
 def test_trainers_and_their_options_are_listed(clinic: Server) -> None:
     trainers = clinic.client.info()["trainers"]
     assert set(trainers) == {"segmed", "lora"}
-    assert trainers["segmed"]["config"]["preset"] == ["brats", "segmed", "full"]
+    assert trainers["segmed"]["config"]["preset"] == ["deep", "decoder"]
     assert trainers["lora"]["config"]["rank"] == 4
     assert "lora" not in clinic.client.info()["models"]
 
@@ -128,7 +128,7 @@ def test_trainers_and_their_options_are_listed(clinic: Server) -> None:
     [
         ({"epochs": 0}, "epochs 0 must be between 1 and 10000"),
         ({"batch": "many"}, "batch 'many' must be a number such as 8"),
-        ({"preset": "best"}, "preset 'best' is not allowed. Choose one of brats, segmed, full"),
+        ({"preset": "best"}, "preset 'best' is not allowed. Choose one of deep, decoder"),
         ({"device": "tpu"}, "device 'tpu' is not allowed"),
         ({"augment": "perhaps"}, "augment 'perhaps' must be true or false"),
     ],

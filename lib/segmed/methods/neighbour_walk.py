@@ -147,8 +147,16 @@ class NeighbourWalk:
 
     def _carried(self, k: int, at: int, mask: np.ndarray) -> np.ndarray:
         """The object on slice k by its mask on slice `at`."""
-        prompt = SlicePrompt(neighbour=Neighbour(mask, self.image(at)), **self._said(k))
+        prompt = SlicePrompt(neighbour=Neighbour(mask, self.image(at)), **self._bounds(), **self._said(k))
         return self._cleaned(k, self._limited(self.predict(k, prompt)))
+
+    def _bounds(self) -> dict[str, Any]:
+        """A box over several slices, as arguments of a `SlicePrompt`: it bounds the object on each of them."""
+        box = self.prompt.box
+        if box is None or box.is_flat:
+            return {}
+        (i0, i1), (j0, j1) = box.i, box.j
+        return {"box": (float(i0), float(j0), float(i1), float(j1)), "loose": True}
 
     def _said(self, k: int) -> dict[str, Any]:
         """Clicks and strokes on slice k, as arguments of a `SlicePrompt`."""
