@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,8 @@ from pydicom.dataset import Dataset
 from segmed.imaging.dicom_faults import check_complete, fault_of, is_dicom
 from segmed.imaging.dicom_frames import Frame, frames_of, read_header, whole
 from segmed.imaging.dicom_layout import Layout, arrange
-from segmed.imaging.faults import ImageFault, quiet_itk
+from segmed.imaging.faults import ImageFault
+from segmed.imaging.itk import quiet_itk
 
 logger = logging.getLogger(__name__)
 _TIMES = ("EnergyWindowVector", "TimeSlotVector", "RotationVector", "DetectorVector", "PhaseVector", "RRIntervalVector")
@@ -170,21 +173,18 @@ def _check_one_series(path: Path, headers: Sequence[Dataset]) -> None:
 
 def _without_copies(files: list[Path], headers: list[Dataset]) -> tuple[list[Path], list[Dataset]]:
     """Without files that hold the very bytes of another; equal UIDs alone make no copy."""
-    seen: dict[str, list[Path]] = {}
+    uids = Counter(str(header.get("SOPInstanceUID") or n) for n, header in enumerate(headers))
+    seen: set[bytes] = set()
     kept = []
     for n, (file, header) in enumerate(zip(files, headers, strict=True)):
-        others = seen.setdefault(str(header.get("SOPInstanceUID") or n), [])
-        if any(same_bytes(file, other) for other in others):
-            logger.info("%s is a copy of another file of its series", file.name)
-            continue
-        others.append(file)
+        if uids[str(header.get("SOPInstanceUID") or n)] > 1:
+            digest = hashlib.sha256(file.read_bytes()).digest()
+            if digest in seen:
+                logger.info("%s is a copy of another file of its series", file.name)
+                continue
+            seen.add(digest)
         kept.append(n)
     return [files[n] for n in kept], [headers[n] for n in kept]
-
-
-def same_bytes(one: Path, other: Path) -> bool:
-    """Whether two files hold the same."""
-    return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
 
 
 def _check_frames(frames: Sequence[Frame], headers: Sequence[Dataset], name: str) -> None:
@@ -192,8 +192,8 @@ def _check_frames(frames: Sequence[Frame], headers: Sequence[Dataset], name: str
     many = [header for header in headers if whole(header.get("NumberOfFrames")) > 1]
     if many and len(headers) > 1 and any(frame.position is None for frame in frames):
         raise ImageFault(
-            f"{name} holds {len(headers)} DICOM objects, of which {len(many)} have many frames that do not say where "
-            "they lie. One image is segmented at a time: put each object into a series of its own."
+            f"{name} holds {len(headers)} DICOM objects, of which {len(many)} are multi-frame and do not say "
+            "where their frames lie. One image is segmented at a time: put each object into a series of its own."
         )
     for header in many:
         for vector in _TIMES:

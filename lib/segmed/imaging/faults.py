@@ -1,4 +1,4 @@
-"""What is wrong with a file, as a sentence for the user; and sentences for what the libraries raise."""
+"""What is wrong with a file, as a sentence for the user, also for what the libraries raise."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import SimpleITK as sitk
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +38,3 @@ def explained(path: Path, readable: str, why: Callable[[], str] = str) -> Iterat
             or f"The image {path.name} cannot be read: it is damaged or not an image. Readable are {readable} and "
             "folders of one DICOM series. Export it again from its source."
         ) from error
-
-
-@contextlib.contextmanager
-def quiet_itk() -> Iterator[None]:
-    """ITK prints its warnings to stderr; what matters of them arrives as an exception."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)

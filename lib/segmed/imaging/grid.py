@@ -10,14 +10,13 @@ import nibabel as nib
 import numpy as np
 from nibabel.processing import resample_from_to
 
-from segmed.imaging.faults import quiet_itk
+from segmed.imaging.channels import check_axes, is_colour
+from segmed.imaging.itk import itk_affine, quiet_itk
 from segmed.imaging.nifti_files import open_nifti
 from segmed.imaging.pictures import PICTURE_EXTENSIONS, picture_facts
 from segmed.imaging.reading import (
     NIFTI_EXTENSIONS,
     _explained,
-    check_colours,
-    itk_affine,
     itk_reader,
     kind_of,
     read_volume,
@@ -91,11 +90,12 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
             facts = picture_facts(path)
             return Grid(facts.shape, None, facts.channels)
         with quiet_itk(), for_itk(path) as plain:
+            check_axes(path)
             reader = itk_reader(plain)
             reader.ReadImageInformation()
         i, j, k = (*reader.GetSize(), 1)[:3]
         channels = reader.GetNumberOfComponents()
-    check_colours(path, channels)
+    is_colour(path, channels)
     return Grid((i, j, k), itk_affine(reader), channels)
 
 

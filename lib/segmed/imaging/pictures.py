@@ -129,8 +129,8 @@ def _page(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage, indices:
         other = _compressed(path, page, indices)
         if other is None:
             raise ImageFault(
-                f"{path.name} is compressed as {getattr(page.compression, 'name', page.compression)} with {page.bitspersample} bits per value, which "
-                "is not supported. Save it uncompressed, or as PNG."
+                f"{path.name} is compressed as {_named(page.compression)} with {page.bitspersample} bits per value, "
+                "which is not supported. Save it uncompressed, or as PNG."
             ) from error
         array, palette = other, False
     if array.dtype == bool:
@@ -215,11 +215,11 @@ def _channels(page: tifffile.TiffPage, name: str) -> int:
     coloured = page.photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
     if page.samplesperpixel not in (3, 4) or not coloured:
         raise ImageFault(
-            f"{name} has {page.samplesperpixel} channels of the kind {_photometric(page)}; SegMed takes grey or RGB "
-            "images. Save one channel as a file of its own, or the colours as RGB."
+            f"{name} has {page.samplesperpixel} channels of the kind {_named(page.photometric)}; SegMed takes grey "
+            "or RGB images. Save one channel as a file of its own, or the colours as RGB."
         )
     return int(page.samplesperpixel)
 
 
-def _photometric(page: tifffile.TiffPage) -> str:
-    return getattr(page.photometric, "name", str(page.photometric))
+def _named(code: Any) -> str:
+    return str(getattr(code, "name", code))

@@ -16,20 +16,19 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
+from segmed.imaging.channels import check_axes, is_colour
 from segmed.imaging.dicom_faults import is_dicom
 from segmed.imaging.dicom_reading import open_dicom, read_dicom
-from segmed.imaging.faults import ImageFault, explained, quiet_itk
+from segmed.imaging.faults import ImageFault, explained
+from segmed.imaging.itk import LPS_TO_RAS, itk_affine, quiet_itk
 from segmed.imaging.nifti_files import open_nifti
 from segmed.imaging.pictures import PICTURE_EXTENSIONS, read_picture
 from segmed.imaging.text_headers import (
     DETACHED_EXTENSIONS,
-    META_EXTENSIONS,
     NRRD_EXTENSIONS,
     check_regular,
     data_files,
     for_itk,
-    nrrd_colours,
-    nrrd_fields,
 )
 from segmed.imaging.volume import Volume
 
@@ -39,8 +38,6 @@ NIFTI_EXTENSIONS = (".nii.gz", ".nii")
 OTHER_EXTENSIONS = (".nrrd", ".nhdr", ".mha", ".mhd", *PICTURE_EXTENSIONS, ".dcm")
 EXTENSIONS = NIFTI_EXTENSIONS + OTHER_EXTENSIONS
 _PAIRS = (".hdr", ".img")  # read where they are named, but no image of a studies folder
-
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def extension_of(name: str | os.PathLike[str]) -> str:
@@ -121,16 +118,14 @@ def _read_nifti(path: Path, component: int | None) -> tuple[np.ndarray, np.ndarr
     colour = array.dtype.fields is not None
     if colour:
         array = np.stack([array[name] for name in ("R", "G", "B")], axis=-1)
-    elif array.dtype == np.float64:
-        array = array.astype(np.float32)
     return _to_three_axes(array, path.name, colour), affine
 
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with _explained(path), quiet_itk(), for_itk(path) as plain:
-        reader = itk_reader(plain)
-        image = reader.Execute()
-    colour = check_colours(path, image.GetNumberOfComponentsPerPixel())
+        check_axes(path)
+        image = itk_reader(plain).Execute()
+    colour = is_colour(path, image.GetNumberOfComponentsPerPixel())
     array = sitk.GetArrayFromImage(image)
     space = list(range(image.GetDimension()))[::-1]
     array = array.transpose([*space, array.ndim - 1] if colour else space)
@@ -144,36 +139,6 @@ def itk_reader(path: Path) -> sitk.ImageFileReader:
     reader.SetImageIO("NrrdImageIO" if extension in NRRD_EXTENSIONS else "MetaImageIO")
     reader.SetFileName(str(path))
     return reader
-
-
-def check_colours(path: Path, channels: int) -> bool:
-    """Whether the values of a voxel are colours, as only the header can say.
-
-    Args:
-        path: of an NRRD or MetaImage file.
-        channels: values per voxel.
-
-    Raises:
-        ImageFault: there are several, and they are layers, time points or vectors.
-    """
-    if channels == 1:
-        return False
-    told = "its format does not call them colours"
-    if path.suffix.lower() not in META_EXTENSIONS:
-        fields = nrrd_fields(path)
-        if channels in (3, 4) and nrrd_colours(fields):
-            return True
-        if any(name.startswith("Segment0_") for name in fields):
-            raise ImageFault(
-                f"{path.name} is a segmentation of {channels} layers, which is no image. Open it as the label map of "
-                "its image."
-            )
-        told = f"its header calls them {fields.get('kinds') or 'nothing'}, and not RGB-color"
-    raise ImageFault(
-        f"{path.name} has {channels} channels; SegMed takes grey or RGB images, and {told}: they may be time points, "
-        "layers or a vector field. Save one channel as a file of its own, or colours as PNG, TIFF or NRRD of the kind "
-        "RGB-color."
-    )
 
 
 def _read_picture(path: Path, labels: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -193,23 +158,13 @@ def _picture_affine(path: Path) -> np.ndarray:
             reader.ReadImageInformation()
             return itk_affine(reader)
     except RuntimeError:  # kinds that ITK does not read
-        return _LPS_TO_RAS.copy()
+        return LPS_TO_RAS.copy()
 
 
 def _read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
     with _explained(path):
         array, affine, modality = read_dicom(open_dicom(path))
-    return array, _LPS_TO_RAS @ affine, modality
-
-
-def itk_affine(image: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
-    """(4, 4), voxel to RAS mm, of an image or of a header."""
-    dimension = min(image.GetDimension(), 3)
-    direction = np.array(image.GetDirection()).reshape(image.GetDimension(), -1)[:dimension, :dimension]
-    affine = np.eye(4)
-    affine[:dimension, :dimension] = direction * np.array(image.GetSpacing())[:dimension]
-    affine[:dimension, 3] = image.GetOrigin()[:dimension]
-    return _LPS_TO_RAS @ affine
+    return array, LPS_TO_RAS @ affine, modality
 
 
 def _to_three_axes(array: np.ndarray, name: str, colour: bool) -> np.ndarray:
@@ -238,6 +193,8 @@ def _finite(array: np.ndarray, name: str) -> np.ndarray:
         return array.astype(np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
         return array
+    if array.dtype.itemsize > 4:
+        array = array.astype(np.float32)
     finite = np.isfinite(array)
     if finite.all():
         return array

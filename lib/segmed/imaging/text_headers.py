@@ -24,7 +24,6 @@ NRRD_EXTENSIONS = (".nrrd", ".nhdr")
 META_EXTENSIONS = (".mha", ".mhd")
 _LONGEST = 2**22  # bytes of an NRRD header; segmentations describe each segment there
 _ELEMENT_DATA = b"ElementDataFile"
-_COLOURS = {"rgb-color": 3, "3-color": 3, "rgba-color": 4, "4-color": 4}
 _SIZES = {
     "char": 1, "int8": 1, "uchar": 1, "uint8": 1, "short": 2, "int16": 2, "ushort": 2, "uint16": 2, "int": 4,
     "int32": 4, "uint": 4, "uint32": 4, "longlong": 8, "int64": 8, "ulonglong": 8, "uint64": 8, "float": 4, "double": 8,
@@ -104,12 +103,6 @@ def nrrd_fields(path: Path) -> dict[str, str]:
             name = pair[1] if pair[2] == "=" else pair[1].strip().lower()
             fields.setdefault(name, pair[3].strip())
     return fields
-
-
-def nrrd_colours(fields: dict[str, str]) -> bool:
-    """Whether the header calls the values of a voxel red, green and blue."""
-    kinds = [kind.strip('"').lower() for kind in fields.get("kinds", "").split()]
-    return any(kind in _COLOURS for kind in kinds)
 
 
 @contextlib.contextmanager

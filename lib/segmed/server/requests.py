@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from segmed.data.left_out import fault_of_id
 from segmed.imaging.reading import EXTENSIONS, extension_of
 from segmed.imaging.text_headers import DETACHED_EXTENSIONS
 
@@ -105,8 +106,7 @@ def check_id(name: str, what: str = "image") -> str:
     Raises:
         BadRequest: empty, too long, or with characters that could lead to another place.
     """
-    bad = not name or len(name) > 128 or name.startswith(".") or ".." in name
-    if bad or any(c in '/\\*?"<>|' or ord(c) < 32 for c in name):
+    if fault_of_id(name):
         raise BadRequest(
             f"The {what} id {name[:60]!r} cannot be used. Ids have 1 to 128 characters, do not start with a dot and "
             "hold no slashes, wildcards, quotes or two dots in a row. Rename it."

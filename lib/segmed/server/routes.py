@@ -29,6 +29,7 @@ from monailabel.utils.async_tasks.utils import processes, tasks
 
 from segmed.imaging.reading import read_volume
 from segmed.imaging.text_headers import check_alone
+from segmed.server.folder_datastore import FolderDatastore
 from segmed.server.requests import (
     SENT_EXTENSIONS,
     BadRequest,
@@ -125,14 +126,22 @@ async def _stream(head: bytes, file: BinaryIO, tail: bytes) -> AsyncIterator[byt
 
 @router.put("/datastore/", dependencies=ANNOTATOR, include_in_schema=False)
 @router.put("/datastore/image", dependencies=ANNOTATOR)
-def add_image(image: str = "", params: str = Form("{}"), file: UploadFile = File(...)) -> dict[str, Any]:
-    """Add an image to the studies; it must be readable."""
+def add_image(
+    image: str = "", new_name: bool = False, params: str = Form("{}"), file: UploadFile = File(...)
+) -> dict[str, Any]:
+    """Add an image to the studies; it must be readable, and its name free.
+
+    With `new_name` an image whose name is taken gets a number behind it; the answer tells the name.
+    """
     extension = check_upload(file.filename, tuple(e for e in SENT_EXTENSIONS if e != ".dcm"))
     name = check_id(image or Path(file.filename or "").name.removesuffix(extension))
     with tempfile.TemporaryDirectory(prefix="upload-") as folder:
         path = _receive(file, Path(folder))
         read_volume(path)
-        added = app_instance().datastore().add_image(name, str(path), _object(params))
+        store = app_instance().datastore()
+        if new_name and isinstance(store, FolderDatastore):
+            name = store.free_name(name)
+        added = store.add_image(name, str(path), _object(params))
     app_instance().learning.changed()
     return {"image": added}
 
