@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from corpus.dicom_frames import write_frames
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from segmed.imaging.dicom_reading import series_files
 from segmed.imaging.reading import read_volume
 
@@ -190,57 +192,8 @@ def test_text_and_other_files_beside_a_series_are_passed_over(
 # --- multi-frame ---
 
 
-def _enhanced(
-    path: Path,
-    voxels: np.ndarray,
-    heights: Sequence[float],
-    scales: Sequence[tuple[float, float]] | None = None,
-    shared: tuple[float, float] | None = None,
-    edit: Callable[[int, Dataset], object] = lambda n, group: None,
-) -> Path:
-    """Frames (I, J, K) as one object; frame n lies at heights[n] mm."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = EnhancedMRImageStorage, ExplicitVRLittleEndian
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    data = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
-    data.is_little_endian, data.is_implicit_VR = True, False
-    data.SOPClassUID, data.SOPInstanceUID = EnhancedMRImageStorage, meta.MediaStorageSOPInstanceUID
-    data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = (generate_uid() for _ in range(3))
-    data.Modality, data.PatientID, data.ImageType = "MR", "p", ["ORIGINAL", "PRIMARY", "M", "NONE"]
-    data.Rows, data.Columns, data.NumberOfFrames = voxels.shape[1], voxels.shape[0], voxels.shape[2]
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
-    data.PixelData = np.ascontiguousarray(voxels.T, "<i2").tobytes()
-
-    def item(sequence: str, **values: object) -> Dataset:
-        out, inner = Dataset(), Dataset()
-        for name, value in values.items():
-            setattr(inner, name, value)
-        setattr(out, sequence, [inner])
-        return out
-
-    def scale(slope: float, intercept: float) -> Dataset:
-        return item(
-            "PixelValueTransformationSequence", RescaleSlope=slope, RescaleIntercept=intercept, RescaleType="US"
-        )
-
-    common = item("PlaneOrientationSequence", ImageOrientationPatient=[1.0, 0, 0, 0, 1, 0])
-    common.update(item("PixelMeasuresSequence", PixelSpacing=[0.9, 0.8], SliceThickness=2.5))
-    if shared:
-        common.update(scale(*shared))
-    data.SharedFunctionalGroupsSequence = [common]
-    groups = []
-    for n, height in enumerate(heights):
-        group = item("PlanePositionSequence", ImagePositionPatient=[-40.0, -50.0, height])
-        group.update(item("FrameContentSequence", StackID="1", InStackPositionNumber=n + 1))
-        if scales:
-            group.update(scale(*scales[n]))
-        edit(n, group)
-        groups.append(group)
-    data.PerFrameFunctionalGroupsSequence = groups
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data.save_as(path, write_like_original=False)
-    return path
+def _enhanced(path: Path, voxels: np.ndarray, heights: Sequence[float], *scales: Any, **how: Any) -> Path:
+    return write_frames(voxels, heights, *scales, **how)(path)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5), (5, 4, 3, 2, 1, 0), (3, 0, 5, 1, 4, 2)])

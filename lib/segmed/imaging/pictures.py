@@ -81,7 +81,8 @@ def _read_plain(path: Path, indices: bool) -> np.ndarray:
     """(1, J, I) or (1, J, I, C); Pillow for what ITK takes for something else, ITK for the depth of the others."""
     with Image.open(path) as image:
         mode = image.mode
-        if mode in ("L", "RGB", "RGBA", "I", "I;16", "I;16B"):
+        grey_palette = mode == "L" and path.suffix.lower() == ".bmp"  # ITK makes colours of it
+        if mode in ("L", "RGB", "RGBA", "I", "I;16", "I;16B") and not grey_palette:
             image.close()
             return _by_itk(path, _ITK[path.suffix.lower()])
         return _by_pillow(image, indices)[None]
