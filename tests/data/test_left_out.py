@@ -162,3 +162,15 @@ def test_files_without_preamble_are_found_and_pipes_are_not_waited_for(tmp_path:
     assert found.facts.slices == 4
     assert np.array_equal(read_volume(files.folder_of(uid)).array, VOXELS)
     assert files.damaged() == []
+
+
+@pytest.mark.parametrize(("times", "repeated"), [((0, 0, 1, 1), True), ((0, 0, 0, 0), True), ((0, 1, 1, 2), False)])
+def test_series_of_several_times_are_told_from_damaged_ones(
+    tmp_path: Path, times: tuple[int, ...], repeated: bool
+) -> None:
+    for place, path in zip(times, dicom.write_series(tmp_path / "a", VOXELS, AFFINE), strict=True):
+        data = pydicom.dcmread(path)
+        data.ImagePositionPatient = ["0", "0", str(2 * place)]
+        data.save_as(path)
+    ((_, found),) = _series(tmp_path).series().items()
+    assert found.repeated == repeated

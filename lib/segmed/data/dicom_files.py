@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 _TAGS = [
     "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality", "SeriesDescription", "StudyDate",
     "PatientID", "SeriesNumber", "InstanceNumber", "ReferencedSeriesSequence", "ContentDate", "ContentTime",
+    "ImagePositionPatient", "ImageOrientationPatient",
 ]  # fmt: skip
 _LOOKED_AT = 20_000  # files, until a folder counts as one without DICOM
 _ROOT_OF_MADE_UIDS = "2.25."
@@ -93,12 +95,14 @@ class FoundSeries:
         files: in the order of InstanceNumber.
         refers_to: series that it is about, as a segmentation tells.
         made: when, as text that sorts.
+        repeated: whether each place has as many slices, more than one, as of a time series.
     """
 
     facts: SeriesFacts
     files: tuple[Path, ...]
     refers_to: tuple[str, ...] = ()
     made: str = ""
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ class _File:
     refers_to: tuple[str, ...] = ()
     made: str = ""
     damaged: bool = False
+    place: str = ""
 
 
 def holds_dicom(root: Path) -> bool:
@@ -232,7 +237,8 @@ def _read(root: Path, path: Path, stamp: tuple[int, int]) -> _File:
         whole(text["SeriesNumber"]),
     )
     made = text["ContentDate"] + text["ContentTime"]
-    return _File(stamp, facts, text["SOPInstanceUID"], whole(text["InstanceNumber"]), refers_to, made)
+    place = text["ImagePositionPatient"] and text["ImagePositionPatient"] + text["ImageOrientationPatient"]
+    return _File(stamp, facts, text["SOPInstanceUID"], whole(text["InstanceNumber"]), refers_to, made, place=place)
 
 
 def _is_uid(text: str) -> bool:
@@ -281,6 +287,7 @@ def _grouped(headers: dict[Path, _File]) -> dict[str, FoundSeries]:
             tuple(path for path, _ in files),
             tuple(dict.fromkeys(uid for _, found in files for uid in found.refers_to)),
             max(found.made for _, found in files),
+            _repeated([found.place for _, found in files]),
         )
     return series
 
@@ -291,3 +298,9 @@ def _without_copies(same: list[tuple[Path, _File]]) -> Iterator[tuple[Path, _Fil
         yield same[0]
         return
     yield from {_digest(path, found.stamp): (path, found) for path, found in reversed(same)}.values()
+
+
+def _repeated(places: list[str]) -> bool:
+    """Whether slices lie at the same places again and again; those of some doubled places are just damaged."""
+    counts = set(Counter(places).values())
+    return all(places) and len(counts) == 1 and counts.pop() > 1

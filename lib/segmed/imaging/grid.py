@@ -178,7 +178,7 @@ def _nifti_grid(path: Path) -> Grid:
     shape, header = tuple(int(n) for n in image.shape), image.header
     colour = header.get_data_dtype().fields is not None
     i, j, k, components, *further = (*shape, 1, 1, 1)
-    if len(shape) < 2 or 0 in shape or any(n != 1 for n in further):
+    if len(shape) < 2 or min(shape) < 1 or any(n != 1 for n in further):
         raise ValueError(f"a shape of {shape}")
     placed = int(header["qform_code"]) > 0 or int(header["sform_code"]) > 0
     return Grid((i, j, k), np.asarray(image.affine, float) if placed else None, 3 if colour else 1, components)

@@ -20,6 +20,7 @@ from segmed.data.left_out import (
     left_out_files,
     sentence,
 )
+from segmed.imaging.dicom_reading import open_dicom
 from segmed.imaging.masks import _appear_whole
 from segmed.imaging.pictures import PICTURE_EXTENSIONS
 from segmed.imaging.reading import extension_of
@@ -52,12 +53,15 @@ class DicomFolderStudies(DicomStudies):
     ) -> None:
         super().__init__(LabelFiles(root), structures, codes)
         self.files = DicomFiles(root)
+        self._faults: dict[str, str] = {}
         self._beside: tuple[float, list[LeftOut]] = (float("-inf"), [])
         self._modalities = frozenset(modalities)
 
     def series(self) -> Mapping[str, SeriesFacts]:
         found = self.files.series()
-        return {uid: one.facts for uid, one in found.items() if one.facts.modality in self._modalities}
+        return {
+            uid: one.facts for uid, one in found.items() if one.facts.modality in self._modalities and not one.repeated
+        }
 
     def facts(self, image: str) -> SeriesFacts:
         found = self.files.series().get(check_uid(image))
@@ -118,12 +122,25 @@ class DicomFolderStudies(DicomStudies):
             )
             for modality, series in sorted(others.items())
         ]
+        for uid, one in found.items():
+            if one.repeated and one.facts.modality in self._modalities:
+                left.append(LeftOut(f"series {one.facts.number or uid}", self._fault(uid), one.facts.slices))
         for path in self.files.damaged():
             name = str(path.relative_to(self.files.root.absolute()))
             left.append(LeftOut(name, "its DICOM header cannot be read: it is damaged. Fetch it again."))
         if time.monotonic() - self._beside[0] >= BESIDE_EVERY:
             self._beside = time.monotonic(), left_out_beside_dicom(self.files.root)
         return left + self._beside[1]
+
+    def _fault(self, uid: str) -> str:
+        """Why a series cannot be opened."""
+        if uid not in self._faults:
+            try:
+                open_dicom(self.files.folder_of(uid))
+                self._faults[uid] = "several of its slices lie at one place."
+            except (ValueError, OSError) as error:
+                self._faults[uid] = str(error).replace(uid, "it", 1)
+        return self._faults[uid]
 
     def _seg(self, image: str) -> Path:
         return self.labels.root / "labels" / "seg" / f"{image}.dcm"

@@ -142,6 +142,7 @@ def add_image(
         if new_name and isinstance(store, FolderDatastore):
             name = store.free_name(name)
         added = store.add_image(name, str(path), _object(params))
+    app_instance().workspaces.forget(added)
     app_instance().learning.changed()
     return {"image": added}
 
