@@ -18,6 +18,7 @@ from segmed.commands.features import features
 from segmed.commands.masks import masks
 from segmed.commands.predict import predict
 from segmed.commands.report import report
+from segmed.commands.studies import show_studies, split_conf
 from segmed.commands.train import train
 
 if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers at once
@@ -48,8 +49,16 @@ Conf = Annotated[
 
 
 @app.command()
-def info(conf: Conf = None) -> None:
-    """Show the methods, what each needs, and every --conf key of the server."""
+def info(
+    conf: Conf = None,
+    studies: Annotated[
+        Path | None, typer.Option(help="Folder of studies: what is offered of it, and what is left out and why.")
+    ] = None,
+) -> None:
+    """Show the methods, what each needs, and every --conf key of the server; with --studies what a folder offers."""
+    if studies is not None:
+        show_studies(studies, conf or [])
+        return
     import torch
 
     from segmed.methods import METHODS
@@ -72,9 +81,7 @@ def info(conf: Conf = None) -> None:
     out.print(keys)
     if conf:
         try:
-            if wrong := [pair for pair in conf if "=" not in pair]:
-                raise ValueError(f"--conf {wrong[0]!r} is not understood. Give KEY=VALUE.")
-            settings = ServerSettings.from_conf(dict(pair.split("=", 1) for pair in conf))
+            settings = ServerSettings.from_conf(split_conf(conf))
         except (ValueError, FileNotFoundError) as error:
             _say(str(error), "red")
             raise typer.Exit(2) from error

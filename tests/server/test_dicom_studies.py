@@ -375,6 +375,38 @@ def test_which_folders_are_dicom(tmp_path: Path) -> None:
     assert "left out" in left_out(mixed) and left_out(tmp_path / "none") == ""
 
 
+def test_what_is_left_out_of_a_dicom_folder_is_told(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    phantom_series(root / "ct", shape=SHAPE)
+    _of_kind(root / "pet", "PT")
+    phantom_series(root / "cine", shape=(8, 8, 4))
+    for n, path in enumerate(sorted((root / "cine").iterdir())):
+        _change(path, lambda d, n=n: setattr(d, "ImagePositionPatient", ["0", "0", "5"]))
+        _change(path, lambda d, n=n: setattr(d, "TriggerTime", str(40 * n)))
+    (root / "logo.png").write_bytes(b"x")
+    (root / "ct" / "damaged.dcm").write_bytes(bytes(128) + b"DICM" + b"\x08\0\x05\0UL\xff")
+    assert is_dicom_folder(root)  # a picture on a disc makes no folder of pictures
+    store = _open(root)
+    assert store.list_images() == [_uid(root / "ct")]
+    state = store.state()
+    reasons = {one["name"]: one["reason"] for one in state["left_out"]}
+    assert "--conf modalities PT" in reasons["1 series of the modality PT"]
+    assert "4 cardiac phases (TriggerTime)" in reasons["series 1"]
+    assert "these studies are DICOM" in reasons["logo.png"]
+    assert state["message"].count("left out") >= 1 and store.status()["left_out"] == state["left_out"]
+    with pytest.raises(ValueError, match="holds 4 images at one place"):
+        read_volume(store.get_image_uri(_uid(root / "cine")))
+
+
+def test_a_folder_of_pictures_stays_one(tmp_path: Path) -> None:
+    phantom_series(tmp_path / "dicom", shape=(8, 8, 2))
+    for n in range(3):
+        (tmp_path / f"{n}.png").write_bytes(b"x")
+    assert not is_dicom_folder(tmp_path)
+    (tmp_path / "DICOMDIR").write_bytes(b"x")
+    assert is_dicom_folder(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("conf", "reason"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from segmed.data.datastore import LIST
 from segmed.server.folder_datastore import FolderDatastore
+from segmed.server.requests import BadRequest
 from segmed.server.settings import ServerSettings
 from segmed.server.train import MethodTrainTask
 
@@ -109,3 +111,81 @@ def test_what_another_process_writes_is_read(folder: Path) -> None:
     store.update_image_info("case 0", {"checked": "too"})
     assert set(store.list_images()) == {"case 0", "case 1", "case 2"}
     assert _store(folder).get_image_info("case 0")["checked"] == "too"
+
+
+def test_an_image_is_not_replaced_and_gets_no_labels_of_another(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    store, sent = _store(folder), tmp_path_factory.mktemp("sent") / "image.png"
+    sent.write_bytes(b"another picture")
+    for name in ("case 1", "case 1"):
+        with pytest.raises(BadRequest, match="image 'case 1' in the studies already, and it is not replaced") as taken:
+            store.add_image(name, str(sent), {})
+        assert taken.value.status == 409
+    assert (folder / "case 1.png").read_bytes() == b"a picture"
+    assert store.free_name("case 1") == "case 1_2" and store.free_name("new") == "new"
+    assert store.add_image("case 1_2", str(sent), {}) == "case 1_2"
+    assert store.free_name("case 1") == "case 1_3"
+    # nor another extension of that name, whether it is listed or not
+    (folder / "other.NII.GZ").write_bytes(b"x")
+    with pytest.raises(BadRequest, match="already"):
+        store.add_image("other", str(sent), {})
+    # labels whose image somebody has deleted by hand
+    store.save_label("case 2", str(sent), "final", {"client_id": "alice"})
+    (folder / "case 2.png").unlink()
+    store.refresh()
+    assert "case 2" not in store.list_images()
+    with pytest.raises(BadRequest, match=r"labels of an earlier image 'case 2'.*new_name=true"):
+        store.add_image("case 2", str(sent), {})
+    assert store.free_name("case 2") == "case 2_2"
+    store.save_label("case 0", str(sent), "final", {})
+    store.remove_image("case 0")
+    assert store.add_image("case 0", str(sent), {}) == "case 0"
+    assert store.get_labels_by_image_id("case 0") == {}
+
+
+def test_of_two_uploads_of_one_name_one_is_taken(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    store, sent = _store(folder), tmp_path_factory.mktemp("sent")
+    answers: list[str] = []
+
+    def add(n: int) -> None:
+        (sent / f"{n}.png").write_bytes(bytes([n]) * 100)
+        try:
+            answers.append(store.add_image("Volume", str(sent / f"{n}.png"), {}))
+        except BadRequest as error:
+            answers.append(str(error.status))
+
+    threads = [threading.Thread(target=add, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == ["409"] * 7 + ["Volume"]
+    assert len(set((folder / "Volume.png").read_bytes())) == 1
+
+
+def test_upper_case_is_listed_and_what_is_left_out_is_told(folder: Path) -> None:
+    for name in ("UPPER.PNG", "._case 1.png", "two..dots.png", "case 1.jpg"):
+        (folder / name).write_bytes(b"x")
+    store = FolderDatastore(str(folder), extensions=["*.png", "*.jpg"])
+    assert sorted(store.list_images()) == ["UPPER", "case 0", "case 1", "case 2"]
+    assert Path(store.get_image_uri("UPPER")).name == "UPPER.PNG"
+    assert Path(store.get_image_uri("case 1")).name == "case 1.png"
+    state = store.state()
+    assert (state["kind"], state["state"]) == ("folder", "ok")
+    assert {one["name"] for one in state["left_out"]} == {"._case 1.png", "two..dots.png", "case 1.jpg"}
+    assert state["message"].startswith("3 files are left out: ") and "no two dots" in state["message"]
+    assert store.status()["left_out"] == state["left_out"] and store.status()["total"] == 4
+    for name in ("._case 1.png", "two..dots.png", "case 1.jpg"):
+        (folder / name).unlink()
+    assert store.state() == {"kind": "folder", "state": "ok", "message": ""}
+    assert "message" not in store.status()
+
+
+def test_what_an_older_list_offers_wrongly_goes(folder: Path) -> None:
+    (folder / "._case 1.png").write_bytes(b"x")
+    store = _store(folder)
+    listed = json.loads((folder / LIST).read_text(encoding="utf-8"))
+    listed["objects"]["._case 1"] = listed["objects"]["case 1"]
+    (folder / LIST).write_text(json.dumps(listed), encoding="utf-8")
+    assert sorted(_store(folder).list_images()) == sorted(store.list_images()) == ["case 0", "case 1", "case 2"]

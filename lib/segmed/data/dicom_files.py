@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import hashlib
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,8 +29,10 @@ logger = logging.getLogger(__name__)
 _TAGS = [
     "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality", "SeriesDescription", "StudyDate",
     "PatientID", "SeriesNumber", "InstanceNumber", "ReferencedSeriesSequence", "ContentDate", "ContentTime",
+    "ImagePositionPatient", "ImageOrientationPatient",
 ]  # fmt: skip
 _LOOKED_AT = 20_000  # files, until a folder counts as one without DICOM
+_ROOT_OF_MADE_UIDS = "2.25."
 
 
 @dataclass(frozen=True)
@@ -90,12 +95,14 @@ class FoundSeries:
         files: in the order of InstanceNumber.
         refers_to: series that it is about, as a segmentation tells.
         made: when, as text that sorts.
+        repeated: whether each place has as many slices, more than one, as of a time series.
     """
 
     facts: SeriesFacts
     files: tuple[Path, ...]
     refers_to: tuple[str, ...] = ()
     made: str = ""
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,11 +115,19 @@ class _File:
     number: int = 0
     refers_to: tuple[str, ...] = ()
     made: str = ""
+    damaged: bool = False
+    place: str = ""
 
 
 def holds_dicom(root: Path) -> bool:
     """Whether one of the first files below a folder is DICOM; hidden ones do not count."""
     return any(is_dicom(path) for path, _ in islice(_files(root), _LOOKED_AT))
+
+
+def holds_more_dicom(root: Path, than: int) -> bool:
+    """Whether more than so many of the first files below a folder are DICOM."""
+    found = (path for path, _ in islice(_files(root), _LOOKED_AT) if is_dicom(path))
+    return sum(1 for _ in islice(found, than + 1)) > than
 
 
 @dataclass
@@ -140,6 +155,11 @@ class DicomFiles:
                 self._look()
                 self._looked = time.monotonic()
             return self._series
+
+    def damaged(self) -> list[Path]:
+        """Files that say they are DICOM, and whose header cannot be read."""
+        self.series()
+        return sorted(path for path, found in self._headers.items() if found.damaged)
 
     def forget(self) -> None:
         """Look again when next asked."""
@@ -172,7 +192,7 @@ class DicomFiles:
         for path, facts in _files(self.root):
             stamp = facts.st_mtime_ns, facts.st_size
             known = self._headers.get(path)
-            headers[path] = known if known and known.stamp == stamp else _read(path, stamp)
+            headers[path] = known if known and known.stamp == stamp else _read(self.root, path, stamp)
         if headers != self._headers:
             self._headers, self._series = headers, _grouped(headers)
 
@@ -186,25 +206,27 @@ def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
             if not name.startswith("."):
                 path = Path(folder, name).absolute()
                 try:
-                    yield path, path.stat()
+                    facts = path.stat()
                 except OSError:  # gone by now, or a dangling link
                     continue
+                if stat.S_ISREG(facts.st_mode):  # pipes would be waited for
+                    yield path, facts
 
 
-def _read(path: Path, stamp: tuple[int, int]) -> _File:
-    if not is_dicom(path):
+def _read(root: Path, path: Path, stamp: tuple[int, int]) -> _File:
+    if path.name.upper() == "DICOMDIR" or not is_dicom(path):
         return _File(stamp)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote headers
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+            header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_TAGS)
             text = {name: str(header.get(name) or "").strip() for name in _TAGS}
             refers_to = tuple(str(item.SeriesInstanceUID) for item in header.get("ReferencedSeriesSequence") or ())
     except Exception as error:  # damaged files make pydicom raise anything
         logger.info("a file of the studies is no readable DICOM: %s", type(error).__name__)
-        return _File(stamp)
-    if not all(c in "0123456789." for c in text["SeriesInstanceUID"]) or not text["SeriesInstanceUID"].strip("."):
-        return _File(stamp)
+        return _File(stamp, damaged=True)
+    if not _is_uid(text["SeriesInstanceUID"]):
+        text["SeriesInstanceUID"] = _made_uid(root, path, text["StudyInstanceUID"])
     facts = SeriesFacts(
         text["SeriesInstanceUID"],
         text["StudyInstanceUID"],
@@ -215,7 +237,27 @@ def _read(path: Path, stamp: tuple[int, int]) -> _File:
         whole(text["SeriesNumber"]),
     )
     made = text["ContentDate"] + text["ContentTime"]
-    return _File(stamp, facts, text["SOPInstanceUID"], whole(text["InstanceNumber"]), refers_to, made)
+    place = text["ImagePositionPatient"] and text["ImagePositionPatient"] + text["ImageOrientationPatient"]
+    return _File(stamp, facts, text["SOPInstanceUID"], whole(text["InstanceNumber"]), refers_to, made, place=place)
+
+
+def _is_uid(text: str) -> bool:
+    return bool(text.strip(".")) and len(text) <= 64 and ".." not in text and all(c in "0123456789." for c in text)
+
+
+def _made_uid(root: Path, path: Path, study: str) -> str:
+    """A UID for files that do not tell their series: those of one folder and study are one."""
+    key = f"{path.parent.relative_to(root.absolute())}\0{study}"
+    return _ROOT_OF_MADE_UIDS + str(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big"))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _digest(path: Path, stamp: tuple[int, int]) -> bytes:
+    """Of the content of a file; `stamp` changes when that does."""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return str(path).encode()
 
 
 def whole(value: Any) -> int:
@@ -227,14 +269,16 @@ def whole(value: Any) -> int:
 
 
 def _grouped(headers: dict[Path, _File]) -> dict[str, FoundSeries]:
-    """Series by UID; a file that was copied twice counts once."""
-    groups: dict[str, dict[str, tuple[Path, _File]]] = {}
+    """Series by UID; a file that was copied twice counts once, and other files of one instance UID each count."""
+    groups: dict[str, dict[str, list[tuple[Path, _File]]]] = {}
     for path, found in headers.items():
         if found.facts is not None:
-            groups.setdefault(found.facts.series, {}).setdefault(found.instance or str(path), (path, found))
+            same = groups.setdefault(found.facts.series, {}).setdefault(found.instance or str(path), [])
+            same.append((path, found))
     series = {}
     for uid, group in groups.items():
-        files = sorted(group.values(), key=lambda pair: (pair[1].number, str(pair[0])))
+        single = [pair for same in group.values() for pair in _without_copies(same)]
+        files = sorted(single, key=lambda pair: (pair[1].number, str(pair[0])))
         first = files[0][1]
         assert first.facts is not None
         facts = SeriesFacts(**{**vars(first.facts), "slices": len(files)})
@@ -243,5 +287,20 @@ def _grouped(headers: dict[Path, _File]) -> dict[str, FoundSeries]:
             tuple(path for path, _ in files),
             tuple(dict.fromkeys(uid for _, found in files for uid in found.refers_to)),
             max(found.made for _, found in files),
+            _repeated([found.place for _, found in files]),
         )
     return series
+
+
+def _without_copies(same: list[tuple[Path, _File]]) -> Iterator[tuple[Path, _File]]:
+    """Files of one instance UID, each content once."""
+    if len(same) == 1:
+        yield same[0]
+        return
+    yield from {_digest(path, found.stamp): (path, found) for path, found in reversed(same)}.values()
+
+
+def _repeated(places: list[str]) -> bool:
+    """Whether slices lie at the same places again and again; those of some doubled places are just damaged."""
+    counts = set(Counter(places).values())
+    return all(places) and len(counts) == 1 and counts.pop() > 1

@@ -11,20 +11,46 @@ import numpy as np
 import pydicom
 from pydicom.uid import UID
 
+from segmed.imaging.faults import ImageFault
+
 _PREAMBLE = 128
+_FIRST_LENGTH = 1024  # bytes of the value of a first element
 _SAME_DIRECTION = 1e-3
 # of pydicom 3.0; the older one does not know their names
 _HTJ2K = {f"1.2.840.10008.1.2.4.{n}": "High-Throughput JPEG 2000" for n in (201, 202, 203)}
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file says that it is DICOM."""
+    """Whether a file is DICOM, by the word behind its preamble or, where it has none, by its first elements."""
     try:
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
-            file.seek(_PREAMBLE)
-            return file.read(4) == b"DICM"
+            start = file.read(_PREAMBLE + 4)
+            return start[_PREAMBLE:] == b"DICM" or (_looks_like_elements(start) and _has_class(path))
     except OSError:
         return False
+
+
+def _looks_like_elements(start: bytes) -> bool:
+    """Whether a file begins with an element of the group 2 or 8, in either order of bytes."""
+    if len(start) < 16:
+        return False
+    for order in ("little", "big"):
+        group, element = (int.from_bytes(start[n : n + 2], order) for n in (0, 2))  # type: ignore[arg-type]
+        if group in (2, 8) and element < 0x100:
+            explicit = start[4:6].isalpha() and start[4:6].isupper()
+            return explicit or int.from_bytes(start[4:8], order) < _FIRST_LENGTH  # type: ignore[arg-type]
+    return False
+
+
+def _has_class(path: Path) -> bool:
+    """Whether a file without preamble tells what kind of object it is."""
+    with warnings.catch_warnings(), contextlib.suppress(Exception):  # other files make pydicom raise anything
+        warnings.simplefilter("ignore")
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID", "Modality"])
+        return bool(header.get("SOPClassUID"))
+    return False
 
 
 def check_complete(folder: Path, read: Iterable[str]) -> None:
@@ -35,12 +61,16 @@ def check_complete(folder: Path, read: Iterable[str]) -> None:
         read: the files that make up the image.
 
     Raises:
-        ValueError: there are others.
+        ImageFault: there are others.
     """
     taken = {Path(name).name for name in read}
-    left = [p.name for p in sorted(folder.iterdir()) if p.name not in taken and p.name != "DICOMDIR" and is_dicom(p)]
+    left = [
+        p.name
+        for p in sorted(folder.iterdir())
+        if p.name not in taken and p.name.upper() != "DICOMDIR" and not p.name.startswith(".") and is_dicom(p)
+    ]
     if left:
-        raise ValueError(
+        raise ImageFault(
             f"{len(left)} of the {len(left) + len(taken)} DICOM files of {folder.name} cannot be read, such as "
             f"{left[0]}: damaged, or no image. Fetch the whole series again."
         )
@@ -54,13 +84,13 @@ def check_direction(orientations: Sequence[str], name: str) -> None:
         name: of the series.
 
     Raises:
-        ValueError: they differ.
+        ImageFault: they differ.
     """
     if len(set(orientations)) < 2:
         return
     given = np.array([[float(v) for v in text.split("\\")] for text in orientations])
     if np.abs(given - given[0]).max() > _SAME_DIRECTION:
-        raise ValueError(
+        raise ImageFault(
             f"The slices of {name} do not all lie in the same direction, as in a localizer of several planes. Open "
             "the series that was planned on it, or part its planes into series of their own."
         )

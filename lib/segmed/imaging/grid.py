@@ -8,20 +8,22 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 from nibabel.processing import resample_from_to
-from PIL import Image
 
+from segmed.imaging.channels import check_axes, is_colour
+from segmed.imaging.itk import itk_affine, quiet_itk
+from segmed.imaging.nifti_files import open_nifti
+from segmed.imaging.pictures import PICTURE_EXTENSIONS, picture_facts
 from segmed.imaging.reading import (
     NIFTI_EXTENSIONS,
     _explained,
-    _quiet_itk,
-    extension_of,
-    itk_affine,
+    itk_reader,
+    kind_of,
     read_volume,
 )
+from segmed.imaging.text_headers import check_regular, for_itk
 
-PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+__all__ = ["PICTURE_EXTENSIONS", "Grid", "move_labels", "read_grid", "read_labels"]
 _SAME_AFFINE = 1e-2  # mm
 _SAME_VOXEL = 0.1  # voxels
 _LEAST_OVERLAP = 0.5
@@ -69,29 +71,32 @@ class Grid:
 
 
 def read_grid(path: str | os.PathLike[str]) -> Grid:
-    """Size and place of an image by its header; voxels are read of DICOM folders only.
+    """Size and place of an image by its header; voxels are read of DICOM only.
 
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: the header is damaged, or not that of a 2-D or 3-D image.
     """
     path = Path(path)
-    if not path.exists() or path.is_dir():
+    extension = "" if path.is_dir() or not path.exists() else kind_of(path)
+    if extension in ("", ".dcm"):
         volume = read_volume(path)
         return Grid(volume.shape, volume.affine, 3 if volume.is_colour else 1)
-    extension = extension_of(path)
+    check_regular(path)
     with _explained(path):
         if extension in NIFTI_EXTENSIONS:
             return _nifti_grid(path)
         if extension in PICTURE_EXTENSIONS:
-            with Image.open(path) as image:
-                return Grid((*image.size, getattr(image, "n_frames", 1)), None, len(image.getbands()))
-        with _quiet_itk():
-            reader = sitk.ImageFileReader()
-            reader.SetFileName(str(path))
+            facts = picture_facts(path)
+            return Grid(facts.shape, None, facts.channels)
+        with quiet_itk(), for_itk(path) as plain:
+            check_axes(path)
+            reader = itk_reader(plain)
             reader.ReadImageInformation()
         i, j, k = (*reader.GetSize(), 1)[:3]
-        return Grid((i, j, k), itk_affine(reader), reader.GetNumberOfComponents())
+        channels = reader.GetNumberOfComponents()
+    is_colour(path, channels)
+    return Grid((i, j, k), itk_affine(reader), channels)
 
 
 def read_labels(path: str | os.PathLike[str], grid: Grid) -> np.ndarray:
@@ -108,7 +113,7 @@ def read_labels(path: str | os.PathLike[str], grid: Grid) -> np.ndarray:
         FileNotFoundError: nothing is there.
         ValueError: unreadable, or neither on the grid nor to be brought onto it.
     """
-    own, volume = read_grid(path), read_volume(path)
+    own, volume = read_grid(path), read_volume(path, labels=True)
     array = volume.array[..., 0] if volume.is_colour else volume.array
     return move_labels(array, own, grid, Path(path).name)
 
@@ -169,12 +174,11 @@ def _turned(array: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray | N
 
 
 def _nifti_grid(path: Path) -> Grid:
-    image = nib.load(path)
-    assert isinstance(image, nib.Nifti1Image | nib.Nifti2Image)
+    image = open_nifti(path)
     shape, header = tuple(int(n) for n in image.shape), image.header
     colour = header.get_data_dtype().fields is not None
     i, j, k, components, *further = (*shape, 1, 1, 1)
-    if len(shape) < 2 or 0 in shape or any(n != 1 for n in further):
+    if len(shape) < 2 or min(shape) < 1 or any(n != 1 for n in further):
         raise ValueError(f"a shape of {shape}")
     placed = int(header["qform_code"]) > 0 or int(header["sform_code"]) > 0
     return Grid((i, j, k), np.asarray(image.affine, float) if placed else None, 3 if colour else 1, components)

@@ -1,6 +1,6 @@
-"""Reading images: NIfTI by nibabel, everything else (NRRD, PNG, JPEG, TIFF, MetaImage, DICOM) by SimpleITK.
+"""Reading images: NIfTI by nibabel, NRRD and MetaImage by SimpleITK, and what `pictures` and `dicom_reading` read.
 
-Both libraries hand out voxels in the order of the file, which is the order in which viewers count i, j, k.
+All hand out voxels in the order of the file, which is the order in which viewers count i, j, k.
 """
 
 from __future__ import annotations
@@ -9,23 +9,35 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
-from segmed.imaging.dicom_faults import check_complete, check_direction, fault_of
+from segmed.imaging.channels import check_axes, is_colour
+from segmed.imaging.dicom_faults import is_dicom
+from segmed.imaging.dicom_reading import open_dicom, read_dicom
+from segmed.imaging.faults import ImageFault, explained
+from segmed.imaging.itk import LPS_TO_RAS, itk_affine, quiet_itk
+from segmed.imaging.nifti_files import open_nifti
+from segmed.imaging.pictures import PICTURE_EXTENSIONS, read_picture
+from segmed.imaging.text_headers import (
+    DETACHED_EXTENSIONS,
+    NRRD_EXTENSIONS,
+    check_regular,
+    data_files,
+    for_itk,
+)
 from segmed.imaging.volume import Volume
 
 logger = logging.getLogger(__name__)
 
 NIFTI_EXTENSIONS = (".nii.gz", ".nii")
-OTHER_EXTENSIONS = (".nrrd", ".nhdr", ".mha", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
+OTHER_EXTENSIONS = (".nrrd", ".nhdr", ".mha", ".mhd", *PICTURE_EXTENSIONS, ".dcm")
 EXTENSIONS = NIFTI_EXTENSIONS + OTHER_EXTENSIONS
-
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_PAIRS = (".hdr", ".img")  # read where they are named, but no image of a studies folder
 
 
 def extension_of(name: str | os.PathLike[str]) -> str:
@@ -38,11 +50,14 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
     """A key that changes when the image behind `path` does: path, time and size of the file or of its parts."""
     path = Path(path)
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    if path.suffix.lower() in DETACHED_EXTENSIONS:
+        with contextlib.suppress(ValueError, OSError):
+            files += data_files(path)
     parts = [(p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in files]
     return hashlib.sha256(repr((str(path.resolve()), parts)).encode()).hexdigest()[:32]
 
 
-def read_volume(path: str | os.PathLike[str], component: int | None = None) -> Volume:
+def read_volume(path: str | os.PathLike[str], component: int | None = None, labels: bool = False) -> Volume:
     """Read a file, or a folder that holds one DICOM series.
 
     Voxels that are NaN or infinite become the smallest finite value of the image, so that windows and models
@@ -51,6 +66,7 @@ def read_volume(path: str | os.PathLike[str], component: int | None = None) -> V
     Args:
         path: of the file or folder.
         component: which image of a NIfTI file with a fourth axis, such as a sequence of a multi-modal one.
+        labels: whether it is a label map, of which a palette gives the values and not the colours.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -60,113 +76,95 @@ def read_volume(path: str | os.PathLike[str], component: int | None = None) -> V
     if not path.exists():
         raise FileNotFoundError(f"There is no image at {path}. Check the name, or upload the image again.")
     if path.is_dir():
-        array, affine, modality = _read_dicom_folder(path)
-    elif extension_of(path) in NIFTI_EXTENSIONS:
-        array, affine, modality = _read_nifti(path, component)
+        array, affine, modality = _read_dicom(path)
+        return Volume(_finite(array, path.name), affine, modality, str(path))
+    check_regular(path)
+    extension, modality = kind_of(path), ""
+    if extension in NIFTI_EXTENSIONS:
+        array, affine = _read_nifti(path, component)
+    elif extension in PICTURE_EXTENSIONS:
+        array, affine = _read_picture(path, labels)
+    elif extension == ".dcm":
+        array, affine, modality = _read_dicom(path)
     else:
-        array, affine, modality = _read_itk(path)
+        array, affine = _read_itk(path)
     return Volume(_finite(array, path.name), affine, modality, str(path))
 
 
-def _read_nifti(path: Path, component: int | None) -> tuple[np.ndarray, np.ndarray, str]:
+def kind_of(path: Path) -> str:
+    """The extension that a file is read by: `.dcm` for DICOM of other names, `.nii` for pairs of two files.
+
+    Raises:
+        ImageFault: it is of no kind that can be read.
+    """
+    if extension := extension_of(path):
+        return extension
+    if path.suffix.lower() in _PAIRS:
+        return ".nii"
+    if is_dicom(path):
+        return ".dcm"
+    raise ImageFault(
+        f"The image {path.name} cannot be read: its kind is not known. Readable are {', '.join(EXTENSIONS)} and "
+        "folders of one DICOM series. Export it again from its source."
+    )
+
+
+def _read_nifti(path: Path, component: int | None) -> tuple[np.ndarray, np.ndarray]:
     with _explained(path):
-        image = nib.load(path)
+        image = open_nifti(path)
         assert isinstance(image, nib.spatialimages.SpatialImage)
         array = np.asanyarray(image.dataobj if component is None else image.dataobj[:, :, :, component])
         affine = np.asarray(image.affine, dtype=float)
     colour = array.dtype.fields is not None
     if colour:
         array = np.stack([array[name] for name in ("R", "G", "B")], axis=-1)
-    elif array.dtype == np.float64:
-        array = array.astype(np.float32)
-    return _to_three_axes(array, path.name, colour), affine, ""
+    return _to_three_axes(array, path.name, colour), affine
 
 
-def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    with _explained(path), _quiet_itk():
-        image = sitk.ReadImage(str(path))
-    modality = image.GetMetaData("0008|0060").strip() if image.HasMetaDataKey("0008|0060") else ""
-    array, affine = _from_itk(image, path.name)
-    return array, affine, modality
-
-
-def _read_dicom_folder(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    with _explained(path), _quiet_itk():
-        series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
-    if not series:
-        check_complete(path, [])
-        raise ValueError(f"The folder {path.name} holds no DICOM series. Give a folder of .dcm files or an image.")
-    if len(series) > 1:
-        raise ValueError(
-            f"The folder {path.name} holds {len(series)} DICOM series, but one image is segmented at a time. "
-            "Put each series into a folder of its own."
-        )
-    with _quiet_itk():
-        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[0])
-    check_complete(path, files)
-    with _explained(path, lambda: fault_of(files, path.name)), _quiet_itk():
-        reader = sitk.ImageSeriesReader()
-        reader.SetFileNames(files)
-        reader.MetaDataDictionaryArrayUpdateOn()
-        image = reader.Execute()
-        modality = reader.GetMetaData(0, "0008|0060").strip() if reader.HasMetaDataKey(0, "0008|0060") else ""
-    step = _slice_steps(reader, image, path.name)
-    array, affine = _from_itk(image, path.name)
-    if step is not None:
-        affine[:3, 2] = _LPS_TO_RAS[:3, :3] @ step
-    return array, affine, modality
-
-
-def _slice_steps(reader: sitk.ImageSeriesReader, image: sitk.Image, name: str) -> np.ndarray | None:
-    """The step from slice to slice in LPS mm, as the files state it; None where they do not.
-
-    ITK spreads slices evenly along the normal from the first to the last. Files of a tilted gantry step askew, and
-    where slices are missing or doubled there is no even step.
-    """
-    position, orientation, thickness, depth = "0020|0032", "0020|0037", "0018|0050", image.GetDepth()
-    if len(reader.GetFileNames()) != depth or not all(reader.HasMetaDataKey(k, position) for k in range(depth)):
-        return None
-    if depth == 1:
-        if not reader.HasMetaDataKey(0, thickness) or not float(reader.GetMetaData(0, thickness) or 0) > 0:
-            return None
-        normal = np.array(image.GetDirection()).reshape(3, 3)[:, 2]
-        return np.asarray(normal * float(reader.GetMetaData(0, thickness)))
-    if all(reader.HasMetaDataKey(k, orientation) for k in range(depth)):
-        check_direction([reader.GetMetaData(k, orientation) for k in range(depth)], name)
-    given = np.array([[float(v) for v in reader.GetMetaData(k, position).split("\\")] for k in range(depth)])
-    step = (given[-1] - given[0]) / (depth - 1)
-    miss = float(np.linalg.norm(given - (given[0] + np.arange(depth)[:, None] * step), axis=1).max())
-    if miss > max(0.1, 0.1 * float(np.linalg.norm(step))):
-        raise ValueError(
-            f"The slices of {name} do not lie at even distances (up to {miss:.1f} mm off): slices are missing, doubled "
-            "or damaged, and masks would be misplaced. Fetch the whole series again, or resample it, for instance in "
-            "3D Slicer."
-        )
-    return np.asarray(step)
-
-
-def _from_itk(image: sitk.Image, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels in (i, j, k[, channel]) order and the affine in RAS mm; ITK speaks LPS."""
-    colour = image.GetNumberOfComponentsPerPixel() > 1
-    if image.GetNumberOfComponentsPerPixel() not in (1, 3, 4):
-        raise ValueError(
-            f"{name} has {image.GetNumberOfComponentsPerPixel()} channels; SegMed takes grey or RGB images. "
-            "Save one channel as a file of its own."
-        )
+def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with _explained(path), quiet_itk(), for_itk(path) as plain:
+        check_axes(path)
+        image = itk_reader(plain).Execute()
+    colour = is_colour(path, image.GetNumberOfComponentsPerPixel())
     array = sitk.GetArrayFromImage(image)
     space = list(range(image.GetDimension()))[::-1]
     array = array.transpose([*space, array.ndim - 1] if colour else space)
-    return _to_three_axes(array, name, colour), itk_affine(image)
+    return _to_three_axes(array, path.name, colour), itk_affine(image)
 
 
-def itk_affine(image: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
-    """(4, 4), voxel to RAS mm, of an image or of a header."""
-    dimension = min(image.GetDimension(), 3)
-    direction = np.array(image.GetDirection()).reshape(image.GetDimension(), -1)[:dimension, :dimension]
-    affine = np.eye(4)
-    affine[:dimension, :dimension] = direction * np.array(image.GetSpacing())[:dimension]
-    affine[:dimension, 3] = image.GetOrigin()[:dimension]
-    return _LPS_TO_RAS @ affine
+def itk_reader(path: Path) -> sitk.ImageFileReader:
+    """A reader of the one format that the name says: others would follow the names that stand in a file."""
+    extension = path.suffix.lower()
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO" if extension in NRRD_EXTENSIONS else "MetaImageIO")
+    reader.SetFileName(str(path))
+    return reader
+
+
+def _read_picture(path: Path, labels: bool) -> tuple[np.ndarray, np.ndarray]:
+    with _explained(path), quiet_itk():
+        array, colour = read_picture(path, labels)
+    return _to_three_axes(array, path.name, colour), _picture_affine(path)
+
+
+def _picture_affine(path: Path) -> np.ndarray:
+    """Pixels of the size that the picture tells, or of 1 mm."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        with quiet_itk():
+            kind = {".png": "PNGImageIO", ".bmp": "BMPImageIO", ".tif": "TIFFImageIO", ".tiff": "TIFFImageIO"}
+            reader.SetImageIO(kind.get(path.suffix.lower(), "JPEGImageIO"))
+            reader.ReadImageInformation()
+            return itk_affine(reader)
+    except RuntimeError:  # kinds that ITK does not read
+        return LPS_TO_RAS.copy()
+
+
+def _read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    with _explained(path):
+        array, affine, modality = read_dicom(open_dicom(path))
+    return array, LPS_TO_RAS @ affine, modality
 
 
 def _to_three_axes(array: np.ndarray, name: str, colour: bool) -> np.ndarray:
@@ -195,6 +193,8 @@ def _finite(array: np.ndarray, name: str) -> np.ndarray:
         return array.astype(np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
         return array
+    if array.dtype.itemsize > 4:
+        array = array.astype(np.float32)
     finite = np.isfinite(array)
     if finite.all():
         return array
@@ -205,25 +205,6 @@ def _finite(array: np.ndarray, name: str) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _explained(path: Path, why: Callable[[], str] = str) -> Iterator[None]:
-    """Damaged files make the libraries raise anything: zlib.error, HeaderDataError, OverflowError, MemoryError, …"""
-    try:
+def _explained(path: Path) -> Iterator[None]:
+    with explained(path, ", ".join(EXTENSIONS)):
         yield
-    except Exception as error:
-        logger.info("cannot read %s: %s", path, error)
-        raise ValueError(
-            why()
-            or f"The image {path.name} cannot be read: it is damaged or not an image. Readable are "
-            f"{', '.join(EXTENSIONS)} and folders of one DICOM series. Export it again from its source."
-        ) from error
-
-
-@contextlib.contextmanager
-def _quiet_itk() -> Iterator[None]:
-    """ITK prints its warnings to stderr; what matters of them arrives as an exception."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)

@@ -24,7 +24,7 @@ from segmed.methods.loading import find_method
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.codes import read_codes
 from segmed.server.detection import DetectionInferTask
-from segmed.server.dicom_folder import DicomFolderStudies, is_dicom_folder, left_out
+from segmed.server.dicom_folder import DicomFolderStudies, is_dicom_folder
 from segmed.server.dicom_studies import DicomStudies
 from segmed.server.engine import Engine
 from segmed.server.folder_datastore import FolderDatastore
@@ -43,6 +43,7 @@ from segmed.training.registry import Registry
 
 logger = logging.getLogger(__name__)
 _VERSIONS_TOLD = 10
+_LEFT_OUT_LOGGED = 20
 
 
 class SegMedApp(MONAILabelApp):
@@ -142,24 +143,25 @@ class SegMedApp(MONAILabelApp):
             return DicomFolderStudies(Path(self.studies), settings.dicomweb.modalities, settings.structures, self.codes)
         return FolderDatastore(
             self.studies,
-            extensions=[f"*{e}" for e in EXTENSIONS if e != ".dcm"],
+            extensions=[f"*{case}" for e in EXTENSIONS if e != ".dcm" for case in (e, e.upper())],
             auto_reload=monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
 
-    def studies_state(self) -> dict[str, str]:
+    def studies_state(self) -> dict[str, Any]:
         """What the studies are, and whether they can be had.
 
         Returns:
-            `kind`, which is folder, dicom or pacs; `state`, ok or down; `message` for the user, "" for none.
+            `kind`, which is folder, dicom or pacs; `state`, ok or down; `message` for the user, "" for none; and
+            `left_out`, name, reason and count of what is not offered, where something is.
         """
         store = self.datastore()
-        if isinstance(store, DicomStudies):
-            return store.state()
-        return {"kind": "folder", "state": "ok", "message": left_out(Path(self.studies))}
+        assert isinstance(store, DicomStudies | FolderDatastore)
+        return store.state()
 
     def on_init_complete(self) -> None:
         """Expired sessions hold patient data: they go every five minutes. Active learning begins."""
+        threading.Thread(target=self._log_left_out, daemon=True, name="left out").start()
         self.learning.start()
         threading.Thread(target=self._clean_sessions, daemon=True, name="sessions").start()
 
@@ -170,6 +172,13 @@ class SegMedApp(MONAILabelApp):
     def close(self) -> None:
         """The server ends."""
         self.learning.close()
+
+    def _log_left_out(self) -> None:
+        left = self.studies_state().get("left_out", [])
+        for one in left[:_LEFT_OUT_LOGGED]:
+            logger.warning("left out of the studies: %s: %s", one["name"], one["reason"])
+        if len(left) > _LEFT_OUT_LOGGED:
+            logger.warning("and %d more, see GET /info/ or `segmed info`", len(left) - _LEFT_OUT_LOGGED)
 
     def _clean_sessions(self) -> None:
         while self._sessions is not None:

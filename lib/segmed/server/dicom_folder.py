@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset
 
-from segmed.data.dicom_files import DicomFiles, SeriesFacts, holds_dicom
+from segmed.data.dicom_files import DicomFiles, FoundSeries, SeriesFacts, holds_dicom, holds_more_dicom
+from segmed.data.left_out import (
+    LeftOut,
+    image_names,
+    is_hidden,
+    left_out_beside_dicom,
+    left_out_files,
+    sentence,
+)
+from segmed.imaging.dicom_reading import open_dicom
 from segmed.imaging.masks import _appear_whole
+from segmed.imaging.pictures import PICTURE_EXTENSIONS
 from segmed.imaging.reading import extension_of
 from segmed.server.codes import SegmentCodes
-from segmed.server.dicom_studies import DicomStudies
+from segmed.server.dicom_studies import DicomStudies, told_state
+from segmed.server.dicomweb_settings import NO_IMAGES
 from segmed.server.fixed_images import check_image
 from segmed.server.label_files import LabelFiles
 from segmed.server.requests import BadRequest, check_uid
+
+BESIDE_EVERY = 30.0  # s between two looks at files that are no DICOM
 
 
 class DicomFolderStudies(DicomStudies):
@@ -38,11 +53,15 @@ class DicomFolderStudies(DicomStudies):
     ) -> None:
         super().__init__(LabelFiles(root), structures, codes)
         self.files = DicomFiles(root)
+        self._faults: dict[str, str] = {}
+        self._beside: tuple[float, list[LeftOut]] = (float("-inf"), [])
         self._modalities = frozenset(modalities)
 
     def series(self) -> Mapping[str, SeriesFacts]:
         found = self.files.series()
-        return {uid: one.facts for uid, one in found.items() if one.facts.modality in self._modalities}
+        return {
+            uid: one.facts for uid, one in found.items() if one.facts.modality in self._modalities and not one.repeated
+        }
 
     def facts(self, image: str) -> SeriesFacts:
         found = self.files.series().get(check_uid(image))
@@ -85,20 +104,63 @@ class DicomFolderStudies(DicomStudies):
     def refresh(self) -> None:
         self.files.forget()
 
-    def state(self) -> dict[str, str]:
-        return {"kind": self.kind, "state": "ok", "message": ""}
+    def state(self) -> dict[str, Any]:
+        return told_state(self.kind, self.left_out())
+
+    def left_out(self) -> list[LeftOut]:
+        """Series and files that are not offered."""
+        found, others = self.files.series(), dict[str, list[FoundSeries]]()
+        for one in found.values():
+            if one.facts.modality not in self._modalities and one.facts.modality not in NO_IMAGES:
+                others.setdefault(one.facts.modality or "none", []).append(one)
+        left = [
+            LeftOut(
+                f"{len(series)} series of the modality {modality}",
+                f"only {', '.join(sorted(self._modalities))} are listed. Start with --conf modalities "
+                f"{modality if modality != 'none' else 'OT'} to have them, with commas between several.",
+                sum(one.facts.slices for one in series),
+            )
+            for modality, series in sorted(others.items())
+        ]
+        for uid, one in found.items():
+            if one.repeated and one.facts.modality in self._modalities:
+                left.append(LeftOut(f"series {one.facts.number or uid}", self._fault(uid), one.facts.slices))
+        for path in self.files.damaged():
+            name = str(path.relative_to(self.files.root.absolute()))
+            left.append(LeftOut(name, "its DICOM header cannot be read: it is damaged. Fetch it again."))
+        if time.monotonic() - self._beside[0] >= BESIDE_EVERY:
+            self._beside = time.monotonic(), left_out_beside_dicom(self.files.root)
+        return left + self._beside[1]
+
+    def _fault(self, uid: str) -> str:
+        """Why a series cannot be opened."""
+        if uid not in self._faults:
+            try:
+                open_dicom(self.files.folder_of(uid))
+                self._faults[uid] = "several of its slices lie at one place."
+            except (ValueError, OSError) as error:
+                self._faults[uid] = str(error).replace(uid, "it", 1)
+        return self._faults[uid]
 
     def _seg(self, image: str) -> Path:
         return self.labels.root / "labels" / "seg" / f"{image}.dcm"
 
 
 def is_dicom_folder(root: Path) -> bool:
-    """Whether studies are DICOM: no other images lie in the folder itself, and DICOM files at some depth."""
-    return not any(extension_of(path.name) not in ("", ".dcm") for path in root.iterdir()) and holds_dicom(root)
+    """Whether studies are DICOM: DICOM files at some depth, and no other images in the folder itself that count more.
+
+    Those that count are volumes, and pictures if there are as many as DICOM files; a disc with a DICOMDIR is DICOM
+    whatever pictures are on it.
+    """
+    names = [path.name for path in root.iterdir() if not is_hidden(path.name) and path.is_file()]
+    others = [extension_of(name) for name in names if extension_of(name) not in ("", ".dcm")]
+    if any(extension not in PICTURE_EXTENSIONS for extension in others):
+        return False
+    if not others or any(name.upper() == "DICOMDIR" for name in names):
+        return holds_dicom(root)
+    return holds_more_dicom(root, len(others))
 
 
 def left_out(root: Path) -> str:
-    """A sentence on the DICOM files of a folder that is served for its other images; "" if it has none."""
-    if any(extension_of(path.name) == ".dcm" for path in root.iterdir()):
-        return "DICOM files lie beside other images and are left out. Put them into a folder of their own and open it."
-    return ""
+    """A sentence on the files of a folder of images that are not offered; "" if there are none."""
+    return sentence(left_out_files(root, image_names(root).values()))

@@ -15,12 +15,12 @@ from typing import Any
 import highdicom
 import numpy as np
 import pydicom
-import SimpleITK as sitk
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 import segmed
+from segmed.imaging.dicom_reading import series_files
 from segmed.imaging.grid import Grid, read_grid
 from segmed.imaging.masks import _appear_whole
 
@@ -69,9 +69,9 @@ def open_series(path: str | os.PathLike[str], grid: Grid | None = None) -> Serie
     """
     path = Path(path)
     grid = grid or read_grid(path)
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path)) if path.is_dir() else [path]
+    files = series_files(path)
     try:
-        headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+        headers = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files]
         for header in headers:
             header.decode()
             header.SpecificCharacterSet = UTF8
@@ -84,6 +84,11 @@ def open_series(path: str | os.PathLike[str], grid: Grid | None = None) -> Serie
             raise ValueError(
                 f"{missing[0]} is missing in the series {path.name}, and nothing can refer to it. Export it again."
             )
+    if len({str(header.SOPInstanceUID) for header in headers}) < len(headers):
+        raise ValueError(
+            f"Slices of the series {path.name} have the same SOPInstanceUID, so that nothing can refer to one of them. "
+            "Export it again from its source, or save the mask as NIfTI."
+        )
     if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         raise ValueError(
             f"{path.name} holds multi-frame DICOM; segmentations are written for files of one slice each. Convert it, "

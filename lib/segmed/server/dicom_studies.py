@@ -9,7 +9,7 @@ import tempfile
 import threading
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from segmed.data.dicom_files import SeriesFacts
+from segmed.data.left_out import LeftOut, sentence
 from segmed.imaging.grid import Grid, read_grid
 from segmed.imaging.masks import write_mask
 from segmed.imaging.reading import fingerprint
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 FINAL = "final"
 _EMPTY = "The mask is empty, so no DICOM SEG was written; it is kept on the server."
 _KEPT_GRIDS = 64
+_TOLD = 200  # files and series that are named as left out
 
 
 class DicomStudies(FixedImages):
@@ -87,8 +89,8 @@ class DicomStudies(FixedImages):
         """Put a new DICOM SEG where others find it. Raises BadRequest (424) or OSError."""
 
     @abstractmethod
-    def state(self) -> dict[str, str]:
-        """`kind`, `state`, which is ok or down, and `message`."""
+    def state(self) -> dict[str, Any]:
+        """`kind`, `state`, which is ok or down, `message`, and `left_out` where something is."""
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
         """Keep a label map, on the grid of its image; one that is final becomes a DICOM SEG too.
@@ -285,7 +287,7 @@ class DicomStudies(FixedImages):
         with contextlib.suppress(BadRequest):
             total, completed = len(self.series()), len(self.get_labeled_images())
         counts: dict[str, Any] = {"total": total, "completed": completed, "label_tags": tags}
-        return counts | ({} if told["state"] == "ok" else {"message": told["message"]})
+        return counts | {key: told[key] for key in ("message", "left_out") if told.get(key)}
 
     def json(self) -> dict[str, Any]:
         """All images with their labels, in the form of MONAI Label's folder datastore."""
@@ -298,3 +300,14 @@ class DicomStudies(FixedImages):
             for image in self.list_images()
         }
         return {"name": self.name(), "description": self.description(), "objects": objects}
+
+
+def told_state(kind: str, left: Sequence[LeftOut]) -> dict[str, Any]:
+    """The state of studies that can be reached.
+
+    Args:
+        kind: folder, dicom or pacs.
+        left: what is not offered.
+    """
+    told: dict[str, Any] = {"kind": kind, "state": "ok", "message": sentence(left)}
+    return told | ({"left_out": [one.told() for one in left[:_TOLD]]} if left else {})

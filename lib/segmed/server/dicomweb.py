@@ -132,13 +132,15 @@ class Pacs:
             BadRequest: (424) the PACS does not answer as it should, or sends less than it has.
             OSError: the folder cannot be written.
         """
-        instances: set[str] = set()
+        instances: set[tuple[str, ...]] = set()
         with self._explained("The series is no longer in the PACS."), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote headers
             for data in self._client.iter_series(facts.study, facts.series, media_types=_AS_STORED):
-                if data.get("SOPInstanceUID") not in instances:
+                # by the UID alone, slices that share one would be lost
+                one = tuple(str(data.get(n)) for n in ("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient"))
+                if one not in instances:
                     data.save_as(folder / f"{len(instances):06d}.dcm")
-                    instances.add(data.get("SOPInstanceUID"))
+                    instances.add(one)
         if not instances or len(instances) < facts.slices:
             self._fail(f"The PACS sent {len(instances)} of {facts.slices} files of the series. Try again.")
 

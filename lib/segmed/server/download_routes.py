@@ -10,6 +10,7 @@ from monailabel.interfaces.utils.app import app_instance
 
 from segmed.data.checksums import file_checksum
 from segmed.imaging.reading import read_volume
+from segmed.imaging.text_headers import data_files
 from segmed.server.requests import BadRequest, check_id, check_tag
 from segmed.server.routes import USER
 from segmed.server.volume_stream import nifti_pieces
@@ -19,9 +20,9 @@ router = APIRouter(tags=["Datastore"])
 
 @router.get("/datastore/image", dependencies=USER)
 def download_image(image: str) -> Response:
-    """The image's file; a DICOM series as NIfTI, with its voxels in the same order."""
+    """The image's file; a DICOM series, or an image of two files, as NIfTI, with its voxels in the same order."""
     path = Path(app_instance().image_path(image))
-    if path.is_file():
+    if path.is_file() and not data_files(path):
         return FileResponse(path, filename=path.name)
     length, pieces = nifti_pieces(read_volume(path))
     headers = {"Content-Length": str(length), "Content-Disposition": f'attachment; filename="{image}.nii"'}

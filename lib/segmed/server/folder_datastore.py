@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
+import time
 from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
@@ -14,7 +16,13 @@ from filelock import FileLock
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
+from segmed.data.left_out import LeftOut, fault_of_id, image_names, left_out_files, names_in
+from segmed.imaging.reading import extension_of
+from segmed.server.dicom_studies import told_state
+from segmed.server.requests import BadRequest
+
 _VERSION = re.compile(r"version_\d+")
+_LOOK_EVERY = 30.0  # s between two looks at folders below
 
 
 class FolderDatastore(LocalDatastore):
@@ -28,6 +36,8 @@ class FolderDatastore(LocalDatastore):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._adding = threading.Lock()
+        self._left_out: tuple[object, float, list[LeftOut]] = (None, 0.0, [])
         super().__init__(*args, **kwargs)
         if self._auto_reload:
             self._handler.on_moved = self._on_moved
@@ -56,7 +66,89 @@ class FolderDatastore(LocalDatastore):
                 super().save_label(image_id, str(file), mine[0] if mine else next(free), dict(old.info))
         return str(super().save_label(image_id, label_filename, label_tag, label_info))
 
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any] | None) -> str:
+        """As MONAI Label's, but nothing takes the place of another image, or gets the labels of one.
+
+        Args:
+            image_id: under which name; "" for that of the file.
+            image_filename: the file.
+            image_info: what is known of it.
+
+        Raises:
+            BadRequest: (409) there is an image of that name, or labels of one.
+        """
+        name = image_id or self._to_id(Path(image_filename).name)[0]
+        with self._adding:
+            if taken := self._taken(name):
+                raise BadRequest(f"{taken} Give the image another name, or ask for a new one by ?new_name=true.", 409)
+            return str(super().add_image(name, image_filename, image_info or {}))
+
+    def free_name(self, name: str) -> str:
+        """The name itself, or with the first number behind it that makes it free."""
+        return next(one for n in count(1) if not self._taken(one := name if n == 1 else f"{name}_{n}"))
+
+    def _taken(self, name: str) -> str:
+        """A sentence on what has the name already; "" if it is free."""
+        root = Path(self._datastore.image_path())
+        if any(file[: -len(extension_of(file))] == name for file in names_in(root) if extension_of(file)):
+            return f"There is an image {name!r} in the studies already, and it is not replaced."
+        labels = Path(self._datastore.label_path(None))
+        for folder in (path for path in labels.iterdir() if path.is_dir()):
+            if any(_stem(file) == name for file in names_in(folder) if extension_of(file)):
+                return (
+                    f"The studies still hold labels of an earlier image {name!r} (labels/{folder.name}), which would "
+                    "become those of the new one."
+                )
+        return ""
+
+    def state(self) -> dict[str, Any]:
+        """`kind`, `state`, `message`, and `left_out` where something is."""
+        return told_state("folder", self.left_out())
+
+    def left_out(self) -> list[LeftOut]:
+        """Files of the folder that are not offered."""
+        root = Path(self._datastore.image_path())
+        listed = {self._filename(name, entry.image.ext) for name, entry in list(self._datastore.objects.items())}
+        key = root.stat().st_mtime_ns, frozenset(listed)
+        if key != self._left_out[0] or time.monotonic() - self._left_out[1] >= _LOOK_EVERY:
+            self._left_out = key, time.monotonic(), left_out_files(root, listed)
+        return self._left_out[2]
+
+    def status(self) -> dict[str, Any]:
+        """As MONAI Label's, with what is left out."""
+        told = self.state()
+        return dict(super().status()) | {key: told[key] for key in ("message", "left_out") if told.get(key)}
+
+    def _to_id(self, file: str) -> tuple[str, str]:
+        """Id and extension as the file has it; MONAI Label takes lower case only, and every place of it in the name."""
+        extension = extension_of(file)
+        if not extension:
+            told: tuple[str, str] = super()._to_id(file)
+            return told
+        return file[: -len(extension)], file[-len(extension) :]
+
+    def _list_files(self, path: str, patterns: Any) -> dict[str, str]:
+        """As MONAI Label's; of the images only those that can be opened by their names, one of each name."""
+        if Path(path) != Path(self._datastore.image_path()):
+            found: dict[str, str] = super()._list_files(path, patterns)
+            return found
+        wanted = {pattern.lstrip("*").lower() for pattern in patterns}
+        return {name: name for name in image_names(Path(path)).values() if extension_of(name) in wanted}
+
+    def _remove_non_existing(self) -> int:
+        """As MONAI Label's; what was listed before and cannot be opened by its name goes too."""
+        self._init_from_datastore_file()
+        unusable = [name for name in self._datastore.objects if fault_of_id(name)]
+        for name in unusable:
+            del self._datastore.objects[name]
+        return len(unusable) + int(super()._remove_non_existing())
+
     def _on_moved(self, event: Any) -> None:
         """Read what another process has put there; MONAI Label looks at its time first."""
         if event.dest_path == self._datastore_config_path:
             self._init_from_datastore_file()
+
+
+def _stem(file: str) -> str:
+    """The name of a label file without its extension, of which 3D Slicer's has two parts."""
+    return file[: -len(extension_of(file))].removesuffix(".seg")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydicom.dataset import Dataset
@@ -18,7 +19,7 @@ from pydicom.dataset import Dataset
 from segmed.data.dicom_files import SeriesFacts
 from segmed.imaging.masks import _appear_whole
 from segmed.server.codes import SegmentCodes
-from segmed.server.dicom_studies import DicomStudies
+from segmed.server.dicom_studies import DicomStudies, told_state
 from segmed.server.dicomweb import Pacs, Reference, made
 from segmed.server.dicomweb_settings import DicomwebSettings
 from segmed.server.fixed_images import check_image
@@ -157,12 +158,16 @@ class PacsStudies(DicomStudies):
     def refresh(self) -> None:
         self._listed = float("-inf")
 
-    def state(self) -> dict[str, str]:
+    def state(self) -> dict[str, Any]:
         try:
-            self.series()
+            found = self.series()
         except BadRequest as error:
             return {"kind": self.kind, "state": "down", "message": str(error)}
-        return {"kind": self.kind, "state": "ok", "message": ""}
+        if found:
+            return told_state(self.kind, [])
+        listed = ", ".join(self._settings.modalities)
+        message = f"The PACS lists no series of {listed}. Other modalities are listed with --conf modalities."
+        return {"kind": self.kind, "state": "ok", "message": message}
 
     def _sorted(self) -> dict[str, list[str]]:
         """The SEG series of each image, the newest last."""

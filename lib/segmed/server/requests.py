@@ -9,8 +9,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from segmed.data.left_out import fault_of_id
 from segmed.imaging.reading import EXTENSIONS, extension_of
+from segmed.imaging.text_headers import DETACHED_EXTENSIONS
 
+SENT_EXTENSIONS = tuple(e for e in EXTENSIONS if e not in DETACHED_EXTENSIONS)
 _UID = re.compile(r"^[0-9.]{1,64}$")
 _UUID = re.compile(r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
 _TAG = re.compile(r"^(final|original|version_[0-9]{1,6})$")
@@ -103,8 +106,7 @@ def check_id(name: str, what: str = "image") -> str:
     Raises:
         BadRequest: empty, too long, or with characters that could lead to another place.
     """
-    bad = not name or len(name) > 128 or name.startswith(".") or ".." in name
-    if bad or any(c in '/\\*?"<>|' or ord(c) < 32 for c in name):
+    if fault_of_id(name):
         raise BadRequest(
             f"The {what} id {name[:60]!r} cannot be used. Ids have 1 to 128 characters, do not start with a dot and "
             "hold no slashes, wildcards, quotes or two dots in a row. Rename it."
@@ -133,9 +135,14 @@ def check_tag(tag: str) -> str:
     return tag
 
 
-def check_upload(filename: str | None, allowed: tuple[str, ...] = EXTENSIONS) -> str:
+def check_upload(filename: str | None, allowed: tuple[str, ...] = SENT_EXTENSIONS) -> str:
     """The extension of an uploaded file, one of `allowed`. Raises BadRequest otherwise."""
     extension = extension_of(filename or "")
+    if extension in DETACHED_EXTENSIONS:
+        raise BadRequest(
+            f"A {extension} file is a header whose voxels lie in another file. Save the image as one file (.nrrd, .mha "
+            "or .nii.gz) and send that."
+        )
     if extension not in allowed:
         raise BadRequest(
             f"Files of the kind {Path(filename or '').name[-40:]!r} are not taken. Send {', '.join(allowed)}."

@@ -27,8 +27,11 @@ from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.async_tasks.utils import processes, tasks
 
-from segmed.imaging.reading import EXTENSIONS, read_volume
+from segmed.imaging.reading import read_volume
+from segmed.imaging.text_headers import check_alone
+from segmed.server.folder_datastore import FolderDatastore
 from segmed.server.requests import (
+    SENT_EXTENSIONS,
     BadRequest,
     check_id,
     check_session,
@@ -123,14 +126,23 @@ async def _stream(head: bytes, file: BinaryIO, tail: bytes) -> AsyncIterator[byt
 
 @router.put("/datastore/", dependencies=ANNOTATOR, include_in_schema=False)
 @router.put("/datastore/image", dependencies=ANNOTATOR)
-def add_image(image: str = "", params: str = Form("{}"), file: UploadFile = File(...)) -> dict[str, Any]:
-    """Add an image to the studies; it must be readable."""
-    extension = check_upload(file.filename, tuple(e for e in EXTENSIONS if e != ".dcm"))
+def add_image(
+    image: str = "", new_name: bool = False, params: str = Form("{}"), file: UploadFile = File(...)
+) -> dict[str, Any]:
+    """Add an image to the studies; it must be readable, and its name free.
+
+    With `new_name` an image whose name is taken gets a number behind it; the answer tells the name.
+    """
+    extension = check_upload(file.filename, tuple(e for e in SENT_EXTENSIONS if e != ".dcm"))
     name = check_id(image or Path(file.filename or "").name.removesuffix(extension))
     with tempfile.TemporaryDirectory(prefix="upload-") as folder:
         path = _receive(file, Path(folder))
         read_volume(path)
-        added = app_instance().datastore().add_image(name, str(path), _object(params))
+        store = app_instance().datastore()
+        if new_name and isinstance(store, FolderDatastore):
+            name = store.free_name(name)
+        added = store.add_image(name, str(path), _object(params))
+    app_instance().workspaces.forget(added)
     app_instance().learning.changed()
     return {"image": added}
 
@@ -184,7 +196,7 @@ def create_session(uncompress: bool = False, expiry: int = 0, files: list[Upload
         series = Path(folder) / "series"
         series.mkdir()
         for n, file in enumerate(files):
-            allowed = EXTENSIONS if len(files) == 1 else (".dcm", "")
+            allowed = SENT_EXTENSIONS if len(files) == 1 else (".dcm", "")
             name = f"{n:05d}{check_upload(file.filename, allowed)}" if len(files) > 1 else None
             path = _receive(file, series, name)
         image = series if len(files) > 1 else path
@@ -286,8 +298,9 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _receive(file: UploadFile, folder: Path, name: str | None = None) -> Path:
-    """Write an upload into a folder of this request under a name of ours."""
+    """Write an upload into a folder of this request under a name of ours; it must hold its voxels itself."""
     path = folder / (name or f"image{check_upload(file.filename)}")
     with path.open("wb") as target:
         shutil.copyfileobj(file.file, target, 2**20)
+    check_alone(path)
     return path

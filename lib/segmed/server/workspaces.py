@@ -64,6 +64,15 @@ class Workspaces:
                     self._sizes[key] = self._kept[key].nbytes
                 self._make_room()
 
+    def forget(self, image: str) -> None:
+        """Drop what users had on an image of this name, which is another one now."""
+        with self._guard:
+            for key in [key for key in self._kept if key[-1] == image and key not in self._users]:
+                del self._kept[key]
+                self._sizes.pop(key, None)
+            for key in [key for key in self._lost if key[-1] == image]:
+                del self._lost[key]
+
     def _make_room(self) -> None:
         """Drop what is too much; work in use stays."""
         for key in list(self._kept):

@@ -30,6 +30,7 @@ export class Studies {
       const state = await get("api/state");
       this.well = state.studies.state === "ok";
       this.does.state(state);
+      this.#showLeftOut(state.studies.left_out ?? [], this.well ? state.studies.message : "");
       if (!this.well) this.#tell(state.studies.message || "The studies cannot be reached.", true);
       else if (!before) await this.#fetch();
     } catch (error) {
@@ -61,6 +62,18 @@ export class Studies {
     const line = find("#state");
     line.textContent = down ? `${text} Trying again …` : text;
     line.classList.toggle("down", down);
+  }
+
+  /** What lies in the studies and is not in the list, each with its reason. */
+  #showLeftOut(left, message) {
+    const count = left.reduce((sum, one) => sum + one.count, 0);
+    const title = left.length ? `${count} ${count === 1 ? "file is" : "files are"} left out` : message;
+    const box = find("#left-out");
+    box.hidden = !title;
+    box.querySelector("summary").textContent = title;
+    box.querySelector("ul").replaceChildren(
+      ...left.map((one) => element("li", {}, `${one.name}: ${one.reason}`)),
+    );
   }
 
   #show() {

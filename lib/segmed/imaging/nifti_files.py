@@ -1,0 +1,45 @@
+"""NIfTI files that are packed or not, whatever their names say."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+from nibabel.fileholders import FileHolder
+
+_GZIP = b"\x1f\x8b"
+_NIFTI2 = 540  # bytes of its header, which is what it begins with
+
+
+def open_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Pair:
+    """Open a NIfTI file; voxels are read when they are asked for.
+
+    Names are not believed: `.nii.gz` files that are not packed are common, and so are packed `.nii` files. Pairs of
+    `.hdr` and `.img` are opened as nibabel does.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        Exception: whatever nibabel raises for a damaged file.
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".hdr", ".img"):
+        return nib.load(path)  # type: ignore[return-value]
+    packed = _starts_with(path, _GZIP)
+    if packed == path.name.lower().endswith(".gz"):
+        return nib.load(path)  # type: ignore[return-value]
+    file: Any = gzip.open(path) if packed else path.open("rb")  # noqa: SIM115 - the image reads it later
+    size = int.from_bytes(file.read(4), "little")
+    file.seek(0)
+    kind = nib.Nifti2Image if _NIFTI2 in (size, int.from_bytes(size.to_bytes(4, "little"), "big")) else nib.Nifti1Image
+    holder = FileHolder(fileobj=file)
+    return kind.from_file_map({"header": holder, "image": holder})
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
