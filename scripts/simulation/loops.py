@@ -22,7 +22,7 @@ from segmed.data.pairs import natural, open_volumes
 from segmed.data.slices import LabelledVolume
 from segmed.imaging.picture import open_picture
 from segmed.imaging.store import ByteBoundedStore
-from segmed.methods.loading import BackboneConfig, Loader
+from segmed.methods.loading import BackboneConfig, Loader, find_method
 from segmed.methods.predictor import Predictor
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import JobConfig, train_model
@@ -100,7 +100,7 @@ class InProcess:
         self.registry = Registry(folder / "registry")
         self._labelled: set[str] = set()
         self._asked = 0
-        self._backbone = BackboneConfig("segmed-tiny", setup.image_size)
+        self._backbone = BackboneConfig(find_method(setup.method).weights or "segmed-tiny", setup.image_size)
         self._config = job_config(setup.options)
         self._needs = find_strategy(strategy).needs if strategy != "full" else frozenset()
         self._loader = Loader()

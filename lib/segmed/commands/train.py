@@ -31,7 +31,10 @@ def train(
         str, typer.Option(help="Structures to learn from --studies, with commas; all if not given.")
     ] = "",
     patients: Annotated[int, typer.Option(help="Take so many patients at most, by chance; 0 takes all.")] = 0,
-    backbone: Annotated[str, typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id.")] = "segmed-tiny",
+    backbone: Annotated[
+        str,
+        typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id; the embedded ones if not given."),
+    ] = "",
     image_size: Annotated[int, typer.Option(help="Input size in px, if not that of the weights.")] = 0,
     setting: Annotated[
         list[str] | None,
@@ -60,7 +63,8 @@ def train(
     """
     import torch
 
-    from segmed.methods.loading import BackboneConfig
+    from segmed.methods.loading import BackboneConfig, find_method
+    from segmed.sam.weights import EMBEDDED
     from segmed.training.finetune_config import FinetuneConfig
     from segmed.training.job import JobConfig, train_model
     from segmed.training.processes import Processes, torchrun_processes
@@ -91,7 +95,7 @@ def train(
         with torchrun_processes(device or ("cuda" if torch.cuda.is_available() else "cpu")) as mine:
             result = train_model(
                 method,
-                BackboneConfig(backbone, image_size or None, "fp32"),
+                BackboneConfig(backbone or find_method(method).weights or EMBEDDED, image_size or None, "fp32"),
                 slices,
                 Registry(registry),
                 registry / ".runs" / method / "command",
