@@ -10,7 +10,17 @@ import torch
 from segmed.imaging.prompts import Neighbour, SlicePrompt
 from segmed.methods.segmed.network import MASKS, PromptNetwork
 from segmed.methods.segmed.segmenter import LookConfig, Segmed
-from segmed.methods.segmed.views import OUTSIDE, View, around_clicks, found_in, is_lone_click, on_slice, place, sample
+from segmed.methods.segmed.views import (
+    OUTSIDE,
+    View,
+    around_clicks,
+    found_in,
+    is_lone_click,
+    most_expected,
+    on_slice,
+    place,
+    sample,
+)
 from segmed.sam.embedding import Embedding
 from torch import Tensor
 
@@ -160,6 +170,17 @@ def test_the_best_window_is_not_cut_through(model: Segmed) -> None:
     assert expected[1] == 0
     assert previous is not None
     assert previous.max() > 0.5
+
+
+def test_what_several_windows_agree_on_is_meant() -> None:
+    windows = [torch.tensor([0.0, 0, 64, 64])] * 4
+    masks = torch.full((4, 64, 64), -1.0)
+    masks[0, 30:34, 30:34] = 1  # a part that is trusted most
+    masks[1, 20:44, 20:44] = 1
+    masks[2, 19:44, 20:45] = 1
+    trust = [0.8, 0.6, 0.5, 0.0]
+    assert most_expected(masks, windows, trust, (64, 64)) in (1, 2)
+    assert most_expected(masks, windows, [0.8, 0.1, 0.1, 0.0], (64, 64)) == 0
 
 
 def test_what_a_window_cuts_off_is_counted_but_not_at_the_border_of_the_slice() -> None:

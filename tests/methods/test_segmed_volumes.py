@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -68,7 +70,7 @@ def test_corrections_of_a_volume_do_no_harm(predictor: Predictor, scan: tuple[Pi
         prompt = Prompt(None, tuple(said[1]), tuple(said[0]), volume)
         volume = _volume(predictor.segment_volume(picture, prompt))
         scores.append(Overlap.of(volume, truth).dice())
-    losses = [before - after for before, after in zip(scores, scores[1:], strict=False)]
+    losses = [before - after for before, after in itertools.pairwise(scores)]
     assert max(losses) <= 0.01
     assert scores[-1] >= scores[0]
 

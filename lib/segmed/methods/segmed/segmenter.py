@@ -2,7 +2,7 @@
 
 It never encodes a whole slice: a window of about 1.6 times the box is resampled to the network's input together with
 the prompt drawn as channels, and the mask is put back at the slice's resolution. Clicks and scribbles open windows of
-several sizes; the mask with the highest predicted IoU is kept, framed, and looked at again.
+several sizes; the mask that agrees best with all of their masks is framed and looked at again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from segmed.methods.segmed.views import (
     found_in,
     is_lone_click,
     marked_on_object,
+    most_expected,
     on_slice,
     place,
     sample,
@@ -38,6 +39,7 @@ from segmed.sam.prompt_rules import fill_box, heed_clicks
 from segmed.sam.window import to_window
 
 _VIEWS = 16  # windows that go through the network together
+_LEAST_TRUST = 0.01  # of a mask that is not empty
 _CUT_OFF = 0.15  # of predicted IoU that a mask loses on each axis on which its window cuts it off
 
 
@@ -173,21 +175,26 @@ class Segmed(Segmenter):
         views = [view for b, prompt in items for view in around_clicks(b, prompt, max(height, width))]
         if not views:
             return []
-        masks, quality = self._chosen(*self._look(embedding, views), views)
+        masks, quality = self._look(embedding, views)
         guesses: list[tuple[Tensor, Tensor | None]] = []
-        for n in range(len(items)):
-            best, guess = -1.0, None
-            for row in range(n * len(CLICK_SIDES), (n + 1) * len(CLICK_SIDES)):
-                found = found_in(masks[row], views[row].window, height, width)
-                if found and (score := float(quality[row]) - _CUT_OFF * found[1]) > best:
-                    best, guess = score, (row, found[0])
-            if guess is None:  # nothing anywhere: a small box around the click
-                centre = views[n * len(CLICK_SIDES)].window[:2] + views[n * len(CLICK_SIDES)].window[2:] / 2
+        for n, (_, prompt) in enumerate(items):
+            rows = range(n * len(CLICK_SIDES), (n + 1) * len(CLICK_SIDES))
+            heads = range(1, masks.shape[1]) if is_lone_click(prompt) else range(1)
+            places = [(row, head) for row in rows for head in heads]
+            found = [found_in(masks[row, head], views[row].window, height, width) for row, head in places]
+            trust = [
+                max(float(quality[row, head]) - _CUT_OFF * one[1], _LEAST_TRUST) if one else 0.0
+                for (row, head), one in zip(places, found, strict=True)
+            ]
+            windows = [views[row].window for row, _ in places]
+            best = most_expected(torch.stack([masks[at] for at in places]), windows, trust, (height, width))
+            frame = found[best]
+            if frame is None:  # nothing anywhere: a small box around the click
+                centre = windows[0][:2] + windows[0][2:] / 2
                 guesses.append((torch.cat([centre - 8, centre + 8]), None))
             else:
-                row, frame = guess
-                placed = place(masks[row : row + 1], [views[row].window], (height, width), (height, width))
-                guesses.append((frame, placed.sigmoid()))
+                placed = place(masks[places[best]][None], [windows[best]], (height, width), (height, width))
+                guesses.append((frame[0], placed.sigmoid()))
         return guesses
 
     @staticmethod

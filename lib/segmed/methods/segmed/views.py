@@ -14,6 +14,8 @@ from segmed.imaging.prompts import SlicePrompt
 from segmed.sam.window import sampling_grid, squares_around, windows_around
 
 CLICK_SIDES = (1.0, 0.5, 0.25, 0.125)  # windows around clicks, in longer sides of the slice
+OUTSIDE = -20.0  # logit beyond all windows
+_COMPARED = 256  # px, longer side at which masks are compared
 _SMALLEST_CLICK = 24.0  # px, side of windows around clicks
 
 
@@ -151,4 +153,23 @@ def place(masks: Tensor, windows: Sequence[Tensor], slice_size: tuple[int, int],
     return torch.where(count > 0, total / count.clamp(min=1), torch.full_like(total, OUTSIDE))
 
 
-OUTSIDE = -20.0  # logit beyond all windows
+def most_expected(masks: Tensor, windows: Sequence[Tensor], trust: Sequence[float], slice_size: tuple[int, int]) -> int:
+    """The place of the mask that is best in expectation: argmax over m of the sum over n of trust_n Dice(m, n).
+
+    Each mask is a hypothesis of what a click means, as likely as it is trusted. The most trusted one alone is often a
+    small part that one window shows well; what several windows agree on is more often meant.
+
+    Args:
+        masks: logits (N, t, t).
+        windows: (4,) of each in px of the slice.
+        trust: of each, not negative.
+        slice_size: (H, W) of the slice.
+    """
+    scale = min(1.0, _COMPARED / max(slice_size))
+    size = max(1, round(slice_size[0] * scale)), max(1, round(slice_size[1] * scale))
+    seen = torch.stack([place(m[None], [w], slice_size, size) > 0 for m, w in zip(masks, windows, strict=True)])
+    flat = seen.flatten(1).float()
+    both, areas = flat @ flat.T, flat.sum(1)
+    dice = 2 * both / (areas[:, None] + areas[None, :]).clamp(min=1)
+    weights = torch.tensor(list(trust), device=flat.device)
+    return int((dice @ weights * (weights > 0)).argmax())
