@@ -94,3 +94,10 @@ def test_files_must_be_there(tmp_path: Path) -> None:
         assert getattr(ServerSettings.from_conf({key: str(tmp_path / key)}), key) == tmp_path / key
         with pytest.raises(FileNotFoundError, match=f"--conf {key}"):
             ServerSettings.from_conf({key: str(tmp_path / "absent")})
+
+
+def test_switches_are_true_or_false() -> None:
+    assert not ServerSettings.from_conf({}).loose_parts
+    assert ServerSettings.from_conf({"loose_parts": "true"}).loose_parts
+    with pytest.raises(ValueError, match="must be true or false"):
+        ServerSettings.from_conf({"loose_parts": "yes"})

@@ -49,6 +49,8 @@ class Predictor:
         queue: one per device; takes one batch of slices at a time.
         batch: slices encoded together; 1 is best for large models on CPUs.
         warning: what every answer tells the user, such as that another method had to take over.
+        loose_parts: whether parts that are not connected with the object are kept where a volume is filled by
+            neighbouring slices.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class Predictor:
         queue: DeviceQueue | None = None,
         batch: int = 1,
         warning: str = "",
+        loose_parts: bool = False,
     ) -> None:
         self.segmenter = segmenter
         self.embeddings = embeddings
         self.queue = queue or DeviceQueue()
         self.batch = batch
         self.warning = warning
+        self.loose_parts = loose_parts
         self.encoded = 0
 
     def segment_slices(
@@ -212,7 +216,8 @@ class Predictor:
 
         steps = np.linalg.norm(picture.affine[:3, :3], axis=0)
         thickness = float(steps[2] / max(np.sqrt(steps[0] * steps[1]), 1e-6)) or 1.0
-        return NeighbourWalk(prompt, depth, picture.slice, predict, thickness).run()
+        clean = not self.loose_parts
+        return NeighbourWalk(prompt, depth, picture.slice, predict, thickness, clean=clean).run()
 
     def _remember(
         self, picture: Picture, prompts: Sequence[Prompt], progress: Progress | None, refine: Refinement | None

@@ -119,7 +119,7 @@ class Engine:
                 )
                 small = (segmenter.input_size or 0) <= _SMALL_INPUT
                 batch = self.settings.batch if small or device != "cpu" else 1
-                predictor = Predictor(segmenter, self.embeddings, queue, batch, warning)
+                predictor = Predictor(segmenter, self.embeddings, queue, batch, warning, self.settings.loose_parts)
                 self._predictors[method, device] = trained, predictor
                 if before and before[0]:
                     self._loader.forget(before[0])

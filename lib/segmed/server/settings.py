@@ -34,6 +34,7 @@ class ServerSettings:
         embedding_bytes: memory for slice embeddings.
         batch: slices encoded together, on GPUs and by small models.
         untrained: whether methods that need training are offered without it, for demonstrations.
+        loose_parts: whether parts that are not connected with the object are kept in volumes.
         registry: folder of trained models; None for that of the app.
         denoiser: weights of a DnCNN that users may choose.
         codes: of structures by name, beside those that are known.
@@ -51,6 +52,7 @@ class ServerSettings:
     embedding_bytes: int = 1024 * _MIB
     batch: int = 4
     untrained: bool = False
+    loose_parts: bool = False
     registry: Path | None = None
     denoiser: Path | None = None
     codes: Path | None = None
@@ -74,6 +76,7 @@ class ServerSettings:
         "denoiser": "weights of a denoiser that `segmed denoiser` made, offered as the option denoise",
         "codes": "JSON file of DICOM codes by name, see `segmed export --help`, for DICOM SEG and RTSTRUCT",
         "untrained": "true offers methods that need training before they had any, for demonstrations",
+        "loose_parts": "true keeps parts of a slice that are not connected with the object when a volume is filled",
         **LearningSettings.KEYS,
         **DicomwebSettings.KEYS,
     }
@@ -111,9 +114,7 @@ class ServerSettings:
             if find_method(name).needs_backbone and not backbones[name].source:
                 raise ValueError(missing_weights(METHODS[name]))
         structures = _structures(conf.get("labels", ""))
-        untrained, registry = conf.get("untrained", "false"), conf.get("registry", "")
-        if untrained not in ("true", "false"):
-            raise ValueError(f"--conf untrained {untrained!r} must be true or false.")
+        registry = conf.get("registry", "")
         return cls(
             models=models,
             backbones=backbones,
@@ -124,7 +125,8 @@ class ServerSettings:
             picture_bytes=_positive("picture_cache_mb", conf.get("picture_cache_mb", "1024")) * _MIB,
             embedding_bytes=_positive("embedding_cache_mb", conf.get("embedding_cache_mb", "1024")) * _MIB,
             batch=_positive("batch", conf.get("batch", "4")),
-            untrained=untrained == "true",
+            untrained=_switch("untrained", conf),
+            loose_parts=_switch("loose_parts", conf),
             registry=Path(registry).expanduser() if registry else None,
             denoiser=_file("denoiser", conf["denoiser"]) if conf.get("denoiser") else None,
             codes=_file("codes", conf["codes"]) if conf.get("codes") else None,
@@ -172,6 +174,14 @@ def _file(key: str, text: str) -> Path:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _switch(key: str, conf: Mapping[str, str]) -> bool:
+    """Raises ValueError if it is neither true nor false; false if it is not given."""
+    value = conf.get(key, "false")
+    if value not in ("true", "false"):
+        raise ValueError(f"--conf {key} {value!r} must be true or false.")
+    return value == "true"
 
 
 def _positive(key: str, text: str) -> int:
