@@ -18,8 +18,9 @@ from segmed.imaging.scribbles import Scribbles
 from segmed.imaging.store import ByteBoundedStore
 from segmed.imaging.volume import Volume
 from segmed.methods.classical import Classical
+from segmed.methods.device_queue import DeviceQueue
 from segmed.methods.medsam import MedSam
-from segmed.methods.predictor import DeviceQueue, Masks, Predictor
+from segmed.methods.predictor import Masks, Predictor
 from segmed.methods.sam import Sam
 from segmed.methods.segmenter import Logits, StackPrompt
 from segmed.sam.embedding import Embedding

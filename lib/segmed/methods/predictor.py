@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from segmed.imaging.prompts import Prompt, SlicePrompt
 from segmed.imaging.scribbles import strokes_to_clicks
 from segmed.imaging.store import ByteBoundedStore
 from segmed.methods.detection import Boxes
+from segmed.methods.device_queue import DeviceQueue
 from segmed.methods.neighbour_walk import NeighbourWalk
 from segmed.methods.refinement import Refinement, Rough
 from segmed.methods.segmenter import Logits, Segmenter, StackPrompt
@@ -23,21 +22,6 @@ from segmed.sam.propagate import PropagationRule, box_around, propagate
 
 Progress = Callable[[int, int], None]
 Masks = dict[int, np.ndarray]
-T = TypeVar("T")
-
-
-class DeviceQueue:
-    """One worker thread per device, which serves in the order of coming: nobody starves behind a long volume.
-
-    It also keeps PyTorch to a single team of CPU threads; several teams wait for each other at every barrier.
-    """
-
-    def __init__(self) -> None:
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
-
-    def run(self, work: Callable[[], T]) -> T:
-        """Do `work` on the device's turn; its errors are raised here."""
-        return self._worker.submit(work).result()
 
 
 class Predictor:

@@ -14,9 +14,10 @@ from monailabel.utils.others.generic import device_list, name_to_device
 from segmed.imaging.denoised import Denoiser, gaussian
 from segmed.imaging.picture import Picture, PictureCache
 from segmed.imaging.store import ByteBoundedStore
+from segmed.methods.device_queue import DeviceQueue
 from segmed.methods.dncnn import load_dncnn
 from segmed.methods.loading import Loader, find_method
-from segmed.methods.predictor import DeviceQueue, Predictor
+from segmed.methods.predictor import Predictor
 from segmed.methods.segmenter import Method
 from segmed.methods.trainable import read_facts
 from segmed.sam.embedding import Embedding
