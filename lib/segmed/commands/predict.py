@@ -29,7 +29,7 @@ Models = Annotated[Path, typer.Option(help="Folder of trained models; the served
 
 def predict(
     image: ImageFile,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Mask to write: .nii.gz, .nrrd or .png (one slice).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Mask to write: .nii.gz, .nrrd, .seg.nrrd or .png.")],
     box: Annotated[
         list[str] | None,
         typer.Option(help="Box in voxels: i0,i1,j0,j1,k0,k1 (i0,i1,j0,j1 for 2-D images). Repeat for more objects."),
@@ -38,7 +38,7 @@ def predict(
         list[str] | None, typer.Option(help="Click into the object, in voxels: i,j,k. Repeatable.")
     ] = None,
     not_point: Annotated[list[str] | None, typer.Option(help="Click beside the object: i,j,k. Repeatable.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="A previous mask on the same grid, to be refined.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="A previous mask on any grid, to be refined.")] = None,
     model: Annotated[str, typer.Option(help="Method; add _3d to fill the volume instead of the slice.")] = "",
     backbone: Backbone = "",
     window: Window = "auto",
@@ -65,7 +65,7 @@ def predict(
             mask,
             _Options(model, backbone, window, device, precision, finish, denoise, registry),
         )
-        _write(out, *found)
+        _write(out, image, *found)
     except (ValueError, OSError) as error:
         say(str(error), "red")
         raise typer.Exit(2) from error
@@ -85,14 +85,14 @@ class _Options:
 
 def _predict(
     image: Path, boxes: list[str], points: list[str], not_points: list[str], mask: Path | None, options: _Options
-) -> tuple[np.ndarray, Picture]:
+) -> tuple[np.ndarray, Picture, list[str]]:
     import numpy as np
 
     from segmed.imaging.denoised import gaussian
+    from segmed.imaging.grid import image_grid, read_labels
     from segmed.imaging.masks import stack_slices
     from segmed.imaging.picture import open_picture
     from segmed.imaging.prompts import parse_prompt
-    from segmed.imaging.reading import read_volume
     from segmed.methods.dncnn import load_dncnn
     from segmed.methods.predictor import Masks
     from segmed.methods.refinement import REFINEMENTS
@@ -105,7 +105,8 @@ def _predict(
         if options.denoise:
             clean = gaussian() if options.denoise == "gaussian" else load_dncnn(Path(options.denoise))
             picture = clean(picture)
-        previous = read_volume(mask).array > 0 if mask else None
+        grid = image_grid(image, picture.shape, picture.affine)
+        previous = read_labels(mask, grid) > 0 if mask else None
     predictor, automatic = load_predictor(model, options.backbone, options.device, options.precision, options.registry)
     if automatic:
         if boxes or points or not_points or mask:
@@ -114,7 +115,7 @@ def _predict(
             found = predictor.segment_classes(picture)
         for value, name in enumerate(predictor.segmenter.labels, start=1):
             say(f"label {value} is {name}")
-        return found, picture
+        return found, picture, list(predictor.segmenter.labels)
     refine, through = REFINEMENTS.get(options.finish), model.endswith("_3d")
     flat = picture.shape[2] == 1
     rois = [_numbers(b, 4 if flat else 6, 6, "--box") for b in boxes]
@@ -155,19 +156,21 @@ def _predict(
             bar.update(task, total=done, completed=done)
     for value, one in enumerate(masks, start=1):
         labels[(stack_slices(one, picture.shape) > 0) & (labels == 0)] = value
-    return labels, picture
+    return labels, picture, [f"object {value}" for value in range(1, len(masks) + 1)]
 
 
 def check_out(out: Path) -> None:
     """Refuse a file that no mask can be written to, before anything is computed.
 
     Raises:
-        ValueError: a folder, or a format that is not known.
+        ValueError: a folder, a format that is not known, or another table in the place of that of names and colours.
         FileNotFoundError: its folder is not there.
     """
     from segmed.imaging.masks import mask_extension
+    from segmed.imaging.sidecar import check_sidecar
 
-    mask_extension(str(out))
+    if mask_extension(str(out)).startswith(".nii"):
+        check_sidecar(out)
     if out.is_dir():
         raise ValueError(f"{out} is a folder. Give the name of a file.")
     if not out.parent.is_dir():
@@ -223,12 +226,12 @@ def load_predictor(model: str, backbone: str, device: str, precision: str, regis
     return Predictor(segmenter, ByteBoundedStore(2**30), batch=4 if device != "cpu" else 1), automatic
 
 
-def _write(out: Path, labels: np.ndarray, picture: Picture) -> None:
+def _write(out: Path, image: Path, labels: np.ndarray, picture: Picture, names: list[str]) -> None:
     import numpy as np
 
-    from segmed.imaging.masks import write_mask
+    from segmed.imaging.label_writing import name_values, write_labels
 
-    write_mask(labels, picture.affine, out)
+    write_labels(name_values(labels, names), picture.affine, out, like=image)
     volume = abs(np.linalg.det(picture.affine[:3, :3])) / 1000
     for value in range(1, int(labels.max()) + 1):
         voxels = int((labels == value).sum())

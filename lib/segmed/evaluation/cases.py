@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from segmed.imaging.grid import Grid, read_labels
+from segmed.imaging.grid import image_grid, read_labels
 from segmed.imaging.masks import slice_box
 from segmed.imaging.picture import Picture, open_picture
 from segmed.imaging.prompts import SlicePrompt
@@ -93,7 +93,7 @@ def load_cases(folder: str | os.PathLike[str]) -> Iterator[Case]:
         image, label = folder / entry["image"], folder / entry["label"]
         instances = next(iter(sorted(label.parent.glob("label_instances.*"))), None)
         picture = open_picture(image)
-        labels = read_labels(instances or label, Grid(picture.shape, picture.affine))
+        labels = read_labels(instances or label, image_grid(image, picture.shape, picture.affine))
         yield Case(
             entry["id"],
             entry["modality"],

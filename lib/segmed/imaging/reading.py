@@ -17,6 +17,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from segmed.imaging.dicom_faults import check_complete, check_direction, fault_of
+from segmed.imaging.itk import LPS_TO_RAS as _LPS_TO_RAS
+from segmed.imaging.itk import itk_affine
+from segmed.imaging.itk import quiet_itk as _quiet_itk
+from segmed.imaging.nifti_place import nifti_affine
 from segmed.imaging.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -24,8 +28,6 @@ logger = logging.getLogger(__name__)
 NIFTI_EXTENSIONS = (".nii.gz", ".nii")
 OTHER_EXTENSIONS = (".nrrd", ".nhdr", ".mha", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
 EXTENSIONS = NIFTI_EXTENSIONS + OTHER_EXTENSIONS
-
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def extension_of(name: str | os.PathLike[str]) -> str:
@@ -73,7 +75,7 @@ def _read_nifti(path: Path, component: int | None) -> tuple[np.ndarray, np.ndarr
         image = nib.load(path)
         assert isinstance(image, nib.spatialimages.SpatialImage)
         array = np.asanyarray(image.dataobj if component is None else image.dataobj[:, :, :, component])
-        affine = np.asarray(image.affine, dtype=float)
+        affine = nifti_affine(path, image)
     colour = array.dtype.fields is not None
     if colour:
         array = np.stack([array[name] for name in ("R", "G", "B")], axis=-1)
@@ -159,16 +161,6 @@ def _from_itk(image: sitk.Image, name: str) -> tuple[np.ndarray, np.ndarray]:
     return _to_three_axes(array, name, colour), itk_affine(image)
 
 
-def itk_affine(image: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
-    """(4, 4), voxel to RAS mm, of an image or of a header."""
-    dimension = min(image.GetDimension(), 3)
-    direction = np.array(image.GetDirection()).reshape(image.GetDimension(), -1)[:dimension, :dimension]
-    affine = np.eye(4)
-    affine[:dimension, :dimension] = direction * np.array(image.GetSpacing())[:dimension]
-    affine[:dimension, 3] = image.GetOrigin()[:dimension]
-    return _LPS_TO_RAS @ affine
-
-
 def _to_three_axes(array: np.ndarray, name: str, colour: bool) -> np.ndarray:
     """(I, J, K) or (I, J, K, 3): missing axes are added, empty ones dropped, alpha left out."""
     if colour:
@@ -216,14 +208,3 @@ def _explained(path: Path, why: Callable[[], str] = str) -> Iterator[None]:
             or f"The image {path.name} cannot be read: it is damaged or not an image. Readable are "
             f"{', '.join(EXTENSIONS)} and folders of one DICOM series. Export it again from its source."
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet_itk() -> Iterator[None]:
-    """ITK prints its warnings to stderr; what matters of them arrives as an exception."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)
