@@ -89,7 +89,6 @@ def _predict(
     import numpy as np
 
     from segmed.imaging.denoised import gaussian
-    from segmed.imaging.grid import image_grid, read_labels
     from segmed.imaging.masks import stack_slices
     from segmed.imaging.picture import open_picture
     from segmed.imaging.prompts import parse_prompt
@@ -105,8 +104,7 @@ def _predict(
         if options.denoise:
             clean = gaussian() if options.denoise == "gaussian" else load_dncnn(Path(options.denoise))
             picture = clean(picture)
-        grid = image_grid(image, picture.shape, picture.affine)
-        previous = read_labels(mask, grid) > 0 if mask else None
+        previous = _previous(mask, image, picture) if mask else None
     predictor, automatic = load_predictor(model, options.backbone, options.device, options.precision, options.registry)
     if automatic:
         if boxes or points or not_points or mask:
@@ -157,6 +155,28 @@ def _predict(
     for value, one in enumerate(masks, start=1):
         labels[(stack_slices(one, picture.shape) > 0) & (labels == 0)] = value
     return labels, picture, [f"object {value}" for value in range(1, len(masks) + 1)]
+
+
+def _previous(mask: Path, image: Path, picture: Picture) -> np.ndarray:
+    """(I, J, K) boolean: a mask on the grid of the image, by world coordinates.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: it cannot be read, or does not lie on the image.
+    """
+    import numpy as np
+
+    from segmed.imaging.grid import image_grid, read_grid, read_labels
+
+    found = read_labels(mask, image_grid(image, picture.shape, picture.affine)) > 0
+    own = read_grid(mask)
+    there = 1.0 if own.affine is None else abs(np.linalg.det(own.affine[:3, :3])) * np.prod(own.shape)
+    if not found.any() or (own.affine is not None and there < abs(np.linalg.det(picture.affine[:3, :3]))):
+        raise ValueError(
+            f"{mask.name} does not lie on the image: nothing of it is left there, or less than one voxel. Give a mask "
+            "of this image."
+        )
+    return np.asarray(found)
 
 
 def check_out(out: Path) -> None:
