@@ -10,7 +10,7 @@ from typing import Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from segmed.imaging.grid import Grid, read_labels
+from segmed.imaging.grid import image_grid, read_labels
 from segmed.imaging.intensity import WINDOWS
 from segmed.imaging.masks import stack_slices, write_mask, write_nrrd_slices
 from segmed.imaging.picture import Picture
@@ -72,7 +72,8 @@ class PromptInferTask(InferTask):
         picture = self.engine.pictures.get(request["image"], params.window or self.engine.settings.window)
         mask = None
         if request.get("label_path"):
-            labels = read_labels(request["label_path"], Grid(picture.shape, picture.affine))
+            grid = image_grid(request["image"], picture.shape, picture.affine)
+            labels = read_labels(request["label_path"], grid)
             value = params.value_of(params.selected_label_name or params.label)
             mask = labels == value if value else labels > 0
         prompt, warnings = parse_prompt(
@@ -91,7 +92,8 @@ class PromptInferTask(InferTask):
         if params.result_extension == ".nrrd" and not params.result_compress:
             write_nrrd_slices(masks, picture.shape, picture.affine, path)
         else:
-            write_mask(stack_slices(masks, picture.shape), picture.affine, path, compress=params.result_compress)
+            found = stack_slices(masks, picture.shape)
+            write_mask(found, picture.affine, path, params.result_compress, like=request["image"])
         label = params.label or self.engine.settings.labels[0]
         return path, {
             "label_names": {label: 1},

@@ -13,7 +13,7 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore
 
 from segmed.active.labels import Effort
-from segmed.active.submission import LabelMap, names_of
+from segmed.active.submission import LabelMap, names_of_file
 from segmed.data.pairs import natural
 from segmed.imaging.reading import extension_of
 from segmed.server.dicom_studies import DicomStudies
@@ -138,7 +138,9 @@ def label_map(
         return None
     label = store.get_label_by_image_id(image, tag)
     path = store.get_label_uri(label, tag) if label else ""
-    return LabelMap(Path(path), names_of(store.get_label_info(label, tag), structures)) if path else None
+    if not path:
+        return None
+    return LabelMap(Path(path), names_of_file(Path(path), store.get_label_info(label, tag), structures))
 
 
 def state_folder(store: Datastore, chosen: Path | None) -> Path:
