@@ -207,6 +207,7 @@ class Desk:
             file = Path(folder) / f"label{SEGMENTATION if layered else '.nii.gz'}"
             write_labels(found, self.picture.affine, file, like=self.path)
             label = store.save_label(self.image, str(file), tag, info)
+        work.stored.keep(found.segments)
         if tag == FINAL:
             work.unsaved, work.base = False, self._stored()
             self.app.on_save_label(self.image, label, self.user)

@@ -62,6 +62,31 @@ def open_label(path: Path, grid: Grid, names: Mapping[int, str]) -> Segments:
     return replace(found, segments=tuple(replace(s, name=names.get(s.value) or s.name) for s in found.segments))
 
 
+def prompt_mask(path: Path, grid: Grid, name: str, sent: Mapping[str, Any]) -> np.ndarray:
+    """The mask of one structure out of a label map that comes with a prompt, on the grid of the image.
+
+    Args:
+        path: of the file.
+        grid: of the image.
+        name: of the structure.
+        sent: `label_info`, see `names_of`.
+
+    Returns:
+        (I, J, K) boolean; all that is labelled where nothing names the structure.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: unreadable, lies elsewhere, or holds other numbers than labels.
+    """
+    found = _whole(read_label_segments(path, grid))
+    names = found.names or names_of(sent, {}, [s.value for s in found.segments])
+    values = {value for value, one in names.items() if name and one == name}
+    if not values:
+        return np.asarray(found.flat() > 0)
+    masks = [found.mask(segment) for segment in found.segments if segment.value in values]
+    return np.asarray(np.any(masks, axis=0)) if masks else np.zeros(grid.shape, bool)
+
+
 def noted(found: Segments) -> list[dict[str, Any]]:
     """What is kept of the segments with a label map, as JSON."""
     return [

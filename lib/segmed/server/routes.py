@@ -52,7 +52,7 @@ ANNOTATOR = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 _PIECE = 2**20
 _STOPS_WITHIN = 20  # seconds
 _asking_for_training = threading.Lock()
-_LABEL_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
+_LABEL_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".bmp", ".tif", ".tiff")
 
 
 @router.post("/infer/{model}", dependencies=USER)
