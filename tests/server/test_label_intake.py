@@ -24,7 +24,8 @@ from pydicom.uid import generate_uid
 from segmed.data.datastore import load_datastore
 from segmed.imaging.grid import Grid
 from segmed.imaging.reading import read_volume
-from segmed.imaging.segments import Segments, StoredSegment, read_segments
+from segmed.imaging.seg_nrrd import read_segments
+from segmed.imaging.segments import Segments, StoredSegment
 from segmed.imaging.sidecar import read_sidecar
 from segmed.server import asgi, download_routes, routes, workspace_routes
 from segmed.server.app import SegMedApp

@@ -15,14 +15,8 @@ from PIL import Image
 from segmed.imaging.itk import itk_affine, quiet_itk
 from segmed.imaging.nifti_place import nifti_affines, same_place
 from segmed.imaging.reading import NIFTI_EXTENSIONS, _explained, extension_of, read_volume
-from segmed.imaging.segments import (
-    Segments,
-    StoredSegment,
-    cropped,
-    read_segments,
-    segmentation_header,
-    values_in,
-)
+from segmed.imaging.seg_nrrd import cropped, read_segments, segmentation_header
+from segmed.imaging.segments import Segments, StoredSegment, values_in
 
 PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _SAME_PLACE = 0.25  # voxels; resampling (nearest) would change nothing

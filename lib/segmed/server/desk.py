@@ -17,7 +17,7 @@ from segmed.imaging.grid import Grid, image_grid, move_labels
 from segmed.imaging.label_writing import write_labels
 from segmed.imaging.picture import Picture
 from segmed.imaging.reading import fingerprint
-from segmed.imaging.segments import SEGMENTATION
+from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.methods.predictor import Masks
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.infer import PromptInferTask

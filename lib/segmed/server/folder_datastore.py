@@ -15,7 +15,7 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
 from segmed.imaging.reading import EXTENSIONS
-from segmed.imaging.segments import SEGMENTATION
+from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.imaging.sidecar import sidecar_of
 from segmed.server.label_intake import keep_sidecar
 

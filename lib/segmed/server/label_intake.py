@@ -13,7 +13,8 @@ import numpy as np
 from segmed.active.submission import names_of, whole_labels
 from segmed.imaging.grid import Grid, read_grid, read_label_segments
 from segmed.imaging.reading import NIFTI_EXTENSIONS, extension_of, read_volume
-from segmed.imaging.segments import Segments, StoredSegment, colour_of, is_segmentation, values_in
+from segmed.imaging.seg_nrrd import is_segmentation
+from segmed.imaging.segments import Segments, StoredSegment, colour_of, values_in
 from segmed.imaging.sidecar import check_sidecar, write_sidecar
 from segmed.server.requests import BadRequest
 from segmed.server.workspace import LABELS, label_name

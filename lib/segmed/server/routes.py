@@ -30,7 +30,7 @@ from monailabel.utils.async_tasks.utils import processes, tasks
 
 from segmed.imaging.grid import image_grid
 from segmed.imaging.reading import EXTENSIONS, read_volume
-from segmed.imaging.segments import SEGMENTATION, is_segmentation
+from segmed.imaging.seg_nrrd import SEGMENTATION, is_segmentation
 from segmed.server.label_intake import noted, take_label
 from segmed.server.requests import (
     BadRequest,

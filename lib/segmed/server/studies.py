@@ -16,7 +16,7 @@ from segmed.active.labels import Effort
 from segmed.active.submission import LabelMap, names_of_file
 from segmed.data.pairs import natural
 from segmed.imaging.reading import extension_of
-from segmed.imaging.segments import SEGMENTATION
+from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.server.dicom_studies import DicomStudies
 
 FINAL, ORIGINAL = "final", "original"
