@@ -17,7 +17,7 @@ from segmed.cli import app
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
 from segmed.imaging.masks import bounding_box
-from segmed.imaging.segments import read_segments
+from segmed.imaging.seg_nrrd import read_segments
 from segmed.methods import METHODS
 from tiny_sam import save_folder, tiny_sam
 from typer.testing import CliRunner, Result

@@ -16,7 +16,8 @@ from segmed.imaging.grid import Grid, read_grid, read_label_segments, read_label
 from segmed.imaging.itk import itk_affine
 from segmed.imaging.label_names import stored_names
 from segmed.imaging.label_writing import name_values, write_labels
-from segmed.imaging.segments import Segments, StoredSegment, is_segmentation, pack, read_segments
+from segmed.imaging.seg_nrrd import is_segmentation, read_segments
+from segmed.imaging.segments import Segments, StoredSegment, pack
 from segmed.imaging.sidecar import read_sidecar, sidecar_of, write_sidecar
 
 AFFINE = np.array([[0, -2.0, 0, 30], [1.5, 0, 0, -7], [0, 0, 3, 4], [0, 0, 0, 1]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import itertools
 import json
 import zlib
 from pathlib import Path
@@ -21,14 +22,17 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from pydicom.uid import generate_uid
 from segmed.data.datastore import load_datastore
+from segmed.imaging.grid import Grid
 from segmed.imaging.reading import read_volume
-from segmed.imaging.segments import Segments, StoredSegment, read_segments
+from segmed.imaging.seg_nrrd import read_segments
+from segmed.imaging.segments import Segments, StoredSegment
 from segmed.imaging.sidecar import read_sidecar
 from segmed.server import asgi, download_routes, routes, workspace_routes
 from segmed.server.app import SegMedApp
 from segmed.server.dicom_seg import read_segmentation, write_segmentation
 from segmed.server.dicom_seg_reading import LABELMAP_STORAGE
 from segmed.server.dicom_series import open_series
+from segmed.server.label_intake import prompt_mask
 from segmed.server.requests import BadRequest
 
 SHAPE = (24, 20, 6)
@@ -466,3 +470,36 @@ def test_a_segmentation_of_3d_slicer_becomes_a_dicom_seg_with_all_that_it_holds(
     assert [(s.name, s.layer, s.layer_value) for s in back.segments] == [("Tumor", 0, 1), ("Liver", 1, 2)]
     assert back.segments[0].colour == (255, 0, 0)
     assert all(np.array_equal(a, b) for a, b in zip(back.layers, sent.layers, strict=True))
+
+
+# --- masks as prompts ---
+
+
+def test_a_prompt_finds_its_structure_by_name_and_place(tmp_path: Path, slicer: Path) -> None:
+    turned = AFFINE @ np.array([[-1, 0, 0, SHAPE[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(np.ascontiguousarray(_two(2, 5)[::-1]), turned), tmp_path / "turned.nii.gz")
+    grid = Grid(SHAPE, AFFINE)
+    sent = {"label_info": _named(("spleen", 2), ("kidney", 5))}
+    mask = prompt_mask(tmp_path / "turned.nii.gz", grid, "kidney", sent)
+    assert np.array_equal(mask, _two(2, 5) == 5)
+    assert np.array_equal(prompt_mask(tmp_path / "turned.nii.gz", grid, "", sent), _two() > 0)
+    lesion, sent_file = prompt_mask(slicer, grid, "Herd", {}), read_segments(slicer)[0]
+    assert np.array_equal(lesion, sent_file.mask(sent_file.segments[1]))
+    assert np.array_equal(prompt_mask(slicer, grid, "Leber", {}), sent_file.mask(sent_file.segments[0]))
+    with pytest.raises(ValueError, match="does not lie on its image"):
+        prompt_mask(tmp_path / "turned.nii.gz", Grid(SHAPE, _far()), "kidney", sent)
+
+
+def test_a_new_label_keeps_its_value_from_save_to_save(site: Site) -> None:
+    site.put("a", _nifti(_two(1, 7)), "label.nii", label_info=_named(("kidney", 1), ("aorta", 7)))
+    seen = []
+    for i, name in ((0, "liver"), (2, "x"), (4, "spleen"), (6, "y")):
+        known = site.post("a", "paint", label=name, changes=[]).json()["labels"]
+        data = base64.b64encode(zlib.compress(bytes([known[name]]))).decode()
+        change = {"k": 0, "i": [i, i + 1], "j": [0, 1], "data": data}
+        assert site.post("a", "paint", label=name, changes=[change]).status_code == 200
+        assert site.post("a", "save").status_code == 200
+        seen.append({item["name"]: item["idx"] for item in site.info("a")["label_info"]})
+    for before, after in itertools.pairwise(seen):
+        assert after.items() > before.items()
+    assert len(set(seen[-1].values())) == 6

@@ -165,7 +165,7 @@ def _predict(
             bar.update(task, total=done, completed=done)
     for value, one in enumerate(masks, start=1):
         labels[(stack_slices(one, picture.shape) > 0) & (labels == 0)] = value
-    return labels, picture, [f"object {value}" for value in range(1, len(masks) + 1)]
+    return labels, picture, []
 
 
 def _previous(mask: Path, image: Path, picture: Picture) -> np.ndarray:
@@ -278,7 +278,8 @@ def _write(out: Path, image: Path, labels: np.ndarray, picture: Picture, names: 
 
     from segmed.imaging.label_writing import name_values, write_labels
 
-    write_labels(name_values(labels, names), picture.affine, out, like=image)
+    called = names or [f"object {value}" for value in range(1, int(labels.max()) + 1)]
+    write_labels(name_values(labels, called), picture.affine, out, like=image)
     volume = abs(np.linalg.det(picture.affine[:3, :3])) / 1000
     for value in range(1, int(labels.max()) + 1):
         voxels = int((labels == value).sum())

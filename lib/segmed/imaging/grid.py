@@ -16,15 +16,8 @@ from segmed.imaging.nifti_files import open_nifti
 from segmed.imaging.nifti_place import nifti_affines, same_place
 from segmed.imaging.pictures import PICTURE_EXTENSIONS, picture_facts
 from segmed.imaging.reading import NIFTI_EXTENSIONS, _explained, itk_reader, kind_of, read_volume
-from segmed.imaging.segments import (
-    Segments,
-    StoredSegment,
-    cropped,
-    is_segmentation,
-    read_segments,
-    segmentation_header,
-    values_in,
-)
+from segmed.imaging.seg_nrrd import cropped, is_segmentation, read_segments, segmentation_header
+from segmed.imaging.segments import Segments, StoredSegment, values_in
 from segmed.imaging.text_headers import check_regular, for_itk
 
 _SAME_PLACE = 0.25  # voxels; resampling (nearest) would change nothing

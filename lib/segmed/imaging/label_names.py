@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segmed.imaging.grid import read_grid, read_label_segments
 from segmed.imaging.reading import fingerprint
-from segmed.imaging.segments import is_segmentation
+from segmed.imaging.seg_nrrd import is_segmentation
 from segmed.imaging.sidecar import read_sidecar
 
 

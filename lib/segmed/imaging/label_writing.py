@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from segmed.imaging.masks import _appear_whole, mask_extension, write_mask
-from segmed.imaging.segments import SEGMENTATION, Segments, StoredSegment, colour_of, values_in, write_segments
+from segmed.imaging.seg_nrrd import SEGMENTATION, write_segments
+from segmed.imaging.segments import Segments, StoredSegment, colour_of, values_in
 from segmed.imaging.sidecar import write_sidecar
 
 

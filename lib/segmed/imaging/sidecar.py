@@ -13,7 +13,8 @@ from pathlib import Path
 
 from segmed.imaging.masks import _appear_whole
 from segmed.imaging.reading import extension_of
-from segmed.imaging.segments import SEGMENTATION, Colour, StoredSegment
+from segmed.imaging.seg_nrrd import SEGMENTATION
+from segmed.imaging.segments import Colour, StoredSegment
 
 EXTENSION = ".tsv"
 _COLUMNS = ["index", "name", "color"]

@@ -17,7 +17,7 @@ from segmed.imaging.grid import Grid, image_grid, move_labels
 from segmed.imaging.label_writing import write_labels
 from segmed.imaging.picture import Picture
 from segmed.imaging.reading import fingerprint
-from segmed.imaging.segments import SEGMENTATION
+from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.methods.predictor import Masks
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.infer import PromptInferTask
@@ -208,6 +208,7 @@ class Desk:
             file = Path(folder) / f"label{SEGMENTATION if layered else '.nii.gz'}"
             write_labels(found, self.picture.affine, file, like=self.path)
             label = store.save_label(self.image, str(file), tag, info)
+        work.stored.keep(found.segments)
         if tag == FINAL:
             work.unsaved, work.base = False, self._stored()
             self.app.on_save_label(self.image, label, self.user)

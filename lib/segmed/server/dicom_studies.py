@@ -23,7 +23,8 @@ from segmed.data.left_out import LeftOut, sentence
 from segmed.imaging.grid import Grid, read_grid
 from segmed.imaging.label_writing import write_labels
 from segmed.imaging.reading import fingerprint
-from segmed.imaging.segments import SEGMENTATION, Segments, is_segmentation
+from segmed.imaging.seg_nrrd import SEGMENTATION, is_segmentation
+from segmed.imaging.segments import Segments
 from segmed.server.codes import SegmentCodes
 from segmed.server.fixed_images import FixedImages
 from segmed.server.label_files import LabelFiles

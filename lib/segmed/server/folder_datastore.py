@@ -18,7 +18,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 
 from segmed.data.left_out import LeftOut, fault_of_id, image_names, left_out_files, names_in
 from segmed.imaging.reading import EXTENSIONS, extension_of
-from segmed.imaging.segments import SEGMENTATION
+from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.imaging.sidecar import sidecar_of
 from segmed.server.dicom_studies import told_state
 from segmed.server.label_intake import keep_sidecar

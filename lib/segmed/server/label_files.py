@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from segmed.data.datastore import LIST
 from segmed.imaging.masks import _appear_whole
-from segmed.imaging.segments import SEGMENTATION
+from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.imaging.sidecar import sidecar_of
 from segmed.server.label_intake import keep_sidecar
 

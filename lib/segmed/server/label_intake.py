@@ -13,7 +13,8 @@ import numpy as np
 from segmed.active.submission import names_of, whole_labels
 from segmed.imaging.grid import Grid, read_grid, read_label_segments
 from segmed.imaging.reading import NIFTI_EXTENSIONS, extension_of, read_volume
-from segmed.imaging.segments import Segments, StoredSegment, colour_of, is_segmentation, values_in
+from segmed.imaging.seg_nrrd import is_segmentation
+from segmed.imaging.segments import Segments, StoredSegment, colour_of, values_in
 from segmed.imaging.sidecar import check_sidecar, write_sidecar
 from segmed.server.requests import BadRequest
 from segmed.server.workspace import LABELS, label_name
@@ -60,6 +61,31 @@ def open_label(path: Path, grid: Grid, names: Mapping[int, str]) -> Segments:
     """
     found = _whole(read_label_segments(path, grid))
     return replace(found, segments=tuple(replace(s, name=names.get(s.value) or s.name) for s in found.segments))
+
+
+def prompt_mask(path: Path, grid: Grid, name: str, sent: Mapping[str, Any]) -> np.ndarray:
+    """The mask of one structure out of a label map that comes with a prompt, on the grid of the image.
+
+    Args:
+        path: of the file.
+        grid: of the image.
+        name: of the structure.
+        sent: `label_info`, see `names_of`.
+
+    Returns:
+        (I, J, K) boolean; all that is labelled where nothing names the structure.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: unreadable, lies elsewhere, or holds other numbers than labels.
+    """
+    found = _whole(read_label_segments(path, grid))
+    names = found.names or names_of(sent, {}, [s.value for s in found.segments])
+    values = {value for value, one in names.items() if name and one == name}
+    if not values:
+        return np.asarray(found.flat() > 0)
+    masks = [found.mask(segment) for segment in found.segments if segment.value in values]
+    return np.asarray(np.any(masks, axis=0)) if masks else np.zeros(grid.shape, bool)
 
 
 def noted(found: Segments) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from monailabel.utils.async_tasks.utils import processes, tasks
 
 from segmed.imaging.grid import image_grid
 from segmed.imaging.reading import read_volume
-from segmed.imaging.segments import SEGMENTATION, is_segmentation
+from segmed.imaging.seg_nrrd import SEGMENTATION, is_segmentation
 from segmed.imaging.text_headers import check_alone
 from segmed.server.folder_datastore import FolderDatastore
 from segmed.server.label_intake import noted, take_label
@@ -55,7 +55,7 @@ ANNOTATOR = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 _PIECE = 2**20
 _STOPS_WITHIN = 20  # seconds
 _asking_for_training = threading.Lock()
-_LABEL_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
+_LABEL_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".bmp", ".tif", ".tiff")
 
 
 @router.post("/infer/{model}", dependencies=USER)

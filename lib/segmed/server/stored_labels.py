@@ -51,6 +51,11 @@ class StoredLabels:
     def nbytes(self) -> int:
         return sum(part.nbytes for slices in self.whole.values() for part in slices.values())
 
+    def keep(self, written: Iterable[StoredSegment]) -> None:
+        """Remember what was written, so that a label has the same value the next time."""
+        for segment in written:
+            self.segments.setdefault(segment.name, segment)
+
     def sentence(self) -> str:
         """What the user should know of segments that overlap; "" if none do."""
         if not self.above:

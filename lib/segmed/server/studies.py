@@ -16,6 +16,7 @@ from segmed.active.labels import Effort
 from segmed.active.submission import LabelMap, names_of_file
 from segmed.data.pairs import natural
 from segmed.imaging.reading import extension_of
+from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.server.dicom_studies import DicomStudies
 
 FINAL, ORIGINAL = "final", "original"
@@ -162,7 +163,8 @@ def _marks(folder: Path) -> dict[str, str]:
         return marks
     with os.scandir(folder) as entries:
         for entry in entries:
-            if extension := extension_of(entry.name):
+            segmentation = SEGMENTATION if entry.name.lower().endswith(SEGMENTATION) else ""
+            if extension := segmentation or extension_of(entry.name):
                 try:
                     facts = entry.stat()
                 except FileNotFoundError:  # gone meanwhile
