@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,6 +162,49 @@ def test_what_is_no_segmentation_of_its_own(tmp_path: Path) -> None:
         read_segments(tmp_path / "e.seg.nrrd")
 
 
+def test_no_name_in_the_header_of_a_segmentation_is_followed(tmp_path: Path) -> None:
+    array = _slicer(tmp_path / "a.nrrd", 2, [1, 1])
+    head = (tmp_path / "a.nrrd").read_bytes().partition(b"\n\n")[0].replace(b"encoding: gzip", b"encoding: raw")
+    grid, inner = Grid(SHAPE, AFFINE), tmp_path / "inner"
+    inner.mkdir()
+    (tmp_path / "secret.raw").write_bytes(array.tobytes(order="F"))
+    (inner / "link.raw").symlink_to(tmp_path / "secret.raw")
+    for n, name in enumerate(
+        ("../secret.raw", str(tmp_path / "secret.raw"), "LIST\nsecret.raw", "link.raw", "gone.raw")
+    ):
+        for extension in (".seg.nrrd", ".nrrd", ".nhdr"):
+            path = inner / f"{n}{extension}"
+            path.write_bytes(head + f"\ndata file: {name}\n\n".encode())
+            with pytest.raises(
+                ValueError, match=rf"{n}\S* (holds no voxels|names|are missing|are not read)"
+            ) as refused:
+                read_labels(path, grid)
+            assert "/" not in str(refused.value)
+    # a complete local study of two files
+    (tmp_path / "b.seg.nhdr").write_bytes(head + b"\ndata file: secret.raw\n\n")
+    assert np.array_equal(np.stack(read_label_segments(tmp_path / "b.seg.nhdr", grid).layers), array)
+    os.mkfifo(tmp_path / "c.seg.nrrd")
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_labels(tmp_path / "c.seg.nrrd", grid)
+
+
+def test_a_segmentation_that_is_packed_by_bzip2(tmp_path: Path) -> None:
+    array = _slicer(tmp_path / "a.nrrd", 2, [1, 1])
+    head = (tmp_path / "a.nrrd").read_bytes().partition(b"\n\n")[0].replace(b"encoding: gzip", b"encoding: bzip2")
+    (tmp_path / "b.seg.nrrd").write_bytes(head + b"\n\n" + bz2.compress(array.tobytes(order="F")))
+    assert np.array_equal(np.stack(read_segments(tmp_path / "b.seg.nrrd")[0].layers), array)
+    (tmp_path / "c.seg.nrrd").write_bytes(head + b"\n\nno bzip2")
+    with pytest.raises(ValueError, match=r"c\.seg\.nrrd cannot be read"):
+        read_segments(tmp_path / "c.seg.nrrd")
+
+
+def test_several_layers_are_a_label_map_and_no_image(tmp_path: Path) -> None:
+    _slicer(tmp_path / "a.seg.nrrd", 3, [1, 1, 1])
+    assert read_grid(tmp_path / "a.seg.nrrd", labels=True).shape == SHAPE
+    with pytest.raises(ValueError, match="a segmentation of 3 layers, which is no image"):
+        read_grid(tmp_path / "a.seg.nrrd")
+
+
 def test_values_that_no_segment_names_are_kept(tmp_path: Path) -> None:
     array = np.zeros(SHAPE, np.uint8)
     array[1:3], array[5:7] = 4, 9
@@ -202,6 +247,13 @@ def test_a_table_of_another_kind_tells_nothing(tmp_path: Path, text: str) -> Non
     (tmp_path / "a.tsv").write_text(text, encoding="latin-1")
     assert read_sidecar(tmp_path / "a.nii.gz") == []
     assert read_sidecar(tmp_path / "none.nii.gz") == []
+
+
+def test_a_pipe_in_the_place_of_a_table_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tsv")
+    assert read_sidecar(tmp_path / "a.nii.gz") == []
+    with pytest.raises(ValueError, match=r"a\.tsv is no table of label names"):
+        write_sidecar([StoredSegment("liver", 1)], tmp_path / "a.nii.gz")
 
 
 def test_a_table_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:

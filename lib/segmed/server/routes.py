@@ -142,6 +142,10 @@ def add_image(
     with tempfile.TemporaryDirectory(prefix="upload-") as folder:
         path = _receive(file, Path(folder))
         read_volume(path)
+        if is_segmentation(path):
+            raise BadRequest(
+                "The file is a segmentation of 3D Slicer and no image. Send it as the label map of its image."
+            )
         store = app_instance().datastore()
         if new_name and isinstance(store, FolderDatastore):
             name = store.free_name(name)
