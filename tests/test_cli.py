@@ -17,6 +17,7 @@ from segmed.cli import app
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
 from segmed.imaging.masks import bounding_box
+from segmed.imaging.seg_nrrd import read_segments
 from segmed.methods import METHODS
 from tiny_sam import save_folder, tiny_sam
 from typer.testing import CliRunner, Result
@@ -160,6 +161,47 @@ def test_a_previous_mask_is_refined(phantom: Phantom, phantom_file: Path, tmp_pa
     assert result.exit_code == 0, result.output
     array = np.asarray(nib.Nifti1Image.from_filename(tmp_path / "out.nii.gz").dataobj)
     assert _dice(array[:, :, k], previous[:, :, k] > 0) > 0.8
+
+
+def test_a_previous_mask_is_brought_onto_the_image_by_world_coordinates(
+    phantom: Phantom, phantom_file: Path, tmp_path: Path
+) -> None:
+    k = _middle(phantom, LIVER)
+    previous = np.zeros(phantom.image.shape, np.uint8)
+    previous[:, :, k] = phantom.labels[:, :, k] == LIVER
+    turned = phantom.affine @ np.array(
+        [[-1, 0, 0, previous.shape[0] - 1], [0, 1, 0, 0], [0, 0, -1, previous.shape[2] - 1], [0, 0, 0, 1]]
+    )
+    nib.save(nib.Nifti1Image(previous, phantom.affine), tmp_path / "same.nii.gz")
+    nib.save(nib.Nifti1Image(np.ascontiguousarray(previous[::-1, :, ::-1]), turned), tmp_path / "turned.nii.gz")
+    found = {}
+    for name in ("same", "turned"):
+        out = tmp_path / f"{name}-out.nii.gz"
+        result = _run("predict", phantom_file, "--mask", tmp_path / f"{name}.nii.gz", "--model", "classical", "-o", out)
+        assert result.exit_code == 0, result.output
+        found[name] = np.asarray(nib.load(out).dataobj)
+    assert found["same"].any() and np.array_equal(found["same"], found["turned"])
+    away = phantom.affine.copy()
+    away[:3, 3] += 5000
+    nib.save(nib.Nifti1Image(previous, away), tmp_path / "away.nii.gz")
+    result = _run("predict", phantom_file, "--mask", tmp_path / "away.nii.gz", "-o", tmp_path / "never.nii.gz")
+    assert result.exit_code == 2 and "its middle lies 8660 mm from that of the image" in _text(result)
+    assert not (tmp_path / "never.nii.gz").exists()
+
+
+def test_names_and_colours_go_with_the_mask(phantom_file: Path, tmp_path: Path) -> None:
+    boxes = ("--box", "20,40,20,40,8,8", "--box", "50,70,20,40,8,8", "--model", "classical")
+    assert _run("predict", phantom_file, *boxes, "-o", tmp_path / "a.nii.gz").exit_code == 0
+    rows = (tmp_path / "a.tsv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "index\tname\tcolor" and [row.split("\t")[1] for row in rows[1:]] == ["object 1", "object 2"]
+    assert _run("predict", phantom_file, *boxes, "-o", tmp_path / "a.seg.nrrd").exit_code == 0
+    found, affine = read_segments(tmp_path / "a.seg.nrrd")
+    assert [(s.name, s.value) for s in found.segments] == [("object 1", 1), ("object 2", 2)]
+    assert np.array_equal(found.flat(), np.asarray(nib.load(tmp_path / "a.nii.gz").dataobj))
+    assert np.allclose(affine, nib.load(tmp_path / "a.nii.gz").affine, atol=1e-4)
+    (tmp_path / "b.tsv").write_text("participant\tage\n")
+    result = _run("predict", phantom_file, *boxes, "-o", tmp_path / "b.nii.gz")
+    assert result.exit_code == 2 and "b.tsv is no table of label names" in _text(result)
 
 
 def test_a_picture_takes_four_numbers_and_gives_a_png(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from segmed.active.submission import (
     LabelMap,
     named_dice,
     names_of,
+    names_of_file,
     object_places,
     object_slices,
     read_submission,
@@ -20,6 +21,8 @@ from segmed.active.submission import (
 from segmed.active.witness import followed
 from segmed.data.checksums import file_checksum
 from segmed.imaging.picture import Picture
+from segmed.imaging.segments import StoredSegment
+from segmed.imaging.sidecar import write_sidecar
 from segmed.imaging.store import ByteBoundedStore
 from segmed.methods.classical import Classical
 from segmed.methods.predictor import Predictor
@@ -38,6 +41,46 @@ from segmed.methods.predictor import Predictor
 )
 def test_names_are_those_that_were_sent(info: dict[str, object], names: dict[int, str]) -> None:
     assert names_of(info, {"kidney": 4}) == names
+
+
+@pytest.mark.parametrize(
+    ("entries", "values", "names"),
+    [
+        ([("spleen", 2), ("kidney", 5)], {2, 5}, {2: "spleen", 5: "kidney"}),
+        ([("spleen", 2), ("kidney", 5)], {0, 5}, {2: "spleen", 5: "kidney"}),  # 5 is no second one
+        ([("spleen", 2), ("liver", 1)], {1, 2}, {1: "liver", 2: "spleen"}),
+        ([("spleen", 2), ("liver", 1)], {1}, {1: "liver", 2: "spleen"}),  # 3D Slicer's numbers rise
+        ([("liver", 1), ("spleen", 3), ("kidney", 6)], {1, 2, 3}, {1: "liver", 2: "spleen", 3: "kidney"}),
+        ([("liver", 1), ("spleen", 3)], {2}, {1: "liver", 2: "spleen"}),  # the first one is empty
+        ([("liver", 1), ("spleen", 3)], set(), {1: "liver", 2: "spleen"}),
+        ([("liver", 1), ("spleen", 1)], {1, 2}, {1: "liver", 2: "spleen"}),
+        ([("liver", "1"), ("spleen", None)], {1, 2}, {1: "liver", 2: "spleen"}),
+        ([("background", 0), ("liver", 1)], {1}, {1: "liver"}),
+        ([("a", 9), ("b", 8)], {1, 2}, {1: "a", 2: "b"}),
+    ],
+)
+def test_numbers_count_where_the_values_are_those_numbers(
+    entries: list[tuple[str, object]], values: set[int], names: dict[int, str]
+) -> None:
+    info = {"label_info": [{"name": name, "idx": idx} for name, idx in entries]}
+    assert names_of(info, {"kidney": 4}, values) == names
+
+
+def test_what_the_server_has_noted_counts_first(tmp_path: Path) -> None:
+    info = {"segments": [{"value": 7, "name": "liver"}], "label_info": [{"name": "spleen", "idx": 1}]}
+    assert names_of(info, {"kidney": 4}) == {7: "liver"}
+    labels = _save(tmp_path / "a.nii.gz", np.ones((3, 3, 3), np.uint8))
+    assert names_of_file(labels, {}, {"kidney": 4}) == {4: "kidney"}
+    write_sidecar([StoredSegment("liver", 1)], labels)  # a label map that was copied with its table
+    assert names_of_file(labels, {}, {"kidney": 4}) == {1: "liver"}
+    assert names_of_file(labels, info, {"kidney": 4}) == {7: "liver"}
+
+
+def test_two_segments_of_one_name_are_counted_together(tmp_path: Path) -> None:
+    labels = np.zeros((4, 4, 4), np.uint8)
+    labels[0], labels[1:3] = 1, 2
+    found = read_submission(LabelMap(_save(tmp_path / "a.nii.gz", labels), {1: "lesion", 2: "lesion"}))
+    assert found.sizes == {"lesion": 48}
 
 
 def _save(path: Path, labels: np.ndarray, offset: float = 0.0) -> Path:

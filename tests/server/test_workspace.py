@@ -120,18 +120,19 @@ def test_labels_get_the_next_free_value() -> None:
         work.value_of("one more")
 
 
-def test_values_are_numbered_by_the_labels_in_use() -> None:
+def test_values_are_those_of_the_labels_whichever_are_in_use() -> None:
     work = Workspace(SHAPE, ["a", "b", "c"])
     part = np.zeros((H, W), np.uint8)
     part[0, :5], part[1, :5] = 3, work.value_of("ü")
     work.change({1: part})
-    labels, names = work.numbered()
-    assert names == ["c", "ü"]
+    found = work.segments()
+    assert [(s.name, s.value) for s in found.segments] == [("c", 3), ("ü", 4)]
+    labels = found.flat()
     assert labels.shape == SHAPE
-    assert labels[:5, 0, 1].tolist() == [1] * 5
-    assert labels[:5, 1, 1].tolist() == [2] * 5
-    assert labels.sum() == 15
-    assert Workspace(SHAPE, ["a"]).numbered()[1] == []
+    assert labels[:5, 0, 1].tolist() == [3] * 5
+    assert labels[:5, 1, 1].tolist() == [4] * 5
+    assert labels.sum() == 35
+    assert Workspace(SHAPE, ["a"]).segments().segments == ()
 
 
 def test_a_loaded_label_is_the_start_and_is_named() -> None:

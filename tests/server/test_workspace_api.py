@@ -374,7 +374,7 @@ def test_a_label_map_of_a_viewer_comes_onto_the_grid(page: Page, phantom: Phanto
 # --- saving ---
 
 
-def test_saved_labels_are_named_in_the_order_of_their_values(server: Server, phantom: Phantom, tmp_path: Path) -> None:
+def test_saved_labels_keep_their_values_and_are_named(server: Server, phantom: Phantom, tmp_path: Path) -> None:
     page = Page(server, "Frau Müller saves", "ct for saving")
     page.do("clear")  # of what another test may have saved
     mine: dict[str, int] = {}
@@ -385,7 +385,8 @@ def test_saved_labels_are_named_in_the_order_of_their_values(server: Server, pha
     saved = page.post("save", tag="final").json()
     assert (saved["label"], saved["seg"], saved["note"]) == ("ct for saving", None, "")
     entry = server.client.datastore()["objects"]["ct for saving"]["labels"]["final"]["info"]
-    assert entry["label_info"] == [{"name": "spleen", "idx": 1}, {"name": NAMES[0], "idx": 2}]
+    assert entry["label_info"] == [{"name": "spleen", "idx": mine["spleen"]}, {"name": NAMES[0], "idx": mine[NAMES[0]]}]
+    assert mine["spleen"] == 2  # as configured, though there is no liver
     assert entry["client_id"] == "Frau Müller saves"
     assert entry["model"] == "classical"
     assert entry["prompts"] == 1
@@ -395,7 +396,7 @@ def test_saved_labels_are_named_in_the_order_of_their_values(server: Server, pha
     (tmp_path / "stored.nii.gz").write_bytes(stored.content)
     file = nib.load(tmp_path / "stored.nii.gz")
     assert np.allclose(file.affine, phantom.affine, atol=1e-4)
-    for value, name in enumerate(["spleen", NAMES[0]], start=1):
+    for name, value in mine.items():
         assert ((np.asarray(file.dataobj) == value) == (page.labels == mine[name])).all()
     images = {i["id"]: i["labelled"] for i in requests.get(f"{server.url}/api/images", timeout=30).json()}
     assert images["ct for saving"] is True
@@ -431,7 +432,7 @@ def test_download_as_nifti(page: Page, phantom: Phantom, truth: np.ndarray, tmp_
     (tmp_path / "x.nii").write_bytes(gzip.decompress(answer.content))
     image = nib.load(tmp_path / "x.nii")
     assert np.allclose(image.affine, phantom.affine, atol=1e-4)
-    assert (np.asarray(image.dataobj) == (page.labels > 0)).all()
+    assert (np.asarray(image.dataobj) == np.where(page.labels > 0, page.told["labels"]["spleen"], 0)).all()
     for format in ("seg", "rtstruct"):
         _refused(
             requests.get(url, params={"client": page.client, "format": format}, timeout=60), "no DICOM series", "NIfTI"

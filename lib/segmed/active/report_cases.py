@@ -180,7 +180,7 @@ def _pair(image: str, first: _Drawn, second: _Drawn) -> Pair:
         dice = dict.fromkeys(first.sizes or second.sizes or (), 1.0)
     elif first.label_map and second.label_map:
         try:
-            grid = read_grid(first.label_map.file)
+            grid = read_grid(first.label_map.file, labels=True)
             maps = [whole_labels(read_labels(one.file, grid)) for one in (first.label_map, second.label_map)]
             dice = named_dice(maps[0], first.label_map.names, maps[1], second.label_map.names)
         except (OSError, ValueError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segmed.active.submission import LabelMap, names_of
+from segmed.active.submission import LabelMap, names_of_file
 from segmed.data.datastore import LIST
 from segmed.data.pairs import read_json
 
@@ -97,5 +97,5 @@ def _labels(root: Path, facts: Mapping[str, Any], name: str, structures: Mapping
         file = root / facts.get("labels_dir", "labels") / tag / f"{name}{label['ext']}"
         if file.is_file():
             user = str(info.get("client_id") or "")[:100]
-            found[tag] = StoredLabel(LabelMap(file, names_of(info, structures)), user)
+            found[tag] = StoredLabel(LabelMap(file, names_of_file(file, info, structures)), user)
     return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from segmed.active.quarantine import label_dice
 from segmed.data.checksums import file_checksum
 from segmed.imaging.grid import read_grid, read_labels
+from segmed.imaging.label_names import stored_names
 from segmed.imaging.masks import slice_box
 
 _LARGEST = 2**16 - 1
@@ -45,24 +47,57 @@ class Submission:
     agreement: Mapping[str, float] | None
 
 
-def names_of(info: Mapping[str, Any], structures: Mapping[str, int]) -> dict[int, str]:
-    """Names by value out of what was sent with a label map.
+def names_of(
+    info: Mapping[str, Any], structures: Mapping[str, int], values: Collection[int] | None = None
+) -> dict[int, str]:
+    """Names by value out of what is known of a label map.
+
+    3D Slicer stores the values 1, 2, … in the order of `label_info`, and its `idx` counts segments that are not stored
+    too; others mean `idx` as it is written. So `idx` holds where the values of the map are exactly those of `idx`, or
+    where they cannot be numbers of that order, and else the order.
 
     Args:
-        info: holds `label_info`, in the order of the values as viewers store them, or `label_names` in `params`, as
-            models tell them.
-        structures: values by name that hold if it tells neither.
+        info: holds `segments`, which is what this server found out when it took the label map; or `label_info` as it
+            was sent; or `label_names` in `params`, as models tell them.
+        structures: values by name that hold if it tells none of these.
+        values: that the label map has, if that is known.
     """
     try:
-        order = [str(item["name"]).strip() for item in info.get("label_info") or ()]
-        if order:
-            return dict(enumerate(order, 1))
+        if stored := info.get("segments"):
+            return {int(item["value"]): str(item["name"]) for item in stored if item["name"]}
+        entries = [(str(item["name"]).strip(), item.get("idx")) for item in info.get("label_info") or ()]
+        if entries := [(name, idx) for name, idx in entries if idx != 0]:  # 0 is the background
+            return _by_value(entries, None if values is None else set(values) - {0})
         told = (info.get("params") or {}).get("label_names") or {}
         if told:
             return {int(value): str(name) for name, value in told.items()}
     except (AttributeError, KeyError, TypeError, ValueError):  # whatever a client sent
         pass
     return {value: name for name, value in structures.items()}
+
+
+def names_of_file(file: Path, info: Mapping[str, Any], structures: Mapping[str, int]) -> dict[int, str]:
+    """As `names_of`; where nothing was sent with a label map, what it brings along itself counts.
+
+    A label map that cannot be read has the names that it is said to have.
+    """
+    if not any(info.get(key) for key in ("segments", "label_info", "params")):
+        with contextlib.suppress(ValueError, OSError):
+            if own := stored_names(file):
+                return dict(own)
+    return names_of(info, structures)
+
+
+def _by_value(entries: Sequence[tuple[str, Any]], values: set[int] | None) -> dict[int, str]:
+    """Names by `idx` or by order, see `names_of`."""
+    order = {n: name for n, (name, _) in enumerate(entries, 1)}
+    numbers = [idx for _, idx in entries if isinstance(idx, int) and not isinstance(idx, bool) and idx > 0]
+    if not values or len(set(numbers)) < len(entries):
+        return order
+    rising = numbers == sorted(numbers)
+    if values == set(numbers) or (values <= set(numbers) and (not rising or max(values) > len(entries))):
+        return {number: name for number, (name, _) in zip(numbers, entries, strict=True)}
+    return order
 
 
 def read_submission(final: LabelMap, proposal: LabelMap | None = None) -> Submission:
@@ -72,10 +107,13 @@ def read_submission(final: LabelMap, proposal: LabelMap | None = None) -> Submis
         FileNotFoundError: the label map is gone.
         ValueError: it cannot be read, or holds numbers that are no labels.
     """
-    grid = read_grid(final.file)
+    grid = read_grid(final.file, labels=True)
     labels = whole_labels(read_labels(final.file, grid))
     counts = np.bincount(labels.ravel())
-    sizes = {_name(value, final.names): int(counts[value]) for value in np.flatnonzero(counts) if value}
+    sizes: dict[str, int] = {}
+    for value in np.flatnonzero(counts[1:]) + 1:  # two segments may have one name
+        name = _name(int(value), final.names)
+        sizes[name] = sizes.get(name, 0) + int(counts[value])
     agreement = None
     if proposal is not None:
         try:
@@ -115,7 +153,10 @@ def whole_labels(array: np.ndarray) -> np.ndarray:
     """
     labels = array if np.issubdtype(array.dtype, np.integer) else np.rint(array).astype(np.int64)
     if labels.size and (labels.min() < 0 or labels.max() > _LARGEST or not np.array_equal(labels, array)):
-        raise ValueError(f"The label map holds other numbers than 0 to {_LARGEST}. Export whole numbers.")
+        odd = array[(array != labels) | (labels < 0) | (labels > _LARGEST)]
+        raise ValueError(
+            f"The label map holds other numbers than 0 to {_LARGEST}, such as {odd.flat[0]:g}. Export whole numbers."
+        )
     return labels
 
 

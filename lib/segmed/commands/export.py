@@ -20,11 +20,16 @@ class Target(StrEnum):
 
 
 def export(
-    label: Annotated[Path, typer.Argument(help="Label map: NIfTI or NRRD, 0 the background.")],
+    label: Annotated[Path, typer.Argument(help="Label map: NIfTI, NRRD or .seg.nrrd, 0 the background.")],
     series: Annotated[Path, typer.Option(help="Folder of the DICOM series that it belongs to.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="DICOM file to write.")],
     to: Annotated[Target, typer.Option(help="DICOM SEG, or contours as RTSTRUCT.")] = Target.SEG,
-    names: Annotated[str, typer.Option(help="Of the labels 1, 2, … with commas, such as liver,spleen.")] = "",
+    names: Annotated[
+        str,
+        typer.Option(
+            help="Of the labels 1, 2, … with commas, such as liver,spleen; without it, those of the file count."
+        ),
+    ] = "",
     codes: Annotated[
         Path | None,
         typer.Option(help='JSON of codes: {"my organ": {"type": ["10200004", "SCT", "Liver"]}}.'),
@@ -36,14 +41,18 @@ def export(
     """Write a label map as DICOM, with patient and study of its series.
 
     A label map on another grid is resampled (nearest) by its world coordinates; if it does not lie on the series, it
-    is refused. Labels without a name are called `label 3`, and labels without voxels are left out.
+    is refused. Names come from a `.seg.nrrd`, or from the table beside a NIfTI file. Labels without a name are called
+    `label 3`, and labels without voxels are left out. Segments that overlap are written whole.
 
     Example: `segmed export liver.nii.gz --series CT --to seg --names liver,lesion --model medsam -o liver.dcm`
     """
-    import numpy as np
+    from dataclasses import replace
 
     import segmed
-    from segmed.imaging.grid import read_labels
+    from segmed.active.submission import whole_labels
+    from segmed.imaging.grid import read_label_segments
+    from segmed.imaging.label_writing import name_values
+    from segmed.imaging.sidecar import read_sidecar
     from segmed.server.codes import read_codes
     from segmed.server.dicom_rtstruct import write_rtstruct
     from segmed.server.dicom_seg import write_segmentation
@@ -56,15 +65,20 @@ def export(
         own = read_codes(codes) if codes else None
         with console.status(f"reading {series.name}"):
             opened = open_series(series)
-            found = read_labels(label, opened.grid)
-        labels = found.astype(np.int32)
-        if not np.array_equal(labels, found):
-            raise ValueError(f"{label.name} holds fractions; a label map holds whole numbers. Give the label map.")
-        called = [name.strip() for name in names.split(",")]
+            found = read_label_segments(label, opened.grid)
+        try:
+            layers = tuple(whole_labels(layer) for layer in found.layers)
+        except ValueError as error:
+            raise ValueError(f"{label.name} holds fractions; a label map holds whole numbers. {error}") from error
+        called = dict(enumerate((name.strip() for name in names.split(",")), 1)) if names.strip() else {}
+        told = found.names or {s.value: s.name for s in read_sidecar(label)}
+        listed = found.segments or name_values(layers[0]).segments
+        segments = tuple(replace(s, name=called.get(s.value) or told.get(s.value, "")) for s in listed)
+        found = replace(found, layers=layers, segments=segments)
         write = write_segmentation if to is Target.SEG else write_rtstruct
         with console.status(f"writing {out.name}"):
-            write(labels, called, opened, out, model, version or segmed.__version__, automatic, own)
-        for segment in segments_of(labels, called, opened, own):
+            write(found, (), opened, out, model, version or segmed.__version__, automatic, own)
+        for segment in segments_of(found, opened, own):
             code = segment.codes.type
             text = f"label {segment.value}: {segment.name} ({code.scheme_designator} {code.value}, {code.meaning})"
             console.print(text, markup=False, highlight=False)

@@ -55,7 +55,7 @@ def masks(
         check_out(out)
         from dataclasses import replace
 
-        from segmed.imaging.masks import write_mask
+        from segmed.imaging.label_writing import name_values, write_labels
         from segmed.imaging.picture import open_picture
         from segmed.methods.automatic_masks import PRESETS, automatic_masks
 
@@ -79,7 +79,7 @@ def masks(
                 predictor, picture, k, config, lambda done, total: bar.update(task, completed=done, total=total)
             )
         labels, kept = numbered(found, picture.shape, k)
-        write_mask(labels, picture.affine, out)
+        write_labels(name_values(labels), picture.affine, out, like=image)
         _tell(found, kept, out)
     except (ValueError, OSError) as error:
         say(str(error), "red")

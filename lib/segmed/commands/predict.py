@@ -29,7 +29,7 @@ Models = Annotated[Path, typer.Option(help="Folder of trained models; the served
 
 def predict(
     image: ImageFile,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Mask to write: .nii.gz, .nrrd or .png (one slice).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Mask to write: .nii.gz, .nrrd, .seg.nrrd or .png.")],
     box: Annotated[
         list[str] | None,
         typer.Option(help="Box in voxels: i0,i1,j0,j1,k0,k1 (i0,i1,j0,j1 for 2-D images). Repeat for more objects."),
@@ -38,9 +38,9 @@ def predict(
         list[str] | None, typer.Option(help="Click into the object, in voxels: i,j,k. Repeatable.")
     ] = None,
     not_point: Annotated[list[str] | None, typer.Option(help="Click beside the object: i,j,k. Repeatable.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="A previous mask on the same grid, to be refined.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="A previous mask on any grid, to be refined.")] = None,
     scribbles: Annotated[
-        Path | None, typer.Option(help="Label map on the same grid: 1 scribbled on the object, 2 beside it.")
+        Path | None, typer.Option(help="Label map on any grid: 1 scribbled on the object, 2 beside it.")
     ] = None,
     model: Annotated[str, typer.Option(help="Method; add _3d to fill the volume instead of the slice.")] = "",
     backbone: Backbone = "",
@@ -69,7 +69,7 @@ def predict(
             scribbles,
             _Options(model, backbone, window, device, precision, finish, denoise, registry),
         )
-        _write(out, *found)
+        _write(out, image, *found)
     except (ValueError, OSError) as error:
         say(str(error), "red")
         raise typer.Exit(2) from error
@@ -95,14 +95,13 @@ def _predict(
     mask: Path | None,
     scribbles: Path | None,
     options: _Options,
-) -> tuple[np.ndarray, Picture]:
+) -> tuple[np.ndarray, Picture, list[str]]:
     import numpy as np
 
     from segmed.imaging.denoised import gaussian
     from segmed.imaging.masks import stack_slices
     from segmed.imaging.picture import open_picture
     from segmed.imaging.prompts import parse_prompt
-    from segmed.imaging.reading import read_volume
     from segmed.methods.dncnn import load_dncnn
     from segmed.methods.predictor import Masks
     from segmed.methods.refinement import REFINEMENTS
@@ -115,8 +114,8 @@ def _predict(
         if options.denoise:
             clean = gaussian() if options.denoise == "gaussian" else load_dncnn(Path(options.denoise))
             picture = clean(picture)
-        previous = read_volume(mask).array > 0 if mask else None
-        strokes = _strokes(scribbles, picture, len(boxes)) if scribbles else None
+        previous = _previous(mask, image, picture) if mask else None
+        strokes = _strokes(scribbles, image, picture, len(boxes)) if scribbles else None
     predictor, automatic = load_predictor(model, options.backbone, options.device, options.precision, options.registry)
     if automatic:
         if boxes or points or not_points or mask or scribbles:
@@ -125,7 +124,7 @@ def _predict(
             found = predictor.segment_classes(picture)
         for value, name in enumerate(predictor.segmenter.labels, start=1):
             say(f"label {value} is {name}")
-        return found, picture
+        return found, picture, list(predictor.segmenter.labels)
     refine, through = REFINEMENTS.get(options.finish), model.endswith("_3d")
     flat = picture.shape[2] == 1
     rois = [_numbers(b, 4 if flat else 6, 6, "--box") for b in boxes]
@@ -166,34 +165,59 @@ def _predict(
             bar.update(task, total=done, completed=done)
     for value, one in enumerate(masks, start=1):
         labels[(stack_slices(one, picture.shape) > 0) & (labels == 0)] = value
-    return labels, picture
+    return labels, picture, []
 
 
-def _strokes(file: Path, picture: Picture, boxes: int) -> dict[int, np.ndarray]:
-    """The scribbles of a label map, as a prompt takes them.
+def _previous(mask: Path, image: Path, picture: Picture) -> np.ndarray:
+    """(I, J, K) boolean: a mask on the grid of the image, by world coordinates.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: it cannot be read, or does not lie on the image.
+    """
+    import numpy as np
+
+    from segmed.imaging.grid import image_grid, read_grid, read_labels
+
+    found = read_labels(mask, image_grid(image, picture.shape, picture.affine)) > 0
+    own = read_grid(mask, labels=True)
+    there = 1.0 if own.affine is None else abs(np.linalg.det(own.affine[:3, :3])) * np.prod(own.shape)
+    if not found.any() or (own.affine is not None and there < abs(np.linalg.det(picture.affine[:3, :3]))):
+        raise ValueError(
+            f"{mask.name} does not lie on the image: nothing of it is left there, or less than one voxel. Give a mask "
+            "of this image."
+        )
+    return np.asarray(found)
+
+
+def _strokes(file: Path, image: Path, picture: Picture, boxes: int) -> dict[int, np.ndarray]:
+    """The scribbles of a label map, by world coordinates, as a prompt takes them.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: unreadable, on another grid, or several boxes of which each would be an object.
+        ValueError: unreadable, not on the image, or several boxes of which each would be an object.
     """
-    from segmed.imaging.grid import Grid, read_labels
+    from segmed.imaging.grid import image_grid, read_labels
     from segmed.imaging.scribbles import Scribbles
 
     if boxes > 1:
         raise ValueError(f"Scribbles belong to one object, not to {boxes} boxes. Give one box, or none.")
-    return Scribbles.from_labels(read_labels(file, Grid(picture.shape, picture.affine)), 1, 2).maps()
+    labels = read_labels(file, image_grid(image, picture.shape, picture.affine))
+    return Scribbles.from_labels(labels, 1, 2).maps()
 
 
 def check_out(out: Path) -> None:
     """Refuse a file that no mask can be written to, before anything is computed.
 
     Raises:
-        ValueError: a folder, or a format that is not known.
+        ValueError: a folder, a format that is not known, or another table in the place of that of names and colours.
         FileNotFoundError: its folder is not there.
     """
     from segmed.imaging.masks import mask_extension
+    from segmed.imaging.sidecar import check_sidecar
 
-    mask_extension(str(out))
+    if mask_extension(str(out)).startswith(".nii"):
+        check_sidecar(out)
     if out.is_dir():
         raise ValueError(f"{out} is a folder. Give the name of a file.")
     if not out.parent.is_dir():
@@ -249,12 +273,13 @@ def load_predictor(model: str, backbone: str, device: str, precision: str, regis
     return Predictor(segmenter, ByteBoundedStore(2**30), batch=4 if device != "cpu" else 1), automatic
 
 
-def _write(out: Path, labels: np.ndarray, picture: Picture) -> None:
+def _write(out: Path, image: Path, labels: np.ndarray, picture: Picture, names: list[str]) -> None:
     import numpy as np
 
-    from segmed.imaging.masks import write_mask
+    from segmed.imaging.label_writing import name_values, write_labels
 
-    write_mask(labels, picture.affine, out)
+    called = names or [f"object {value}" for value in range(1, int(labels.max()) + 1)]
+    write_labels(name_values(labels, called), picture.affine, out, like=image)
     volume = abs(np.linalg.det(picture.affine[:3, :3])) / 1000
     for value in range(1, int(labels.max()) + 1):
         voxels = int((labels == value).sum())

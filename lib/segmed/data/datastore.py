@@ -12,6 +12,7 @@ from segmed.data.checksums import file_checksum
 from segmed.data.dicom_files import DicomFiles
 from segmed.data.pairs import is_picture, natural, open_volumes, patient_of, read_json
 from segmed.data.slices import LabelledVolume, Skipped, SliceDataset
+from segmed.imaging.label_names import stored_names
 
 LAYOUT = "the studies folder of a server: images, datastore_v2.json, and labels/final/<id>.nii.gz."
 
@@ -29,8 +30,9 @@ def load_datastore(
 ) -> SliceDataset:
     """All slices of the images that have a label map; images without one are no part of the dataset.
 
-    Viewers store the values 1, 2, … in the order of the label info, which may be another for each image: the names
-    are what counts.
+    What a value means may be another for each image: the names are what counts. The server notes them when it takes a
+    label map (`segments`); where it has not, values are 1, 2, … in the order of the label info, or what a table
+    beside the label map says.
 
     Args:
         folder: of the studies.
@@ -70,20 +72,20 @@ def load_datastore(
     pairs.sort(key=lambda pair: natural(pair.name))
     wanted = _numbered(labels)
     appearing: dict[str, str] = {}
-    for name in (name for pair in pairs for name in pair.order):
+    for name in (name for pair in pairs for name in pair.names.values()):
         appearing.setdefault(name.casefold(), name)
     named = wanted or _numbered(list(appearing.values()))
     volumes, skipped = [], []
     for pair in pairs:
         who = patient_of(pair.name, patient) if patient else (patients or {}).get(pair.name, pair.name)
-        reason = "" if pair.order or wanted else f"{pair.label.name} has no label info. Give the option labels."
+        reason = "" if pair.names or wanted else f"{pair.label.name} has no label info. Give the option labels."
         if verify and not reason:
             reason = next(filter(None, map(_change, (pair.image, pair.label), pair.stated)), "")
         if reason:
             skipped.append(Skipped(who, pair.label, reason))
         else:
             volumes.append(
-                LabelledVolume(who, pair.image, pair.label, values=_values(pair.order, named), image_id=pair.name)
+                LabelledVolume(who, pair.image, pair.label, values=_values(pair.names, named), image_id=pair.name)
             )
     flat = all(is_picture(volume.image) for volume in volumes)
     classes = {value: name for name, value in named.items()}
@@ -92,23 +94,24 @@ def load_datastore(
 
 @dataclass(frozen=True)
 class _Pair:
-    """An entry of the list: files, names in the order of the stored values, and checksums or "" where none are told."""
+    """An entry of the list: files, names by stored value, and checksums or "" where none are told."""
 
     name: str
     image: Path
     label: Path
-    order: tuple[str, ...]
+    names: Mapping[int, str]
     stated: tuple[str, str]
 
     @classmethod
     def of(cls, root: Path, facts: Mapping[str, Any], tag: str, name: str, series: Path | None) -> _Pair:
         image, label = facts["objects"][name]["image"], facts["objects"][name]["labels"][tag]
         infos = [entry.get("info") or {} for entry in (image, label)]
+        file = root / facts.get("labels_dir", "labels") / tag / f"{name}{label['ext']}"
         return cls(
             name,
             series or root / facts.get("images_dir", "") / f"{name}{image['ext']}",
-            root / facts.get("labels_dir", "labels") / tag / f"{name}{label['ext']}",
-            tuple(str(item["name"]).strip() for item in infos[1].get("label_info") or ()),
+            file,
+            _names(infos[1], file),
             (str(infos[0].get("checksum", "")), str(infos[1].get("checksum", ""))),
         )
 
@@ -132,12 +135,24 @@ def _numbered(labels: Mapping[str, int] | Sequence[str] | str) -> dict[str, int]
     return given
 
 
-def _values(order: Sequence[str], labels: Mapping[str, int]) -> dict[int, int]:
+def _names(info: Mapping[str, Any], file: Path) -> dict[int, str]:
+    """Names by stored value."""
+    if segments := info.get("segments"):
+        return {int(item["value"]): str(item["name"]).strip() for item in segments}
+    if order := info.get("label_info"):
+        return {n: str(item["name"]).strip() for n, item in enumerate(order, 1)}
+    try:
+        return dict(stored_names(file))
+    except (ValueError, OSError):  # what cannot be read is skipped for that later
+        return {}
+
+
+def _values(names: Mapping[int, str], labels: Mapping[str, int]) -> dict[int, int]:
     """Labels of the dataset by stored value."""
-    if not order:
+    if not names:
         return {value: value for value in labels.values()}
     known = {name.casefold(): value for name, value in labels.items()}
-    return {n: known.get(name.casefold(), 0) for n, name in enumerate(order, start=1)}
+    return {n: known.get(name.casefold(), 0) for n, name in names.items()}
 
 
 def _change(path: Path, stated: str) -> str:

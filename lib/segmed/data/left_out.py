@@ -11,10 +11,10 @@ from pathlib import Path
 from segmed.imaging.dicom_faults import is_dicom
 from segmed.imaging.pictures import PICTURE_EXTENSIONS
 from segmed.imaging.reading import EXTENSIONS, extension_of
+from segmed.imaging.seg_nrrd import SEGMENTATION
 
 _LOOKED_AT = 20_000  # files below a folder
 _SHOWN = 3  # names in a sentence
-_SEGMENTATION = ".seg.nrrd"
 _OURS = "labels"  # folder of what the server writes
 _FORBIDDEN = '/\\*?"<>|'
 _LONGEST = 128
@@ -50,7 +50,7 @@ def image_names(root: Path) -> dict[str, str]:
     files = [name for name in names_in(root) if extension_of(name) not in ("", ".dcm") and not is_hidden(name)]
     for name in sorted(files, key=lambda name: (EXTENSIONS.index(extension_of(name)), name)):
         stem = name[: -len(extension_of(name))]
-        if not fault_of_id(stem) and not name.lower().endswith(_SEGMENTATION):
+        if not fault_of_id(stem) and not name.lower().endswith(SEGMENTATION):
             found.setdefault(stem, name)
     return found
 
@@ -98,7 +98,7 @@ def _reason(path: Path, stems: Mapping[str, str]) -> str:
         return f"{_HIDDEN}. Delete it." if extension and name.startswith("._") else ""
     if extension in ("", ".dcm"):
         return DICOM_BESIDE if extension or is_dicom(path) else ""
-    if name.lower().endswith(_SEGMENTATION):
+    if name.lower().endswith(SEGMENTATION):
         return "it is a segmentation of 3D Slicer and no image. Send it as the label map of its image."
     stem = name[: -len(extension)]
     if fault := fault_of_id(stem):

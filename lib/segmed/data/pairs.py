@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segmed.data.slices import LabelledVolume, Skipped, SliceDataset, check_same_grid
-from segmed.imaging.grid import PICTURE_EXTENSIONS, Grid, read_grid
+from segmed.imaging.grid import Grid, read_grid
+from segmed.imaging.pictures import PICTURE_EXTENSIONS
 from segmed.imaging.reading import extension_of
 
 
@@ -160,7 +161,7 @@ def _shared_grid(volume: LabelledVolume) -> Grid:
     gone = [path for path in volume.files if not path.exists()]
     if gone:
         raise ValueError(f"{gone[0].name} is not in {gone[0].parent}. Fetch it.")
-    image, label = read_grid(volume.image), read_grid(volume.label)
+    image, label = read_grid(volume.image), read_grid(volume.label, labels=True)
     for path in volume.channels:
         if not read_grid(path).lies_on(image):
             raise ValueError(f"{path.name} does not lie on the grid of {volume.image.name}. Fetch both again.")

@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from segmed.data.catalogue import load_dataset
 from segmed.data.slices import SliceDataset
-from segmed.imaging.grid import Grid, read_labels
+from segmed.imaging.grid import image_grid, read_labels
 from segmed.imaging.masks import slice_box
 from segmed.imaging.picture import Picture, open_picture
 from segmed.imaging.prompts import SlicePrompt
@@ -136,7 +136,7 @@ def load_cases(
         # an entry that counts its objects counts connected parts
         apart = entry["modality"] == "lm" or "objects" in entry
         picture = open_picture(image)
-        labels = read_labels(instances or label, Grid(picture.shape, picture.affine))
+        labels = read_labels(instances or label, image_grid(image, picture.shape, picture.affine))
         names = {} if instances else {int(v): str(name) for v, name in (entry.get("labels") or {}).items()}
         yield Case(
             entry["id"], entry["modality"], _source_of(entry), picture, labels, instances is None and apart, names

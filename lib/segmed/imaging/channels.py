@@ -48,8 +48,8 @@ def is_colour(path: Path, channels: int) -> bool:
             return True
         if any(name.startswith("Segment0_") for name in fields):
             raise ImageFault(
-                f"{path.name} is a segmentation of {channels} layers, which is no image. Open it as the label map of "
-                "its image."
+                f"{path.name} is a segmentation of {channels} layers, which is no image. Its segments may overlap: "
+                "send it as the label map of its image, or export all segments as one label map."
             )
         told = f"its header calls them {fields.get('kinds') or 'nothing'}, and not RGB-color"
     raise ImageFault(

@@ -13,20 +13,17 @@ from nibabel.processing import resample_from_to
 from segmed.imaging.channels import check_axes, is_colour
 from segmed.imaging.itk import itk_affine, quiet_itk
 from segmed.imaging.nifti_files import open_nifti
+from segmed.imaging.nifti_place import nifti_affines, same_place
 from segmed.imaging.pictures import PICTURE_EXTENSIONS, picture_facts
-from segmed.imaging.reading import (
-    NIFTI_EXTENSIONS,
-    _explained,
-    itk_reader,
-    kind_of,
-    read_volume,
-)
+from segmed.imaging.reading import NIFTI_EXTENSIONS, _explained, itk_reader, kind_of, read_volume
+from segmed.imaging.seg_nrrd import cropped, is_segmentation, read_segments, segmentation_header
+from segmed.imaging.segments import Segments, StoredSegment, values_in
 from segmed.imaging.text_headers import check_regular, for_itk
 
-__all__ = ["PICTURE_EXTENSIONS", "Grid", "move_labels", "read_grid", "read_labels"]
-_SAME_AFFINE = 1e-2  # mm
+_SAME_PLACE = 0.25  # voxels; resampling (nearest) would change nothing
 _SAME_VOXEL = 0.1  # voxels
 _LEAST_OVERLAP = 0.5
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -38,12 +35,19 @@ class Grid:
         affine: (4, 4), voxel to RAS mm; None where the file does not tell, as pictures never do.
         channels: values per voxel, 1 for grey, 3 or 4 for colour.
         components: length of the fourth axis of a NIfTI file.
+        others: affines by which other readers place the same file, see `nifti_affines`.
     """
 
     shape: tuple[int, int, int]
     affine: np.ndarray | None = None
     channels: int = 1
     components: int = 1
+    others: tuple[np.ndarray, ...] = ()
+
+    @property
+    def places(self) -> tuple[np.ndarray, ...]:
+        """All affines by which readers place the file, the one that counts first; none if it does not tell."""
+        return () if self.affine is None else (self.affine, *self.others)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -55,7 +59,9 @@ class Grid:
         """Whether voxels of both are the same; a file that does not tell its place is believed by its shape."""
         if self.affine is None or other.affine is None:
             return self.shape == other.shape
-        return self.shape == other.shape and np.allclose(self.affine, other.affine, atol=_SAME_AFFINE)
+        return self.shape == other.shape and any(
+            same_place(mine, theirs, self.shape, _SAME_PLACE) for mine in self.places for theirs in other.places
+        )
 
     def can_move_to(self, other: Grid) -> bool:
         """Whether world coordinates bring this onto another grid: the affines differ, and the images overlap.
@@ -63,15 +69,26 @@ class Grid:
         The same affine with another shape is no such case: the files belong to different images. Nor is an overlap of
         less than half of the smaller one, as of a file with an axis mirrored by mistake.
         """
-        if self.affine is None or other.affine is None or np.allclose(self.affine, other.affine, atol=_SAME_AFFINE):
+        if self.affine is None or other.affine is None:
             return False
+        if same_place(self.affine, other.affine, other.shape, _SAME_PLACE):
+            return self.shape == other.shape
+        return self.overlaps(other)
+
+    def overlaps(self, other: Grid) -> bool:
+        """Whether both share at least half of the smaller one."""
+        assert self.affine is not None and other.affine is not None
         mine, theirs = _extent(self.shape, self.affine), _extent(other.shape, other.affine)
         shared = np.clip(np.minimum(mine[1], theirs[1]) - np.maximum(mine[0], theirs[0]), 0, None).prod()
         return bool(shared >= _LEAST_OVERLAP * min((e[1] - e[0]).prod() for e in (mine, theirs)) > 0)
 
 
-def read_grid(path: str | os.PathLike[str]) -> Grid:
+def read_grid(path: str | os.PathLike[str], labels: bool = False) -> Grid:
     """Size and place of an image by its header; voxels are read of DICOM only.
+
+    Args:
+        path: of the file, or of a folder of one DICOM series.
+        labels: whether it is a label map, which may be a segmentation of several layers.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -89,21 +106,37 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
         if extension in PICTURE_EXTENSIONS:
             facts = picture_facts(path)
             return Grid(facts.shape, None, facts.channels)
+        segmentation = labels and is_segmentation(path)
         with quiet_itk(), for_itk(path) as plain:
-            check_axes(path)
+            if not segmentation:
+                check_axes(path)
             reader = itk_reader(plain)
             reader.ReadImageInformation()
         i, j, k = (*reader.GetSize(), 1)[:3]
-        channels = reader.GetNumberOfComponents()
+        channels = 1 if segmentation else reader.GetNumberOfComponents()
     is_colour(path, channels)
     return Grid((i, j, k), itk_affine(reader), channels)
+
+
+def image_grid(path: str | os.PathLike[str], shape: tuple[int, int, int], affine: np.ndarray) -> Grid:
+    """The grid of an image that has been read, with all places that readers give its file."""
+    path = Path(path)
+    kind = kind_of(path) if path.is_file() else ""
+    if kind in PICTURE_EXTENSIONS:  # no place at all: whatever is as large lies on it
+        return Grid(shape, affine, others=(np.eye(4),))
+    if kind not in NIFTI_EXTENSIONS:
+        return Grid(shape, affine)
+    with _explained(path):
+        others = nifti_affines(path, open_nifti(path))
+    return Grid(shape, affine, others=tuple(o for o in others if not same_place(o, affine, shape)))
 
 
 def read_labels(path: str | os.PathLike[str], grid: Grid) -> np.ndarray:
     """Read a label map, and resample it (nearest) by world coordinates where it lies on another grid.
 
     Args:
-        path: of the label map; of colour files the first channel counts.
+        path: of the label map; of colour files the first channel counts, of palettes the index, and where the
+            segments of a segmentation overlap, the smaller one.
         grid: of the image.
 
     Returns:
@@ -113,12 +146,31 @@ def read_labels(path: str | os.PathLike[str], grid: Grid) -> np.ndarray:
         FileNotFoundError: nothing is there.
         ValueError: unreadable, or neither on the grid nor to be brought onto it.
     """
-    own, volume = read_grid(path), read_volume(path, labels=True)
+    return read_label_segments(path, grid).flat()
+
+
+def read_label_segments(path: str | os.PathLike[str], grid: Grid) -> Segments:
+    """As `read_labels`, with the names and colours that the file holds, and the layers of segments that overlap.
+
+    Names of a label map without any are "". Its values are listed if they are whole numbers.
+    """
+    path = Path(path)
+    if header := segmentation_header(path):
+        found, affine = read_segments(path)
+        i, j, k = found.layers[0].shape
+        own, part = Grid((i, j, k), affine), cropped(header)
+        layers = tuple(move_labels(layer, own, grid, path.name, part) for layer in found.layers)
+        return Segments(layers, found.segments, found.general)
+    volume = read_volume(path, labels=True)
     array = volume.array[..., 0] if volume.is_colour else volume.array
-    return move_labels(array, own, grid, Path(path).name)
+    moved = move_labels(array, read_grid(path, labels=True), grid, path.name)
+    whole = np.issubdtype(moved.dtype, np.integer)
+    return Segments((moved,), tuple(StoredSegment("", v, 0, v) for v in (values_in(moved) if whole else ()) if v > 0))
 
 
-def move_labels(array: np.ndarray, own: Grid, grid: Grid, name: str = "The label map") -> np.ndarray:
+def move_labels(
+    array: np.ndarray, own: Grid, grid: Grid, name: str = "The label map", part: bool = False
+) -> np.ndarray:
     """A label map on the grid of its image, resampled (nearest) by world coordinates where its own is another.
 
     Args:
@@ -126,6 +178,7 @@ def move_labels(array: np.ndarray, own: Grid, grid: Grid, name: str = "The label
         own: that grid.
         grid: of the image.
         name: of the label map in messages.
+        part: whether it is known to be a part of a larger grid, which may begin at the same corner.
 
     Returns:
         (I, J, K) of the image, in the type of `array`, or int32 where its voxels are not those of the image.
@@ -135,18 +188,23 @@ def move_labels(array: np.ndarray, own: Grid, grid: Grid, name: str = "The label
     """
     if own.lies_on(grid):
         return array
-    if not own.can_move_to(grid):
+    pairs = [(Grid(own.shape, a), Grid(grid.shape, b)) for a in own.places for b in grid.places]
+    usable = [(a, b) for a, b in pairs if a.can_move_to(b) or (part and a.overlaps(b))]
+    if not usable:
         raise ValueError(
             f"{name} of the shape {own.shape} does not lie on its image of the shape {grid.shape}, and its "
-            "place in the patient does not explain it. Export the label map again, on the grid of the image."
+            f"place in the patient does not explain it: {_difference(own, grid)}. Export the label map again, on the "
+            "grid of the image."
         )
-    assert own.affine is not None
-    if (turned := _turned(array, own.affine, grid)) is not None:
-        return turned
+    for mine, theirs in usable:
+        assert mine.affine is not None
+        if (turned := _turned(array, mine.affine, theirs)) is not None:
+            return turned
+    own, grid = usable[0]
     # beyond the centres of the outer voxels there is still half a voxel, which matters for labels of one slice
-    moved = resample_from_to(
-        nib.Nifti1Image(array.astype(np.int32), own.affine), (grid.shape, grid.affine), order=0, mode="grid-constant"
-    )
+    plain = array if np.issubdtype(array.dtype, np.floating) else np.clip(array, -1, _MOST).astype(np.int32)
+    image = nib.Nifti1Image(plain, own.affine)
+    moved = resample_from_to(image, (grid.shape, grid.affine), order=0, mode="grid-constant")
     return np.asarray(moved.dataobj)
 
 
@@ -181,7 +239,28 @@ def _nifti_grid(path: Path) -> Grid:
     if len(shape) < 2 or min(shape) < 1 or any(n != 1 for n in further):
         raise ValueError(f"a shape of {shape}")
     placed = int(header["qform_code"]) > 0 or int(header["sform_code"]) > 0
-    return Grid((i, j, k), np.asarray(image.affine, float) if placed else None, 3 if colour else 1, components)
+    affine, *others = nifti_affines(path, image) if placed else (None,)
+    return Grid((i, j, k), affine, 3 if colour else 1, components, tuple(others))
+
+
+def _difference(own: Grid, grid: Grid) -> str:
+    """What tells two grids apart, as the middle of a sentence."""
+    told = [
+        f"{mine} voxels along {axis} where the image has {theirs}"
+        for axis, mine, theirs in zip("ijk", own.shape, grid.shape, strict=True)
+        if mine != theirs
+    ]
+    if own.affine is None or grid.affine is None:
+        return ", ".join([*told, "and one of the files does not say where it lies"])
+    if not np.allclose(own.spacing, grid.spacing, rtol=0.01):
+        sizes = [" × ".join(f"{s:.4g}" for s in one.spacing) for one in (own, grid)]
+        told.append(f"voxels of {sizes[0]} mm where the image has {sizes[1]} mm")
+    low, high = _extent(own.shape, own.affine)
+    theirs_low, theirs_high = _extent(grid.shape, grid.affine)
+    apart = np.abs((low + high) / 2 - (theirs_low + theirs_high) / 2)
+    if apart.max() > 0.5 * min(grid.spacing):
+        told.append(f"its middle lies {np.linalg.norm(apart):.4g} mm from that of the image")
+    return ", ".join(told) or "its axes run another way"
 
 
 def _extent(shape: tuple[int, int, int], affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from segmed.imaging.nifti_place import nifti_image
+
 MASK_EXTENSIONS = (".nrrd", ".nii.gz", ".nii", ".png")
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
@@ -39,21 +41,28 @@ def stack_slices(masks: Mapping[int, np.ndarray], shape: tuple[int, int, int]) -
     return out
 
 
-def write_mask(mask: np.ndarray, affine: np.ndarray, path: str | os.PathLike[str], compress: bool = False) -> None:
+def write_mask(
+    mask: np.ndarray,
+    affine: np.ndarray,
+    path: str | os.PathLike[str],
+    compress: bool = False,
+    like: str | os.PathLike[str] | None = None,
+) -> None:
     """Write a label map so that it lies on its image; the file appears whole or not at all.
 
     Args:
-        mask: (I, J, K) uint8 label values.
+        mask: (I, J, K) uint8 label values; uint16 where they are many, but not for `.png`.
         affine: (4, 4) voxel to RAS mm, that of the image.
         path: ends in one of `MASK_EXTENSIONS`; `.png` takes a single slice and shows labels as grey values.
         compress: gzip for `.nrrd`; `.nii.gz` always is.
+        like: file of the image; a NIfTI mask of a NIfTI image gets all that the header says of the image's place.
 
     Raises:
         ValueError: unknown extension, not a 3-D uint8 array, or several slices for a PNG.
         OSError: the folder cannot be written.
     """
     extension = mask_extension(str(path))
-    if mask.ndim != 3 or mask.dtype != np.uint8:
+    if mask.ndim != 3 or not (mask.dtype == np.uint8 or (mask.dtype == np.uint16 and extension != ".png")):
         raise ValueError(f"A label map is a 3-D uint8 array, not {mask.ndim}-D {mask.dtype}.")
     if extension == ".png" and mask.shape[2] != 1:
         raise ValueError(f"A PNG holds one slice, this mask has {mask.shape[2]}. Write .nii.gz or .nrrd.")
@@ -64,7 +73,7 @@ def write_mask(mask: np.ndarray, affine: np.ndarray, path: str | os.PathLike[str
             grey = mask[:, :, 0].T * (255 // max(1, int(mask.max())))
             Image.fromarray(grey.astype(np.uint8)).save(name)
         else:
-            nib.save(nib.Nifti1Image(mask, affine), name)
+            nib.save(nifti_image(mask, affine, like), name)
 
 
 def write_nrrd_slices(

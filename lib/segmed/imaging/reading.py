@@ -22,6 +22,7 @@ from segmed.imaging.dicom_reading import open_dicom, read_dicom
 from segmed.imaging.faults import ImageFault, explained
 from segmed.imaging.itk import LPS_TO_RAS, itk_affine, quiet_itk
 from segmed.imaging.nifti_files import open_nifti
+from segmed.imaging.nifti_place import nifti_affine
 from segmed.imaging.pictures import PICTURE_EXTENSIONS, read_picture
 from segmed.imaging.text_headers import (
     DETACHED_EXTENSIONS,
@@ -114,7 +115,7 @@ def _read_nifti(path: Path, component: int | None) -> tuple[np.ndarray, np.ndarr
         image = open_nifti(path)
         assert isinstance(image, nib.spatialimages.SpatialImage)
         array = np.asanyarray(image.dataobj if component is None else image.dataobj[:, :, :, component])
-        affine = np.asarray(image.affine, dtype=float)
+        affine = nifti_affine(path, image)
     colour = array.dtype.fields is not None
     if colour:
         array = np.stack([array[name] for name in ("R", "G", "B")], axis=-1)

@@ -39,11 +39,16 @@ def check_alone(path: Path) -> None:
     Raises:
         ImageFault: its header names another file.
     """
-    if _named_files(path):
+    if names_other_files(path):
         raise ImageFault(
             f"{path.name} is a header whose voxels lie in another file, and no other file is read for it. Save the "
             "image as one file (.nrrd, .mha or .nii.gz) and send that."
         )
+
+
+def names_other_files(path: Path) -> bool:
+    """Whether a header names a file for its voxels, whatever it is called."""
+    return bool(_named_files(path))
 
 
 def check_regular(path: Path) -> None:

@@ -62,7 +62,7 @@ class AutomaticInferTask(InferTask):
         labels, names, warnings = self.segment(clean, params.device, params.clean)
         segmented = time.perf_counter()
         path = result_file(params)
-        write_mask(np.ascontiguousarray(labels), picture.affine, path, compress=params.result_compress)
+        write_mask(np.ascontiguousarray(labels), picture.affine, path, params.result_compress, like=request["image"])
         return path, {
             "label_names": {name: value for value, name in enumerate(names, 1)},
             "model": self.method,

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmed.active.submission import whole_labels
-from segmed.imaging.grid import Grid, move_labels, read_labels
-from segmed.imaging.masks import write_mask
+from segmed.imaging.grid import Grid, image_grid, move_labels
+from segmed.imaging.label_writing import write_labels
 from segmed.imaging.picture import Picture
 from segmed.imaging.reading import fingerprint
+from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.methods.predictor import Masks
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.infer import PromptInferTask
+from segmed.server.label_intake import noted, open_label
 from segmed.server.open_object import OpenObject
 from segmed.server.patches import Patch
 from segmed.server.requests import BadRequest
@@ -170,7 +171,7 @@ class Desk:
         if min(size) < 1 or count > _LARGER * math.prod(work.shape):
             raise BadRequest(f"A label map of the size {list(size)} does not belong to this image. Check its size.")
         array = np.frombuffer(read(count), np.uint8).reshape(size, order="F")
-        grid = Grid(self.picture.shape, self.picture.affine)
+        grid = self.grid
         moved = move_labels(array, grid_of(given, grid), grid)
         table = np.zeros(256, np.uint8)
         for value in np.flatnonzero(np.bincount(moved.ravel(), minlength=256)):
@@ -187,9 +188,11 @@ class Desk:
             BadRequest: the studies cannot be reached; nothing is saved then.
         """
         work, store = self.work, self.app.datastore()
-        labels, names = work.numbered()
+        found = work.segments()
+        names = [segment.name for segment in found.segments if found.mask(segment).any()]
         info = {
-            "label_info": [{"name": name, "idx": value} for value, name in enumerate(names, start=1)],
+            "label_info": [{"name": s.name, "idx": s.value} for s in found.segments if s.name in names],
+            "segments": noted(found),
             "client_id": self.client,
             "model": work.model,
             "model_version": work.version,
@@ -201,9 +204,11 @@ class Desk:
         if tag == FINAL and self._stored() != work.base:
             notes.append("Another label of this image was saved since you began; yours has replaced it.")
         with tempfile.TemporaryDirectory(prefix="save-") as folder:
-            file = Path(folder) / "label.nii.gz"
-            write_mask(labels, self.picture.affine, file)
+            layered = work.stored.as_segmentation or len(found.layers) > 1
+            file = Path(folder) / f"label{SEGMENTATION if layered else '.nii.gz'}"
+            write_labels(found, self.picture.affine, file, like=self.path)
             label = store.save_label(self.image, str(file), tag, info)
+        work.stored.keep(found.segments)
         if tag == FINAL:
             work.unsaved, work.base = False, self._stored()
             self.app.on_save_label(self.image, label, self.user)
@@ -249,6 +254,11 @@ class Desk:
         self.seconds["segment"] = round(time.perf_counter() - start, 4)
         return found
 
+    @property
+    def grid(self) -> Grid:
+        """Of the image."""
+        return image_grid(self.path, self.picture.shape, self.picture.affine)
+
     def _show(self, window: str | None) -> Picture:
         return self.app.engine.pictures.get(self.path, window or self.app.engine.settings.window)
 
@@ -263,19 +273,28 @@ class Desk:
         self.notes += [note] if note else []
 
     def _load(self, work: Workspace) -> None:
-        """Begin with the final label, if there is one."""
+        """Begin with the final label, if there is one and it can be read; else say why not."""
         work.base = self._stored()
-        settings = self.app.engine.settings
-        final = label_map(self.app.datastore(), self.image, FINAL, settings.structures)
-        if final is None:
-            return
         try:
-            grid = Grid(self.picture.shape, self.picture.affine)
-            work.load(whole_labels(read_labels(final.file, grid)), final.names)
+            final = label_map(self.app.datastore(), self.image, FINAL, self.app.engine.settings.structures)
+            if final is None:
+                return
+            found = open_label(final.file, self.grid, final.names)
+            work.open(found, final.file.name.lower().endswith(SEGMENTATION))
+        except BadRequest:  # such as of a PACS that does not answer
+            raise
         except (OSError, ValueError) as error:
             self.notes.append(f"The finished label of this image cannot be opened: {error}")
+            return
+        read = self.app.datastore().get_label_info(self.image, FINAL).get("note")
+        self.notes += [note for note in (str(read or ""), work.stored.sentence()) if note]
 
     def _stored(self) -> str:
-        """Names the final label as it is in the studies now; "" without one."""
-        final = label_map(self.app.datastore(), self.image, FINAL, {})
+        """Names the final label as it is in the studies now; "" without one, or with one that cannot be read."""
+        try:
+            final = label_map(self.app.datastore(), self.image, FINAL, {})
+        except BadRequest:
+            raise
+        except ValueError:
+            return ""
         return fingerprint(final.file) if final and final.file.exists() else ""

@@ -24,8 +24,9 @@ from skimage.measure import find_contours
 
 import segmed
 from segmed.imaging.masks import bounding_box
+from segmed.imaging.segments import Segments
 from segmed.server.codes import SegmentCodes
-from segmed.server.dicom_segments import Names, Segment, segments_of
+from segmed.server.dicom_segments import Names, Segment, as_segments, segments_of
 from segmed.server.dicom_series import UTF8, Series, new_series, save
 
 _SERIES_NUMBER = 302
@@ -33,7 +34,7 @@ _DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"  # the class that references to stud
 
 
 def write_rtstruct(
-    labels: np.ndarray,
+    labels: np.ndarray | Segments,
     names: Names,
     series: Series,
     out: str | os.PathLike[str],
@@ -48,7 +49,8 @@ def write_rtstruct(
     ones only.
 
     Args:
-        labels: (I, J, K) whole numbers on the grid of the series, 0 the background.
+        labels: (I, J, K) whole numbers on the grid of the series, 0 the background; or segments with names of their
+            own, which may overlap.
         names: of the values, or of 1, 2, … in order; a value without one is called `label 7`.
         series: of `open_series`.
         out: file to write.
@@ -64,7 +66,8 @@ def write_rtstruct(
         ValueError: an empty mask, labels on another grid, or a series without a place in the patient.
         OSError: the file cannot be written.
     """
-    segments = segments_of(labels, names, series, codes)
+    found = as_segments(labels, names)
+    segments = segments_of(found, series, codes)
     first = series.headers[0]
     if not series.placed:
         raise ValueError(
@@ -106,7 +109,7 @@ def write_rtstruct(
         _item(
             ReferencedROINumber=number,
             ROIDisplayColor=list(segment.colour),
-            ContourSequence=_contours(labels == segment.value, series),
+            ContourSequence=_contours(found.mask(segment.stored), series),
         )
         for number, segment in enumerate(segments, start=1)
     ]

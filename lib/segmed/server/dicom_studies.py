@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import tempfile
 import threading
+import time
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,19 +16,21 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydicom.dataset import Dataset
 
 from segmed.data.dicom_files import SeriesFacts
 from segmed.data.left_out import LeftOut, sentence
 from segmed.imaging.grid import Grid, read_grid
-from segmed.imaging.masks import write_mask
+from segmed.imaging.label_writing import write_labels
 from segmed.imaging.reading import fingerprint
+from segmed.imaging.seg_nrrd import SEGMENTATION, is_segmentation
+from segmed.imaging.segments import Segments
 from segmed.server.codes import SegmentCodes
 from segmed.server.fixed_images import FixedImages
 from segmed.server.label_files import LabelFiles
+from segmed.server.label_intake import noted, take_label
 from segmed.server.requests import BadRequest
-from segmed.server.seg_labels import label_to_seg, read_label, seg_to_label
+from segmed.server.seg_labels import label_to_seg, seg_to_label
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +38,7 @@ FINAL = "final"
 _EMPTY = "The mask is empty, so no DICOM SEG was written; it is kept on the server."
 _KEPT_GRIDS = 64
 _TOLD = 200  # files and series that are named as left out
+_BELIEVED = 60.0  # s that a SEG is taken for unreadable
 
 
 class DicomStudies(FixedImages):
@@ -58,6 +63,7 @@ class DicomStudies(FixedImages):
         self._structures, self._codes = structures or {}, codes
         self._grids: dict[str, Grid] = {}
         self._held = contextlib.ExitStack()
+        self._unreadable: dict[str, tuple[float, str]] = {}  # when and why, by SEG series
         self._busy: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     @abstractmethod
@@ -97,11 +103,11 @@ class DicomStudies(FixedImages):
 
         Args:
             image_id: SeriesInstanceUID.
-            label_filename: label map, of the values 1, 2, … in the order of `label_info`.
+            label_filename: label map; see `take_label` on what its values mean.
             label_tag: only `final` makes a DICOM SEG.
-            label_info: what is known of it: `label_info`, names in order; `model`, a name, or an object of `name`,
-                `version` and `automatic`. The UIDs of the SEG, or why there is none, are added: `seg_sop`,
-                `seg_series`, `seg_note`.
+            label_info: what is known of it: `label_info`, names of the values; `model`, a name, or an object of `name`,
+                `version` and `automatic`. Added are `segments`, which is what each value means, and the UIDs of the
+                SEG, or why there is none: `seg_sop`, `seg_series`, `seg_note`.
 
         Returns:
             The id of the label, which is that of the image.
@@ -115,33 +121,43 @@ class DicomStudies(FixedImages):
             info.pop(told, None)
         with self._busy[image_id], self.use(image_id) as folder, tempfile.TemporaryDirectory(prefix="seg-") as work:
             grid = self._grid(folder)
-            labels = read_label(label_filename, grid)
+            found = take_label(Path(label_filename), grid, info, self._structures)
+            info["segments"] = noted(found)
             if label_tag == FINAL:
-                info |= self._export(image_id, labels, info, folder, Path(work) / "seg.dcm")
-            self._keep(image_id, label_tag, labels, grid, info, Path(work))
+                info |= self._export(image_id, found, info, folder, Path(work) / "seg.dcm")
+            self._keep(image_id, label_tag, found, grid, info, Path(work), is_segmentation(label_filename))
         if label_info is not None:
             label_info |= info
         return image_id
 
-    def _export(
-        self, image: str, labels: np.ndarray, info: Mapping[str, Any], folder: Path, file: Path
-    ) -> dict[str, str]:
+    def _export(self, image: str, found: Segments, info: Mapping[str, Any], folder: Path, file: Path) -> dict[str, str]:
         """Write and send the DICOM SEG; what to add to the info."""
-        if not labels.any():
+        if not any(layer.any() for layer in found.layers):
             return {"seg_note": _EMPTY}
         try:
-            seg = label_to_seg(labels, info, folder, self._grid(folder), file, self._structures, self._codes)
+            seg = label_to_seg(found, info, folder, self._grid(folder), file, self._codes)
         except ValueError as error:  # of a series that no segmentation can be attached to
             logger.warning("A final label is kept on the server alone: no DICOM SEG can be made for its series.")
             return {"seg_note": f"No DICOM SEG was written. {error}"}
         self.send(image, file, seg)
         return {"seg_sop": str(seg.SOPInstanceUID), "seg_series": str(seg.SeriesInstanceUID)}
 
-    def _keep(self, image: str, tag: str, labels: np.ndarray, grid: Grid, info: dict[str, Any], work: Path) -> None:
+    def _keep(
+        self,
+        image: str,
+        tag: str,
+        found: Segments,
+        grid: Grid,
+        info: dict[str, Any],
+        work: Path,
+        segmentation: bool = False,
+    ) -> None:
+        """Keep a label map as NIfTI; as `.seg.nrrd` where segments overlap, or where it is to stay one."""
         assert grid.affine is not None
+        file = work / f"label{SEGMENTATION if segmentation or len(found.layers) > 1 else '.nii.gz'}"
         try:
-            write_mask(labels, grid.affine, work / "label.nii.gz")
-            self.labels.put(image, tag, work / "label.nii.gz", info)
+            write_labels(found, grid.affine, file)
+            self.labels.put(image, tag, file, info)
         except OSError as error:
             raise BadRequest(f"The label cannot be kept on the server's disk: {error.strerror}.", 507) from error
         self.refresh()
@@ -163,18 +179,34 @@ class DicomStudies(FixedImages):
             ValueError: the SEG cannot be read.
         """
         series = self.segmentation_of(image)
-        place = self.labels.place(image, FINAL)
         if not series:
             return None
         with self._busy[image]:
             if FINAL not in self.labels.tags(image):
+                self._raise_again(series)
                 with self.use(image) as folder, self.segmentation_file(series) as file:
                     grid = self._grid(folder)
-                    labels, label_info = seg_to_label(file, folder, grid)
-                info = {"label_info": label_info, "seg_series": series}
+                    try:
+                        found, note = seg_to_label(file, folder, grid, self._structures)
+                    except (ValueError, FileNotFoundError) as error:
+                        self._unreadable[series] = (time.monotonic(), str(error))
+                        raise ValueError(str(error)) from error
+                info = {
+                    "label_info": [{"name": s.name, "idx": s.value} for s in found.segments],
+                    "segments": noted(found),
+                    "seg_series": series,
+                    **({"note": note} if note else {}),
+                }
                 with tempfile.TemporaryDirectory(prefix="seg-") as work:
-                    self._keep(image, FINAL, labels, grid, info, Path(work))
-        return place
+                    self._keep(image, FINAL, found, grid, info, Path(work))
+        return self.labels.place(image, FINAL)
+
+    def _raise_again(self, series: str) -> None:
+        """Not each request is to fetch and read a SEG that could not be read a moment ago."""
+        when, why = self._unreadable.get(series, (-math.inf, ""))
+        if time.monotonic() - when < _BELIEVED:
+            raise ValueError(why)
+        self._unreadable.pop(series, None)
 
     def hold(self, image: str) -> Path:
         """The folder of a series, which stays until this process ends."""

@@ -17,8 +17,11 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
 from segmed.data.left_out import LeftOut, fault_of_id, image_names, left_out_files, names_in
-from segmed.imaging.reading import extension_of
+from segmed.imaging.reading import EXTENSIONS, extension_of
+from segmed.imaging.seg_nrrd import SEGMENTATION
+from segmed.imaging.sidecar import sidecar_of
 from segmed.server.dicom_studies import told_state
+from segmed.server.label_intake import keep_sidecar
 from segmed.server.requests import BadRequest
 
 _VERSION = re.compile(r"version_\d+")
@@ -26,11 +29,13 @@ _LOOK_EVERY = 30.0  # s between two looks at folders below
 
 
 class FolderDatastore(LocalDatastore):
-    """Puts a new list in the place of the old one, and keeps what each annotator has drawn.
+    """Puts a new list in the place of the old one, and keeps what each annotator has drawn and what it is called.
 
     MONAI Label 0.8.5 empties the file and writes into it: a training that reads at that moment finds nothing, and a
     full disk loses who labelled what. And it forgets a final label that somebody else replaces, so that nobody can
-    tell how far annotators agree: here that is kept as `version_1`, `version_2`, …, one of each annotator.
+    tell how far annotators agree: here that is kept as `version_1`, `version_2`, …, one of each annotator. Where a
+    label comes as another kind of file than the one before, it leaves both: here there is one. Beside NIfTI lies a
+    table of names and colours.
 
     Arguments are those of `LocalDatastore`.
     """
@@ -55,7 +60,14 @@ class FolderDatastore(LocalDatastore):
             self._config_ts = path.stat().st_mtime
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
-        """As MONAI Label's; a final label of another `client_id` is kept."""
+        """As MONAI Label's; a final label of another `client_id` is kept.
+
+        Args:
+            image_id: id.
+            label_filename: label map.
+            label_tag: of the label.
+            label_info: what is known of it; `segments` as `noted` makes it.
+        """
         entry = self._datastore.objects.get(image_id)
         if entry and label_tag == DefaultLabelTag.FINAL and (old := entry.labels.get(label_tag)):
             owner, file = old.info.get("client_id"), Path(self.get_label_uri(image_id, label_tag))
@@ -63,8 +75,26 @@ class FolderDatastore(LocalDatastore):
                 kept = {tag: label for tag, label in entry.labels.items() if _VERSION.fullmatch(tag)}
                 mine = [tag for tag, label in kept.items() if label.info.get("client_id") == owner]
                 free = (tag for n in count(1) if (tag := f"version_{n}") not in kept)
-                super().save_label(image_id, str(file), mine[0] if mine else next(free), dict(old.info))
-        return str(super().save_label(image_id, label_filename, label_tag, label_info))
+                self._put(image_id, str(file), mine[0] if mine else next(free), dict(old.info))
+        return self._put(image_id, label_filename, label_tag, label_info)
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """As MONAI Label's; the table goes too."""
+        file = self.get_label_uri(label_id, label_tag)
+        super().remove_label(label_id, label_tag)
+        if file:
+            sidecar_of(file).unlink(missing_ok=True)
+
+    def _put(self, image: str, file: str, tag: str, info: dict[str, Any] | None) -> str:
+        """Save a label and remove what was there under another extension."""
+        saved = str(super().save_label(image, file, tag, info))
+        place = Path(self.get_label_uri(image, tag))
+        for extension in (*EXTENSIONS, SEGMENTATION):
+            other = place.with_name(image + extension)
+            if other != place:
+                other.unlink(missing_ok=True)
+        keep_sidecar(place, (info or {}).get("segments"))
+        return saved
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any] | None) -> str:
         """As MONAI Label's, but nothing takes the place of another image, or gets the labels of one.
@@ -94,7 +124,7 @@ class FolderDatastore(LocalDatastore):
             return f"There is an image {name!r} in the studies already, and it is not replaced."
         labels = Path(self._datastore.label_path(None))
         for folder in (path for path in labels.iterdir() if path.is_dir()):
-            if any(_stem(file) == name for file in names_in(folder) if extension_of(file)):
+            if any(self._to_id(file)[0] == name for file in names_in(folder) if extension_of(file)):
                 return (
                     f"The studies still hold labels of an earlier image {name!r} (labels/{folder.name}), which would "
                     "become those of the new one."
@@ -120,8 +150,11 @@ class FolderDatastore(LocalDatastore):
         return dict(super().status()) | {key: told[key] for key in ("message", "left_out") if told.get(key)}
 
     def _to_id(self, file: str) -> tuple[str, str]:
-        """Id and extension as the file has it; MONAI Label takes lower case only, and every place of it in the name."""
-        extension = extension_of(file)
+        """Id and extension as the file has it; MONAI Label takes lower case only, and every place of it in the name.
+
+        A segmentation of 3D Slicer keeps both parts of its extension, or it would be loaded as an image.
+        """
+        extension = SEGMENTATION if file.lower().endswith(SEGMENTATION) else extension_of(file)
         if not extension:
             told: tuple[str, str] = super()._to_id(file)
             return told
@@ -147,8 +180,3 @@ class FolderDatastore(LocalDatastore):
         """Read what another process has put there; MONAI Label looks at its time first."""
         if event.dest_path == self._datastore_config_path:
             self._init_from_datastore_file()
-
-
-def _stem(file: str) -> str:
-    """The name of a label file without its extension, of which 3D Slicer's has two parts."""
-    return file[: -len(extension_of(file))].removesuffix(".seg")

@@ -6,11 +6,12 @@ import logging
 import os
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from segmed.imaging.grid import Grid, read_labels
+from segmed.imaging.grid import image_grid
 from segmed.imaging.intensity import WINDOWS
 from segmed.imaging.masks import stack_slices, write_mask, write_nrrd_slices
 from segmed.imaging.picture import Picture
@@ -19,6 +20,7 @@ from segmed.methods.predictor import Masks, is_blank
 from segmed.methods.refinement import REFINEMENTS
 from segmed.methods.segmenter import Method
 from segmed.server.engine import Engine
+from segmed.server.label_intake import prompt_mask
 from segmed.server.requests import InferParams
 
 logger = logging.getLogger(__name__)
@@ -72,9 +74,9 @@ class PromptInferTask(InferTask):
         picture = self.engine.pictures.get(request["image"], params.window or self.engine.settings.window)
         mask = None
         if request.get("label_path"):
-            labels = read_labels(request["label_path"], Grid(picture.shape, picture.affine))
-            value = params.value_of(params.selected_label_name or params.label)
-            mask = labels == value if value else labels > 0
+            grid = image_grid(request["image"], picture.shape, picture.affine)
+            name = params.selected_label_name or params.label
+            mask = prompt_mask(Path(request["label_path"]), grid, name, {"label_info": params.label_info})
         prompt, warnings = parse_prompt(
             picture.shape,
             params.roi,
@@ -91,7 +93,8 @@ class PromptInferTask(InferTask):
         if params.result_extension == ".nrrd" and not params.result_compress:
             write_nrrd_slices(masks, picture.shape, picture.affine, path)
         else:
-            write_mask(stack_slices(masks, picture.shape), picture.affine, path, compress=params.result_compress)
+            found = stack_slices(masks, picture.shape)
+            write_mask(found, picture.affine, path, params.result_compress, like=request["image"])
         label = params.label or self.engine.settings.labels[0]
         return path, {
             "label_names": {label: 1},

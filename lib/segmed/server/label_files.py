@@ -14,12 +14,17 @@ from filelock import FileLock
 
 from segmed.data.datastore import LIST
 from segmed.imaging.masks import _appear_whole
+from segmed.imaging.seg_nrrd import SEGMENTATION
+from segmed.imaging.sidecar import sidecar_of
+from segmed.server.label_intake import keep_sidecar
 
-_EXTENSION = ".nii.gz"
+_EXTENSIONS = (".nii.gz", SEGMENTATION)
 
 
 class LabelFiles:
     """`datastore_v2.json` and `labels/<tag>/<image>.nii.gz` of a folder, which is made when something is saved.
+
+    A label map is a `.seg.nrrd` where its segments overlap; beside NIfTI lies a table of names and colours.
 
     Args:
         root: the folder.
@@ -43,7 +48,8 @@ class LabelFiles:
 
     def place(self, image: str, tag: str) -> Path:
         """Where the label map of an image is, or would be."""
-        return self.root / "labels" / tag / f"{image}{_EXTENSION}"
+        stored = self.objects().get(image, {}).get("labels", {}).get(tag, {}).get("ext")
+        return self._file(image, tag, stored if stored in _EXTENSIONS else _EXTENSIONS[0])
 
     def info(self, image: str, tag: str) -> dict[str, Any]:
         """What was saved with a label map; nothing without one."""
@@ -60,22 +66,29 @@ class LabelFiles:
         Args:
             image: id.
             tag: of the label.
-            file: `.nii.gz`.
-            info: what is known of it, JSON.
+            file: `.nii.gz` or `.seg.nrrd`.
+            info: what is known of it, JSON; `segments` as `noted` makes it.
 
         Raises:
             OSError: the folder cannot be written.
         """
-        place = self.place(image, tag)
+        extension = next(e for e in reversed(_EXTENSIONS) if file.name.endswith(e))
+        place = self._file(image, tag, extension)
         place.parent.mkdir(parents=True, exist_ok=True)
-        with _appear_whole(place, _EXTENSION) as name:
+        with _appear_whole(place, extension) as name:
             shutil.copyfile(file, name)
+        keep_sidecar(place, info.get("segments"))
         told = {**info, "ts": int(time.time()), "name": place.name}
-        self._change(image, lambda entry: entry["labels"].update({tag: {"ext": _EXTENSION, "info": told}}))
+        self._change(image, lambda entry: entry["labels"].update({tag: {"ext": extension, "info": told}}))
+        for other in _EXTENSIONS:
+            if other != extension:
+                self._file(image, tag, other).unlink(missing_ok=True)
 
     def remove(self, image: str, tag: str) -> None:
         """Delete a label map; nothing happens without one."""
-        self.place(image, tag).unlink(missing_ok=True)
+        place = self.place(image, tag)
+        place.unlink(missing_ok=True)
+        sidecar_of(place).unlink(missing_ok=True)
         self._change(image, lambda entry: entry["labels"].pop(tag, None))
 
     def note_image(self, image: str, info: dict[str, Any]) -> None:
@@ -104,6 +117,9 @@ class LabelFiles:
                     raise ValueError(f"{self._list} is damaged ({error}). Repair or remove it.") from error
                 self._read = facts.st_mtime_ns, facts.st_size
             return self._objects
+
+    def _file(self, image: str, tag: str, extension: str) -> Path:
+        return self.root / "labels" / tag / f"{image}{extension}"
 
     def _change(self, image: str, change: Any) -> None:
         self.root.mkdir(parents=True, exist_ok=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from segmed.imaging.grid import Grid
-from segmed.imaging.masks import write_mask
+from segmed.imaging.label_writing import write_labels
 from segmed.imaging.reading import extension_of
+from segmed.imaging.segments import Segments, colour_of
+from segmed.imaging.sidecar import sidecar_text
 from segmed.server.codes import SegmentCodes
 from segmed.server.dicom_rtstruct import write_rtstruct
 from segmed.server.dicom_seg import write_segmentation
@@ -18,8 +18,7 @@ from segmed.server.requests import BadRequest
 
 
 def write_download(
-    labels: np.ndarray,
-    names: Sequence[str],
+    found: Segments,
     grid: Grid,
     image: str,
     out: Path,
@@ -31,12 +30,12 @@ def write_download(
     """Write a label map.
 
     Args:
-        labels: (I, J, K) uint8, the values 1, 2, … in the order of `names`.
-        names: of the values.
+        found: on the grid of the image.
         grid: of the image.
         image: path of the image.
         out: file to write.
-        kind: `nifti`, `seg` or `rtstruct`.
+        kind: `nifti`, `nrrd`, which is a segmentation of 3D Slicer, `names`, which is the table of names and colours
+            that belongs to the NIfTI file, `seg` or `rtstruct`.
         model: that made the labels; "" for those drawn by hand.
         version: of the model.
         codes: of structures by name, beside those that are known.
@@ -45,9 +44,12 @@ def write_download(
         BadRequest: DICOM is asked for of an image that is none.
         ValueError: the mask is empty, or cannot be attached to its series.
     """
-    if kind == "nifti":
+    if kind == "names":
+        out.write_text(sidecar_text(s.coloured(colour_of(s.value)) for s in found.segments), encoding="utf-8")
+        return
+    if kind in ("nifti", "nrrd"):
         assert grid.affine is not None
-        write_mask(labels, grid.affine, out)
+        write_labels(found, grid.affine, out, like=image)
         return
     if not Path(image).is_dir() and extension_of(image) != ".dcm":
         raise BadRequest(
@@ -55,4 +57,4 @@ def write_download(
             "serve the DICOM series."
         )
     write = write_segmentation if kind == "seg" else write_rtstruct
-    write(labels, list(names), open_series(image, grid), out, model, version, codes=codes)
+    write(found, (), open_series(image, grid), out, model, version, codes=codes)

@@ -22,14 +22,18 @@ from typing import Any, BinaryIO, Literal
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from fastapi.responses import Response, StreamingResponse
 from monailabel.config import settings
+from monailabel.datastore.local import LocalDatastore
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.async_tasks.utils import processes, tasks
 
+from segmed.imaging.grid import image_grid
 from segmed.imaging.reading import read_volume
+from segmed.imaging.seg_nrrd import SEGMENTATION, is_segmentation
 from segmed.imaging.text_headers import check_alone
 from segmed.server.folder_datastore import FolderDatastore
+from segmed.server.label_intake import noted, take_label
 from segmed.server.requests import (
     SENT_EXTENSIONS,
     BadRequest,
@@ -51,7 +55,7 @@ ANNOTATOR = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 _PIECE = 2**20
 _STOPS_WITHIN = 20  # seconds
 _asking_for_training = threading.Lock()
-_LABEL_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
+_LABEL_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".bmp", ".tif", ".tiff")
 
 
 @router.post("/infer/{model}", dependencies=USER)
@@ -138,6 +142,10 @@ def add_image(
     with tempfile.TemporaryDirectory(prefix="upload-") as folder:
         path = _receive(file, Path(folder))
         read_volume(path)
+        if is_segmentation(path):
+            raise BadRequest(
+                "The file is a segmentation of 3D Slicer and no image. Send it as the label map of its image."
+            )
         store = app_instance().datastore()
         if new_name and isinstance(store, FolderDatastore):
             name = store.free_name(name)
@@ -151,16 +159,24 @@ def add_image(
 def save_label(
     http: Request, image: str, params: str = Form("{}"), tag: str = "final", label: UploadFile = File(...)
 ) -> dict[str, Any]:
-    """Save a finished label of an image; it must be readable."""
+    """Save a finished label of an image; it must lie on the image, and its values must be labels."""
     app = app_instance()
-    app.image_path(image)
+    file = Path(app.image_path(image))
     info = _object(params)
+    info.pop("segments", None)
     check_tag(tag)
     extension = check_upload(label.filename, _LABEL_EXTENSIONS)
+    store = app.datastore()
     with tempfile.TemporaryDirectory(prefix="label-") as folder:
         path = _receive(label, Path(folder), f"label{extension}")
-        read_volume(path)
-        saved = app.datastore().save_label(image, str(path), tag, info)
+        if is_segmentation(path):
+            path = path.rename(path.with_name(f"label{SEGMENTATION}"))
+        if isinstance(store, LocalDatastore):  # others bring it onto the grid of the image themselves
+            settings = app.engine.settings
+            picture = app.engine.pictures.get(file, settings.window)
+            grid = image_grid(file, picture.shape, picture.affine)
+            info["segments"] = noted(take_label(path, grid, info, settings.structures))
+        saved = store.save_label(image, str(path), tag, info)
     if tag == FINAL:
         app.on_save_label(image, saved, user_name(info.get("client_id"), http))
     return {"image": image, "label": saved}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from segmed.imaging.grid import Grid, read_labels
+from segmed.imaging.grid import image_grid, read_labels
 from segmed.imaging.masks import stack_slices, write_mask
 from segmed.imaging.prompts import parse_prompt
 from segmed.imaging.scribbles import Scribbles
@@ -65,7 +65,7 @@ class ScribblesInferTask(InferTask):
         start = time.perf_counter()
         engine = self.prompts.engine
         picture = engine.pictures.get(request["image"], params.window or engine.settings.window)
-        labels = read_labels(request["label_path"], Grid(picture.shape, picture.affine))
+        labels = read_labels(request["label_path"], image_grid(request["image"], picture.shape, picture.affine))
         scribbles = Scribbles.from_labels(labels, params.value_of(FOREGROUND), params.value_of(BACKGROUND))
         name = params.selected_label_name or params.label or engine.settings.labels[0]
         value = params.value_of(name)
@@ -82,7 +82,7 @@ class ScribblesInferTask(InferTask):
         segmented = time.perf_counter()
         path = result_file(params)
         out = stack_slices(scribbles.correct(there | found), picture.shape)
-        write_mask(out, picture.affine, path, compress=params.result_compress)
+        write_mask(out, picture.affine, path, params.result_compress, like=request["image"])
         return path, {
             "label_names": {name: 1},
             "model": self.prompts.method,

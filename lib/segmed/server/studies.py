@@ -13,9 +13,10 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore
 
 from segmed.active.labels import Effort
-from segmed.active.submission import LabelMap, names_of
+from segmed.active.submission import LabelMap, names_of_file
 from segmed.data.pairs import natural
 from segmed.imaging.reading import extension_of
+from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.server.dicom_studies import DicomStudies
 
 FINAL, ORIGINAL = "final", "original"
@@ -138,7 +139,9 @@ def label_map(
         return None
     label = store.get_label_by_image_id(image, tag)
     path = store.get_label_uri(label, tag) if label else ""
-    return LabelMap(Path(path), names_of(store.get_label_info(label, tag), structures)) if path else None
+    if not path:
+        return None
+    return LabelMap(Path(path), names_of_file(Path(path), store.get_label_info(label, tag), structures))
 
 
 def state_folder(store: Datastore, chosen: Path | None) -> Path:
@@ -160,7 +163,8 @@ def _marks(folder: Path) -> dict[str, str]:
         return marks
     with os.scandir(folder) as entries:
         for entry in entries:
-            if extension := extension_of(entry.name):
+            segmentation = SEGMENTATION if entry.name.lower().endswith(SEGMENTATION) else ""
+            if extension := segmentation or extension_of(entry.name):
                 try:
                     facts = entry.stat()
                 except FileNotFoundError:  # gone meanwhile

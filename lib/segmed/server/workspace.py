@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segmed.imaging.segments import Segments
 from segmed.server.open_object import OpenObject
 from segmed.server.patches import Patch
+from segmed.server.stored_labels import StoredLabels
 
 HISTORY_BYTES = 64 * 2**20
 _LONGEST_NAME = 64  # letters that DICOM takes
-_LABELS = 255
+LABELS = 255
 _PAUSE = 120.0  # s between two signs of work that count at most
 
 
@@ -61,6 +63,7 @@ class Workspace:
         version: of the model.
         by_hand: whether something was drawn without a model.
         base: names the stored label that the work began with, or was saved as.
+        stored: what the labels are in the file that the work began with.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Workspace:
     ) -> None:
         self.lock = threading.RLock()
         self.shape = shape
-        self.labels = {label_name(name): value for value, name in enumerate(list(names)[:_LABELS], start=1)}
+        self.labels = {label_name(name): value for value, name in enumerate(list(names)[:LABELS], start=1)}
         self.opened: OpenObject | None = None
         self.unsaved = False
         self.prompts = 0
@@ -76,6 +79,7 @@ class Workspace:
         self.model = self.version = ""
         self.by_hand = False
         self.base = ""
+        self.stored = StoredLabels()
         self._history_bytes = history_bytes
         self._slices: dict[int, np.ndarray] = {}
         self._done: deque[Step] = deque()
@@ -93,7 +97,8 @@ class Workspace:
 
     @property
     def nbytes(self) -> int:
-        return 10_000 + self._remembered + sum(part.nbytes for part in list(self._slices.values()))
+        parts = sum(part.nbytes for part in list(self._slices.values()))
+        return 10_000 + self._remembered + parts + self.stored.nbytes
 
     def touch(self) -> None:
         """Note a sign of work."""
@@ -123,15 +128,35 @@ class Workspace:
         names = {value: name for name, value in self.labels.items()}
         return {names[int(value)]: int(value) for value in np.flatnonzero(counts) if value}
 
-    def numbered(self) -> tuple[np.ndarray, list[str]]:
-        """The label map with the values 1, 2, … for the labels that have voxels, and their names in this order."""
-        used = self.used()
-        table = np.zeros(256, np.uint8)
-        table[list(used.values())] = np.arange(1, len(used) + 1)
-        return np.asfortranarray(table[self.volume()]), list(used)
+    def segments(self) -> Segments:
+        """What is to be written: labels with the values and in the layers that they have in files."""
+        used, shown = self.used(), {k: self.slice(k) for k in self.filled()}
+        under = {
+            name: {k: part for k in slices if (part := self._beneath(name, k, shown)) is not None and part.any()}
+            for name, slices in self.stored.whole.items()
+        }
+        out = self.stored.in_files(self.labels, {*used, *(name for name, slices in under.items() if slices)})
+        most = max((s.layer_value for s in out.values()), default=0)
+        kind = np.uint8 if most < 256 else np.uint16
+        depth = max((s.layer for s in out.values()), default=0) + 1
+        layers = [np.zeros(self.shape, kind, order="F") for _ in range(depth)]
+        for n, layer in enumerate(layers):
+            table = np.zeros(256, kind)
+            for name, segment in out.items():
+                if segment.layer == n:
+                    table[self.labels[name]] = segment.layer_value
+            for k, values in shown.items():
+                layer[:, :, k] = table[values].T
+        for name, slices in under.items():
+            for k, part in slices.items():
+                layers[out[name].layer][:, :, k][part.T] = out[name].layer_value
+        return Segments(tuple(layers), tuple(out.values()), self.stored.general)
 
-    def value_of(self, name: str, keep: bool = True) -> int:
-        """The value of a label, the next free one if the name is new; it is kept for the name if `keep`.
+    def _beneath(self, name: str, k: int, shown: Mapping[int, np.ndarray]) -> np.ndarray | None:
+        return self.stored.beneath(name, k, shown[k], self.labels) if k in shown else None
+
+    def value_of(self, name: str, keep: bool = True, wanted: int = 0) -> int:
+        """The value of a label; if the name is new, `wanted` or else the next free one, kept for the name if `keep`.
 
         Raises:
             ValueError: an impossible name, or no value is free.
@@ -139,12 +164,31 @@ class Workspace:
         name = label_name(name)
         if name in self.labels:
             return self.labels[name]
-        free = next((v for v in range(1, _LABELS + 1) if v not in self.labels.values()), None)
+        free = next((v for v in (wanted, *range(1, LABELS + 1)) if self._is_free(v)), None)
         if free is None:
-            raise ValueError(f"A label map holds {_LABELS} labels, which all have names already. Use one of them.")
+            raise ValueError(f"A label map holds {LABELS} labels, which all have names already. Use one of them.")
         if keep:
             self.labels[name] = free
         return free
+
+    def _is_free(self, value: int) -> bool:
+        return 1 <= value <= LABELS and value not in self.labels.values()
+
+    def open(self, found: Segments, as_segmentation: bool = False) -> None:
+        """Begin with the segments of a file.
+
+        Args:
+            found: on the grid of the image.
+            as_segmentation: whether the file is a `.seg.nrrd`, and what is saved is to be one too.
+
+        Raises:
+            ValueError: too many labels.
+        """
+        stored = StoredLabels.of(found, as_segmentation)
+        for name, segment in stored.segments.items():
+            self.value_of(name, wanted=segment.value)
+        self.load(found.flat(), {segment.value: name for name, segment in stored.segments.items()})
+        self.stored = stored
 
     def load(self, labels: np.ndarray, names: Mapping[int, str]) -> None:
         """Begin with a label map (I, J, K) of whole numbers; the history is forgotten.
@@ -157,10 +201,11 @@ class Workspace:
             counts += np.bincount(labels[:, :, k].ravel(), minlength=len(counts))
         table = np.zeros(len(counts), np.uint8)
         for value in np.flatnonzero(counts[1:]) + 1:
-            table[value] = self.value_of(names.get(int(value)) or f"label {value}")
+            table[value] = self.value_of(names.get(int(value)) or f"label {value}", wanted=int(value))
         self._done.clear()
         self._undone.clear()
         self._slices, self._remembered, self.opened, self.unsaved = {}, 0, None, False
+        self.stored = StoredLabels()
         for k in np.flatnonzero((labels > 0).any(axis=(0, 1))):
             self._slices[int(k)] = np.ascontiguousarray(table[labels[:, :, k].T])
 

@@ -22,7 +22,6 @@ from pydantic import ValidationError
 
 import segmed
 from segmed.data.pairs import natural
-from segmed.imaging.grid import Grid
 from segmed.imaging.reading import fingerprint, read_volume
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.desk import Desk
@@ -43,7 +42,8 @@ from segmed.server.workspace_bodies import (
 )
 
 logger = logging.getLogger(__name__)
-_KINDS = {"nifti": ".nii.gz", "seg": ".dcm", "rtstruct": ".dcm"}
+_KINDS = {"nifti": ".nii.gz", "nrrd": ".seg.nrrd", "names": ".tsv", "seg": ".dcm", "rtstruct": ".dcm"}
+_MEDIA = {".nii.gz": "application/gzip", ".tsv": "text/tab-separated-values", ".dcm": "application/dicom"}
 
 
 class _SentenceRoute(APIRoute):
@@ -245,23 +245,25 @@ def save(image: str, body: SaveBody, who: Writer, http: Request) -> dict[str, An
 
 @router.get("/images/{image}/download")
 def download(
-    image: str, who: Who, http: Request, client: Named = "", format: Literal["nifti", "seg", "rtstruct"] = "nifti"
+    image: str,
+    who: Who,
+    http: Request,
+    client: Named = "",
+    format: Literal["nifti", "nrrd", "names", "seg", "rtstruct"] = "nifti",
 ) -> Response:
-    """The label map as a file."""
+    """The label map as a file; `names` is the table that says what the values of the NIfTI file mean."""
     with (
         _desk(image, client, who, http).open() as desk,
         tempfile.TemporaryDirectory(prefix="download-") as folder,
     ):
-        labels, names = desk.work.numbered()
         out = Path(folder) / f"labels{_KINDS[format]}"
-        grid = Grid(desk.picture.shape, desk.picture.affine)
         made_by = desk.work.model, desk.work.version
-        write_download(labels, names, grid, desk.path, out, format, *made_by, app_instance().codes)
+        write_download(desk.work.segments(), desk.grid, desk.path, out, format, *made_by, app_instance().codes)
         content = out.read_bytes()
     name = f"{format}-{image}{_KINDS[format]}"
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)
     return Response(
         content,
-        media_type="application/dicom" if format != "nifti" else "application/gzip",
+        media_type=_MEDIA.get(_KINDS[format], "application/octet-stream"),
         headers={"Content-Disposition": f'attachment; filename="{plain}"', "Cache-Control": "no-store"},
     )

@@ -312,7 +312,7 @@ function wire() {
   on("#try", compare);
   on("#close", () => showComparison([]));
   on("#help", () => find("#keys").showModal());
-  for (const format of ["nifti", "seg", "rtstruct"]) {
+  for (const format of ["nifti", "names", "nrrd", "seg", "rtstruct"]) {
     const path = () => imagePath(work.id, `/download?client=${encodeURIComponent(client())}&format=${format}`);
     on(`#${format}`, () => download(path()).catch(fail));
   }

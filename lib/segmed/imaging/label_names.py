@@ -1,0 +1,31 @@
+"""The names that a label map brings along: in its own header, or in the table beside it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+from segmed.imaging.grid import read_grid, read_label_segments
+from segmed.imaging.reading import fingerprint
+from segmed.imaging.seg_nrrd import is_segmentation
+from segmed.imaging.sidecar import read_sidecar
+
+
+def stored_names(file: Path) -> Mapping[int, str]:
+    """Names by value; nothing where a label map brings none.
+
+    Raises:
+        ValueError: a segmentation that cannot be read.
+    """
+    if not file.is_file():
+        return {}
+    if is_segmentation(file):
+        return _names_in(str(file), fingerprint(file))
+    return {s.value: s.name for s in read_sidecar(file)}
+
+
+@functools.lru_cache(maxsize=256)
+def _names_in(file: str, key: str) -> Mapping[int, str]:
+    """Of a segmentation; `key` changes when the file does."""
+    return read_label_segments(file, read_grid(file, labels=True)).names

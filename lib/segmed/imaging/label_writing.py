@@ -1,0 +1,56 @@
+"""Label maps with the names and colours of their values, in whichever way a format can hold them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from segmed.imaging.masks import _appear_whole, mask_extension, write_mask
+from segmed.imaging.seg_nrrd import SEGMENTATION, write_segments
+from segmed.imaging.segments import Segments, StoredSegment, colour_of, values_in
+from segmed.imaging.sidecar import write_sidecar
+
+
+def write_labels(
+    found: Segments, affine: np.ndarray, path: str | os.PathLike[str], like: str | os.PathLike[str] | None = None
+) -> None:
+    """Write a label map so that what its values mean goes along.
+
+    A `.seg.nrrd` holds names, colours and layers itself. Beside NIfTI a table tells names and colours (`read_sidecar`),
+    and where segments overlap, the smaller one counts.
+
+    Args:
+        found: on the grid of the image.
+        affine: (4, 4) voxel to RAS mm, that of the image.
+        path: ends in `.seg.nrrd` or one of `MASK_EXTENSIONS`.
+        like: file of the image, see `write_mask`.
+
+    Raises:
+        ValueError: unknown extension, or what the format cannot hold.
+        OSError: the folder cannot be written.
+    """
+    coloured = tuple(s.coloured(colour_of(s.value)) for s in found.segments)
+    if str(path).lower().endswith(SEGMENTATION):
+        with _appear_whole(Path(path), SEGMENTATION) as name:
+            write_segments(replace(found, segments=tuple(map(_called, coloured))), affine, name)
+        return
+    flat = found.flat()
+    if flat.dtype not in (np.uint8, np.uint16):
+        flat = flat.astype(np.uint8 if flat.max(initial=0) < 256 else np.uint16)
+    write_mask(flat, affine, path, like=like)
+    if mask_extension(str(path)).startswith(".nii"):
+        write_sidecar(coloured, path)
+
+
+def name_values(labels: np.ndarray, names: Mapping[int, str] | Sequence[str] = ()) -> Segments:
+    """A label map (I, J, K) of whole numbers with names of its values, or of 1, 2, … in order."""
+    given = dict(names) if isinstance(names, Mapping) else dict(enumerate(names, start=1))
+    return Segments((labels,), tuple(StoredSegment(given.get(v, ""), v, 0, v) for v in values_in(labels)))
+
+
+def _called(segment: StoredSegment) -> StoredSegment:
+    return segment if segment.name else replace(segment, name=f"label {segment.value}")
