@@ -11,13 +11,14 @@ from segmed.server.journal import Journal, image_identity
 from segmed.server.workspace import Workspace
 from segmed.server.workspaces import Workspaces
 
-I, J, K = SHAPE = (20, 16, 6)
+SHAPE = (20, 16, 6)
+COLUMNS, ROWS, _ = SHAPE
 
 
 def _filled(value: int = 1, k: int = 2, seed: int | None = None) -> dict[int, np.ndarray]:
     if seed is not None:
-        return {k: np.random.default_rng(seed).integers(0, 2, (J, I)).astype(np.uint8)}
-    return {k: np.full((J, I), value, np.uint8)}
+        return {k: np.random.default_rng(seed).integers(0, 2, (ROWS, COLUMNS)).astype(np.uint8)}
+    return {k: np.full((ROWS, COLUMNS), value, np.uint8)}
 
 
 def _use(
