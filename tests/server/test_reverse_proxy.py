@@ -42,8 +42,8 @@ http {{
 
 
 @pytest.fixture(scope="module")
-def nginx(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its origin."""
+def nginx(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, requests.Session]]:
+    """Its origin, and a client that trusts its certificate."""
     program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if program is None or shutil.which("openssl") is None:
         pytest.skip("nginx is not installed: apt-get install nginx-light")
@@ -55,52 +55,52 @@ def nginx(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     conf = folder / "nginx.conf"
     conf.write_text(_CONF.format(folder=folder, port=port, server=server.url, prefix=PREFIX), encoding="utf-8")
     process = subprocess.Popen([program, "-p", folder, "-c", conf, "-e", folder / "error.log"])
-    origin = f"https://localhost:{port}"
+    origin, session = f"https://localhost:{port}", requests.Session()
+    session.trust_env, session.verify = False, str(folder / "cert.pem")
     try:
         deadline = time.monotonic() + 30
         while True:
             try:
-                requests.get(origin, timeout=5, verify=False)
+                session.get(origin, timeout=5)
                 break
             except requests.ConnectionError:
                 assert process.poll() is None and time.monotonic() < deadline, (folder / "error.log").read_text()
                 time.sleep(0.1)
-        yield origin
+        yield origin, session
     finally:
+        session.close()
         process.terminate()
         process.wait(20)
 
 
-@pytest.mark.filterwarnings("ignore:Unverified HTTPS")
-def test_a_page_behind_nginx_works_below_its_path(nginx: str) -> None:
-    url, headers = f"{nginx}{PREFIX}", {"Origin": nginx}
-    with requests.Session() as session:
-        session.verify = False
-        assert session.get(f"{url}/", timeout=30).status_code in (200, 503)  # 503: the page was not built
-        assert session.get(f"{url}/info/", timeout=30).json()["name"] == "SegMed"
-        moved = session.get(f"{url}/info", timeout=30, allow_redirects=False)
-        assert moved.headers["location"] == f"{url}/info/"
-        assert session.get(f"{url}/ohif", timeout=30, allow_redirects=False).headers["location"] == f"{PREFIX}/ohif/"
-        assert f"Open {PREFIX}/ for the web page" in session.get(f"{url}/ohif/", timeout=30).json()["detail"]
-        assert session.get(f"{url}/segmed/ohif.js", timeout=30).status_code == 200
-        assert f"{PREFIX}/openapi.json" in session.get(f"{url}/docs", timeout=30).text
-        image = f"{url}/api/images/ct"
-        params = {"client": "behind nginx"}
-        before = session.get(f"{image}/work", params=params, headers=headers, timeout=60).json()
-        data = base64.b64encode(zlib.compress(np.ones(8, np.uint8).tobytes())).decode()
-        change = {"k": 3, "i": [5, 9], "j": [6, 8], "data": data}
-        body = {**params, "label": "liver", "changes": [change], "revision": before["revision"], "boot": before["boot"]}
-        painted = session.post(f"{image}/paint", json=body, headers=headers, timeout=60)
-        assert painted.status_code == 200, painted.text[:300]
-        assert painted.json()["revision"] == before["revision"] + 1
-        foreign = session.post(f"{image}/clear", json=params, headers={"Origin": "https://evil.example"}, timeout=60)
-        assert foreign.status_code == 403
-        assert session.get(f"{url}/reload", timeout=30).status_code == 403
+def test_a_page_behind_nginx_works_below_its_path(nginx: tuple[str, requests.Session]) -> None:
+    origin, session = nginx
+    url, headers = f"{origin}{PREFIX}", {"Origin": origin}
+    assert session.get(f"{url}/", timeout=30).status_code in (200, 503)  # 503: the page was not built
+    assert session.get(f"{url}/info/", timeout=30).json()["name"] == "SegMed"
+    moved = session.get(f"{url}/info", timeout=30, allow_redirects=False)
+    assert moved.headers["location"] == f"{url}/info/"
+    assert session.get(f"{url}/ohif", timeout=30, allow_redirects=False).headers["location"] == f"{PREFIX}/ohif/"
+    assert f"Open {PREFIX}/ for the web page" in session.get(f"{url}/ohif/", timeout=30).json()["detail"]
+    assert session.get(f"{url}/segmed/ohif.js", timeout=30).status_code == 200
+    assert f"{PREFIX}/openapi.json" in session.get(f"{url}/docs", timeout=30).text
+    image = f"{url}/api/images/ct"
+    params = {"client": "behind nginx"}
+    before = session.get(f"{image}/work", params=params, headers=headers, timeout=60).json()
+    data = base64.b64encode(zlib.compress(np.ones(8, np.uint8).tobytes())).decode()
+    change = {"k": 3, "i": [5, 9], "j": [6, 8], "data": data}
+    body = {**params, "label": "liver", "changes": [change], "revision": before["revision"], "boot": before["boot"]}
+    painted = session.post(f"{image}/paint", json=body, headers=headers, timeout=60)
+    assert painted.status_code == 200, painted.text[:300]
+    assert painted.json()["revision"] == before["revision"] + 1
+    foreign = session.post(f"{image}/clear", json=params, headers={"Origin": "https://evil.example"}, timeout=60)
+    assert foreign.status_code == 403
+    assert session.get(f"{url}/reload", timeout=30).status_code == 403
 
 
-@pytest.mark.filterwarnings("ignore:Unverified HTTPS")
-def test_a_proxy_that_tells_nothing_gets_the_name_of_the_setting(nginx: str) -> None:
-    url = f"{nginx}/silent/api/images/ct/accept"
-    refused = requests.post(url, json={"client": "x"}, headers={"Origin": nginx}, timeout=30, verify=False)
+def test_a_proxy_that_tells_nothing_gets_the_name_of_the_setting(nginx: tuple[str, requests.Session]) -> None:
+    origin, session = nginx
+    url = f"{origin}/silent/api/images/ct/accept"
+    refused = session.post(url, json={"client": "x"}, headers={"Origin": origin}, timeout=30)
     assert refused.status_code == 403
-    assert f"SEGMED_ORIGINS={nginx}" in refused.json()["detail"]
+    assert f"SEGMED_ORIGINS={origin}" in refused.json()["detail"]
