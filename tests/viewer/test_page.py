@@ -512,9 +512,12 @@ def test_two_tabs_show_the_same_work(page: Page, client: str, server: Server) ->
     page.locator("#accept").click()
     page.locator("#label").fill("spleen")
     page.keyboard.press("Tab")
+    page.evaluate("document.querySelector('#messages').replaceChildren()")  # they cover a part of the image
     box(page, (24, 9, 12), (52, 29, 12))
+    expect(page.locator("#messages")).to_contain_text("of liver, which stay")
     assert {one for one in filled(page) if one[3] == 1} == drawn
     page.locator("#overwrite").check()
+    page.evaluate("document.querySelector('#messages').replaceChildren()")
     box(page, (24, 9, 12), (52, 29, 12))
     assert {one for one in filled(page) if one[3] == 1} < drawn
     expect(page.locator("#messages")).to_contain_text("has replaced")

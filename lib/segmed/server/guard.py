@@ -57,7 +57,7 @@ class Guard:
         self.origins = {normal_origin(origin) for origin in origins} - {""}
         self.loopback_only = loopback_only
         self.proxies = tuple(proxies)
-        self._hosts = _LOOPBACK | {urlsplit(origin).hostname for origin in self.origins}
+        self._hosts: set[str | None] = {*_LOOPBACK, *(urlsplit(origin).hostname for origin in self.origins)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
