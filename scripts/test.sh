@@ -3,11 +3,12 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ./scripts/setup.sh
-# a PACS, a browser and a checker of DICOM files; without them their tests are skipped with a notice
+# a PACS, a browser, a checker of DICOM files and a reverse proxy; without them their tests are skipped with a notice
 missing=()
 command -v Orthanc >/dev/null || missing+=(orthanc orthanc-dicomweb)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v dciodvfy >/dev/null || missing+=(dicom3tools)
+PATH=$PATH:/usr/sbin command -v nginx >/dev/null || missing+=(nginx-light)
 if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "Installing ${missing[*]} for the tests …" >&2

@@ -113,6 +113,9 @@ def serve(
 
     `--conf KEY VALUE`, repeatable, sets what `segmed info` lists, for instance `--conf models medsam,sam
     --conf backbone medsam_vit_b.pth`.
+
+    Behind a reverse proxy: SEGMED_ORIGINS=https://NAME in the environment names the addresses of its pages, and
+    SEGMED_PROXIES those of proxies whose X-Forwarded headers are trusted; see docs/proxy.md.
     """
     from segmed.server.serve import serve as start
 

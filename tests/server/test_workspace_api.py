@@ -48,6 +48,10 @@ class Page:
             self.labels[i0:i1, j0:j1, change["k"]] = values.reshape(j1 - j0, i1 - i0).T
         return self.told
 
+    def believed(self) -> dict[str, Any]:
+        """The state of the work as the last answer told it."""
+        return {"revision": self.told["revision"], "boot": self.told["boot"]}
+
     def post(self, what: str, **body: Any) -> requests.Response:
         return requests.post(f"{self.url}/{what}", json={"client": self.client, **body}, timeout=120)
 
@@ -166,12 +170,12 @@ def test_an_automatic_model_paints_all_its_structures_in_one_step(colour: Server
     assert (models["lora"]["type"], models["lora"]["labels"]) == ("automatic", ["polyp", "rest"])
     page.do("paint", label="by hand", changes=[_change(0, [0, 30], [0, 20], np.full((20, 30), 3))])
     drawn = page.labels.copy()
-    page.do("segment", model="lora")
+    page.do("segment", model="lora", overwrite=True)
     url = f"{colour.url}/infer/lora?image=polyp&output=image"
     (colour.studies.parent / "lora.nrrd").write_bytes(requests.post(url, timeout=60).content)
     expected = nrrd.read(str(colour.studies.parent / "lora.nrrd"))[0]
     assert (page.labels == np.where(expected > 0, expected, 3)).all()
-    page.do("segment", model="lora")
+    page.do("segment", model="lora", overwrite=True)
     assert page.told["changes"] == []
     page.do("undo")
     assert (page.labels == drawn).all()
@@ -244,7 +248,7 @@ def test_accepting_begins_another_object_and_labels_are_united(page: Page, truth
     page.prompt(box=[2, 12, 2, 10, K, K])
     assert (page.labels[first > 0] == 1).all()
     assert (page.labels > 0).sum() > (first > 0).sum()
-    page.prompt("spleen", box=_box(truth))  # another label is another object; the newest one lies on top
+    page.prompt("spleen", box=_box(truth), overwrite=True)  # another object, which is to lie on top
     assert (page.labels[first > 0] == 2).all()
     page.do("undo")
     assert (page.labels[first > 0] == 1).all()

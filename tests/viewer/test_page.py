@@ -472,3 +472,52 @@ def test_dicom_comes_out_where_it_was_drawn(
     page.locator("#save").click()
     expect(page.locator("#messages")).to_contain_text("DICOM SEG")
     expect(page.locator("#images .done")).to_be_visible()
+
+
+def test_two_tabs_show_the_same_work(page: Page, client: str, server: Server) -> None:
+    second = page.context.new_page()
+    second.add_init_script(f"localStorage.setItem('segmed.client', '{client}')")
+    second.route("**/revision?*", lambda route: route.abort())  # it looks at nothing by itself for now
+    second.goto(server.url)
+    open_image(second, "RAS")
+    page.bring_to_front()
+    open_image(page, "RAS")
+    box(page, (24, 9, 12), (52, 29, 12))
+    drawn = filled(page)
+    assert drawn
+    expect(page.locator('#images button[data-id="RAS"] .unsaved')).to_be_visible()
+
+    # what the other tab asks of the state before is not done, and it is told
+    second.locator("#clear").click()
+    ready(second)
+    expect(second.locator("#messages")).to_contain_text("has changed")
+    assert filled(second) == drawn
+    second.locator("#undo").click()
+    ready(second)
+    assert filled(second) == set()
+    expect(page.locator("#messages")).to_contain_text("changed elsewhere")  # this one looks by itself
+    ready(page)
+    assert filled(page) == set()
+
+    page.locator("#redo").click()
+    ready(page)
+    assert filled(page) == drawn
+    page.locator("#save").click()
+    ready(page)
+    expect(page.locator("#messages")).to_contain_text(f"Voxels: liver {len(drawn)}.")
+    expect(page.locator("#messages")).not_to_contain_text("differs")
+    expect(page.locator('#images button[data-id="RAS"] .unsaved')).to_have_count(0)
+
+    # labels that are there are left alone unless the switch is on
+    page.locator("#accept").click()
+    page.locator("#label").fill("spleen")
+    page.keyboard.press("Tab")
+    page.evaluate("document.querySelector('#messages').replaceChildren()")  # they cover a part of the image
+    box(page, (24, 9, 12), (52, 29, 12))
+    expect(page.locator("#messages")).to_contain_text("of liver, which stay")
+    assert {one for one in filled(page) if one[3] == 1} == drawn
+    page.locator("#overwrite").check()
+    page.evaluate("document.querySelector('#messages').replaceChildren()")
+    box(page, (24, 9, 12), (52, 29, 12))
+    assert {one for one in filled(page) if one[3] == 1} < drawn
+    expect(page.locator("#messages")).to_contain_text("has replaced")

@@ -42,6 +42,8 @@ export class Bar {
     this.label.setAttribute('list', this.labels.id);
     add(TOOLS);
     add(STEPS.slice(0, 1));
+    const take = 'Overwrite other labels: new objects take voxels of labels that are there already';
+    this.overwrite = field('overwrite', 'input', take, { type: 'checkbox' });
     add(PAINT);
     this.size = field('size', 'input', 'Size of brush and eraser in mm', { type: 'range', min: 1, max: 50, value: 8 });
     add(STEPS.slice(1));

@@ -139,11 +139,28 @@ export async function write(changes, labels, map, known) {
       }
     }
   });
-  if (!slices.size) {
-    return;
+  drawn(slices);
+}
+
+/** Rub out everything, also in `known`. */
+export function empty(known) {
+  const { voxelManager, dimensions } = volume();
+  const slices = new Set();
+  read().forEach((value, at) => {
+    if (value) {
+      voxelManager.setAtIndex(at, 0);
+      slices.add(Math.floor(at / (dimensions[0] * dimensions[1])));
+    }
+  });
+  known.fill(0);
+  drawn(slices);
+}
+
+function drawn(slices) {
+  if (slices.size) {
+    const detail = { segmentationId: ID, modifiedSlicesToUse: [...slices], bySegMed: true };
+    window.cornerstone.triggerEvent(window.cornerstone.eventTarget, MODIFIED, detail);
   }
-  const detail = { segmentationId: ID, modifiedSlicesToUse: [...slices], bySegMed: true };
-  window.cornerstone.triggerEvent(window.cornerstone.eventTarget, MODIFIED, detail);
 }
 
 /** Call back when anybody else changes voxels: the brush, or MONAI Label's panel. */

@@ -49,8 +49,11 @@ function tell(text, type = 'info') {
 function run(work) {
   pending += 1;
   refresh();
-  queue = queue.then(work).catch(error => {
+  queue = queue.then(work).catch(async error => {
     tools.keepOnly(now?.prompt);
+    if (error.status === 409 && now) {
+      await renew(now).catch(failure => tell(failure.message, 'error'));
+    }
     tell(error.message, 'error');
   }).finally(() => {
     pending -= 1;
@@ -59,14 +62,25 @@ function run(work) {
   return queue;
 }
 
+/** The state that a request is meant for; the server refuses it with 409 if it is in another one. */
+const belief = here => ({ revision: here.revision, boot: here.boot });
+
+/** Show the state of the server in place of what is shown. */
+async function renew(here) {
+  const answer = await server.work(here.series);
+  dirty = false;
+  labelmap.empty(here.known);
+  await draw(here, answer);
+}
+
 /** Ask the server for something that changes the label map, and draw it. */
 const act = (what, body) => run(async () => {
   await push();
   const here = now;
-  await draw(here, await server.post(here.series, what, body));
+  await draw(here, await server.post(here.series, what, { ...belief(here), ...body }));
 });
 
-const prompt = (model, body) => act('prompt', { model, label: label(), ...body });
+const prompt = (model, body) => act('prompt', { model, label: label(), overwrite: bar.overwrite.checked, ...body });
 
 async function draw(here, answer) {
   if (here === now) {
@@ -79,6 +93,8 @@ function note(here, answer) {
   here.prompt = answer.prompt;
   here.canUndo = answer.can_undo;
   here.canRedo = answer.can_redo;
+  here.revision = answer.revision;
+  here.boot = answer.boot;
   tools.keepOnly(answer.prompt);
   message = answer.warnings.join(' ');
 }
@@ -97,8 +113,8 @@ async function push(always = false) {
   const present = new Set(voxels);
   const names = Object.fromEntries(Object.entries(labelmap.names()).filter(([index]) => present.has(Number(index))));
   const packed = await labelmap.deflate(here.map.inServerOrder(voxels));
-  const answer = await server.sendLabelmap(here.series, { ...here.map.place(), names }, packed).catch(error => {
-    dirty = true;
+  const answer = await server.sendLabelmap(here.series, { ...here.map.place(), names, ...belief(here) }, packed).catch(error => {
+    dirty = error.status !== 409;
     throw error;
   });
   here.known = voxels;
@@ -121,14 +137,15 @@ function paint(tool) {
 
 function automatic() {
   const model = bar.automatic.value;
-  return bar.isAutomatic.has(model) ? act('segment', { model }) : prompt(model);
+  return bar.isAutomatic.has(model) ? act('segment', { model, overwrite: bar.overwrite.checked }) : prompt(model);
 }
 
 async function save() {
   await push(true);
-  const saved = await server.post(now.series, 'save', { tag: 'final' });
+  const saved = await server.post(now.series, 'save', { tag: 'final', ...belief(now) });
   const where = saved.seg ? 'The result is in the PACS as DICOM SEG.' : 'The result is saved on the server.';
-  tell([where, saved.note].filter(Boolean).join(' '), 'success');
+  const counts = Object.entries(saved.voxels).map(([name, count]) => `${name} ${count}`).join(', ');
+  tell([where, saved.note, counts && `Voxels: ${counts}.`].filter(Boolean).join(' '), 'success');
 }
 
 async function openNext() {

@@ -15,7 +15,8 @@ async function ask(path, options) {
   }
   const told = await answer.json().catch(() => ({}));
   if (!answer.ok) {
-    throw new Error(typeof told.detail === 'string' ? told.detail : `The server answered ${answer.status}.`);
+    const detail = typeof told.detail === 'string' ? told.detail : `The server answered ${answer.status}.`;
+    throw Object.assign(new Error(detail), { status: answer.status });
   }
   return told;
 }

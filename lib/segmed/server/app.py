@@ -29,6 +29,7 @@ from segmed.server.dicom_studies import DicomStudies
 from segmed.server.engine import Engine
 from segmed.server.folder_datastore import FolderDatastore
 from segmed.server.infer import PromptInferTask
+from segmed.server.journal import Journal
 from segmed.server.learning import ActiveLearning
 from segmed.server.pacs import PacsStudies
 from segmed.server.requests import BadRequest, InferParams, check_id, check_session, check_tag, check_uid
@@ -37,6 +38,7 @@ from segmed.server.scoring import ImageScoring, LabelDice
 from segmed.server.scribbles import ScribblesInferTask, scribbles_name
 from segmed.server.settings import ServerSettings
 from segmed.server.strategies import strategies
+from segmed.server.studies import state_folder
 from segmed.server.train import MethodTrainTask
 from segmed.server.workspaces import Workspaces
 from segmed.training.registry import Registry
@@ -58,7 +60,6 @@ class SegMedApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         settings = ServerSettings.from_conf(conf or {})
         self.engine = Engine(settings, Registry(settings.registry or Path(app_dir) / "model" / "trained"))
-        self.workspaces = Workspaces()
         self.codes = read_codes(settings.codes) if settings.codes else None
         super().__init__(
             app_dir,
@@ -77,6 +78,12 @@ class SegMedApp(MONAILabelApp):
     def learning(self) -> ActiveLearning:
         """Its state lies where the datastore keeps its labels, so that this comes after the datastore."""
         return ActiveLearning(self.engine, self.studies, self.datastore, self.trainer)
+
+    @cached_property
+    def workspaces(self) -> Workspaces:
+        """What users work on; unsaved work lies beside the state of active learning, and comes back from there."""
+        folder = state_folder(self.datastore(), self.engine.settings.learning.folder)
+        return Workspaces(journal=Journal(folder / "work"))
 
     def init_infers(self) -> dict[str, InferTask]:
         """Prompt models as `<name>` and `<name>_3d`; automatic ones as `<name>`, with prompts as `<name>_prompt`."""

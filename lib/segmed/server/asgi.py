@@ -21,6 +21,7 @@ from monailabel.interfaces.utils.app import app_instance
 from starlette.types import ASGIApp
 
 from segmed.server import download_routes, learning_routes, ohif, proxy, report_routes, routes, web, workspace_routes
+from segmed.server.forwarded import TRUSTED, allowed_origins, networks
 from segmed.server.guard import Guard
 from segmed.server.requests import BadRequest
 
@@ -97,9 +98,9 @@ def create_app() -> ASGIApp:
     app.add_exception_handler(MONAILabelException, _monailabel)
     app.add_exception_handler(torch.OutOfMemoryError, _out_of_memory)
     app.add_exception_handler(Exception, _unexpected)
-    origins = [origin for origin in os.environ.get("SEGMED_ORIGINS", "").split(",") if origin]
+    origins = allowed_origins(os.environ.get("SEGMED_ORIGINS", ""))
     loopback_only = os.environ.get("SEGMED_LOOPBACK_ONLY", "1") == "1"
-    return Guard(app, origins, loopback_only)
+    return Guard(app, origins, loopback_only, networks(os.environ.get("SEGMED_PROXIES", TRUSTED)))
 
 
 app = create_app()

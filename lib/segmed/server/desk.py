@@ -6,7 +6,7 @@ import contextlib
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,9 @@ from segmed.imaging.reading import fingerprint
 from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.methods.predictor import Masks
 from segmed.server.automatic import AutomaticInferTask
+from segmed.server.crossings import crossed_labels, crossing_note
 from segmed.server.infer import PromptInferTask
+from segmed.server.journal import image_identity
 from segmed.server.label_intake import noted, open_label
 from segmed.server.open_object import OpenObject
 from segmed.server.patches import Patch
@@ -28,12 +30,21 @@ from segmed.server.requests import BadRequest
 from segmed.server.sent_grid import grid_of
 from segmed.server.studies import FINAL, label_map
 from segmed.server.workspace import Workspace, label_name
-from segmed.server.workspace_bodies import LabelMapParams, PromptBody, SegmentBody
+from segmed.server.workspace_bodies import Client, LabelMapParams, PromptBody, SegmentBody
 
 if TYPE_CHECKING:
     from segmed.server.app import SegMedApp
 
+_STALE = (
+    "Your work on this image has changed since this page last heard of it: in another tab, by another user of your "
+    "name or by a restart of the server. It is shown anew; nothing was done, so do that again."
+)
 _LARGER = 8  # times the image that a sent label map may be
+
+
+def workspace_key(login: str, client: str, user: str, image: str) -> tuple[str, str, str]:
+    """Whose work it is and on what; arguments as those of `Desk`."""
+    return login, client.strip() or user, image
 
 
 class Desk:
@@ -63,36 +74,46 @@ class Desk:
         self.picture = self._show(None)
         self.seconds = {"open": round(time.perf_counter() - start, 4)}
         self.notes: list[str] = []
-        self._key = (login, client.strip() or user, image)
+        self._key = workspace_key(login, client, user, image)
 
     @contextlib.contextmanager
-    def open(self, returning: bool = False) -> Iterator[Desk]:
+    def open(self, returning: bool = False, belief: Client | None = None) -> Iterator[Desk]:
         """Take the workspace, for nobody else meanwhile.
 
         Args:
             returning: the user begins or comes back, so that what others saved meanwhile counts.
+            belief: the state that the client works on.
+
+        Raises:
+            BadRequest: (409) the client believes in another state.
         """
-        with self.app.workspaces.use(self._key, self._begin) as (self.work, lost):
+        with self.app.workspaces.use(self._key, self._begin, self._identity) as (self.work, lost):
             self.notes += lost
             if self.work.shape != self.picture.shape:
                 self.work.shape = self.picture.shape
+                self.work.identity = self._identity()
                 self._reload("The image itself has been replaced, so your work on the former one is gone.")
             elif returning and self.work.base != self._stored():
                 if self.work.unsaved:
                     self.notes.append("Another label of this image was saved since you began. Yours will replace it.")
                 else:
                     self._reload("")
+            if belief is not None:
+                self._check(belief)
             if returning:
                 self.app.learning.worked(self.image, self.user)
             self.work.touch()
             yield self
 
-    def told(self, patches: Sequence[Patch], touched: Sequence[int] = ()) -> dict[str, Any]:
+    def told(
+        self, patches: Sequence[Patch], touched: Sequence[int] = (), replaced: Mapping[str, int] | None = None
+    ) -> dict[str, Any]:
         """The answer to the client.
 
         Args:
             patches: what has changed.
             touched: slices that were looked at beside those that changed.
+            replaced: voxels by name that other labels have lost to this request's object.
         """
         work = self.work
         empty: dict[str, Any] = {"box": None, "foreground": [], "background": []}
@@ -103,6 +124,10 @@ class Desk:
             "can_redo": work.can_redo,
             "prompt": work.opened.told() if work.opened else empty,
             "slices": sorted({*touched, *(patch.k for patch in patches)}),
+            "replaced": dict(replaced or {}),
+            "unsaved": work.unsaved,
+            "revision": work.settle(),
+            "boot": self.app.workspaces.boot,
             "warnings": list(dict.fromkeys(self.notes)),
             "seconds": self.seconds,
         }
@@ -126,17 +151,19 @@ class Desk:
         self.notes += notes
         involved = sorted({*opened.under, *masks, *scribbles.foreground, *scribbles.background})
         bare = {k: opened.without_it(k, work.slice(k)) for k in involved}
-        opened, slices = opened.painted(masks, scribbles, bare)
+        opened, slices = opened.painted(masks, scribbles, bare, body.overwrite)
         work.value_of(body.label)
+        found = {k: patch.full(work.shape) for k, patch in opened.result.items()}
+        replaced = self._crossed(found, bare, [opened.value], body.overwrite)
         patches = work.change(slices, opened)
         work.prompts += 1
         self._answered(task, body.model, body.device)
         if not body.trial:
             self.app.learning.worked(self.image, self.user, 1, body.model)
-        return self.told(patches, sorted(masks))
+        return self.told(patches, sorted(masks), replaced)
 
     def segment(self, body: SegmentBody) -> dict[str, Any]:
-        """Label the volume; labels that the model knows are replaced, others stay where it finds nothing.
+        """Label the volume; labels that the model knows are replaced, others stay unless they are to be overwritten.
 
         Raises:
             BadRequest: no such model, or one that needs prompts.
@@ -147,13 +174,16 @@ class Desk:
         labels, names, notes = self._timed(lambda: task.segment(clean, body.device))
         self.notes += notes
         table = np.array([0, *(work.value_of(name) for name in names)], np.uint8)
-        slices = {}
+        slices, found, bare = {}, {}, {}
         for k in {*work.filled(), *(int(k) for k in np.flatnonzero(labels.any(axis=(0, 1))))}:
-            values, found = work.slice(k), table[labels[:, :, k].T]
+            values, structures = work.slice(k), table[labels[:, :, k].T]
+            bare[k], found[k] = values.copy(), structures > 0
             values[np.isin(values, table[1:])] = 0
-            slices[k] = np.where(found > 0, found, values)
+            taken = found[k] & (body.overwrite | (values == 0))
+            slices[k] = np.where(taken, structures, values)
+        replaced = self._crossed(found, bare, table[1:].tolist(), body.overwrite)
         self._answered(task, body.model, body.device)
-        return self.told(work.change(slices))
+        return self.told(work.change(slices), replaced=replaced)
 
     def replace(self, given: LabelMapParams, read: Callable[[int], bytes]) -> dict[str, Any]:
         """The whole label map of a viewer in place of what is there, as one step.
@@ -189,6 +219,7 @@ class Desk:
         """
         work, store = self.work, self.app.datastore()
         found = work.segments()
+        flat = found.flat()  # what the page shows of it, where segments overlap
         names = [segment.name for segment in found.segments if found.mask(segment).any()]
         info = {
             "label_info": [{"name": s.name, "idx": s.value} for s in found.segments if s.name in names],
@@ -214,7 +245,30 @@ class Desk:
             self.app.on_save_label(self.image, label, self.user)
         told = store.get_label_info(label, tag)
         notes += [str(told["seg_note"])] if told.get("seg_note") and names else []
-        return {"label": label, "seg": told.get("seg_sop"), "note": " ".join(notes)}
+        return {
+            "label": label,
+            "seg": told.get("seg_sop"),
+            "note": " ".join(notes),
+            "voxels": {s.name: int((flat == s.value).sum()) for s in found.segments if s.name in names},
+            "revision": work.settle(),
+            "boot": self.app.workspaces.boot,
+        }
+
+    def _check(self, belief: Client) -> None:
+        boot = self.app.workspaces.boot
+        if belief.revision not in (None, self.work.settle()) or belief.boot not in (None, boot):
+            raise BadRequest(_STALE, 409)
+
+    def _crossed(
+        self, found: Mapping[int, np.ndarray], bare: Mapping[int, np.ndarray], own: Sequence[int], overwrite: bool
+    ) -> dict[str, int]:
+        """Voxels by name that other labels have lost; see `crossed_labels`."""
+        crossed = crossed_labels(found, bare, own, self.work.labels)
+        self.notes += crossing_note(crossed, overwrite)
+        return crossed if overwrite else {}
+
+    def _identity(self) -> str:
+        return image_identity(Path(self.path))
 
     def _described(self, body: PromptBody) -> OpenObject:
         """The open object, or a new one, with what the body adds."""

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from segmed.server.forwarded import (
+    TRUSTED,
+    Forwarded,
+    Network,
+    forwarded,
+    networks,
+    normal_origin,
+    seen_from_outside,
+)
 from segmed.server.requests import BadRequest, check_id, check_session, check_tag
 
 MAX_BODY = 4 * 2**30
@@ -31,33 +40,70 @@ class Guard:
 
     Args:
         app: what is guarded.
-        origins: web origins that may call the server beside its own pages.
+        origins: web origins that may call the server beside its own pages; requests may name their hosts, too.
         loopback_only: refuse requests that name another host, which is how a foreign page reaches a local server
             through DNS.
+        proxies: addresses of reverse proxies, whose word on the address that browsers see is taken.
     """
 
-    def __init__(self, app: ASGIApp, origins: Iterable[str] = (), loopback_only: bool = True) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        origins: Iterable[str] = (),
+        loopback_only: bool = True,
+        proxies: Iterable[Network] = networks(TRUSTED),
+    ) -> None:
         self.app = app
-        self.origins = {origin.rstrip("/") for origin in origins}
+        self.origins = {normal_origin(origin) for origin in origins} - {""}
         self.loopback_only = loopback_only
+        self.proxies = tuple(proxies)
+        self._hosts: set[str | None] = {*_LOOPBACK, *(urlsplit(origin).hostname for origin in self.origins)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             try:
-                self._check(scope)
+                scope = self._checked(scope)
             except BadRequest as refused:
                 await _refuse(refused, send)
                 return
         await self.app(scope, receive, send)
 
-    def _check(self, scope: Scope) -> None:
+    def _checked(self, scope: Scope) -> Scope:
+        """The request as the browser made it. Raises BadRequest if it is not to be answered."""
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        host = headers.get("host", "")
-        if self.loopback_only and urlsplit(f"//{host}").hostname not in _LOOPBACK:
-            raise BadRequest(f"This server answers on 127.0.0.1 only, not as {host[:60]!r}.", 403)
-        origin = headers.get("origin")
-        if origin and urlsplit(origin).netloc != host and origin.rstrip("/") not in self.origins:
-            raise BadRequest(f"Pages of {origin[:80]} may not use this server.", 403)
+        try:
+            told = forwarded(scope, headers, self.proxies)
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
+        # not the host that a proxy tells: a page that reaches a local server through DNS could send that header, too
+        self._check_host(headers.get("host", ""))
+        self._check_origin(headers, scope, told or Forwarded())
+        self._check(scope, headers)
+        return seen_from_outside(scope, told) if told else scope
+
+    def _check_host(self, host: str) -> None:
+        if self.loopback_only and _hostname(host) not in self._hosts:
+            raise BadRequest(
+                f"This server answers on 127.0.0.1 only, not as {host[:60]!r}. If that is the name of a reverse proxy "
+                f"in front of it, start it with the environment variable SEGMED_ORIGINS=https://{host[:60]}",
+                403,
+            )
+
+    def _check_origin(self, headers: Mapping[str, str], scope: Scope, told: Forwarded) -> None:
+        origin, host = headers.get("origin"), headers.get("host", "")
+        if not origin or urlsplit(origin).netloc == host:
+            return
+        seen = f"{told.scheme or scope.get('scheme', 'http')}://{told.host}"
+        if normal_origin(origin) in self.origins or (told.host and normal_origin(origin) == normal_origin(seen)):
+            return
+        raise BadRequest(
+            f"Pages of {origin[:80]} may not use this server. If it is reached through a reverse proxy, start it with "
+            f"the environment variable SEGMED_ORIGINS={origin[:80]} or have the proxy send X-Forwarded-Host and "
+            "X-Forwarded-Proto from an address in SEGMED_PROXIES.",
+            403,
+        )
+
+    def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > MAX_BODY:
             raise BadRequest(f"The upload is larger than {MAX_BODY >> 30} GiB. Send one series at a time.", 413)
@@ -82,6 +128,13 @@ class Guard:
                 check_id(value, "label" if key == "label" else "image")
         if path.startswith("/session/") and len(path) > len("/session/"):
             check_session(path.removeprefix("/session/").rstrip("/"))
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 async def _refuse(refused: BadRequest, send: Send) -> None:

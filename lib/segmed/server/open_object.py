@@ -155,7 +155,9 @@ class OpenObject:
             self.under[k].put(values)
         return values
 
-    def painted(self, masks: Slices, scribbles: Scribbles, slices: Slices) -> tuple[OpenObject, dict[int, np.ndarray]]:
+    def painted(
+        self, masks: Slices, scribbles: Scribbles, slices: Slices, overwrite: bool = True
+    ) -> tuple[OpenObject, dict[int, np.ndarray]]:
         """Paint the object anew.
 
         Args:
@@ -163,6 +165,7 @@ class OpenObject:
             scribbles: which count more than the model.
             slices: the label map without the object, (H, W) by slice: of all slices that it has, had, or is
                 scribbled on.
+            overwrite: whether it takes voxels of other labels.
 
         Returns:
             The object with its new result, and the slices with it.
@@ -174,7 +177,7 @@ class OpenObject:
             if k in masks and self.adopts:
                 values[values == self.value] = 0
             if k in corrected:
-                values[corrected[k]] = self.value
+                values[corrected[k] & (overwrite | np.isin(base, (0, self.value)))] = self.value
                 if (patch := Patch.cut(k, corrected[k], corrected[k])) is not None:
                     result[k] = patch
             if k in scribbles.background:

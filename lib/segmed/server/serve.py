@@ -21,6 +21,7 @@ import psutil
 
 from segmed.data.phantom import write_demo_study
 from segmed.server.dicomweb_settings import check_url
+from segmed.server.forwarded import TRUSTED, allowed_origins, networks
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -42,6 +43,8 @@ def serve(app_dir: Path, studies: str, host: str, port: int, conf: Mapping[str, 
     from segmed.server.settings import ServerSettings
 
     ServerSettings.from_conf(conf)  # complain before the long start
+    allowed_origins(os.environ.get("SEGMED_ORIGINS", ""))
+    networks(os.environ.get("SEGMED_PROXIES", TRUSTED))
     _check_port(host, port)
     studies = _resolve(studies, app_dir.parents[1] / "studies" / "demo")
     temporary = _private_folder()
@@ -79,6 +82,8 @@ def _environment(temporary: str, host: str) -> dict[str, str]:
         "MONAI_LABEL_TRACKING_ENABLED": "false",
         "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
         "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY": "15",
+        # uvicorn would put the address of the browser in place of the proxy's, which the guard has to know
+        "FORWARDED_ALLOW_IPS": "",
     }
     chosen = {key: os.environ.get(key, value) for key, value in defaults.items()}
     # MONAI Label starts its background tasks by the bare name `python`

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 import unicodedata
+import zlib
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ HISTORY_BYTES = 64 * 2**20
 _LONGEST_NAME = 64  # letters that DICOM takes
 LABELS = 255
 _PAUSE = 120.0  # s between two signs of work that count at most
+_KEPT = ("revision", "unsaved", "prompts", "seconds", "model", "version", "by_hand", "base")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Workspace:
         by_hand: whether something was drawn without a model.
         base: names the stored label that the work began with, or was saved as.
         stored: what the labels are in the file that the work began with.
+        identity: of the image's content, "" where nobody asks.
+        revision: grows by one with each request that changed labels, voxels or the open object; see `settle`.
     """
 
     def __init__(
@@ -80,6 +85,10 @@ class Workspace:
         self.by_hand = False
         self.base = ""
         self.stored = StoredLabels()
+        self.identity = ""
+        self.revision = 0
+        self._changed = False
+        self._packed: dict[int, bytes] = {}
         self._history_bytes = history_bytes
         self._slices: dict[int, np.ndarray] = {}
         self._done: deque[Step] = deque()
@@ -97,7 +106,7 @@ class Workspace:
 
     @property
     def nbytes(self) -> int:
-        parts = sum(part.nbytes for part in list(self._slices.values()))
+        parts = sum(part.nbytes for part in list(self._slices.values())) + sum(map(len, list(self._packed.values())))
         return 10_000 + self._remembered + parts + self.stored.nbytes
 
     def touch(self) -> None:
@@ -105,6 +114,41 @@ class Workspace:
         now = time.monotonic()
         self.seconds += min(now - self._last, _PAUSE)
         self._last = now
+
+    def settle(self) -> int:
+        """The revision, one more than before if anything has changed since it was last asked for."""
+        self.revision += self._changed
+        self._changed = False
+        return self.revision
+
+    def facts(self) -> dict[str, Any]:
+        """All but voxels, history and open object, as JSON can hold it."""
+        return {"shape": list(self.shape), "labels": self.labels} | {name: getattr(self, name) for name in _KEPT}
+
+    def packed(self) -> dict[int, bytes]:
+        """The slices that hold something, deflated; only those that have changed are deflated anew."""
+        for k in self._slices.keys() - self._packed.keys():
+            self._packed[k] = zlib.compress(self._slices[k].tobytes(), 1)
+        return dict(sorted(self._packed.items()))
+
+    def restore(self, facts: Mapping[str, Any], packed: Mapping[int, bytes]) -> None:
+        """Be what `facts` and `packed` were taken from; nothing has changed if that fails.
+
+        Raises:
+            KeyError: facts are missing.
+            ValueError: not of this shape.
+            zlib.error: not deflated.
+        """
+        size = self.shape[1], self.shape[0]
+        slices = {k: np.frombuffer(zlib.decompress(data), np.uint8).reshape(size).copy() for k, data in packed.items()}
+        if not all(0 <= k < self.shape[2] for k in slices):
+            raise ValueError("it has slices beside the image")
+        kept = {name: type(getattr(self, name))(facts[name]) for name in _KEPT}
+        labels = {str(name): int(value) for name, value in facts["labels"].items()}
+        for name, value in kept.items():
+            setattr(self, name, value)
+        self._forget_history()
+        self.labels, self._slices, self._packed, self._changed = labels, slices, dict(packed), False
 
     def slice(self, k: int) -> np.ndarray:
         """A copy of slice k, (H, W) uint8."""
@@ -169,6 +213,7 @@ class Workspace:
             raise ValueError(f"A label map holds {LABELS} labels, which all have names already. Use one of them.")
         if keep:
             self.labels[name] = free
+            self._changed = True
         return free
 
     def _is_free(self, value: int) -> bool:
@@ -202,9 +247,8 @@ class Workspace:
         table = np.zeros(len(counts), np.uint8)
         for value in np.flatnonzero(counts[1:]) + 1:
             table[value] = self.value_of(names.get(int(value)) or f"label {value}", wanted=int(value))
-        self._done.clear()
-        self._undone.clear()
-        self._slices, self._remembered, self.opened, self.unsaved = {}, 0, None, False
+        self._forget_history()
+        self._slices, self._packed, self.unsaved, self._changed = {}, {}, False, True
         self.stored = StoredLabels()
         for k in np.flatnonzero((labels > 0).any(axis=(0, 1))):
             self._slices[int(k)] = np.ascontiguousarray(table[labels[:, :, k].T])
@@ -244,6 +288,7 @@ class Workspace:
             last = self._done.pop()
             self._done.append(Step(last.before, last.after, last.opened_before, None))
             self._remembered += self._done[-1].nbytes - last.nbytes
+        self._changed = self._changed or self.opened is not None
         self.opened = None
 
     def undo(self) -> list[Patch]:
@@ -269,6 +314,11 @@ class Workspace:
         patches = (Patch.cut(k, part, part > 0) for k, part in sorted(self._slices.items()))
         return [patch for patch in patches if patch is not None]
 
+    def _forget_history(self) -> None:
+        self._done.clear()
+        self._undone.clear()
+        self._remembered, self.opened = 0, None
+
     def _apply(self, patches: Iterable[Patch], opened: OpenObject | None) -> None:
         for patch in patches:
             part = self.slice(patch.k)
@@ -277,8 +327,10 @@ class Workspace:
                 self._slices[patch.k] = part
             else:
                 self._slices.pop(patch.k, None)
+            self._packed.pop(patch.k, None)
             self.unsaved = True
         self.opened = opened
+        self._changed = True
 
 
 def label_name(name: str) -> str:

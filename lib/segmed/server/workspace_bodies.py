@@ -13,15 +13,19 @@ Points = Annotated[list[Annotated[list[FiniteFloat], Field(max_length=3)]], Fiel
 
 
 class Client(BaseModel):
-    """Who works.
+    """Who works, and on what as they believe; a request that believes in something else is refused with 409.
 
     Attributes:
         client: any text.
+        revision: of the work in the last answer that the client has; None asks for no check.
+        boot: of the server in that answer; likewise.
     """
 
     model_config = ConfigDict(extra="ignore")
 
     client: str = Field(default="", max_length=128)
+    revision: int | None = None
+    boot: str | None = Field(default=None, max_length=64)
 
 
 class Stroke(BaseModel):
@@ -56,6 +60,7 @@ class PromptBody(Client):
         device: out of the model's `config`.
         finish: what is done to each mask.
         denoise: what is done to the slices.
+        overwrite: whether the object takes voxels of other labels; otherwise it leaves them as they are.
         trial: whether this is no work, such as a look at what another model would do; active learning leaves it out.
     """
 
@@ -71,16 +76,18 @@ class PromptBody(Client):
     device: str | None = Field(default=None, max_length=256)
     finish: Finish = "nothing"
     denoise: Denoise = "nothing"
+    overwrite: bool = False
     trial: bool = False
 
 
 class SegmentBody(Client):
-    """Which automatic model labels the volume, and how; see `InferParams`."""
+    """Which automatic model labels the volume, and how; see `InferParams` and `PromptBody`."""
 
     model: Name
     window: str | None = None
     device: str | None = Field(default=None, max_length=256)
     denoise: Denoise = "nothing"
+    overwrite: bool = False
 
 
 class ChangeBody(BaseModel):

@@ -24,7 +24,7 @@ import segmed
 from segmed.data.pairs import natural
 from segmed.imaging.reading import fingerprint, read_volume
 from segmed.server.automatic import AutomaticInferTask
-from segmed.server.desk import Desk
+from segmed.server.desk import Desk, workspace_key
 from segmed.server.infer import PromptInferTask
 from segmed.server.label_output import write_download
 from segmed.server.patches import Patch, inflate
@@ -101,11 +101,12 @@ def state() -> dict[str, Any]:
     }
 
 
-@router.get("/images", dependencies=USER)
-def images() -> list[dict[str, Any]]:
-    """The studies."""
+@router.get("/images")
+def images(who: Who, http: Request, client: Named = "") -> list[dict[str, Any]]:
+    """The studies, and on which of them the user has unsaved work."""
     store = app_instance().datastore()
     labelled = set(store.get_labeled_images())
+    unsaved = app_instance().workspaces.unsaved(workspace_key(who.username, client, user_name(client, http), "")[:-1])
     told = []
     listed = store.list_images()
     for image in sorted(listed, key=natural) if isinstance(store, LocalDatastore) else listed:
@@ -118,6 +119,7 @@ def images() -> list[dict[str, Any]]:
                 "modality": str(info.get("modality") or info.get("Modality") or ""),
                 "date": f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 and day.isdecimal() else day,
                 "labelled": image in labelled,
+                "unsaved": image in unsaved,
             }
         )
     return told
@@ -159,24 +161,32 @@ def work(image: str, who: Who, http: Request, client: Named = "") -> dict[str, A
         return desk.told(desk.work.everything())
 
 
+@router.get("/images/{image}/revision")
+def revision(image: str, who: Who, http: Request, client: Named = "") -> dict[str, Any]:
+    """Which state the user's work on this image is in; a page asks often, to see what other pages do."""
+    spaces = app_instance().workspaces
+    key = workspace_key(who.username, client, user_name(client, http), image)
+    return {"revision": spaces.revision(key), "boot": spaces.boot}
+
+
 @router.post("/images/{image}/prompt")
 def prompt(image: str, body: PromptBody, who: Who, http: Request) -> dict[str, Any]:
     """Add to the prompt of the open object, and segment it anew."""
-    with _desk(image, body.client, who, http).open() as desk:
+    with _desk(image, body.client, who, http).open(belief=body) as desk:
         return desk.prompt(body)
 
 
 @router.post("/images/{image}/segment")
 def segment(image: str, body: SegmentBody, who: Who, http: Request) -> dict[str, Any]:
     """Label the volume by an automatic model."""
-    with _desk(image, body.client, who, http).open() as desk:
+    with _desk(image, body.client, who, http).open(belief=body) as desk:
         return desk.segment(body)
 
 
 @router.post("/images/{image}/accept")
 def accept(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """The open object is finished; the next prompt begins another one."""
-    with _desk(image, body.client, who, http).open() as desk:
+    with _desk(image, body.client, who, http).open(belief=body) as desk:
         desk.work.accept()
         return desk.told([])
 
@@ -184,16 +194,18 @@ def accept(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
 @router.post("/images/{image}/paint")
 def paint(image: str, body: PaintBody, who: Who, http: Request) -> dict[str, Any]:
     """Strokes of brush and eraser. What was prompted before is finished by them."""
-    with _desk(image, body.client, who, http).open() as desk:
+    with _desk(image, body.client, who, http).open(belief=body) as desk:
         known = {0, *desk.work.labels.values()}
         if body.label:
-            known.add(desk.work.value_of(body.label))
+            known.add(desk.work.value_of(body.label, keep=False))
         slices: dict[int, np.ndarray] = {}
         for change in body.changes:
             patch = Patch.parse(change.k, change.i, change.j, change.data, desk.work.shape)
             if strange := {int(v) for v in np.unique(patch.values())} - known:
                 raise BadRequest(f"The value {min(strange)} belongs to no label. Name the label that is painted with.")
             patch.put(slices.setdefault(patch.k, desk.work.slice(patch.k)))
+        if body.label:
+            desk.work.value_of(body.label)
         desk.work.by_hand = True
         return desk.told(desk.work.change(slices))
 
@@ -209,28 +221,28 @@ def labelmap(
         raise BadRequest(f"params.{_sentence(error.errors()[0])}") from error
     except ValueError as error:
         raise BadRequest(f"The field params is not JSON ({error}). Send an object such as {{}}.") from error
-    with _desk(image, given.client, who, http).open() as desk:
+    with _desk(image, given.client, who, http).open(belief=given) as desk:
         return desk.replace(given, lambda size: inflate(file.file.read(), size))
 
 
 @router.post("/images/{image}/undo")
 def undo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Take the last step back."""
-    with _desk(image, body.client, who, http).open() as desk:
+    with _desk(image, body.client, who, http).open(belief=body) as desk:
         return desk.told(desk.work.undo())
 
 
 @router.post("/images/{image}/redo")
 def redo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Do again what was taken back."""
-    with _desk(image, body.client, who, http).open() as desk:
+    with _desk(image, body.client, who, http).open(belief=body) as desk:
         return desk.told(desk.work.redo())
 
 
 @router.post("/images/{image}/clear")
 def clear(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Empty the label map; it can be undone."""
-    with _desk(image, body.client, who, http).open() as desk:
+    with _desk(image, body.client, who, http).open(belief=body) as desk:
         empty = np.zeros_like(desk.work.slice(0))
         return desk.told(desk.work.change(dict.fromkeys(desk.work.filled(), empty)))
 
@@ -239,7 +251,7 @@ def clear(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
 def save(image: str, body: SaveBody, who: Writer, http: Request) -> dict[str, Any]:
     """Save the label map into the studies."""
     check_tag(body.tag)
-    with _desk(image, body.client, who, http).open() as desk:
+    with _desk(image, body.client, who, http).open(belief=body) as desk:
         return desk.save(body.tag)
 
 

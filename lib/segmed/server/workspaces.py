@@ -1,16 +1,19 @@
-"""All workspaces of the server, bounded in memory and number."""
+"""All workspaces of the server, bounded in memory and number, and journalled to disk while they are unsaved."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
+from segmed.server.journal import Journal, Key
 from segmed.server.workspace import Workspace
 
-Key = tuple[str, ...]
 _LOST = "Unsaved work of yours on this image had to make room for the work of others. Save more often."
+_BACK = "Your unsaved work on this image was brought back. Steps before it cannot be undone, and objects are accepted."
+_OTHER = "Unsaved work of yours was on another image of this name, or is damaged; it could not be brought back."
 _TOLD = 10_000  # keys of dropped work that are remembered
 
 
@@ -19,11 +22,17 @@ class Workspaces:
 
     Args:
         max_bytes: that all of them may fill.
-        max_count: how many are kept.
+        max_count: how many are kept in memory.
+        journal: keeps unsaved work on disk; None for memory only.
+
+    Attributes:
+        boot: names this run of the server. A client that believes in another one has missed a restart.
     """
 
-    def __init__(self, max_bytes: int = 2**30, max_count: int = 200) -> None:
-        self._max_bytes, self._max_count = max_bytes, max_count
+    def __init__(self, max_bytes: int = 2**30, max_count: int = 200, journal: Journal | None = None) -> None:
+        self._max_bytes, self._max_count, self._journal = max_bytes, max_count, journal
+        self.boot = uuid.uuid4().hex
+        self._highest = 0  # revision of work that was dropped: what is made anew is never taken for it
         self._kept: OrderedDict[Key, Workspace] = OrderedDict()
         self._users: dict[Key, int] = {}
         self._sizes: dict[Key, int] = {}
@@ -34,27 +43,36 @@ class Workspaces:
         return len(self._kept)
 
     @contextlib.contextmanager
-    def use(self, key: Key, make: Callable[[], Workspace]) -> Iterator[tuple[Workspace, list[str]]]:
+    def use(
+        self, key: Key, make: Callable[[], Workspace], identity: Callable[[], str] = str
+    ) -> Iterator[tuple[Workspace, list[str]]]:
         """The workspace of a user and image, for nobody else meanwhile, and sentences for the user.
+
+        What has changed in it is on disk before this ends.
 
         Args:
             key: user and image.
             make: opens it if there is none; others are not kept waiting.
+            identity: tells the image's content; unsaved work comes back from disk for the same content only.
         """
         with self._guard:
             missing = key not in self._kept
             self._users[key] = self._users.get(key, 0) + 1
         try:
-            fresh = make() if missing else None
+            fresh, notes = self._opened(key, make, identity) if missing else (None, [])
             with self._guard:
                 if fresh is not None:
                     self._kept.setdefault(key, fresh)
                 work = self._kept[key]
                 self._kept.move_to_end(key)
-                notes = [_LOST] if key in self._lost else []
+                notes += [_LOST] if key in self._lost else []
                 self._lost.pop(key, None)
             with work.lock:
-                yield work, notes
+                before = work.settle(), work.unsaved
+                try:
+                    yield work, notes
+                finally:
+                    self._write(key, work, before)
         finally:
             with self._guard:
                 self._users[key] -= 1
@@ -64,14 +82,55 @@ class Workspaces:
                     self._sizes[key] = self._kept[key].nbytes
                 self._make_room()
 
+    def revision(self, key: Key) -> int | None:
+        """Of the work of a user on an image; None if it is not in memory. Nobody is waited for."""
+        work = self._kept.get(key)
+        return work.revision if work else None
+
+    def unsaved(self, user: Key) -> set[str]:
+        """Images on which a user, the key without the image, has unsaved work, in memory or on disk."""
+        with self._guard:
+            kept = {key: work.unsaved for key, work in self._kept.items()}
+        on_disk = self._journal.keys() if self._journal else []
+        keys = [key for key, is_unsaved in kept.items() if is_unsaved] + [key for key in on_disk if key not in kept]
+        return {key[-1] for key in keys if key[:-1] == user}
+
     def forget(self, image: str) -> None:
         """Drop what users had on an image of this name, which is another one now."""
+        if self._journal:
+            self._journal.forget(image)
         with self._guard:
             for key in [key for key in self._kept if key[-1] == image and key not in self._users]:
-                del self._kept[key]
+                self._drop(key)
                 self._sizes.pop(key, None)
             for key in [key for key in self._lost if key[-1] == image]:
                 del self._lost[key]
+
+    def _opened(
+        self, key: Key, make: Callable[[], Workspace], identity: Callable[[], str]
+    ) -> tuple[Workspace, list[str]]:
+        """Work that is not in memory, and sentences for the user."""
+        work = make()
+        work.settle()
+        work.revision = self._highest
+        if not self._journal:
+            return work, []
+        work.identity = identity()
+        found = self._journal.read(key, work)
+        return work, [] if found is None else [_BACK if found else _OTHER]
+
+    def _write(self, key: Key, work: Workspace, before: tuple[int, bool]) -> None:
+        if not self._journal or before == (work.settle(), work.unsaved):
+            return
+        if work.unsaved:
+            self._journal.write(key, work)
+        else:
+            self._journal.drop(key)
+
+    def _drop(self, key: Key) -> Workspace:
+        work = self._kept.pop(key)
+        self._highest = max(self._highest, work.revision + 1)
+        return work
 
     def _make_room(self) -> None:
         """Drop what is too much; work in use stays."""
@@ -80,7 +139,7 @@ class Workspaces:
                 return
             if key in self._users:
                 continue
-            if self._kept.pop(key).unsaved:
+            if self._drop(key).unsaved and not (self._journal and self._journal.holds(key)):
                 self._lost[key] = None
             self._sizes.pop(key, None)
         while len(self._lost) > _TOLD:

@@ -39,7 +39,8 @@ const tools = new Tools(find("#overlay"), viewer, overlay, {
     if (!find("#model").value) return say("This server offers no model that takes prompts.", "warning");
     const refine = find("#refine").checked;
     find("#refine").checked = false;
-    return work.prompt({ model: find("#model").value, label: label(), ...body, ...(refine ? { refine } : {}) });
+    const overwrite = find("#overwrite").checked;
+    return work.prompt({ model: find("#model").value, label: label(), overwrite, ...body, ...(refine ? { refine } : {}) });
   },
   paint: (voxels, erase) => work.paint(voxels, label(), erase),
   value: (erase) => (erase ? 0 : work.value(label())),
@@ -47,7 +48,7 @@ const tools = new Tools(find("#overlay"), viewer, overlay, {
   say,
 });
 
-const studies = new Studies({ open, state: showState });
+const studies = new Studies({ open, state: showState, client });
 
 // ---- who, what, with which model
 
@@ -65,6 +66,7 @@ function startClient() {
   localStorage.setItem("segmed.client", client());
   field.addEventListener("change", () => {
     localStorage.setItem("segmed.client", client());
+    studies.refresh();
     if (work.id) work.reload();
   });
 }
@@ -150,7 +152,10 @@ async function nextCase() {
 async function save() {
   const saved = await work.save();
   if (!saved) return;
-  say(saved.note || (saved.seg ? "Saved, and written to the studies as DICOM SEG." : "Saved."));
+  const counts = Object.entries(saved.voxels).map(([name, count]) => `${name} ${count}`);
+  const what = counts.length ? ` Voxels: ${counts.join(", ")}.` : "";
+  say((saved.note || (saved.seg ? "Saved, and written to the studies as DICOM SEG." : "Saved.")) + what);
+  if (saved.differs) say(saved.differs, "warning");
   await studies.refresh();
 }
 
@@ -163,7 +168,8 @@ function showBusy(who, words) {
 }
 
 function showWork() {
-  const { labels, can_undo, can_redo, prompt } = work.state;
+  const { labels, can_undo, can_redo, prompt, unsaved } = work.state;
+  if (work.state.revision !== undefined) studies.mark(work.id, unsaved);
   for (const one of document.querySelectorAll(ON_THE_IMAGE)) one.disabled = !work.id;
   for (const one of [find("#seg"), find("#rtstruct")]) {
     one.disabled = !viewer.meta?.series;
@@ -294,7 +300,8 @@ function take(model) {
   showModel();
   showComparison([]);
   const { box, foreground, background } = work.state.prompt;
-  return work.prompt({ model, label: label(), foreground, background, ...(box ? { box } : {}) });
+  const overwrite = find("#overwrite").checked;
+  return work.prompt({ model, label: label(), overwrite, foreground, background, ...(box ? { box } : {}) });
 }
 
 // ---- buttons and keys
@@ -305,7 +312,7 @@ function wire() {
   on("#redo", () => work.redo());
   on("#accept", () => work.accept());
   on("#clear", () => work.clear());
-  on("#segment", () => work.segment(find("#structures").value));
+  on("#segment", () => work.segment({ model: find("#structures").value, overwrite: find("#overwrite").checked }));
   on("#save", save);
   on("#next", nextCase);
   on("#compare", askForModels);

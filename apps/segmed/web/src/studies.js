@@ -7,7 +7,7 @@ const BADLY = 4_000;
 const SHOWN = 500;
 
 export class Studies {
-  /** @param {object} does open(image), state(answer of GET api/state) */
+  /** @param {object} does open(image), state(answer of GET api/state), client() */
   constructor(does) {
     this.does = does;
     this.images = [];
@@ -52,9 +52,17 @@ export class Studies {
   }
 
   async #fetch() {
-    this.images = await get("api/images");
+    this.images = await get(`api/images?client=${encodeURIComponent(this.does.client())}`);
     const done = this.images.filter((image) => image.labelled).length;
     this.#tell(`${this.images.length} images, ${done} labelled`, false);
+    this.#show();
+  }
+
+  /** Mark an image as having unsaved work or none. */
+  mark(id, unsaved) {
+    const image = this.images.find((one) => one.id === id);
+    if (!image || image.unsaved === unsaved) return;
+    image.unsaved = unsaved;
     this.#show();
   }
 
@@ -97,6 +105,7 @@ export class Studies {
     if (image.id === this.chosen) row.setAttribute("aria-current", "true");
     row.append(element("span", { className: "name" }, image.name || image.id));
     if (about) row.append(element("span", { className: "about" }, about));
+    if (image.unsaved) row.append(element("span", { className: "unsaved", title: "has work of yours that is not saved" }, "●"));
     if (image.labelled) row.append(element("span", { className: "done", title: "has a final label" }, "✓"));
     return row;
   }

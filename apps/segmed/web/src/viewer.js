@@ -230,6 +230,13 @@ export class Viewer {
     return { k, i, j, values };
   }
 
+  /** Voxels by value of the label map. */
+  counts() {
+    const counts = new Array(256).fill(0);
+    for (const value of this.nv.drawBitmap) counts[value]++;
+    return counts;
+  }
+
   empty() {
     this.nv.drawBitmap.fill(0);
     const all = new Bounds();

@@ -5,7 +5,8 @@
 import { imagePath, post, get } from "./api.js";
 import { decodeAll, encode } from "./changes.js";
 
-const NOTHING = { labels: {}, can_undo: false, can_redo: false, prompt: {} };
+const NOTHING = { labels: {}, can_undo: false, can_redo: false, prompt: {}, unsaved: false };
+const LOOK_EVERY = 4000; // ms between two looks at what other pages do
 
 export class Work {
   /**
@@ -21,6 +22,29 @@ export class Work {
     this.seconds = {}; // of the last request: the server's, until `answered`, until `drawn`
     this.last = Promise.resolve();
     this.waiting = 0;
+    setInterval(() => document.hidden || this.look(), LOOK_EVERY);
+    document.addEventListener("visibilitychange", () => document.hidden || this.look());
+  }
+
+  /** The state that requests are meant for; the server refuses them if it is in another one. */
+  get #belief() {
+    const { revision, boot } = this.state;
+    return { client: this.does.client(), revision, boot };
+  }
+
+  /** Whether another page or a restart of the server has changed the work meanwhile; it is shown anew then. */
+  async look() {
+    const { id, state } = this;
+    if (!id || this.waiting || state.revision === undefined) return;
+    try {
+      const now = await get(imagePath(id, `/revision?client=${encodeURIComponent(this.does.client())}`));
+      if (this.id !== id || this.waiting || this.state !== state) return;
+      if (now.revision === state.revision && now.boot === state.boot) return;
+    } catch {
+      return; // the next request tells
+    }
+    this.does.warn("Your work on this image was changed elsewhere, or the server was restarted. It is shown anew.");
+    await this.reload();
   }
 
   /** Begin with an image that the viewer shows; brings back what was done with it before. */
@@ -55,8 +79,8 @@ export class Work {
     this.does.changed();
   }
 
-  segment(model) {
-    return this.#post("segment", "Segmenting", { model });
+  segment(body) {
+    return this.#post("segment", "Segmenting", body);
   }
 
   accept() {
@@ -80,7 +104,7 @@ export class Work {
     const done = await this.#queue("Painting", async (id) => {
       this.viewer.paint(voxels, erase ? 0 : this.value(label));
       const changes = await Promise.all(rectangles(voxels).map(({ k, i, j }) => encode(this.viewer.read(k, i, j))));
-      return post(imagePath(id, "/paint"), { client: this.does.client(), label, changes });
+      return post(imagePath(id, "/paint"), { ...this.#belief, label, changes });
     });
     if (!done && this.id) await this.reload();
   }
@@ -93,13 +117,27 @@ export class Work {
     return this.state.labels[label] ?? free;
   }
 
-  /** The server writes the labels; the answer's note tells what came of it. */
-  save() {
-    return this.#run("Saving", (id) => post(imagePath(id, "/save"), { client: this.does.client(), tag: "final" }));
+  /** The server writes the labels; the answer's note tells what came of it, `differs` what the page shows instead. */
+  async save() {
+    const saved = await this.#run("Saving", async (id) => {
+      const shown = this.voxels();
+      const answer = await post(imagePath(id, "/save"), { ...this.#belief, tag: "final" });
+      if (this.id === id) this.state = { ...this.state, unsaved: false };
+      return { ...answer, differs: difference(shown, answer.voxels) };
+    });
+    if (saved?.differs) await this.reload();
+    return saved;
+  }
+
+  /** Voxels that the page shows, by the name of the label. */
+  voxels() {
+    const counts = this.viewer.counts();
+    const named = Object.entries(this.state.labels).map(([name, value]) => [name, counts[value]]);
+    return Object.fromEntries(named.filter(([, count]) => count));
   }
 
   #post(what, words, body) {
-    return this.#queue(words, (id) => post(imagePath(id, `/${what}`), { client: this.does.client(), ...body }));
+    return this.#queue(words, (id) => post(imagePath(id, `/${what}`), { ...this.#belief, ...body }));
   }
 
   /** Run a request whose answer changes the label map; whether it went well. */
@@ -127,19 +165,49 @@ export class Work {
     const id = this.id;
     if (!id) return Promise.resolve();
     this.waiting++;
+    let stale = false;
     const turn = this.last.then(async () => {
       this.does.busy(words);
       try {
         return await request(id);
       } catch (error) {
         this.does.fail(error);
+        stale = error.status === 409;
       } finally {
         if (!--this.waiting) this.does.busy("");
       }
     });
-    this.last = turn;
+    this.last = turn.then(() => stale && this.id === id && this.#anew(id));
     return turn;
   }
+
+  /** The whole state in place of one that the server does not know, before anything else is asked. */
+  async #anew(id) {
+    this.waiting++;
+    try {
+      const answer = await get(imagePath(id, `/work?client=${encodeURIComponent(this.does.client())}`));
+      const changes = await decodeAll(answer.changes);
+      if (this.id !== id) return;
+      this.viewer.empty();
+      this.viewer.apply(changes);
+      this.state = { ...NOTHING, ...answer, prompt: answer.prompt ?? {} };
+      for (const text of answer.warnings ?? []) this.does.warn(text);
+      this.does.changed();
+    } catch (error) {
+      this.does.fail(error);
+    } finally {
+      if (!--this.waiting) this.does.busy("");
+    }
+  }
+}
+
+/** A sentence on labels that were saved with other numbers of voxels than the page shows; "" if there are none. */
+function difference(shown, saved) {
+  const names = [...new Set([...Object.keys(shown), ...Object.keys(saved)])];
+  const parts = names
+    .filter((name) => (shown[name] ?? 0) !== (saved[name] ?? 0))
+    .map((name) => `${name}: ${saved[name] ?? 0} voxels saved, ${shown[name] ?? 0} shown`);
+  return parts.length ? `What was saved differs from what was shown (${parts.join("; ")}). It is shown anew.` : "";
 }
 
 /** The smallest rectangle around the voxels of each slice, half-open. */

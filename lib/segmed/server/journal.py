@@ -1,0 +1,201 @@
+"""Unsaved work on disk: one file per user and image, written before the answer, read after a restart or crash."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import threading
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segmed.data.checksums import file_checksum
+from segmed.server.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, ...]
+JOURNAL_BYTES = 512 * 2**20
+_ENDING = ".work"
+_FORMAT = 1
+_LONGEST_HEAD = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class _File:
+    key: Key
+    size: int
+
+
+class Journal:
+    """Files of unsaved work, readable by their owner only; those that were not written for the longest time go first.
+
+    Args:
+        folder: made when there is something to keep.
+        max_bytes: that all files may fill.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int = JOURNAL_BYTES) -> None:
+        self.folder, self._max_bytes = folder, max_bytes
+        self._guard = threading.Lock()
+        self._files: OrderedDict[Path, _File] = OrderedDict()
+        self._complained = False
+        for path in self._found():
+            try:
+                with path.open("rb") as file:
+                    self._files[path] = _File(tuple(_head(file.readline(_LONGEST_HEAD))["key"]), path.stat().st_size)
+            except (OSError, ValueError) as error:
+                logger.warning("A file of unsaved work cannot be read and is left alone: %s", error)
+
+    def keys(self) -> list[Key]:
+        """Users and images with unsaved work on disk."""
+        with self._guard:
+            return [file.key for file in self._files.values()]
+
+    def holds(self, key: Key) -> bool:
+        """Whether there is a file of this user and image."""
+        with self._guard:
+            return self._path(key) in self._files
+
+    def write(self, key: Key, work: Workspace) -> bool:
+        """Put the work as it is now in place of what was there.
+
+        Args:
+            key: user and image.
+            work: whose lock is held.
+
+        Returns:
+            Whether it is on disk now.
+        """
+        slices = work.packed()
+        facts = work.facts()
+        head = {"format": _FORMAT, "key": key, "identity": work.identity, **facts}
+        head["slices"] = [[k, len(data), zlib.crc32(data)] for k, data in slices.items()]
+        line = json.dumps(head).encode() + b"\n"
+        size = len(line) + sum(map(len, slices.values()))
+        if size > self._max_bytes or len(line) > _LONGEST_HEAD:
+            self.drop(key)
+            return False
+        path = self._path(key)
+        try:
+            _replace(path, [line, *slices.values()])
+        except OSError as error:
+            if not self._complained:
+                logger.warning("Unsaved work is kept in memory only: %s cannot be written (%s)", self.folder, error)
+                self._complained = True
+            self.drop(key)
+            return False
+        with self._guard:
+            self._files.pop(path, None)
+            self._files[path] = _File(key, size)
+            self._make_room()
+        return True
+
+    def read(self, key: Key, into: Workspace) -> bool | None:
+        """Bring work back.
+
+        Args:
+            key: user and image.
+            into: a fresh workspace of the image's shape and identity; work on another one is not brought back.
+
+        Returns:
+            True where it was brought back, False where it was on another image of this name or is damaged, None where
+            there is none.
+        """
+        if not self.holds(key):
+            return None
+        try:
+            content = self._path(key).read_bytes()
+            line, _, body = content.partition(b"\n")
+            head = _head(line)
+            if head["identity"] != into.identity or tuple(head["shape"]) != into.shape or tuple(head["key"]) != key:
+                return False
+            slices, start = {}, 0
+            for k, size, check in head["slices"]:
+                slices[int(k)] = body[start : start + size]
+                start += size
+                if zlib.crc32(slices[int(k)]) != check:
+                    raise ValueError(f"slice {k} is damaged")
+            into.restore(head, slices)
+        except (OSError, ValueError, KeyError, TypeError, zlib.error) as error:
+            logger.warning("Unsaved work cannot be brought back: %s", error)
+            return False
+        return True
+
+    def drop(self, key: Key) -> None:
+        """Forget the work of a user on an image; it is saved, or was given up."""
+        path = self._path(key)
+        with self._guard:
+            if self._files.pop(path, None) is not None:
+                _remove(path)
+
+    def forget(self, image: str) -> None:
+        """Drop what all users had on an image of this name, which is another one now."""
+        for key in self.keys():
+            if key[-1] == image:
+                self.drop(key)
+
+    def _path(self, key: Key) -> Path:
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:40]
+        return self.folder / f"{name}{_ENDING}"
+
+    def _found(self) -> list[Path]:
+        """Files of earlier servers, oldest first; halves of a crash are removed."""
+        with contextlib.suppress(OSError):
+            for half in self.folder.glob("*.part"):
+                _remove(half)
+            return sorted(self.folder.glob(f"*{_ENDING}"), key=lambda path: path.stat().st_mtime_ns)
+        return []
+
+    def _make_room(self) -> None:
+        total = sum(file.size for file in self._files.values())
+        while total > self._max_bytes and len(self._files) > 1:
+            path, file = self._files.popitem(last=False)
+            total -= file.size
+            _remove(path)
+            logger.warning("A file of unsaved work had to make room for newer work.")
+
+
+def image_identity(path: Path) -> str:
+    """A checksum of an image's content, wherever it lies and whenever it was copied there."""
+    if path.is_dir():  # a DICOM series, which its UID names already
+        parts = sorted((part.name, part.stat().st_size) for part in path.iterdir() if part.is_file())
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+    return file_checksum(path)
+
+
+def _head(line: bytes) -> dict[str, Any]:
+    """The first line of a file. Raises ValueError if it is none of ours."""
+    head = json.loads(line)
+    if not isinstance(head, dict) or head.get("format") != _FORMAT or not isinstance(head.get("key"), list):
+        raise ValueError("it was written by another version")
+    return head
+
+
+def _replace(path: Path, parts: list[bytes]) -> None:
+    """Write a file that is there as a whole or not at all, also after the power was cut. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part = path.with_suffix(".part")
+    try:
+        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
