@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from segmed.evaluation.metrics import Overlap
 from segmed.imaging.prompts import Box, Prompt, SlicePrompt
-from segmed.methods.neighbour_walk import NeighbourWalk
+from segmed.methods.neighbour_walk import NeighbourWalk, near_clicks
 
 SHAPE = (64, 60, 32)
 Masks = dict[int, np.ndarray]
@@ -170,7 +170,7 @@ def test_a_click_beyond_the_end_grows_the_object_there() -> None:
     assert 23 in found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 10_000))
 def test_corrections_never_lower_dice_by_more_than_a_hundredth(seed: int) -> None:
     """With a model that is right where it is told and repeats its error where it is not."""
@@ -197,3 +197,22 @@ def test_corrections_never_lower_dice_by_more_than_a_hundredth(seed: int) -> Non
         after = _dice(masks, truth)
         assert after >= before - 0.01
         before = after
+
+
+def test_a_click_changes_as_much_as_its_distance_from_the_edge_tells() -> None:
+    old = _ball()[:, :, 16].T
+    truth = _ball(12)[:, :, 16].T
+    ring = old & ~truth
+    click = SlicePrompt(points=np.array([[30, 15]], np.float32), labels=np.array([0]), mask=old)  # one px inside
+    emptied = near_clicks(old, np.zeros_like(old), click)
+    assert not emptied[15, 30]
+    assert (old & ~emptied)[truth].sum() < 0.1 * truth.sum()  # only a piece along the edge goes
+    assert (old & ~emptied).sum() < ring.sum()
+    right = SlicePrompt(points=np.array([[30, 28]], np.float32), labels=np.array([1]), mask=old)
+    assert (near_clicks(old, np.zeros_like(old), right) == old).all()
+
+
+def test_a_click_far_from_the_edge_may_change_the_whole() -> None:
+    old = _ball()[:, :, 16].T
+    click = SlicePrompt(points=np.array([[30, 28]], np.float32), labels=np.array([0]), mask=old)
+    assert not near_clicks(old, np.zeros_like(old), click).any()

@@ -22,6 +22,7 @@ Predict = Callable[[int, SlicePrompt], np.ndarray]
 
 NEIGHBOUR_RULE = PropagationRule(margin=0, max_growth=1.6, min_shrink=0.2, min_overlap=0.6, min_likeness=0.4)
 _ELONGATION = 0.5  # depth in the changed region per distance, both in px
+_WIDE, _LONG = 2.5, 6.0  # of an error, in distances of its click from the edge
 _GAP = 2  # slices without the object that a box over several slices is carried across
 _BEYOND = 0.04  # of a box's sides by which an object may stick out
 
@@ -221,10 +222,12 @@ class NeighbourWalk:
     def _correct_slice(self, k: int, result: Masks) -> np.ndarray:
         """Slice k by its former mask, or the nearest one's, and what was said about it."""
         if k in result:
-            return self._cleaned(k, self._limited(self.predict(k, SlicePrompt(mask=result[k], **self._said(k)))))
+            prompt = SlicePrompt(mask=result[k], **self._said(k))
+            return self._cleaned(k, self._limited(near_clicks(result[k], self.predict(k, prompt), prompt)))
         if result:
             near = min(result, key=lambda other: abs(other - k))
-            return self._carried(k, near, result[near])
+            reach = ndimage.binary_dilation(result[near], iterations=2 * abs(near - k))
+            return self._cleaned(k, self._carried(k, near, result[near]) & reach)
         return self._alone(k)
 
     def _follow(self, start: int, old: np.ndarray, new: np.ndarray, ks: range, result: Masks) -> Masks:
@@ -238,6 +241,8 @@ class NeighbourWalk:
         if changed.sum() < self.rule.min_area or not new.any():
             return {}
         depth = ndimage.distance_transform_edt(np.pad(ndimage.binary_dilation(changed), 1))[1:-1, 1:-1]
+        # a click where nothing was known yet lies in the middle of what is missed
+        farthest = min((abs(start - k) for k in result), default=self.depth)
         found: Masks = {}
         before, at = new, start
         for k in ks:
@@ -249,11 +254,40 @@ class NeighbourWalk:
                 if (here == result[k]).all():
                     break
             else:
-                if old.any() and (old & new).sum() > 0.5 * new.sum():
-                    break  # the object was known on the slice before and ended here
-                here = self._carried(k, at, before)
+                if abs(k - start) > farthest or (old.any() and (old & new).sum() > 0.5 * new.sum()):
+                    break  # too far, or the object was known on the slice before and ended here
+                here = self._carried(k, at, before) & ndimage.binary_dilation(before, iterations=2)
+                if old.any():
+                    here &= depth > _ELONGATION * abs(k - start) * self.thickness
                 if not self.rule.holds(here, before):
                     break
             found[k] = before = here
             at = k
         return found
+
+
+def near_clicks(old: np.ndarray, new: np.ndarray, prompt: SlicePrompt) -> np.ndarray:
+    """A corrected mask (H, W) that differs from the former one only where the clicks speak.
+
+    A click lies about in the middle of an error, which lies along the edge of the former mask. So an error reaches
+    twice as far from that edge as the click does, and may be several times as long. Strokes show its extent.
+
+    Args:
+        old: mask before, not empty.
+        new: what a method made of it.
+        prompt: with the clicks; those that `old` agrees with change nothing.
+    """
+    if prompt.scribbles is not None:
+        return new
+    inside = ndimage.distance_transform_edt(np.pad(old, 1))[1:-1, 1:-1]
+    outside = ndimage.distance_transform_edt(~old)
+    from_edge = np.where(old, inside, outside)
+    allowed = np.zeros_like(old)
+    rows, columns = np.ogrid[: old.shape[0], : old.shape[1]]
+    for (x, y), label in zip(prompt.points.astype(int), prompt.labels, strict=True):
+        if old[y, x] == bool(label):
+            continue
+        reach = float(from_edge[y, x])
+        along = np.hypot(rows - y, columns - x) <= _LONG * reach + 3
+        allowed |= along & (from_edge <= _WIDE * reach + 1) & (old != bool(label))
+    return np.where(allowed, new, old)
