@@ -145,7 +145,7 @@ def test_the_identity_holds_in_every_row(golden: Path) -> None:
 def test_reports_say_what_ours_began_from_and_all_versions(golden: Path) -> None:
     page, text = ((golden / "one" / f"results.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
     for report in (page, text):
-        assert "segmed-default, trained on public images of many kinds" in report
+        assert "segmed-tiny, which has seen synthetic images only" in report
         assert "random weights" in report
         assert "say nothing about the pretrained numbers of the papers" in report
         assert "0.7004 (Table IV)" in report

@@ -251,9 +251,9 @@ def test_colour_slices_and_other_output_sizes(model: Segmed) -> None:
 @torch.inference_mode()
 def test_candidates_of_a_click_come_from_every_size_of_window(model: Segmed) -> None:
     logits = model.candidates(model.embed([_slice()]), [_click((60, 40)), _click((10, 80))], (90, 140))
-    assert logits.masks.shape == (2, 4, 90, 140)
+    assert logits.masks.shape == (2, 12, 90, 140)
     assert logits.quality is not None
-    assert logits.quality.shape == (2, 4)
+    assert logits.quality.shape == (2, 12)
 
 
 def test_it_needs_a_prompt(model: Segmed) -> None:

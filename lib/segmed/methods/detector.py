@@ -37,7 +37,7 @@ class DetectorConfig(ClassConfig):
         architecture: one of torchvision's, or `yolo:` and the name of a configuration of ultralytics, such as
             `yolo:yolov5s.yaml`, if that package is installed.
         image_size: longer side in px that the detector sees; 640 is usual on GPUs.
-        prompter: what outlines the boxes, on the same base weights: segmed, medsam or sam.
+        prompter: what outlines the boxes: segmed, with its own weights, or medsam or sam, on the base weights.
         confidence: lowest score of a box.
         overlap: IoU from which on the less certain one of two boxes is dropped.
         most: boxes per slice.
@@ -91,9 +91,13 @@ class DetectorSegmenter(TrainableSegmenter):
         self.config = config or DetectorConfig()
         self.model, self.version = model, version
         self.labels, self.input_size = self.config.labels, self.config.image_size
-        build = find_method(self.config.prompter).build
-        assert build is not None
-        self.prompter = build(model, version)
+        prompter = find_method(self.config.prompter)
+        assert prompter.build is not None
+        if prompter.read:  # it has weights of its own
+            own, own_version = prompter.read(prompter.weights, None, torch.float32)
+            self.prompter = prompter.build(own.requires_grad_(False), own_version)
+        else:
+            self.prompter = prompter.build(model, version)
         self.detector = _build(self.config)
         # `dice_ce` says that classes are learnt; the detector brings its own loss
         self.recipe = Recipe({"": 5e-4}, "dice_ce", "adamw", weight_decay=5e-4, schedule="poly", warmup=100, epochs=100)

@@ -73,7 +73,9 @@ class Segmed(Segmenter):
 
     margin = 0
     keeps_slices = True
-    takes_scribbles = True
+    takes_scribbles = (
+        False  # clicks spread along strokes gave better masks than strokes as channels, see docs/results.md
+    )
     follows_neighbours = True
     corrects_masks = True
 
@@ -122,21 +124,20 @@ class Segmed(Segmenter):
         return Logits(torch.stack(out).unflatten(0, shape), torch.stack(score).unflatten(0, shape))
 
     def candidates(self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]) -> Logits:
-        """For clicks one mask from each size of window, the largest first; masks that a window cuts off count less."""
+        """For clicks the masks from each size of window, the largest first; masks that a window cuts off count less."""
         if any(p.box is not None or p.mask is not None or p.neighbour is not None for p in prompts):
             return super().candidates(embedding, prompts, size)
         height, width = embedding.frame.height, embedding.frame.width
         views = [view for prompt in prompts for view in around_clicks(0, prompt, max(height, width))]
-        masks, quality = self._chosen(*self._look(embedding, views), views)
-        lost = quality.new_tensor(
-            [
-                _CUT_OFF * (found[1] if (found := found_in(mask, view.window, height, width)) else 0)
-                for mask, view in zip(masks, views, strict=True)
-            ]
-        )
-        placed = [place(masks[n : n + 1], [view.window], (height, width), size) for n, view in enumerate(views)]
-        shape = (len(prompts), len(CLICK_SIDES))
-        return Logits(torch.stack(placed).unflatten(0, shape), (quality - lost).unflatten(0, shape))
+        masks, quality = self._look(embedding, views)
+        out, scores = [], []
+        for view, hypotheses, trust in zip(views, masks, quality, strict=True):
+            for head in range(1, masks.shape[1]) if is_lone_click(view.prompt) else [0] * (masks.shape[1] - 1):
+                found = found_in(hypotheses[head], view.window, height, width)
+                out.append(place(hypotheses[head][None], [view.window], (height, width), size))
+                scores.append(trust[head] - _CUT_OFF * (found[1] if found else 0))
+        shape = (len(prompts), len(CLICK_SIDES) * (masks.shape[1] - 1))
+        return Logits(torch.stack(out).unflatten(0, shape), torch.stack(scores).unflatten(0, shape))
 
     def _framed(
         self, embedding: Embedding, items: Sequence[tuple[int, SlicePrompt]]
