@@ -290,7 +290,8 @@ def test_three_labels_begin_one_retraining_that_a_restart_does_not_stop(clinic: 
     assert record is not None
     assert record.verdict is not None
     assert record.settings["retraining"].startswith("1 of ")
-    assert set(record.data.images) == {f"{CASES[n]}.nii.gz" for n in (0, 3, 4)}
+    # a process that is slow to start may see labels that came meanwhile
+    assert set(record.data.images) >= {f"{CASES[n]}.nii.gz" for n in (0, 3, 4)}
     clinic.wait(lambda _: _trainings(clinic.server))
     clinic.server.process.kill()
     clinic.server.process.wait(20)
