@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 import segmed
-from segmed.commands import data, models
+from segmed.commands import data, labels, models
 from segmed.commands.benchmark import benchmark
 from segmed.commands.denoiser import denoiser
 from segmed.commands.export import export
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
+app.add_typer(labels.app, name="labels")
 app.command()(predict)
 app.command()(masks)
 app.command()(train)

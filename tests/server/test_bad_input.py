@@ -62,6 +62,7 @@ def _server_lives_on(server: Server) -> Any:
         ({"roi": ROI, "window": "x-ray"}, ["window", "ct-lung"]),
         ({"roi": ROI, "device": "TPU"}, ["device"]),
         ({"roi": ROI, "result_extension": "/../../x.py"}, ["result_extension", ".nrrd"]),
+        ({"roi": ROI, "result_extension": ".seg.nrrd", "output": "uncertainty"}, ["uncertainty", ".nii.gz"]),
     ],
 )
 def test_wrong_params(server: Server, params: Any, words: list[str]) -> None:

@@ -26,8 +26,10 @@ from segmed.commands.export import export
 from segmed.data import amos, btcv, flare
 from segmed.data.phantom.volume import _ORGANS
 from segmed.imaging.grid import read_grid
+from segmed.imaging.label_writing import name_values
 from segmed.imaging.masks import write_mask
 from segmed.imaging.reading import read_volume
+from segmed.imaging.segments import Segments, StoredSegment
 from segmed.server import codes as codes_module
 from segmed.server.codes import UNKNOWN, find_codes, read_codes
 from segmed.server.dicom_rtstruct import outlines, write_rtstruct
@@ -474,10 +476,16 @@ def test_a_structure_set_refers_to_its_series(tmp_path: Path, write_series: Writ
 
 
 @needs_dciodvfy
+@pytest.mark.parametrize("overlapping", [False, True])
 @pytest.mark.parametrize("write", [write_segmentation, write_rtstruct])
-def test_dciodvfy_finds_no_error(write: Callable[..., object], folder: Path, tmp_path: Path) -> None:
+def test_dciodvfy_finds_no_error(write: Callable[..., object], overlapping: bool, folder: Path, tmp_path: Path) -> None:
     series, labels = _seen(folder)
-    write(labels, NAMES, series, tmp_path / "out.dcm", "medsam", "7")
+    shown: np.ndarray | Segments = labels
+    if overlapping:
+        wider = ndimage.binary_dilation(labels == 4).astype(np.uint8)
+        shown = Segments((labels, wider), (*name_values(labels, NAMES).segments, StoredSegment("around", 9, 1, 1)))
+        assert shown.overlaps()
+    write(shown, NAMES, series, tmp_path / "out.dcm", "medsam", "7")
     done = subprocess.run(["dciodvfy", str(tmp_path / "out.dcm")], capture_output=True, text=True, check=False)
     told = done.stdout + done.stderr
     assert [line for line in told.splitlines() if line.startswith("Error")] == []

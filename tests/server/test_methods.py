@@ -14,6 +14,7 @@ import torch
 from running import Server, Start
 from segmed.data.phantom import Phantom
 from segmed.evaluation.case_scores import CaseScore
+from segmed.imaging.seg_nrrd import read_segments
 from segmed.methods.class_head import share_weights
 from segmed.methods.lora import LoraSam, LoraSamConfig
 from segmed.methods.trainable import save_trained
@@ -82,6 +83,17 @@ def test_automatic_models_label_the_whole_volume(family: Server, model: str, pha
     assert told["label_names"] == {"liver": 1, "spleen": 2}
     cleaned, _ = _infer(family, model, {"result_extension": ".nrrd", "clean": "largest piece"})
     assert (cleaned > 0).sum() <= (labels > 0).sum()
+
+
+@pytest.mark.parametrize("model", ["gafl", "lora"])
+def test_a_segmentation_file_names_its_segments(family: Server, model: str, params: dict[str, Any]) -> None:
+    flat, told = _infer(family, model, params)
+    file, _ = family.client.infer(model, "ct", {**params, "result_extension": ".seg.nrrd"})
+    assert str(file).endswith(".seg.nrrd")
+    found, affine = read_segments(file)
+    assert np.array_equal(found.flat(), flat)
+    assert {s.name: s.value for s in found.segments}.items() <= told["label_names"].items()
+    assert affine.shape == (4, 4)
 
 
 def test_uncertainty_is_a_map_of_per_cents(family: Server, params: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segmed.imaging.masks import _appear_whole, mask_extension, write_mask
+from segmed.imaging.durable import appear_whole
+from segmed.imaging.masks import mask_extension, write_mask
 from segmed.imaging.seg_nrrd import SEGMENTATION, write_segments
 from segmed.imaging.segments import Segments, StoredSegment, colour_of, values_in
 from segmed.imaging.sidecar import write_sidecar
@@ -35,7 +36,7 @@ def write_labels(
     """
     coloured = tuple(s.coloured(colour_of(s.value)) for s in found.segments)
     if str(path).lower().endswith(SEGMENTATION):
-        with _appear_whole(Path(path), SEGMENTATION) as name:
+        with appear_whole(Path(path), SEGMENTATION, sync=False) as name:
             write_segments(replace(found, segments=tuple(map(_called, coloured))), affine, name)
         return
     flat = found.flat()

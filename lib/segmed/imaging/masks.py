@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from segmed.imaging.durable import appear_whole
 from segmed.imaging.nifti_place import nifti_image
 
 MASK_EXTENSIONS = (".nrrd", ".nii.gz", ".nii", ".png")
@@ -66,9 +65,9 @@ def write_mask(
         raise ValueError(f"A label map is a 3-D uint8 array, not {mask.ndim}-D {mask.dtype}.")
     if extension == ".png" and mask.shape[2] != 1:
         raise ValueError(f"A PNG holds one slice, this mask has {mask.shape[2]}. Write .nii.gz or .nrrd.")
-    with _appear_whole(Path(path), extension) as name:
+    with appear_whole(Path(path), extension, sync=False) as name:
         if extension == ".nrrd":
-            nrrd.write(name, mask, _nrrd_header(affine, "gzip" if compress else "raw"), compression_level=1)
+            nrrd.write(str(name), mask, _nrrd_header(affine, "gzip" if compress else "raw"), compression_level=1)
         elif extension == ".png":
             grey = mask[:, :, 0].T * (255 // max(1, int(mask.max())))
             Image.fromarray(grey.astype(np.uint8)).save(name)
@@ -94,25 +93,12 @@ def write_nrrd_slices(
     nrrd.write(header, np.zeros((1, 1, 1), np.uint8), _nrrd_header(affine, "raw"))
     text = header.getvalue()[:-1].replace(b"sizes: 1 1 1", f"sizes: {shape[0]} {shape[1]} {shape[2]}".encode())
     slab = shape[0] * shape[1]
-    with _appear_whole(Path(path), ".nrrd") as name, open(name, "wb") as file:  # noqa: PTH123
+    with appear_whole(Path(path), ".nrrd", sync=False) as name, name.open("wb") as file:
         file.write(text)
         file.truncate(len(text) + slab * shape[2])
         for k, mask in masks.items():
             file.seek(len(text) + slab * k)
             file.write(np.ascontiguousarray(mask, np.uint8).data)
-
-
-@contextlib.contextmanager
-def _appear_whole(path: Path, extension: str) -> Iterator[str]:
-    """A temporary name beside `path` that takes its place on success and vanishes on failure."""
-    # not by tempfile, whose files others may not read whatever the umask says
-    name = str(path.with_name(f".part-{secrets.token_hex(8)}{extension}"))
-    try:
-        yield name
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _nrrd_header(affine: np.ndarray, encoding: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from segmed.imaging.masks import _appear_whole
+from segmed.imaging.durable import appear_whole
 from segmed.imaging.reading import extension_of
 from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.imaging.segments import Colour, StoredSegment
@@ -40,7 +40,7 @@ def write_sidecar(segments: Iterable[StoredSegment], path: str | os.PathLike[str
         OSError: it cannot be written.
     """
     target = check_sidecar(path)
-    with _appear_whole(target, EXTENSION) as name, Path(name).open("w", encoding="utf-8", newline="") as file:
+    with appear_whole(target, EXTENSION) as name, name.open("w", encoding="utf-8", newline="") as file:
         file.write(sidecar_text(segments))
 
 

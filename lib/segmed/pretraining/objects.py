@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,6 +33,8 @@ MODALITIES = {
 CAPPED = {"lung-av": 0.25, "msd-hepaticvessel": 0.3, "fives": 0.15, "hrf": 0.15, "idrid": 0.6, "hvdropdb-ridge": 0.4}
 _SMALLEST = 40  # px: smaller objects are not taken
 _PICTURES, _DRAWN, _OBJECTS = 6, 176, 4  # synthetic images drawn together, their side in px, objects taken of each
+_DEEPEST, _COMPACT = 5.0, 0.5  # px, and share of its box that it fills: other objects have no core
+_CONTRAST, _TRIES = 30.0, 6  # of a core to its wall, in grey levels
 _SUPERPIXELS = 256  # px: longest side at which images are cut into superpixels
 
 
@@ -59,16 +62,19 @@ class ObjectConfig:
         superpixel_share: share of objects that are superpixels of real images, as in ScribblePrompt (Wong et al., ECCV
             2024): they teach that the prompt says what is wanted.
         part_share: share of labels with several connected parts of which one part is taken as the object.
+        hollow_share: share of compact real objects whose core is painted over and is not part of the object any more:
+            walls and rings are rare among labels.
         phantoms: what is drawn.
     """
 
     synthetic_share: float = 0.25
     superpixel_share: float = 0.08
     part_share: float = 0.6
+    hollow_share: float = 0.1
     phantoms: PhantomConfig = field(default_factory=PhantomConfig)
 
     def __post_init__(self) -> None:
-        for name in ("synthetic_share", "superpixel_share", "part_share"):
+        for name in ("synthetic_share", "superpixel_share", "part_share", "hollow_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but a share lies between 0 and 1.")
 
@@ -100,11 +106,15 @@ class ObjectSource:
         kind = rng.random()
         if not self.names or kind < self.config.synthetic_share:
             return self._synthetic(n, rng)
-        images = self.sources[self.names[rng.choice(len(self.names), p=self.chances)]]
-        image = images[rng.integers(len(images))]
+        image = self._image(rng)
         if kind < self.config.synthetic_share + self.config.superpixel_share:
             return _superpixel(image, rng)
-        return self._real(image, rng)
+        shown = self._real(image, rng)
+        return hollowed(shown, rng) if rng.random() < self.config.hollow_share else shown
+
+    def _image(self, rng: np.random.Generator) -> PackImage:
+        images = self.sources[self.names[rng.choice(len(self.names), p=self.chances)]]
+        return images[rng.integers(len(images))]
 
     def _real(self, image: PackImage, rng: np.random.Generator) -> Shown:
         values = image.values
@@ -135,6 +145,38 @@ class ObjectSource:
         images, masks = _drawn(self.config.phantoms, self.seed * 1_000_003 + int(n / often))
         place = int(rng.integers(len(masks)))
         return Shown(images[place], masks[place], "synthetic")
+
+
+def hollowed(shown: Shown, rng: np.random.Generator) -> Shown:
+    """An object whose core is covered by grey or colour from elsewhere in its image, as a wall around a cavity.
+
+    Objects that are not compact stay as they are: the core is what lies deeper than a share of the largest depth.
+    """
+    y, x = np.nonzero(shown.mask)
+    y0, y1, x0, x1 = y.min(), y.max() + 1, x.min(), x.max() + 1
+    part = shown.mask[y0:y1, x0:x1]
+    depth = cv2.distanceTransform(np.pad(part, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    if depth.max() < _DEEPEST or len(y) < _COMPACT * part.size:
+        return shown
+    core = depth > depth.max() * rng.uniform(0.2, 0.55)
+    image = shown.image.copy()
+    window: Any = image[y0:y1, x0:x1].astype(np.float32)
+    inside = window[part].mean(0)
+    colour = image[rng.integers(image.shape[0]), rng.integers(image.shape[1])].astype(np.float32)
+    for _ in range(_TRIES):
+        if np.abs(colour - inside).max() >= _CONTRAST:
+            break
+        colour = image[rng.integers(image.shape[0]), rng.integers(image.shape[1])].astype(np.float32)
+    else:
+        colour = np.where(inside > 128, inside - rng.uniform(30, 120), inside + rng.uniform(30, 120))
+    soft: Any = cv2.blur(core.astype(np.float32), (3, 3))
+    soft = soft if image.ndim == 2 else soft[..., None]
+    grain = window - cv2.blur(window, (7, 7))  # of what is covered, so that the core is no smoother than the wall
+    window = window * (1 - soft) + (colour + grain) * soft
+    image[y0:y1, x0:x1] = window.clip(0, 255).round()
+    mask = shown.mask.copy()
+    mask[y0:y1, x0:x1] &= ~core
+    return Shown(image, mask, shown.kind)
 
 
 @lru_cache(maxsize=2)

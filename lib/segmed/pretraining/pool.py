@@ -21,14 +21,14 @@ from segmed.simulation.annotator import Prompted, click_in, correct, draw_box, r
 
 # first prompts: share, and chance of one more correction after each round
 KINDS = {
-    "box": (0.38, 0.35),
-    "click": (0.26, 0.68),
-    "scribble": (0.10, 0.45),
-    "mask": (0.06, 0.45),
+    "box": (0.33, 0.3),
+    "click": (0.29, 0.68),
+    "scribble": (0.13, 0.4),
+    "mask": (0.05, 0.4),
     "neighbour": (0.20, 0.15),
 }
 _MOST_ROUNDS = 6
-_VANISHED = 0.25  # share of neighbours on which the object has ended
+_VANISHED = 0.18  # share of neighbours on which the object has ended
 _BOUNDED = 0.35  # share of neighbours that come with a box that bounds the object on all slices
 _TRIES = 8
 
@@ -196,8 +196,10 @@ class Pool:
         elif kind == "mask":
             said = replace(said, previous=roughen(truth, rng))
         else:
-            near = show(shown.image, shown.mask, neighbour_of(view, rng))
-            if (near.truth > 0.5).sum() < 6:
+            # the window lies around the neighbour's object, as it does when an object is followed
+            near, window = window, show(shown.image, shown.mask, neighbour_of(view, rng))
+            truth = window.truth > 0.5
+            if truth.sum() < 6:
                 return None
             neighbour = (near.truth if rng.random() < 0.6 else roughen(near.truth > 0.5, rng))[None]
             if rng.random() < _BOUNDED:

@@ -17,6 +17,7 @@ from segmed.simulation.noise import resample, smooth_noise
 
 _POINTS = 300  # of the object, to find its extent when turned
 _SMALLEST = 16.0  # px of the image: smaller windows show nothing but interpolation
+_CALM, _SWELLING = 0.6, (0.14, 0.45)  # share of neighbours about as large, and deviations of the log of their growth
 _ASPECT = 2.0  # how far a window may be stretched to the square
 
 
@@ -130,15 +131,19 @@ def neighbour_of(view: View, rng: np.random.Generator) -> View:
     The object of radius r around c grows by s: d(p) = (1/s - 1) (p - c) exp(-|p - c|^2 / 2 (1.3 r)^2), so that what
     lies farther away stays in place.
     """
+    # most slices differ little; at the ends of an object its size changes by half from slice to slice
     size = view.places.shape[0]
     axis = np.arange(size, dtype=np.float32)
     u = np.stack(np.meshgrid(axis, axis), -1)
     away = u - view.centre
-    growth = float(np.exp(rng.normal(0, 0.16)))
+    swelling = _SWELLING[0] if rng.random() < _CALM else _SWELLING[1]
+    growth = float(np.exp(np.clip(rng.normal(0, swelling), -1.1, 1.1)))
     reach = np.exp(-(away**2).sum(-1, keepdims=True) / (2 * (1.3 * view.radius + 2) ** 2))
     moved = u + (1 / growth - 1) * away * reach + rng.normal(0, 0.012 * size, 2)
     moved = moved + smooth_noise(size, int(rng.integers(3, 7)), rng) * size * 0.03 * rng.random()
-    places = resample(view.places, moved, repeat_edge=True)
+    # beyond the window its places go on as they went inside it
+    wider = np.pad(view.places, ((size // 2,) * 2, (size // 2,) * 2, (0, 0)), "reflect", reflect_type="odd")
+    places = resample(wider, moved + size // 2, repeat_edge=True)
     return View(places, view.centre, view.radius, view.step)
 
 

@@ -19,7 +19,6 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 import segmed
-from segmed.imaging.reading import EXTENSIONS
 from segmed.methods.loading import find_method
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.codes import read_codes
@@ -148,11 +147,10 @@ class SegMedApp(MONAILabelApp):
             return PacsStudies(self.studies, settings.dicomweb, settings.structures, self.codes)
         if is_dicom_folder(Path(self.studies)):
             return DicomFolderStudies(Path(self.studies), settings.dicomweb.modalities, settings.structures, self.codes)
-        return FolderDatastore(
+        return FolderDatastore.of_folder(
             self.studies,
-            extensions=[f"*{case}" for e in EXTENSIONS if e != ".dcm" for case in (e, e.upper())],
-            auto_reload=monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-            read_only=monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+            monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
 
     def studies_state(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -20,7 +21,17 @@ from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 from starlette.types import ASGIApp
 
-from segmed.server import download_routes, learning_routes, ohif, proxy, report_routes, routes, web, workspace_routes
+from segmed.server import (
+    download_routes,
+    history_routes,
+    learning_routes,
+    ohif,
+    proxy,
+    report_routes,
+    routes,
+    web,
+    workspace_routes,
+)
 from segmed.server.forwarded import TRUSTED, allowed_origins, networks
 from segmed.server.guard import Guard
 from segmed.server.requests import BadRequest
@@ -34,7 +45,17 @@ logger = logging.getLogger(__name__)
 def _put_in_front(app: FastAPI) -> None:
     """Our routes win over MONAI Label's of the same path, which stay behind them."""
     before = len(app.router.routes)
-    for part in (download_routes, learning_routes, report_routes, workspace_routes, routes, proxy, ohif, web):
+    for part in (
+        download_routes,
+        history_routes,
+        learning_routes,
+        report_routes,
+        workspace_routes,
+        routes,
+        proxy,
+        ohif,
+        web,
+    ):
         app.include_router(part.router)
     app.router.routes[:] = app.router.routes[before:] + app.router.routes[:before]
 
@@ -64,6 +85,15 @@ async def _out_of_memory(request: Request, error: Exception) -> JSONResponse:
         413,
         "The GPU has not enough free memory for this model. Close other programs that use it, choose the device cpu, "
         "or start with a smaller --conf image_size or --conf batch 1.",
+    )
+
+
+async def _disk(request: Request, error: Exception) -> JSONResponse:
+    if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return await _unexpected(request, error)
+    logger.error("no space: %s", error)
+    return _answer(
+        507, "The server's disk is full, so nothing was saved; what was there before is as it was. Free space there."
     )
 
 
@@ -97,6 +127,7 @@ def create_app() -> ASGIApp:
     app.add_exception_handler(FileNotFoundError, _not_found)
     app.add_exception_handler(MONAILabelException, _monailabel)
     app.add_exception_handler(torch.OutOfMemoryError, _out_of_memory)
+    app.add_exception_handler(OSError, _disk)
     app.add_exception_handler(Exception, _unexpected)
     origins = allowed_origins(os.environ.get("SEGMED_ORIGINS", ""))
     loopback_only = os.environ.get("SEGMED_LOOPBACK_ONLY", "1") == "1"

@@ -9,11 +9,10 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from segmed.imaging.label_maps import clean_labels
-from segmed.imaging.masks import write_mask
 from segmed.imaging.picture import Picture
 from segmed.methods.segmenter import Method
 from segmed.server.engine import Engine
-from segmed.server.infer import common_options, result_file
+from segmed.server.infer import common_options, write_result
 from segmed.server.requests import InferParams
 
 _CLEAN = ("nothing", "largest piece", "holes", "largest piece and holes")
@@ -61,8 +60,7 @@ class AutomaticInferTask(InferTask):
         clean = self.engine.denoised(picture, params.denoise)
         labels, names, warnings = self.segment(clean, params.device, params.clean)
         segmented = time.perf_counter()
-        path = result_file(params)
-        write_mask(np.ascontiguousarray(labels), picture.affine, path, params.result_compress, like=request["image"])
+        path = write_result(np.ascontiguousarray(labels), names, picture, request)
         return path, {
             "label_names": {name: value for value, name in enumerate(names, 1)},
             "model": self.method,

@@ -21,7 +21,7 @@ from segmed.data.left_out import (
     sentence,
 )
 from segmed.imaging.dicom_reading import open_dicom
-from segmed.imaging.masks import _appear_whole
+from segmed.imaging.durable import appear_whole
 from segmed.imaging.pictures import PICTURE_EXTENSIONS
 from segmed.imaging.reading import extension_of
 from segmed.server.codes import SegmentCodes
@@ -93,7 +93,7 @@ class DicomFolderStudies(DicomStudies):
     def send(self, image: str, file: Path, data: Dataset) -> None:
         target = self._seg(image)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _appear_whole(target, ".dcm") as name:
+        with appear_whole(target, ".dcm") as name:
             shutil.copyfile(file, name)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:

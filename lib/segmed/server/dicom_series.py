@@ -21,8 +21,8 @@ from pydicom.dataset import Dataset
 
 import segmed
 from segmed.imaging.dicom_reading import series_files
+from segmed.imaging.durable import appear_whole
 from segmed.imaging.grid import Grid, read_grid
-from segmed.imaging.masks import _appear_whole
 
 warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\b")
 logging.getLogger("highdicom").setLevel(logging.ERROR)
@@ -164,5 +164,5 @@ def new_series(kind: str, number: int, model: str) -> dict[str, Any]:
 
 def save(dataset: Dataset, out: str | os.PathLike[str]) -> None:
     """Write a DICOM file; it appears whole or not at all."""
-    with _appear_whole(Path(out), ".dcm") as name:
+    with appear_whole(Path(out), ".dcm") as name:
         dataset.save_as(name, write_like_original=False)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
+import shutil
 import threading
 import time
 from contextlib import nullcontext
@@ -13,16 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from monailabel.datastore.local import LocalDatastore
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.interfaces.exception import ImageNotFoundException
 
+from segmed.data.datastore import LIST
 from segmed.data.left_out import LeftOut, fault_of_id, image_names, left_out_files, names_in
+from segmed.imaging.durable import appear_whole, sweep
 from segmed.imaging.reading import EXTENSIONS, extension_of
 from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.imaging.sidecar import sidecar_of
 from segmed.server.dicom_studies import told_state
+from segmed.server.label_history import LabelHistory
 from segmed.server.label_intake import keep_sidecar
 from segmed.server.requests import BadRequest
+
+logger = logging.getLogger(__name__)
 
 _VERSION = re.compile(r"version_\d+")
 _LOOK_EVERY = 30.0  # s between two looks at folders below
@@ -43,20 +51,33 @@ class FolderDatastore(LocalDatastore):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._adding = threading.Lock()
         self._left_out: tuple[object, float, list[LeftOut]] = (None, 0.0, [])
+        root = Path(args[0] if args else kwargs["datastore_path"])
+        self.history = LabelHistory(root)
+        set_aside_if_damaged(root / LIST)
         super().__init__(*args, **kwargs)
+        for folder in (root, *(path for path in (root / "labels").iterdir() if path.is_dir())):
+            sweep(folder)
         if self._auto_reload:
             self._handler.on_moved = self._on_moved
 
+    @classmethod
+    def of_folder(cls, studies: str | os.PathLike[str], auto_reload: bool, read_only: bool = False) -> FolderDatastore:
+        """The datastore of all images that can be read.
+
+        Args:
+            studies: the folder.
+            auto_reload: whether to notice what others put there.
+            read_only: whether nothing is changed.
+        """
+        patterns = [f"*{case}" for e in EXTENSIONS if e != ".dcm" for case in (e, e.upper())]
+        return cls(str(studies), extensions=patterns, auto_reload=auto_reload, read_only=read_only)
+
     def _update_datastore_file(self, lock: bool = True) -> None:
         path = Path(self._datastore_config_path)
-        part = path.with_suffix(f".{os.getpid()}.part")
         with FileLock(self._lock_file) if lock else nullcontext():
-            try:
-                content = self._datastore.model_dump(exclude={"base_path"})
+            content = self._datastore.model_dump(exclude={"base_path"})
+            with appear_whole(path) as part:
                 part.write_text(json.dumps(content, indent=2, default=str), encoding="utf-8")
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
             self._config_ts = path.stat().st_mtime
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
@@ -81,20 +102,35 @@ class FolderDatastore(LocalDatastore):
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """As MONAI Label's; the table goes too."""
         file = self.get_label_uri(label_id, label_tag)
+        if file:
+            self.history.keep(label_id, label_tag, Path(file), self.get_label_info(label_id, label_tag))
         super().remove_label(label_id, label_tag)
         if file:
             sidecar_of(file).unlink(missing_ok=True)
 
     def _put(self, image: str, file: str, tag: str, info: dict[str, Any] | None) -> str:
-        """Save a label and remove what was there under another extension."""
-        saved = str(super().save_label(image, file, tag, info))
-        place = Path(self.get_label_uri(image, tag))
-        for extension in (*EXTENSIONS, SEGMENTATION):
-            other = place.with_name(image + extension)
-            if other != place:
-                other.unlink(missing_ok=True)
-        keep_sidecar(place, (info or {}).get("segments"))
-        return saved
+        """Save a label, keep the one before in the history, and remove it if it has another extension."""
+        entry = self._datastore.objects.get(image)
+        if entry is None:
+            raise ImageNotFoundException(f"Image {image} not found")
+        extension = self._to_id(Path(file).name)[1]
+        place = Path(self._datastore.label_path(tag)) / self._filename(image, extension)
+        told = {} if info is None else info
+        with FileLock(self._lock_file):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            old = entry.labels.get(tag)
+            if old and not _VERSION.fullmatch(tag):
+                self.history.keep(image, tag, place.with_name(self._filename(image, old.ext)), old.info)
+            with appear_whole(place, extension) as part:
+                shutil.copyfile(file, part)
+            keep_sidecar(place, told.get("segments"))
+            told |= {"ts": int(time.time()), "name": place.name}
+            entry.labels[tag] = DataModel(info=told, ext=extension)
+            self._update_datastore_file(lock=False)
+            for other in (place.with_name(image + e) for e in (*EXTENSIONS, SEGMENTATION)):
+                if other != place:
+                    other.unlink(missing_ok=True)
+        return image
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any] | None) -> str:
         """As MONAI Label's, but nothing takes the place of another image, or gets the labels of one.
@@ -111,7 +147,15 @@ class FolderDatastore(LocalDatastore):
         with self._adding:
             if taken := self._taken(name):
                 raise BadRequest(f"{taken} Give the image another name, or ask for a new one by ?new_name=true.", 409)
-            return str(super().add_image(name, image_filename, image_info or {}))
+            extension = self._to_id(Path(image_filename).name)[1]
+            place = Path(self._datastore.image_path()).resolve() / self._filename(name, extension)
+            with FileLock(self._lock_file):
+                with appear_whole(place, extension) as part:
+                    shutil.copyfile(image_filename, part)
+                info = {**(image_info or {}), "ts": int(time.time()), "name": place.name}
+                self._datastore.objects[name] = ImageLabelModel(image=DataModel(info=info, ext=extension))
+                self._update_datastore_file(lock=False)
+            return name
 
     def free_name(self, name: str) -> str:
         """The name itself, or with the first number behind it that makes it free."""
@@ -164,7 +208,7 @@ class FolderDatastore(LocalDatastore):
         """As MONAI Label's; of the images only those that can be opened by their names, one of each name."""
         if Path(path) != Path(self._datastore.image_path()):
             found: dict[str, str] = super()._list_files(path, patterns)
-            return found
+            return {key: name for key, name in found.items() if not Path(name).name.startswith(".")}
         wanted = {pattern.lstrip("*").lower() for pattern in patterns}
         return {name: name for name in image_names(Path(path)).values() if extension_of(name) in wanted}
 
@@ -180,3 +224,19 @@ class FolderDatastore(LocalDatastore):
         """Read what another process has put there; MONAI Label looks at its time first."""
         if event.dest_path == self._datastore_config_path:
             self._init_from_datastore_file()
+
+
+def set_aside_if_damaged(path: Path) -> None:
+    """Rename a list that cannot be read, so that it is made anew from the files; names stand beside the labels.
+
+    A process that was killed, a full disk or an older version may have left it so.
+    """
+    try:
+        LocalDatastoreModel.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError as error:  # also what is no UTF-8
+        free = (path.with_name(f"{path.stem}.damaged-{n}.json") for n in count(1))
+        kept = next(name for name in free if not name.exists())
+        path.replace(kept)
+        logger.error("%s is damaged (%.200s). It is kept as %s and made anew from the files.", path, error, kept.name)

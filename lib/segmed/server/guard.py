@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from segmed.server.body import Body, is_json, limit_of
 from segmed.server.forwarded import (
     TRUSTED,
     Forwarded,
@@ -60,17 +61,36 @@ class Guard:
         self._hosts: set[str | None] = {*_LOOPBACK, *(urlsplit(origin).hostname for origin in self.origins)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            try:
-                scope = self._checked(scope)
-            except BadRequest as refused:
-                await _refuse(refused, send)
-                return
-        await self.app(scope, receive, send)
-
-    def _checked(self, scope: Scope) -> Scope:
-        """The request as the browser made it. Raises BadRequest if it is not to be answered."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        body = Body(receive, limit_of(headers, MAX_BODY))
+        try:
+            scope = self._checked(scope, headers)
+            if scope["method"] not in ("GET", "HEAD") and is_json(headers):
+                await body.check_json()
+        except BadRequest as refused:
+            await _refuse(refused, send)
+            return
+        begun = False
+
+        async def answer(message: Message) -> None:
+            nonlocal begun
+            begun = begun or message["type"] == "http.response.start"
+            if body.refused is None or begun:
+                await send(message)
+
+        try:
+            await self.app(scope, body, answer)
+        except Exception:
+            if body.refused is None:
+                raise
+        if body.refused and not begun:
+            await _refuse(body.refused, send)
+
+    def _checked(self, scope: Scope, headers: Mapping[str, str]) -> Scope:
+        """The request as the browser made it. Raises BadRequest if it is not to be answered."""
         try:
             told = forwarded(scope, headers, self.proxies)
         except ValueError as error:
@@ -140,5 +160,7 @@ def _hostname(host: str) -> str | None:
 async def _refuse(refused: BadRequest, send: Send) -> None:
     body = json.dumps({"detail": str(refused)}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if refused.status == 413:
+        headers.append((b"connection", b"close"))  # the rest of the body is not waited for
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -6,16 +6,20 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from segmed.imaging.grid import image_grid
 from segmed.imaging.intensity import WINDOWS
+from segmed.imaging.label_writing import name_values, write_labels
 from segmed.imaging.masks import stack_slices, write_mask, write_nrrd_slices
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt, parse_prompt
+from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.methods.predictor import Masks, is_blank
 from segmed.methods.refinement import REFINEMENTS
 from segmed.methods.segmenter import Method
@@ -71,6 +75,8 @@ class PromptInferTask(InferTask):
         """
         params: InferParams = request["params"]
         start = time.perf_counter()
+        if params.output == "uncertainty" and params.result_extension == SEGMENTATION:
+            raise ValueError("A map of uncertainty has no segments. Ask for result_extension .nrrd or .nii.gz.")
         picture = self.engine.pictures.get(request["image"], params.window or self.engine.settings.window)
         mask = None
         if request.get("label_path"):
@@ -89,13 +95,12 @@ class PromptInferTask(InferTask):
         masks, notes = self.segment(clean, prompt, params.device, params.output == "uncertainty", params.finish)
         warnings += notes
         segmented = time.perf_counter()
-        path = result_file(params)
+        label = params.label or self.engine.settings.labels[0]
         if params.result_extension == ".nrrd" and not params.result_compress:
+            path = result_file(params)
             write_nrrd_slices(masks, picture.shape, picture.affine, path)
         else:
-            found = stack_slices(masks, picture.shape)
-            write_mask(found, picture.affine, path, params.result_compress, like=request["image"])
-        label = params.label or self.engine.settings.labels[0]
+            path = write_result(stack_slices(masks, picture.shape), [label], picture, request)
         return path, {
             "label_names": {label: 1},
             "model": self.method,
@@ -159,6 +164,17 @@ def common_options(engine: Engine) -> dict[str, list[str]]:
         "window": [window, *(w for w in WINDOWS if w != window)],
         "denoise": ["nothing", *engine.denoisers],
     }
+
+
+def write_result(labels: np.ndarray, names: Sequence[str], picture: Picture, request: Mapping[str, Any]) -> str:
+    """A label map (I, J, K) in a file as the request wants it; a `.seg.nrrd` holds the names of 1, 2, … as well."""
+    params: InferParams = request["params"]
+    path = result_file(params)
+    if params.result_extension == SEGMENTATION:
+        write_labels(name_values(labels, names), picture.affine, path, like=request["image"])
+    else:
+        write_mask(labels, picture.affine, path, params.result_compress, like=request["image"])
+    return path
 
 
 def result_file(params: InferParams) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import threading
 import zlib
 from collections import OrderedDict
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segmed.data.checksums import file_checksum
+from segmed.imaging.durable import appear_whole
 from segmed.server.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -180,20 +180,8 @@ def _head(line: bytes) -> dict[str, Any]:
 def _replace(path: Path, parts: list[bytes]) -> None:
     """Write a file that is there as a whole or not at all, also after the power was cut. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    part = path.with_suffix(".part")
-    try:
-        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with appear_whole(path, private=True) as part, part.open("wb") as file:
+        file.writelines(parts)
 
 
 def _remove(path: Path) -> None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
+import logging
 import shutil
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from segmed.data.datastore import LIST
-from segmed.imaging.masks import _appear_whole
+from segmed.imaging.durable import appear_whole
 from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.imaging.sidecar import sidecar_of
+from segmed.server.label_history import LabelHistory
 from segmed.server.label_intake import keep_sidecar
+
+logger = logging.getLogger(__name__)
 
 _EXTENSIONS = (".nii.gz", SEGMENTATION)
 
@@ -36,6 +42,7 @@ class LabelFiles:
         self._read: tuple[int, int] = (0, 0)
         self._objects: dict[str, Any] = {}
         self._lock = threading.RLock()
+        self.history = LabelHistory(root)
 
     def tags(self, image: str) -> list[str]:
         """Tags of the label maps that an image has."""
@@ -75,7 +82,8 @@ class LabelFiles:
         extension = next(e for e in reversed(_EXTENSIONS) if file.name.endswith(e))
         place = self._file(image, tag, extension)
         place.parent.mkdir(parents=True, exist_ok=True)
-        with _appear_whole(place, extension) as name:
+        self.history.keep(image, tag, self.place(image, tag), self.info(image, tag))
+        with appear_whole(place, extension) as name:
             shutil.copyfile(file, name)
         keep_sidecar(place, info.get("segments"))
         told = {**info, "ts": int(time.time()), "name": place.name}
@@ -87,6 +95,7 @@ class LabelFiles:
     def remove(self, image: str, tag: str) -> None:
         """Delete a label map; nothing happens without one."""
         place = self.place(image, tag)
+        self.history.keep(image, tag, place, self.info(image, tag))
         place.unlink(missing_ok=True)
         sidecar_of(place).unlink(missing_ok=True)
         self._change(image, lambda entry: entry["labels"].pop(tag, None))
@@ -103,7 +112,7 @@ class LabelFiles:
         """All that is noted by image, as it is on disk now; not to be changed.
 
         Raises:
-            ValueError: the list is damaged.
+            OSError: the list is damaged and cannot be put aside.
         """
         with self._lock:
             try:
@@ -114,9 +123,25 @@ class LabelFiles:
                 try:
                     self._objects = dict(json.loads(self._list.read_text(encoding="utf-8"))["objects"])
                 except (ValueError, KeyError, TypeError) as error:
-                    raise ValueError(f"{self._list} is damaged ({error}). Repair or remove it.") from error
+                    self._objects = self._made_anew(error)
                 self._read = facts.st_mtime_ns, facts.st_size
             return self._objects
+
+    def _made_anew(self, error: Exception) -> dict[str, Any]:
+        """What the files themselves tell, where the list is damaged; it is kept under another name."""
+        free = (self._list.with_name(f"{self._list.stem}.damaged-{n}.json") for n in itertools.count(1))
+        kept = next(name for name in free if not name.exists())
+        self._list.replace(kept)
+        logger.error("%s is damaged (%.200s). It is kept as %s and made anew from the files.", LIST, error, kept.name)
+        found: dict[str, Any] = {}
+        for folder in (self.root / "labels").iterdir() if (self.root / "labels").is_dir() else ():
+            for file in folder.iterdir() if folder.is_dir() else ():
+                extension = next((e for e in _EXTENSIONS if file.name.endswith(e)), "")
+                if extension and not file.name.startswith("."):
+                    entry = found.setdefault(file.name.removesuffix(extension), _entry())
+                    entry["labels"][folder.name] = {"ext": extension, "info": {"name": file.name}}
+        self._write(found)
+        return found
 
     def _file(self, image: str, tag: str, extension: str) -> Path:
         return self.root / "labels" / tag / f"{image}{extension}"
@@ -125,7 +150,15 @@ class LabelFiles:
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / ".lock"), self._lock:
             objects = copy.deepcopy(self.objects())
-            change(objects.setdefault(image, {"image": {"ext": "", "info": {}}, "labels": {}}))
-            told = {"name": "SegMed", "description": "", "images_dir": ".", "labels_dir": "labels", "objects": objects}
-            with _appear_whole(self._list, ".json") as name:
-                Path(name).write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
+            change(objects.setdefault(image, _entry()))
+            self._write(objects)
+
+    def _write(self, objects: Mapping[str, Any]) -> None:
+        told = {"name": "SegMed", "description": "", "images_dir": ".", "labels_dir": "labels", "objects": objects}
+        with appear_whole(self._list, ".json") as name:
+            name.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _entry() -> dict[str, Any]:
+    """What is noted of an image at first."""
+    return {"image": {"ext": "", "info": {}}, "labels": {}}

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pydicom.dataset import Dataset
 
 from segmed.data.dicom_files import SeriesFacts
-from segmed.imaging.masks import _appear_whole
+from segmed.imaging.durable import appear_whole
 from segmed.server.codes import SegmentCodes
 from segmed.server.dicom_studies import DicomStudies, told_state
 from segmed.server.dicomweb import Pacs, Reference, made
@@ -196,9 +196,9 @@ class PacsStudies(DicomStudies):
 
     def _remember(self, seg: str, reference: Reference) -> None:
         self._references, self._about = {**self._known(), seg: reference}, None
-        with _appear_whole(self.root / _REFERENCES, ".json") as name:
+        with appear_whole(self.root / _REFERENCES, ".json") as name:
             noted = {seg: (list(one.about), one.made) for seg, one in self._references.items()}
-            Path(name).write_text(json.dumps(noted), encoding="ascii")
+            name.write_text(json.dumps(noted), encoding="ascii")
 
     def _resolve(self, seg: SeriesFacts) -> None:
         with self._resolving:

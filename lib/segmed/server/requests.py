@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -12,19 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from segmed.data.left_out import fault_of_id
 from segmed.imaging.reading import EXTENSIONS, extension_of
 from segmed.imaging.text_headers import DETACHED_EXTENSIONS
+from segmed.server.client_json import read_object
+from segmed.server.errors import BadRequest as BadRequest
 
 SENT_EXTENSIONS = tuple(e for e in EXTENSIONS if e not in DETACHED_EXTENSIONS)
 _UID = re.compile(r"^[0-9.]{1,64}$")
 _UUID = re.compile(r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
 _TAG = re.compile(r"^(final|original|version_[0-9]{1,6})$")
-
-
-class BadRequest(ValueError):
-    """The client has to change something; becomes a 4xx with this text."""
-
-    def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class InferParams(BaseModel):
@@ -61,7 +54,7 @@ class InferParams(BaseModel):
     clean: Literal["nothing", "largest piece", "holes", "largest piece and holes"] = "nothing"
     finish: Literal["nothing", "outline", "crf", "level set"] = "nothing"
     denoise: Literal["nothing", "gaussian", "dncnn"] = "nothing"
-    result_extension: Literal[".nrrd", ".nii.gz", ".nii"] = ".nrrd"
+    result_extension: Literal[".nrrd", ".nii.gz", ".nii", ".seg.nrrd"] = ".nrrd"
     result_compress: bool = False
 
     def value_of(self, name: str) -> int | None:
@@ -86,12 +79,7 @@ def parse_params(text: str) -> InferParams:
     Raises:
         BadRequest: not a JSON object, or a value of the wrong kind.
     """
-    try:
-        raw = json.loads(text or "{}")
-    except ValueError as error:
-        raise BadRequest(f"The field params is not JSON ({error}). Send an object such as {{}}.") from error
-    if not isinstance(raw, dict):
-        raise BadRequest("The field params must be a JSON object such as {}.")
+    raw = read_object(text, "The field params")
     try:
         return InferParams(**{key: value for key, value in raw.items() if key in InferParams.model_fields})
     except ValidationError as error:

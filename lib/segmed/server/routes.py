@@ -32,6 +32,7 @@ from segmed.imaging.grid import image_grid
 from segmed.imaging.reading import read_volume
 from segmed.imaging.seg_nrrd import SEGMENTATION, is_segmentation
 from segmed.imaging.text_headers import check_alone
+from segmed.server.client_json import read_object
 from segmed.server.folder_datastore import FolderDatastore
 from segmed.server.label_intake import noted, take_label
 from segmed.server.requests import (
@@ -82,7 +83,10 @@ def infer(
         elif file is not None and file.filename:
             request["image_path"] = _receive(file, Path(folder))
         elif image:
-            request |= {"image": image, "user": user_name(_object(params).get("client_id"), http)}
+            request |= {
+                "image": image,
+                "user": user_name(read_object(params, "The field params").get("client_id"), http),
+            }
         else:
             raise BadRequest("There is no image: name one by ?image=, open a session, or send a file.")
         if label is not None and label.filename:
@@ -149,7 +153,7 @@ def add_image(
         store = app_instance().datastore()
         if new_name and isinstance(store, FolderDatastore):
             name = store.free_name(name)
-        added = store.add_image(name, str(path), _object(params))
+        added = store.add_image(name, str(path), read_object(params, "The field params"))
     app_instance().workspaces.forget(added)
     app_instance().learning.changed()
     return {"image": added}
@@ -162,7 +166,7 @@ def save_label(
     """Save a finished label of an image; it must lie on the image, and its values must be labels."""
     app = app_instance()
     file = Path(app.image_path(image))
-    info = _object(params)
+    info = read_object(params, "The field params")
     info.pop("segments", None)
     check_tag(tag)
     extension = check_upload(label.filename, _LABEL_EXTENSIONS)
@@ -301,16 +305,6 @@ def _session(session_id: str, update: bool = True) -> Any:
 def _told(session: Any) -> dict[str, Any]:
     """What a client learns of a session: nothing about the server's folders."""
     return {k: v for k, v in session.to_json().items() if k not in ("path", "image")}
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text or "{}")
-    except ValueError as error:
-        raise BadRequest(f"The field params is not JSON ({error}). Send an object such as {{}}.") from error
-    if not isinstance(value, dict):
-        raise BadRequest("The field params must be a JSON object such as {}.")
-    return value
 
 
 def _receive(file: UploadFile, folder: Path, name: str | None = None) -> Path:

@@ -9,10 +9,10 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from segmed.imaging.grid import image_grid, read_labels
-from segmed.imaging.masks import stack_slices, write_mask
+from segmed.imaging.masks import stack_slices
 from segmed.imaging.prompts import parse_prompt
 from segmed.imaging.scribbles import Scribbles
-from segmed.server.infer import PromptInferTask, common_options, result_file
+from segmed.server.infer import PromptInferTask, common_options, write_result
 from segmed.server.requests import BadRequest, InferParams
 
 FOREGROUND, BACKGROUND = "foreground_scribbles", "background_scribbles"
@@ -80,9 +80,7 @@ class ScribblesInferTask(InferTask):
         opened = time.perf_counter()
         found, notes = self.prompts.segment(picture, prompt, params.device)
         segmented = time.perf_counter()
-        path = result_file(params)
-        out = stack_slices(scribbles.correct(there | found), picture.shape)
-        write_mask(out, picture.affine, path, params.result_compress, like=request["image"])
+        path = write_result(stack_slices(scribbles.correct(there | found), picture.shape), [name], picture, request)
         return path, {
             "label_names": {name: 1},
             "model": self.prompts.method,

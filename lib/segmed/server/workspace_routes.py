@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import segmed
 from segmed.data.pairs import natural
 from segmed.imaging.reading import fingerprint, read_volume
 from segmed.server.automatic import AutomaticInferTask
+from segmed.server.client_json import read_object
 from segmed.server.desk import Desk, workspace_key
 from segmed.server.infer import PromptInferTask
 from segmed.server.label_output import write_download
@@ -216,11 +216,9 @@ def labelmap(
 ) -> dict[str, Any]:
     """The whole label map as a viewer has it, brought onto the grid of the image."""
     try:
-        given = LabelMapParams.model_validate(json.loads(params))
+        given = LabelMapParams.model_validate(read_object(params, "The field params"))
     except ValidationError as error:
         raise BadRequest(f"params.{_sentence(error.errors()[0])}") from error
-    except ValueError as error:
-        raise BadRequest(f"The field params is not JSON ({error}). Send an object such as {{}}.") from error
     with _desk(image, given.client, who, http).open(belief=given) as desk:
         return desk.replace(given, lambda size: inflate(file.file.read(), size))
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 
 from segmed.data.slices import SliceDataset
+from segmed.imaging.durable import appear_whole
 
 
 def save_checkpoint(path: Path, facts: Mapping[str, str], state: Mapping[str, Any]) -> None:
@@ -26,26 +25,15 @@ def save_checkpoint(path: Path, facts: Mapping[str, str], state: Mapping[str, An
     Raises:
         OSError: it could not be written, for want of space or of rights; the old one is as it was.
     """
-    part = path.with_suffix(".part")
     try:
-        with part.open("wb") as file:
-            torch.save({"facts": dict(facts), "state": dict(state)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with appear_whole(path) as part:
+            torch.save({"facts": dict(facts), "state": dict(state)}, part)
     except (OSError, RuntimeError) as error:  # torch hides the error of a full disk in its own
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         cause = error if isinstance(error, OSError) else error.__context__
         raise OSError(
             f"The checkpoint could not be written to {path.parent} ({cause or error!s:.200}). The last one is as it "
             "was. Free space there, then start the same training again to go on from it."
         ) from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def load_checkpoint(path: Path, facts: Mapping[str, str]) -> dict[str, Any] | None:

@@ -16,6 +16,8 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from segmed.imaging.durable import flush
+
 logger = logging.getLogger(__name__)
 
 VERSION_NAME = re.compile(r"[0-9]{4,9}-[0-9a-f]{8}")
@@ -123,15 +125,6 @@ class Pointer:
         flush(fresh)
         fresh.replace(self.folder / "current")
         flush(self.folder)
-
-
-def flush(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before going on."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _moved(stack: list[str], move: PointerMove) -> list[str]:

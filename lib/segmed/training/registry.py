@@ -22,9 +22,10 @@ from pathlib import Path
 
 import segmed
 from segmed.evaluation.case_scores import CaseScore
+from segmed.imaging.durable import flush
 from segmed.training.gate import GateConfig, Verdict, compare
 from segmed.training.model_version import RECORD, WEIGHTS, ModelVersion, VersionRecord, file_checksums, read_record
-from segmed.training.pointer import VERSION_NAME, Pointer, PointerMove, PointerState, flush
+from segmed.training.pointer import VERSION_NAME, Pointer, PointerMove, PointerState
 
 logger = logging.getLogger(__name__)
 

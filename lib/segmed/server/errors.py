@@ -1,0 +1,11 @@
+"""The error that becomes a 4xx."""
+
+from __future__ import annotations
+
+
+class BadRequest(ValueError):
+    """The client has to change something; becomes a 4xx with this text."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
