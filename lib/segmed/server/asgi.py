@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 from segmed.server import (
     download_routes,
     history_routes,
+    info_routes,
     learning_routes,
     ohif,
     proxy,
@@ -45,17 +46,8 @@ logger = logging.getLogger(__name__)
 def _put_in_front(app: FastAPI) -> None:
     """Our routes win over MONAI Label's of the same path, which stay behind them."""
     before = len(app.router.routes)
-    for part in (
-        download_routes,
-        history_routes,
-        learning_routes,
-        report_routes,
-        workspace_routes,
-        routes,
-        proxy,
-        ohif,
-        web,
-    ):
+    ours = (download_routes, history_routes, info_routes, learning_routes, report_routes, workspace_routes, routes)
+    for part in (*ours, proxy, ohif, web):
         app.include_router(part.router)
     app.router.routes[:] = app.router.routes[before:] + app.router.routes[:before]
 

@@ -111,8 +111,11 @@ class Guard:
 
     def _check_origin(self, headers: Mapping[str, str], scope: Scope, told: Forwarded) -> None:
         origin, host = headers.get("origin"), headers.get("host", "")
-        if not origin or urlsplit(origin).netloc == host:
-            return
+        try:
+            if not origin or urlsplit(origin).netloc == host:
+                return
+        except ValueError as error:
+            raise BadRequest("The header Origin is not an address. Send none, or that of the page.") from error
         seen = f"{told.scheme or scope.get('scheme', 'http')}://{told.host}"
         if normal_origin(origin) in self.origins or (told.host and normal_origin(origin) == normal_origin(seen)):
             return

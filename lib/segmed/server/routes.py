@@ -197,14 +197,6 @@ def datastore(output: Literal["stats", "all", "train"] = "stats") -> Any:
     return store.status()
 
 
-@router.get("/datastore/image/info", dependencies=USER)
-def image_info(image: str) -> Any:
-    """What is known of an image, except where the server keeps it."""
-    app = app_instance()
-    app.image_path(image)
-    return {k: v for k, v in app.datastore().get_image_info(image).items() if k != "path"}
-
-
 @router.put("/session/", dependencies=USER)
 def create_session(uncompress: bool = False, expiry: int = 0, files: list[UploadFile] = File(...)) -> dict[str, Any]:
     """Open a session on one image file, or on the files of one DICOM series."""
