@@ -138,6 +138,7 @@ def test_slices_along_k_are_contiguous_and_the_input_stays() -> None:
         (_hu_like(), "MR", "percentile"),
         (_hu_like(), "PT", "percentile"),
         (np.abs(_hu_like()), "CT", "ct-soft-tissue"),
+        (np.clip(_hu_like(), None, -400), "CT", "percentile"),  # black in the window of soft tissue
         (np.abs(_hu_like()), "MR", "percentile"),
         (np.abs(_hu_like()), "", "percentile"),
         (np.zeros((3, 3, 3), np.uint8), "", "minmax"),

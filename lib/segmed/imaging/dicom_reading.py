@@ -22,6 +22,7 @@ from segmed.imaging.dicom_frames import Frame, frames_of, read_header, whole
 from segmed.imaging.dicom_layout import Layout, arrange
 from segmed.imaging.faults import ImageFault
 from segmed.imaging.itk import quiet_itk
+from segmed.imaging.limits import check_size
 
 logger = logging.getLogger(__name__)
 _TIMES = ("EnergyWindowVector", "TimeSlotVector", "RotationVector", "DetectorVector", "PhaseVector", "RRIntervalVector")
@@ -97,6 +98,8 @@ def read_dicom(series: DicomSeries) -> tuple[np.ndarray, np.ndarray, str]:
         RuntimeError: the only file is damaged, or no image.
     """
     layout = series.layout
+    sides = [max(whole(header.get(side)) for header in series.headers) for side in ("Columns", "Rows")]
+    check_size((*sides, len(layout.frames)), series.name)
     slices: dict[int, list[tuple[int, Frame]]] = {}
     for k, frame in enumerate(layout.frames):
         slices.setdefault(frame.file, []).append((k, frame))

@@ -16,6 +16,7 @@ CT_WINDOWS: dict[str, tuple[float, float]] = {
     "ct-brain": (40, 80),
     "ct-bone": (400, 1800),
 }
+_SHOWN = 0.01  # of the voxels of a CT
 WINDOWS: tuple[str, ...] = ("auto", *CT_WINDOWS, "percentile", "minmax")
 
 
@@ -23,7 +24,8 @@ def resolve_window(volume: Volume, window: str = "auto") -> str:
     """The window that `auto` stands for; any other known name stays.
 
     CT is told by the modality or, for files without one, by air: integers at or below -500 together with
-    values above 200. 8-bit images keep their values (`minmax` of 0 to 255), all else takes percentiles.
+    values above 200. Where next to nothing of a CT lies in the window of soft tissue, and for all else, percentiles
+    are taken; 8-bit images keep their values (`minmax` of 0 to 255).
 
     Raises:
         ValueError: unknown name.
@@ -33,14 +35,24 @@ def resolve_window(volume: Volume, window: str = "auto") -> str:
     if window != "auto":
         return window
     if volume.modality == "CT":
-        return "ct-soft-tissue"
+        return "ct-soft-tissue" if _shows(volume, "ct-soft-tissue") else "percentile"
     if volume.is_colour or volume.array.dtype == np.uint8:
         return "minmax"
     if not volume.modality and volume.array.min() <= -500 and volume.array.max() > 200:
-        sample = volume.array[::4, ::4, :: max(1, volume.shape[2] // 8)]
+        sample = _sample(volume)
         if np.array_equal(sample, np.rint(sample)):
             return "ct-soft-tissue"
     return "percentile"
+
+
+def _shows(volume: Volume, window: str) -> bool:
+    """Whether at least one in a hundred voxels is not black in a CT window."""
+    level, width = CT_WINDOWS[window]
+    return bool((_sample(volume) > level - width / 2).mean() >= _SHOWN)
+
+
+def _sample(volume: Volume) -> np.ndarray:
+    return volume.array[::4, ::4, :: max(1, volume.shape[2] // 8)]
 
 
 def to_uint8(volume: Volume, window: str = "auto") -> np.ndarray:

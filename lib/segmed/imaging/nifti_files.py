@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 from nibabel.fileholders import FileHolder
+
+from segmed.imaging.faults import ImageFault
 
 _GZIP = b"\x1f\x8b"
 _NIFTI2 = 540  # bytes of its header, which is what it begins with
@@ -38,6 +41,22 @@ def open_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Pair:
     kind = nib.Nifti2Image if _NIFTI2 in (size, int.from_bytes(size.to_bytes(4, "little"), "big")) else nib.Nifti1Image
     holder = FileHolder(fileobj=file)
     return kind.from_file_map({"header": holder, "image": holder})
+
+
+def check_length(path: Path, image: nib.nifti1.Nifti1Pair | nib.spatialimages.SpatialImage) -> None:
+    """Refuse a file that is not packed and shorter than its header says, before room is made for its voxels.
+
+    Raises:
+        ImageFault: it is cut off.
+    """
+    if path.suffix.lower() in (".hdr", ".img") or _starts_with(path, _GZIP):
+        return
+    needed = math.prod(image.shape) * image.get_data_dtype().itemsize
+    if path.stat().st_size < needed:
+        raise ImageFault(
+            f"{path.name} is cut off: it has {path.stat().st_size:,} bytes, and its header tells of {needed:,} bytes "
+            "of voxels. Export it again from its source."
+        )
 
 
 def _starts_with(path: Path, magic: bytes) -> bool:

@@ -15,12 +15,14 @@ import tifffile
 from PIL import Image, ImageSequence
 
 from segmed.imaging.faults import ImageFault
+from segmed.imaging.limits import check_size
 
 PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _TIFF = (".tif", ".tiff")
 _ITK = {".png": "PNGImageIO", ".jpg": "JPEGImageIO", ".jpeg": "JPEGImageIO", ".bmp": "BMPImageIO"}
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _BILEVEL = "1"
+Image.MAX_IMAGE_PIXELS = None  # `check_size` is stricter, and says what to do
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def picture_facts(path: Path) -> PictureFacts:
             page = pages[0]
             return PictureFacts((page.imagewidth, page.imagelength, len(pages)), _channels(page, path.name))
     with Image.open(path) as image:
-        return PictureFacts((*image.size, 1), len(image.convert(_plain(image.mode)).getbands()))
+        return PictureFacts((*image.size, 1), Image.getmodebands(_plain(image.mode)))
 
 
 def read_picture(path: Path, indices: bool = False) -> tuple[np.ndarray, bool]:
@@ -80,6 +82,7 @@ def read_picture(path: Path, indices: bool = False) -> tuple[np.ndarray, bool]:
 def _read_plain(path: Path, indices: bool) -> np.ndarray:
     """(1, J, I) or (1, J, I, C); Pillow for what ITK takes for something else, ITK for the depth of the others."""
     with Image.open(path) as image:
+        check_size(image.size, path.name)
         mode = image.mode
         grey_palette = mode == "L" and path.suffix.lower() == ".bmp"  # ITK makes colours of it
         if mode in ("L", "RGB", "RGBA", "I", "I;16", "I;16B") and not grey_palette:
@@ -115,6 +118,7 @@ def _read_tiff(path: Path, indices: bool) -> np.ndarray:
     with tifffile.TiffFile(path) as file:
         pages = _pages(file, path.name)
         _channels(pages[0], path.name)
+        check_size((pages[0].imagewidth, pages[0].imagelength, len(pages)), path.name)
         found = [_page(path, file, page, indices) for page in pages]
     if len({one.shape for one in found}) > 1:
         raise ImageFault(f"The pages of {path.name} differ in their channels. Save each page as a file of its own.")

@@ -21,7 +21,8 @@ from segmed.imaging.dicom_faults import is_dicom
 from segmed.imaging.dicom_reading import open_dicom, read_dicom
 from segmed.imaging.faults import ImageFault, explained
 from segmed.imaging.itk import LPS_TO_RAS, itk_affine, quiet_itk
-from segmed.imaging.nifti_files import open_nifti
+from segmed.imaging.limits import check_size
+from segmed.imaging.nifti_files import check_length, open_nifti
 from segmed.imaging.nifti_place import nifti_affine
 from segmed.imaging.pictures import PICTURE_EXTENSIONS, read_picture
 from segmed.imaging.text_headers import (
@@ -114,6 +115,8 @@ def _read_nifti(path: Path, component: int | None) -> tuple[np.ndarray, np.ndarr
     with _explained(path):
         image = open_nifti(path)
         assert isinstance(image, nib.spatialimages.SpatialImage)
+        check_size(image.shape, path.name)
+        check_length(path, image)
         array = np.asanyarray(image.dataobj if component is None else image.dataobj[:, :, :, component])
         affine = nifti_affine(path, image)
     colour = array.dtype.fields is not None
@@ -125,7 +128,10 @@ def _read_nifti(path: Path, component: int | None) -> tuple[np.ndarray, np.ndarr
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with _explained(path), quiet_itk(), for_itk(path) as plain:
         check_axes(path)
-        image = itk_reader(plain).Execute()
+        reader = itk_reader(plain)
+        reader.ReadImageInformation()
+        check_size([*reader.GetSize(), reader.GetNumberOfComponents()], path.name)
+        image = reader.Execute()
     colour = is_colour(path, image.GetNumberOfComponentsPerPixel())
     array = sitk.GetArrayFromImage(image)
     space = list(range(image.GetDimension()))[::-1]

@@ -18,6 +18,7 @@ import SimpleITK as sitk
 
 from segmed.imaging.faults import explained
 from segmed.imaging.itk import LPS_TO_RAS, itk_affine, quiet_itk
+from segmed.imaging.limits import check_size
 from segmed.imaging.reading import itk_reader
 from segmed.imaging.segments import Segments, StoredSegment, values_in
 from segmed.imaging.text_headers import (
@@ -75,7 +76,10 @@ def read_segments(path: str | os.PathLike[str]) -> tuple[Segments, np.ndarray]:
     damaged = f"{name} cannot be read: the file is damaged. Save it again."
     with explained(path, SEGMENTATION, lambda: damaged), quiet_itk(), for_itk(path) as plain:
         header = segmentation_header(path)
-        image = itk_reader(plain).Execute()
+        reader = itk_reader(plain)
+        reader.ReadImageInformation()
+        check_size([*reader.GetSize(), reader.GetNumberOfComponents()], path.name)
+        image = reader.Execute()
     array = sitk.GetArrayViewFromImage(image)
     parts = array[None] if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(array, -1, 0)
     if not 2 <= parts.ndim - 1 <= 3 or not np.issubdtype(parts.dtype, np.integer):

@@ -19,6 +19,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 import segmed
+from segmed.imaging.limits import set_most_voxels
 from segmed.methods.loading import find_method
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.codes import read_codes
@@ -58,6 +59,7 @@ class SegMedApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         settings = ServerSettings.from_conf(conf or {})
+        set_most_voxels(settings.max_voxels)
         self.engine = Engine(settings, Registry(settings.registry or Path(app_dir) / "model" / "trained"))
         self.codes = read_codes(settings.codes) if settings.codes else None
         super().__init__(

@@ -32,6 +32,7 @@ class ServerSettings:
         window: intensity window where a request names none.
         picture_bytes: memory for windowed volumes.
         embedding_bytes: memory for slice embeddings.
+        max_voxels: of an image; None for the usual limit.
         batch: slices encoded together, on GPUs and by small models.
         untrained: whether methods that need training are offered without it, for demonstrations.
         loose_parts: whether parts that are not connected with the object are kept in volumes.
@@ -50,6 +51,7 @@ class ServerSettings:
     window: str = "auto"
     picture_bytes: int = 1024 * _MIB
     embedding_bytes: int = 1024 * _MIB
+    max_voxels: int | None = None
     batch: int = 4
     untrained: bool = False
     loose_parts: bool = False
@@ -71,6 +73,7 @@ class ServerSettings:
         "window": f"intensity window: {', '.join(WINDOWS)}",
         "picture_cache_mb": "memory for opened volumes, in MiB",
         "embedding_cache_mb": "memory for encoded slices, in MiB",
+        "max_voxels": "of an image, told by its header; usually 2^29, less on machines with little memory",
         "batch": "slices encoded together, on GPUs and by small models",
         "registry": "folder of trained models, if not model/trained of the app",
         "denoiser": "weights of a denoiser that `segmed denoiser` made, offered as the option denoise",
@@ -124,6 +127,7 @@ class ServerSettings:
             window=window,
             picture_bytes=_positive("picture_cache_mb", conf.get("picture_cache_mb", "1024")) * _MIB,
             embedding_bytes=_positive("embedding_cache_mb", conf.get("embedding_cache_mb", "1024")) * _MIB,
+            max_voxels=_positive("max_voxels", conf["max_voxels"]) if conf.get("max_voxels") else None,
             batch=_positive("batch", conf.get("batch", "4")),
             untrained=_switch("untrained", conf),
             loose_parts=_switch("loose_parts", conf),
