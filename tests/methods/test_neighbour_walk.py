@@ -30,15 +30,16 @@ class Seer:
         self.truth = truth
         self.seen = truth if seen is None else seen  # what it takes for the object without a click
         self.asked: list[tuple[int, SlicePrompt]] = []
+        self.quality: dict[int, float] = {}
         self.image = np.where(truth, 180, 40).astype(np.uint8)
 
-    def __call__(self, k: int, prompt: SlicePrompt) -> np.ndarray:
+    def __call__(self, k: int, prompt: SlicePrompt) -> tuple[np.ndarray, float]:
         self.asked.append((k, prompt))
         mask = self.seen[:, :, k].T.copy()
         for x, y in prompt.points.astype(int):
             near = np.hypot(*np.ogrid[-y : SHAPE[1] - y, -x : SHAPE[0] - x]) < 6
             mask[near] = self.truth[:, :, k].T[near]
-        return mask
+        return mask, self.quality.get(k, 1.0)
 
     def run(self, prompt: Prompt, change: Callable[[NeighbourWalk], NeighbourWalk] = lambda walk: walk) -> Masks:
         return change(NeighbourWalk(prompt, SHAPE[2], lambda k: self.image[:, :, k].T, self)).run()
@@ -91,6 +92,18 @@ def test_a_box_over_slices_bounds_the_object_and_need_not_be_filled() -> None:
     assert small.sum() < found[16].sum()
 
 
+def test_a_box_over_slices_is_not_begun_on_a_slice_that_it_fills_wrongly() -> None:
+    truth = _ball()
+    seen = truth.copy()
+    seen[16:44, 14:42, 10] = True  # a quarter of the way, all of the box is taken for the object
+    seer = Seer(truth, seen)
+    seer.quality = {10: 0.3}
+    seer.run(Prompt(Box((16, 44), (14, 42), (3, 30))))
+    alone = [k for k, prompt in seer.asked if prompt.neighbour is None]
+    assert 10 in alone
+    assert any(k == 10 and prompt.neighbour is not None for k, prompt in seer.asked)  # reached from another slice
+
+
 def test_gaps_in_a_box_over_slices_are_crossed() -> None:
     truth = np.repeat(_ball()[:, :, 16:17], SHAPE[2], axis=2)
     seen = truth.copy()
@@ -136,7 +149,7 @@ def test_volumes_of_one_or_two_slices(depth: int) -> None:
         Prompt(Box((16, 44), (14, 42), (0, 0))),
         depth,
         lambda k: truth[:, :, k].T * np.uint8(99),
-        lambda k, _: truth[:, :, k].T,
+        lambda k, _: (truth[:, :, k].T, 1.0),
     )
     assert sorted(walk.run()) == list(range(depth))
 

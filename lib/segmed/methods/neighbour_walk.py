@@ -18,7 +18,7 @@ from segmed.imaging.prompts import Neighbour, Prompt, SlicePrompt, has_strokes
 from segmed.sam.propagate import PropagationRule, histogram, likeness
 
 Masks = dict[int, np.ndarray]
-Predict = Callable[[int, SlicePrompt], np.ndarray]
+Predict = Callable[[int, SlicePrompt], tuple[np.ndarray, float]]
 
 NEIGHBOUR_RULE = PropagationRule(margin=0, max_growth=1.6, min_shrink=0.2, min_overlap=0.6, min_likeness=0.4)
 _ELONGATION = 0.5  # depth in the changed region per distance, both in px
@@ -35,7 +35,7 @@ class NeighbourWalk:
         prompt: what the user said.
         depth: number of slices.
         image: the 8-bit image (H, W) or (H, W, 3) of slice k.
-        predict: the mask (H, W) of slice k for a prompt.
+        predict: the mask (H, W) of slice k for a prompt, and how good the method takes it to be, in [0, 1].
         thickness: distance of neighbouring slices in px of a slice.
         rule: when a slice still shows the object.
         clean: whether parts that are not connected with the object are left out.
@@ -89,15 +89,17 @@ class NeighbourWalk:
     def _within_box(self) -> Masks:
         """A box over several slices says where the object begins and ends and how wide it gets at most.
 
-        The object's widest slice fills the box best; from there it is carried to both ends of the box.
+        The object's widest slice fills the box best; from there it is carried to both ends of the box. As a mask also
+        fills a box by what does not belong to the object, it counts by its predicted quality.
         """
         box = self.prompt.box
         assert box is not None
         low, high = box.k
         said = [k for k in self.prompt.slices() if low <= k <= high]
         tried = sorted({round(low + share * (high - low)) for share in (0.25, 0.4, 0.5, 0.6, 0.75)} | set(said))
-        masks = {k: self._alone(k, loose=True) for k in tried}
-        best = max(tried, key=lambda k: self._filled(masks[k]))
+        found = {k: self._judged(k, loose=True) for k in tried}
+        masks = {k: mask for k, (mask, _) in found.items()}
+        best = max(tried, key=lambda k: self._filled(masks[k]) * found[k][1])
         anchors = {best: masks[best]} | {k: masks[k] for k in said if self._weight(k) > 1000}
         anchors = {k: m for k, m in anchors.items() if m.any()}
         if not anchors:
@@ -149,7 +151,7 @@ class NeighbourWalk:
     def _carried(self, k: int, at: int, mask: np.ndarray) -> np.ndarray:
         """The object on slice k by its mask on slice `at`."""
         prompt = SlicePrompt(neighbour=Neighbour(mask, self.image(at)), **self._bounds(), **self._said(k))
-        return self._cleaned(k, self._limited(self.predict(k, prompt)))
+        return self._cleaned(k, self._limited(self.predict(k, prompt)[0]))
 
     def _bounds(self) -> dict[str, Any]:
         """A box over several slices, as arguments of a `SlicePrompt`: it bounds the object on each of them."""
@@ -169,11 +171,16 @@ class NeighbourWalk:
             "scribbles": self.prompt.scribbles.get(k),
         }
 
-    def _alone(self, k: int, loose: bool = False) -> np.ndarray:
+    def _alone(self, k: int) -> np.ndarray:
         """Slice k by what the user said about it."""
+        return self._judged(k)[0]
+
+    def _judged(self, k: int, loose: bool = False) -> tuple[np.ndarray, float]:
+        """The same with the predicted quality."""
         prompt = self.prompt.on_slice(k)
         assert prompt is not None
-        return self._cleaned(k, self._limited(self.predict(k, replace(prompt, loose=loose))))
+        mask, quality = self.predict(k, replace(prompt, loose=loose))
+        return self._cleaned(k, self._limited(mask)), quality
 
     def _limited(self, mask: np.ndarray) -> np.ndarray:
         """Without what lies beyond a box over several slices."""
@@ -223,7 +230,7 @@ class NeighbourWalk:
         """Slice k by its former mask, or the nearest one's, and what was said about it."""
         if k in result:
             prompt = SlicePrompt(mask=result[k], **self._said(k))
-            return self._cleaned(k, self._limited(near_clicks(result[k], self.predict(k, prompt), prompt)))
+            return self._cleaned(k, self._limited(near_clicks(result[k], self.predict(k, prompt)[0], prompt)))
         if result:
             near = min(result, key=lambda other: abs(other - k))
             reach = ndimage.binary_dilation(result[near], iterations=2 * abs(near - k))

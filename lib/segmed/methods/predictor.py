@@ -189,14 +189,21 @@ class Predictor:
 
     def _walk(self, picture: Picture, prompt: Prompt, progress: Progress | None, refine: Refinement | None) -> Masks:
         """Masks (H, W) by slice of a method that reads neighbouring slices."""
-        depth, done = picture.shape[2], 0
+        depth, done, quality = picture.shape[2], 0, 1.0
 
-        def predict(k: int, said: SlicePrompt) -> np.ndarray:
-            nonlocal done
-            done += 1
+        def read(logits: Logits) -> Tensor:
+            nonlocal quality
+            quality = 1.0 if logits.quality is None else float(logits.quality[0, 0])
+            return logits.masks > 0
+
+        def predict(k: int, said: SlicePrompt) -> tuple[np.ndarray, float]:
+            nonlocal done, quality
+            done, quality = done + 1, 1.0
             if progress:
                 progress(min(done, depth), depth)
-            return self._segment(picture, {k: said}, None, refine)[k]
+            if refine:
+                return self._segment(picture, {k: said}, None, refine)[k], quality
+            return self._predict(picture, {k: said}, None, read)[k], quality
 
         steps = np.linalg.norm(picture.affine[:3, :3], axis=0)
         thickness = float(steps[2] / max(np.sqrt(steps[0] * steps[1]), 1e-6)) or 1.0
