@@ -36,7 +36,9 @@ from segmed.server import (
 from segmed.server.forwarded import TRUSTED, allowed_origins, networks
 from segmed.server.guard import Guard
 from segmed.server.requests import BadRequest
+from segmed.server.threads import run_in_threads
 
+run_in_threads()
 with contextlib.redirect_stdout(io.StringIO()):  # it prints its CORS setting, which the guard overrules
     from monailabel.app import app as monailabel_app
 

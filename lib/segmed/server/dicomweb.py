@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import pydicom
 import requests
@@ -19,6 +19,7 @@ from dicomweb_client import DICOMwebClient
 from monailabel.config import settings as monailabel_settings
 from pydicom.datadict import tag_for_keyword
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ReadTimeoutError
 from urllib3.util import Retry
 
 from segmed.data.dicom_files import SeriesFacts, whole
@@ -31,8 +32,9 @@ logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 logging.getLogger("dicomweb_client").setLevel(logging.ERROR)
 
 DOWN = 424
-_CONNECT, _READ = 5.0, 60.0  # s
-_ASK_AGAIN = 2.0  # s after which a PACS that could not be reached is tried again
+_CONNECT, _SEARCH, _READ = 5.0, 10.0, 60.0  # s without a byte: of searches, and of data
+_SEARCHES = ("/studies", "/series", "/instances")  # ends of their paths
+_ASK_AGAIN, _LONGEST = 2.0, 60.0  # s until a PACS that did not answer is asked again: doubled each time, up to a minute
 _FIELDS = ("StudyDate", "Modality", "SeriesDescription", "SeriesNumber", "NumberOfSeriesRelatedInstances", "PatientID")
 _AS_STORED = (("application/dicom", "*"),)
 _UID = re.compile(r"^[0-9]+(\.[0-9]+)*$")
@@ -50,8 +52,12 @@ class Reference(NamedTuple):
     made: str
 
 
+class _SentElsewhere(requests.RequestException):
+    """The PACS names another server, which was not asked for."""
+
+
 class _Adapter(HTTPAdapter):
-    """Gives up in time, tries reads again on a connection that went stale, and always checks certificates."""
+    """Gives up in time, tries reads again on a stale connection, checks certificates, and stays with one server."""
 
     def __init__(self, ca: Path | None) -> None:
         again = Retry(total=1, connect=0, read=1, status=0, other=0, allowed_methods={"GET"}, redirect=None)
@@ -60,7 +66,14 @@ class _Adapter(HTTPAdapter):
 
     def send(self, request: Any, stream: Any = False, timeout: Any = None, verify: Any = True, cert: Any = None,
              proxies: Any = None) -> requests.Response:  # fmt: skip
-        return super().send(request, stream, (_CONNECT, _READ), self._ca or verify or True, cert, proxies)
+        asked = urlsplit(request.url)
+        wait = _SEARCH if asked.path.endswith(_SEARCHES) else _READ
+        answer = super().send(request, stream, (_CONNECT, wait), self._ca or verify or True, cert, proxies)
+        if answer.is_redirect:
+            target = urlsplit(urljoin(request.url, answer.headers["location"]))
+            if (target.scheme, target.netloc) != (asked.scheme, asked.netloc):
+                raise _SentElsewhere
+        return answer
 
 
 class Pacs:
@@ -93,7 +106,8 @@ class Pacs:
         )
         self._client.set_http_retry_params(retry=False)
         self.failure = ""
-        self._unreachable = float("-inf")
+        self._ask_again = float("-inf")
+        self._failures = 0
         self._asking = threading.Lock()
 
     def find_series(self, filters: Mapping[str, str]) -> list[SeriesFacts]:
@@ -154,20 +168,26 @@ class Pacs:
 
     @contextlib.contextmanager
     def _explained(self, not_found: str) -> Iterator[None]:
-        if time.monotonic() - self._unreachable < _ASK_AGAIN:  # else each request would wait for it
+        if time.monotonic() < self._ask_again:  # else each request would wait for it
             raise BadRequest(self.failure, DOWN)
         try:
             yield
         except (requests.exceptions.SSLError, requests.ConnectionError, requests.Timeout) as error:
-            self._unreachable = time.monotonic()
+            # one that is silent keeps whoever asks for seconds, one that is away does not
+            self._failures = self._failures + 1 if _silent(error) else 1
+            self._ask_again = time.monotonic() + min(_ASK_AGAIN * 2 ** (self._failures - 1), _LONGEST)
             self._fail(_unreached(error), error)
+        except _SentElsewhere as error:
+            self._fail(
+                "The PACS sends its clients to another server. Give its final DICOMweb address as --studies.", error
+            )
         except requests.HTTPError as error:
             status = 0 if error.response is None else error.response.status_code
             self._fail(not_found if status == 404 else _refused(status), error)
         except (requests.RequestException, ValueError, AttributeError, KeyError, EOFError) as error:
             self._fail("What answers at the address of --studies is no DICOMweb service, or it broke off.", error)
         else:
-            self.failure = ""
+            self.failure, self._failures = "", 0
 
     def _fail(self, sentence: str, error: Exception | None = None) -> None:
         self.failure = sentence
@@ -183,14 +203,20 @@ def _loopback(url: str) -> bool:
     return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
+def _silent(error: Exception) -> bool:
+    """Whether a PACS took the connection, or seemed to, and did not answer; a second try hides that in its error."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return isinstance(error, requests.Timeout) or isinstance(reason, ReadTimeoutError)
+
+
 def _unreached(error: Exception) -> str:
     if isinstance(error, requests.exceptions.SSLError):
         return (
             "The PACS cannot be trusted: its certificate is not valid or not known here. Give the file of its "
             "authority by --conf dicomweb_ca FILE."
         )
-    if isinstance(error, requests.Timeout):
-        return "The PACS does not answer in time. It is asked again at the next request."
+    if _silent(error):
+        return "The PACS does not answer in time. It is asked again in a while; check that it runs."
     return "The PACS cannot be reached. It is asked again at the next request; check that it runs, and its address."
 
 
