@@ -40,6 +40,7 @@ from segmed.server.settings import ServerSettings
 from segmed.server.strategies import strategies
 from segmed.server.studies import state_folder
 from segmed.server.train import MethodTrainTask
+from segmed.server.turns import Turns
 from segmed.server.workspaces import Workspaces
 from segmed.training.registry import Registry
 
@@ -60,6 +61,7 @@ class SegMedApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         settings = ServerSettings.from_conf(conf or {})
         set_most_voxels(settings.max_voxels)
+        self.turns = Turns()
         self.engine = Engine(settings, Registry(settings.registry or Path(app_dir) / "model" / "trained"))
         self.codes = read_codes(settings.codes) if settings.codes else None
         super().__init__(

@@ -37,6 +37,7 @@ from segmed.server.forwarded import TRUSTED, allowed_origins, networks
 from segmed.server.guard import Guard
 from segmed.server.requests import BadRequest
 from segmed.server.threads import run_in_threads
+from segmed.server.turns import TOO_MANY
 
 run_in_threads()
 with contextlib.redirect_stdout(io.StringIO()):  # it prints its CORS setting, which the guard overrules
@@ -59,7 +60,10 @@ def _answer(status: int, message: str) -> JSONResponse:
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
-    return _answer(getattr(error, "status", 400), str(error))
+    answer = _answer(getattr(error, "status", 400), str(error))
+    if answer.status_code == TOO_MANY:
+        answer.headers["Retry-After"] = "1"
+    return answer
 
 
 async def _not_found(request: Request, error: Exception) -> JSONResponse:

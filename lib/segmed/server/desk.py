@@ -85,9 +85,12 @@ class Desk:
             belief: the state that the client works on.
 
         Raises:
-            BadRequest: (409) the client believes in another state.
+            BadRequest: (409) the client believes in another state, or (429) it has asked too often.
         """
-        with self.app.workspaces.use(self._key, self._begin, self._identity) as (self.work, lost):
+        with (
+            self.app.turns.take("/".join(self._key[:2]), self.image),
+            self.app.workspaces.use(self._key, self._begin, self._identity) as (self.work, lost),
+        ):
             self.notes += lost
             if self.work.shape != self.picture.shape:
                 self.work.shape = self.picture.shape

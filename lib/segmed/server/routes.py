@@ -77,16 +77,14 @@ def infer(
     app = app_instance()
     app.task(model)
     request: dict[str, Any] = {"model": model, "params": parse_params(params)}
-    with tempfile.TemporaryDirectory(prefix="infer-") as folder:
+    user = user_name(read_object(params, "The field params").get("client_id"), http)
+    with app.turns.take(user, image or session_id), tempfile.TemporaryDirectory(prefix="infer-") as folder:
         if session_id:
             request["image_path"] = Path(_session(session_id).image)
         elif file is not None and file.filename:
             request["image_path"] = _receive(file, Path(folder))
         elif image:
-            request |= {
-                "image": image,
-                "user": user_name(read_object(params, "The field params").get("client_id"), http),
-            }
+            request |= {"image": image, "user": user}
         else:
             raise BadRequest("There is no image: name one by ?image=, open a session, or send a file.")
         if label is not None and label.filename:
