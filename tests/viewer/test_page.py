@@ -521,3 +521,40 @@ def test_two_tabs_show_the_same_work(page: Page, client: str, server: Server) ->
     box(page, (24, 9, 12), (52, 29, 12))
     assert {one for one in filled(page) if one[3] == 1} < drawn
     expect(page.locator("#messages")).to_contain_text("has replaced")
+
+
+def test_a_former_label_comes_back(page: Page, client: str, tmp_path: Path, picture: Picture) -> None:
+    open_image(page, "LPS")
+    for corner in (10, 20):
+        page.keyboard.press("r")
+        page.mouse.click(*at(page, (corner, corner, 12)))
+        ready(page)
+        page.locator("#save").click()
+        ready(page)
+        if corner == 10:
+            first = filled(page)
+    both = filled(page)
+    assert first < both
+    page.locator("#former").click()
+    rows = page.locator("#former-labels tr")
+    expect(rows).to_have_count(1)
+    expect(rows.first).to_contain_text("liver")
+    picture(page, "page-former")
+    rows.first.locator("button").click()
+    expect(page.locator("#messages")).to_contain_text("The former label is the final one again.")
+    ready(page)
+    assert filled(page) == first
+    page.locator("#former").click()
+    expect(rows).to_have_count(2)
+    rows.first.locator("button").click()  # what was replaced by it
+    expect(page.locator("#messages")).to_contain_text("The former label is the final one again.")
+    ready(page)
+    page.wait_for_function("count => segmed.filled().length === count", arg=len(both))
+    with page.expect_download() as started:
+        page.locator("#names-table").click()
+    started.value.save_as(tmp_path / "names.tsv")
+    assert "liver" in (tmp_path / "names.tsv").read_text()
+    open_image(page, "RAS")
+    page.locator("#former").click()
+    expect(page.locator("#former-none")).to_be_visible()
+    assert not [line for line in page.said if "error" in line.lower()]  # type: ignore[attr-defined]

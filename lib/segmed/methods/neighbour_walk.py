@@ -23,6 +23,7 @@ Predict = Callable[[int, SlicePrompt], tuple[np.ndarray, float]]
 NEIGHBOUR_RULE = PropagationRule(margin=0, max_growth=1.6, min_shrink=0.2, min_overlap=0.6, min_likeness=0.4)
 _ELONGATION = 0.5  # depth in the changed region per distance, both in px
 _WIDE, _LONG = 2.5, 6.0  # of an error, in distances of its click from the edge
+_TELLING = 60  # px: histograms of fewer are mostly chance
 _GAP = 2  # slices without the object that a box over several slices is carried across
 _BEYOND = 0.04  # of a box's sides by which an object may stick out
 
@@ -138,7 +139,7 @@ class NeighbourWalk:
         before, at, missed = mask, start, 0
         for k in ks:
             here = self._carried(k, at, before)
-            holds = self.rule.holds(here, before) and likeness(self.image(k), here, reference) >= self.rule.min_likeness
+            holds = self.rule.holds(here, before) and self._is_alike(k, here, reference)
             if not (holds if stop else here.sum() >= self.rule.min_area):
                 missed += 1
                 if stop or missed > _GAP:
@@ -147,6 +148,11 @@ class NeighbourWalk:
             found[k] = before = here
             at, missed = k, 0
         return found
+
+    def _is_alike(self, k: int, mask: np.ndarray, reference: np.ndarray) -> bool:
+        """Whether grey values in a mask are those of the first one; few pixels say little about that."""
+        wanted = self.rule.min_likeness * min(1.0, float(mask.sum()) / _TELLING)
+        return likeness(self.image(k), mask, reference) >= wanted
 
     def _carried(self, k: int, at: int, mask: np.ndarray) -> np.ndarray:
         """The object on slice k by its mask on slice `at`."""

@@ -3,6 +3,7 @@ import { download, getBytes, get, imagePath, post } from "./api.js";
 import { tryModel } from "./compare.js";
 import { css } from "./colours.js";
 import { element, find, say } from "./dom.js";
+import { showFormer } from "./former.js";
 import { HELP, listen } from "./keys.js";
 import { Overlay } from "./overlay.js";
 import { Studies } from "./studies.js";
@@ -11,7 +12,7 @@ import { Viewer } from "./viewer.js";
 import { Work } from "./work.js";
 
 const CT_WINDOWS = { "Soft tissue": [-160, 240], Lung: [-1350, 150], Bone: [-500, 1300], Brain: [0, 80] };
-const ON_THE_IMAGE = "#accept, #clear, #compare, #save, #nifti, #segment";
+const ON_THE_IMAGE = "#accept, #clear, #compare, #save, #former, #nifti, #names-table, #nrrd, #segment";
 
 let models = [];
 let opening = 0;
@@ -79,7 +80,7 @@ function showState(state) {
     showModels();
   }
   if (!find("#label").value) find("#label").value = state.labels[0] ?? "object";
-  find("#names").replaceChildren(...state.labels.map((name) => element("option", { value: name })));
+  find("#known").replaceChildren(...state.labels.map((name) => element("option", { value: name })));
 }
 
 function showModels() {
@@ -156,6 +157,13 @@ async function save() {
   const what = counts.length ? ` Voxels: ${counts.join(", ")}.` : "";
   say((saved.note || (saved.seg ? "Saved, and written to the studies as DICOM SEG." : "Saved.")) + what);
   if (saved.differs) say(saved.differs, "warning");
+  await studies.refresh();
+}
+
+async function restored() {
+  await work.reload();
+  if (work.state.unsaved) say("The former label is the final one again. Your unsaved work on this image stays.");
+  else say("The former label is the final one again.");
   await studies.refresh();
 }
 
@@ -314,14 +322,16 @@ function wire() {
   on("#clear", () => work.clear());
   on("#segment", () => work.segment({ model: find("#structures").value, overwrite: find("#overwrite").checked }));
   on("#save", save);
+  on("#former", () => showFormer(work.id, { restored, fail }));
   on("#next", nextCase);
   on("#compare", askForModels);
   on("#try", compare);
   on("#close", () => showComparison([]));
   on("#help", () => find("#keys").showModal());
   for (const format of ["nifti", "names", "nrrd", "seg", "rtstruct"]) {
+    const button = format === "names" ? "#names-table" : `#${format}`;
     const path = () => imagePath(work.id, `/download?client=${encodeURIComponent(client())}&format=${format}`);
-    on(`#${format}`, () => download(path()).catch(fail));
+    on(button, () => download(path()).catch(fail));
   }
   for (const one of document.querySelectorAll("[data-view]")) {
     one.addEventListener("click", () => setView(one.dataset.view));
