@@ -238,3 +238,39 @@ def test_half_written_files_vanish(tmp_path: Path) -> None:
     os.utime(left, (0, 0))
     sweep(tmp_path)
     assert not left.exists()
+
+
+def test_two_servers_of_one_folder_keep_what_the_other_wrote(studies: Path, drawn: list[Path]) -> None:
+    _picture(studies / "other.png", 9)
+    first, second = _open(studies), _open(studies)
+    first.save_label("case", str(drawn[0]), "final", dict(INFO))
+    second.save_label("other", str(drawn[1]), "final", dict(INFO))
+    first.update_image_info("case", {"checked": "yes"})
+    second.update_label_info("case", "final", {"seen": 1})
+    first.add_image("third", str(drawn[2]), {})
+    second.update_image_info("third", {"checked": "no"})
+    noted = json.loads((studies / LIST).read_text())["objects"]
+    assert sorted(noted) == ["case", "other", "third"]
+    assert noted["case"]["labels"]["final"]["info"]["client_id"] == "anna"
+    assert noted["case"]["labels"]["final"]["info"]["seen"] == 1
+    assert noted["case"]["image"]["info"]["checked"] == "yes"
+    assert noted["other"]["labels"]["final"]["ext"] == ".png"
+    assert noted["third"]["image"]["info"]["checked"] == "no"
+
+
+def test_a_studies_folder_that_is_gone_is_not_made_anew(studies: Path, drawn: list[Path]) -> None:
+    store = _open(studies)
+    studies.rename(studies.with_name("elsewhere"))
+    for change in (
+        lambda: store.save_label("case", str(drawn[0]), "final", dict(INFO)),
+        lambda: store.add_image("new", str(drawn[0]), {}),
+        lambda: store.remove_label("case", "final"),
+        lambda: store.update_image_info("case", {}),
+    ):
+        with pytest.raises(BadRequest, match="not there any more") as caught:
+            change()
+        assert caught.value.status == 503
+    assert not studies.exists()
+    studies.with_name("elsewhere").rename(studies)
+    store.save_label("case", str(drawn[0]), "final", dict(INFO))
+    assert _label(studies) == drawn[0].read_bytes()

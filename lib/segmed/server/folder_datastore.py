@@ -9,7 +9,8 @@ import re
 import shutil
 import threading
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
-from monailabel.interfaces.exception import ImageNotFoundException
+from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
 from segmed.data.datastore import LIST
 from segmed.data.left_out import LeftOut, fault_of_id, image_names, left_out_files, names_in
@@ -52,6 +53,7 @@ class FolderDatastore(LocalDatastore):
         self._adding = threading.Lock()
         self._left_out: tuple[object, float, list[LeftOut]] = (None, 0.0, [])
         root = Path(args[0] if args else kwargs["datastore_path"])
+        self._root = root
         self.history = LabelHistory(root)
         set_aside_if_damaged(root / LIST)
         super().__init__(*args, **kwargs)
@@ -72,6 +74,24 @@ class FolderDatastore(LocalDatastore):
         patterns = [f"*{case}" for e in EXTENSIONS if e != ".dcm" for case in (e, e.upper())]
         return cls(str(studies), extensions=patterns, auto_reload=auto_reload, read_only=read_only)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """For changes: with the list as other servers of the same studies have left it, and they wait.
+
+        Raises:
+            BadRequest: (503) the folder is gone, and nothing is made in its place.
+        """
+        check_there(self._root)
+        with FileLock(self._lock_file):
+            path = Path(self._datastore_config_path)
+            if path.exists() and path.stat().st_mtime != getattr(self, "_config_ts", None):
+                try:
+                    self._datastore = LocalDatastoreModel.model_validate_json(path.read_text(encoding="utf-8"))
+                except ValueError as error:
+                    logger.error("%s is damaged (%.200s) and is written anew.", path, error)
+                self._datastore.base_path = self._datastore_path
+            yield
+
     def _update_datastore_file(self, lock: bool = True) -> None:
         path = Path(self._datastore_config_path)
         with FileLock(self._lock_file) if lock else nullcontext():
@@ -89,6 +109,7 @@ class FolderDatastore(LocalDatastore):
             label_tag: of the label.
             label_info: what is known of it; `segments` as `noted` makes it.
         """
+        check_there(self._root)
         entry = self._datastore.objects.get(image_id)
         if entry and label_tag == DefaultLabelTag.FINAL and (old := entry.labels.get(label_tag)):
             owner, file = old.info.get("client_id"), Path(self.get_label_uri(image_id, label_tag))
@@ -101,6 +122,7 @@ class FolderDatastore(LocalDatastore):
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """As MONAI Label's; the table goes too."""
+        check_there(self._root)
         file = self.get_label_uri(label_id, label_tag)
         if file:
             self.history.keep(label_id, label_tag, Path(file), self.get_label_info(label_id, label_tag))
@@ -110,13 +132,13 @@ class FolderDatastore(LocalDatastore):
 
     def _put(self, image: str, file: str, tag: str, info: dict[str, Any] | None) -> str:
         """Save a label, keep the one before in the history, and remove it if it has another extension."""
-        entry = self._datastore.objects.get(image)
-        if entry is None:
-            raise ImageNotFoundException(f"Image {image} not found")
         extension = self._to_id(Path(file).name)[1]
         place = Path(self._datastore.label_path(tag)) / self._filename(image, extension)
         told = {} if info is None else info
-        with FileLock(self._lock_file):
+        with self._alone():
+            entry = self._datastore.objects.get(image)
+            if entry is None:
+                raise ImageNotFoundException(f"Image {image} not found")
             place.parent.mkdir(parents=True, exist_ok=True)
             old = entry.labels.get(tag)
             if old and not _VERSION.fullmatch(tag):
@@ -144,18 +166,37 @@ class FolderDatastore(LocalDatastore):
             BadRequest: (409) there is an image of that name, or labels of one.
         """
         name = image_id or self._to_id(Path(image_filename).name)[0]
+        check_there(self._root)
         with self._adding:
             if taken := self._taken(name):
                 raise BadRequest(f"{taken} Give the image another name, or ask for a new one by ?new_name=true.", 409)
             extension = self._to_id(Path(image_filename).name)[1]
             place = Path(self._datastore.image_path()).resolve() / self._filename(name, extension)
-            with FileLock(self._lock_file):
+            with self._alone():
                 with appear_whole(place, extension) as part:
                     shutil.copyfile(image_filename, part)
                 info = {**(image_info or {}), "ts": int(time.time()), "name": place.name}
                 self._datastore.objects[name] = ImageLabelModel(image=DataModel(info=info, ext=extension))
                 self._update_datastore_file(lock=False)
             return name
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """As MONAI Label's, after what other servers have noted."""
+        with self._alone():
+            entry = self._datastore.objects.get(image_id)
+            if entry is None:
+                raise ImageNotFoundException(f"Image {image_id} not found")
+            entry.image.info.update(info)
+            self._update_datastore_file(lock=False)
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """As MONAI Label's, after what other servers have noted."""
+        with self._alone():
+            label = self._datastore.label(label_id, label_tag)
+            if label is None:
+                raise LabelNotFoundException(f"Label: {label_id} Tag: {label_tag} not found")
+            label.info.update(info)
+            self._update_datastore_file(lock=False)
 
     def free_name(self, name: str) -> str:
         """The name itself, or with the first number behind it that makes it free."""
@@ -240,3 +281,13 @@ def set_aside_if_damaged(path: Path) -> None:
         kept = next(name for name in free if not name.exists())
         path.replace(kept)
         logger.error("%s is damaged (%.200s). It is kept as %s and made anew from the files.", path, error, kept.name)
+
+
+def check_there(root: Path) -> None:
+    """Raises BadRequest (503) if the studies folder is gone, as when a network drive is not mounted."""
+    if not root.is_dir():
+        raise BadRequest(
+            "The studies folder is not there any more, so nothing was saved. Bring it back, for instance by mounting "
+            "its drive, and try again.",
+            503,
+        )

@@ -179,6 +179,8 @@ def _head(line: bytes) -> dict[str, Any]:
 
 def _replace(path: Path, parts: list[bytes]) -> None:
     """Write a file that is there as a whole or not at all, also after the power was cut. Raises OSError."""
+    if not path.parents[2].is_dir():  # the studies, which are not made anew
+        raise FileNotFoundError(2, "the studies folder is gone", str(path.parents[2]))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with appear_whole(path, private=True) as part, part.open("wb") as file:
         file.writelines(parts)
