@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 import segmed
-from segmed.commands import data, labels, models
+from segmed.commands import data, labels, models, users
 from segmed.commands.benchmark import benchmark
 from segmed.commands.denoiser import denoiser
 from segmed.commands.export import export
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(labels.app, name="labels")
+app.add_typer(users.app, name="users")
 app.command()(predict)
 app.command()(masks)
 app.command()(train)
@@ -106,9 +107,15 @@ def serve(
     context: typer.Context,
     studies: Annotated[str, typer.Option(help="Folder of images, or a DICOMweb URL; a demo study if not given.")] = "",
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 are open to your network.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 need --users.")] = "127.0.0.1",
+    users: Annotated[
+        Path | None, typer.Option(help="File of `segmed users`; whoever is in it has to log in.", envvar="SEGMED_USERS")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let everybody in your network read and change the studies.")
+    ] = False,
+    certfile: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.")] = None,
+    keyfile: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
 ) -> None:
     """Start the server for 3D Slicer and OHIF.
 
@@ -118,10 +125,14 @@ def serve(
     Behind a reverse proxy: SEGMED_ORIGINS=https://NAME in the environment names the addresses of its pages, and
     SEGMED_PROXIES those of proxies whose X-Forwarded headers are trusted; see docs/proxy.md.
     """
+    from segmed.server.serve import Access
     from segmed.server.serve import serve as start
 
     try:
-        start(APP_DIR, studies, host, port, _conf_pairs(context.args))
+        if (certfile is None) != (keyfile is None):
+            raise ValueError("--certfile and --keyfile belong together. Give both.")
+        access = Access(users, insecure, (certfile, keyfile) if certfile and keyfile else None)
+        start(APP_DIR, studies, host, port, _conf_pairs(context.args), access)
     except (ValueError, FileNotFoundError) as error:
         _say(str(error), "red")
         raise typer.Exit(2) from error

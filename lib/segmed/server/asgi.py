@@ -12,11 +12,14 @@ import logging
 import os
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import get_current_user
 from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 from starlette.types import ASGIApp
@@ -33,6 +36,9 @@ from segmed.server import (
     web,
     workspace_routes,
 )
+from segmed.server.access import login_routes
+from segmed.server.access.gate import Gate, current_user
+from segmed.server.access.users import Users
 from segmed.server.forwarded import TRUSTED, allowed_origins, networks
 from segmed.server.guard import Guard
 from segmed.server.requests import BadRequest
@@ -115,6 +121,16 @@ def _close_at_the_end(app: FastAPI) -> None:
     app.router.lifespan_context = lifespan
 
 
+def _with_login(app: FastAPI, users: Path) -> ASGIApp:
+    """The application for users who have logged in; MONAI Label's roles at its endpoints count from now on."""
+    settings.MONAI_LABEL_AUTH_ENABLE = True
+    app.dependency_overrides[get_current_user] = current_user
+    before = len(app.router.routes)
+    app.include_router(login_routes.router)
+    app.router.routes[:] = app.router.routes[before:] + app.router.routes[:before]
+    return Gate(app, Users(users))
+
+
 def create_app() -> ASGIApp:
     """MONAI Label's application, wrapped."""
     app = monailabel_app
@@ -127,9 +143,12 @@ def create_app() -> ASGIApp:
     app.add_exception_handler(torch.OutOfMemoryError, _out_of_memory)
     app.add_exception_handler(OSError, _disk)
     app.add_exception_handler(Exception, _unexpected)
+    inner: ASGIApp = app
+    if users := os.environ.get("SEGMED_USERS", ""):
+        inner = _with_login(app, Path(users))
     origins = allowed_origins(os.environ.get("SEGMED_ORIGINS", ""))
     loopback_only = os.environ.get("SEGMED_LOOPBACK_ONLY", "1") == "1"
-    return Guard(app, origins, loopback_only, networks(os.environ.get("SEGMED_PROXIES", TRUSTED)))
+    return Guard(inner, origins, loopback_only, networks(os.environ.get("SEGMED_PROXIES", TRUSTED)))
 
 
 app = create_app()

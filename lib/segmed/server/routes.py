@@ -32,6 +32,7 @@ from segmed.imaging.grid import image_grid
 from segmed.imaging.reading import read_volume
 from segmed.imaging.seg_nrrd import SEGMENTATION, is_segmentation
 from segmed.imaging.text_headers import check_alone
+from segmed.server.access.gate import login_name
 from segmed.server.client_json import read_object
 from segmed.server.folder_datastore import FolderDatastore
 from segmed.server.label_intake import noted, take_label
@@ -166,6 +167,8 @@ def save_label(
     file = Path(app.image_path(image))
     info = read_object(params, "The field params")
     info.pop("segments", None)
+    if login := login_name(http):
+        info["client_id"] = login
     check_tag(tag)
     extension = check_upload(label.filename, _LABEL_EXTENSIONS)
     store = app.datastore()

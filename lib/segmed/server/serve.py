@@ -15,18 +15,50 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from segmed.data.phantom import write_demo_study
+from segmed.server.access.users import Users
 from segmed.server.dicomweb_settings import check_url
 from segmed.server.forwarded import TRUSTED, allowed_origins, networks
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def serve(app_dir: Path, studies: str, host: str, port: int, conf: Mapping[str, str]) -> None:
+@dataclass(frozen=True)
+class Access:
+    """Who may use the server.
+
+    Attributes:
+        users: file of `segmed users`; None where nobody has to log in.
+        insecure: whether a server that others can reach may be without a login.
+        certificate: TLS certificate and key as PEM files; None for plain HTTP.
+    """
+
+    users: Path | None = None
+    insecure: bool = False
+    certificate: tuple[Path, Path] | None = None
+
+    def check(self, host: str) -> None:
+        """Raises ValueError or FileNotFoundError where nobody, or anybody, could use a server on that address."""
+        if self.users is not None and not Users(self.users).all():
+            raise ValueError(f"{self.users} has no users. Add one: segmed users add NAME --users {self.users}")
+        if self.users is None and host not in _LOOPBACK and not self.insecure:
+            raise ValueError(
+                f"On {host} everybody in your network could read and change the studies. Add users (segmed users add "
+                "NAME --users FILE) and start with --users FILE; or start with --insecure if that is meant."
+            )
+        for file in self.certificate or ():
+            if not file.is_file():
+                raise FileNotFoundError(f"There is no file {str(file)!r}. Give certificate and key as PEM files.")
+
+
+def serve(
+    app_dir: Path, studies: str, host: str, port: int, conf: Mapping[str, str], access: Access | None = None
+) -> None:
     """Run until interrupted.
 
     Args:
@@ -35,6 +67,7 @@ def serve(app_dir: Path, studies: str, host: str, port: int, conf: Mapping[str, 
         host: address to listen on.
         port: TCP port.
         conf: settings of the app.
+        access: who may use it; on other addresses than those of this machine a login is needed.
 
     Raises:
         ValueError: a setting is wrong, or the port is taken.
@@ -42,6 +75,8 @@ def serve(app_dir: Path, studies: str, host: str, port: int, conf: Mapping[str, 
     """
     from segmed.server.settings import ServerSettings
 
+    access = access or Access()
+    access.check(host)
     ServerSettings.from_conf(conf)  # complain before the long start
     allowed_origins(os.environ.get("SEGMED_ORIGINS", ""))
     networks(os.environ.get("SEGMED_PROXIES", TRUSTED))
@@ -49,17 +84,21 @@ def serve(app_dir: Path, studies: str, host: str, port: int, conf: Mapping[str, 
     studies = _resolve(studies, app_dir.parents[1] / "studies" / "demo")
     temporary = _private_folder()
     os.environ.update(_environment(temporary, host))
+    if access.users is not None:
+        os.environ["SEGMED_USERS"] = str(access.users.resolve())
     tempfile.tempdir = temporary
     from monailabel.main import Main  # reads the environment when imported
 
     words = ["start_server", "--app", str(app_dir), "--studies", studies, "--host", host, "--port", str(port)]
     words += ["--uvicorn_app", "segmed.server.asgi:app", "--log_level", "warning", "--verbose", "WARNING"]
+    if access.certificate:
+        words += ["--ssl_certfile", str(access.certificate[0]), "--ssl_keyfile", str(access.certificate[1])]
     for key, value in conf.items():
         words += ["--conf", key, value]
     sys.argv = ["segmed", *words]
     # uvicorn raises the signal again after its shutdown, and the default handler would skip the clean-up
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    threading.Thread(target=_announce, args=(host, port, studies), daemon=True).start()
+    threading.Thread(target=_announce, args=(host, port, studies, access), daemon=True).start()
     try:
         Main(loglevel=30).run()
     finally:
@@ -120,22 +159,26 @@ def _check_port(host: str, port: int) -> None:
             ) from error
 
 
-def _announce(host: str, port: int, studies: str) -> None:
+def _announce(host: str, port: int, studies: str, access: Access) -> None:
     """Wait for the first answer, then tell what to open."""
     where = f"[{host}]" if ":" in host else host if host not in ("0.0.0.0", "::") else "127.0.0.1"
-    url = f"http://{where}:{port}"
+    url = f"{'https' if access.certificate else 'http'}://{where}:{port}"
+    trust = ssl._create_unverified_context() if access.certificate else None  # it asks itself
+    trouble = ""
     for _ in range(1200):
         try:
-            with urllib.request.urlopen(f"{url}/info/", timeout=5) as answer:
+            with urllib.request.urlopen(f"{url}/info/", timeout=5, context=trust) as answer:
                 trouble = json.load(answer)["datastore"].get("message", "")
                 break
-        except (urllib.error.URLError, OSError, ssl.SSLError):
+        except (urllib.error.URLError, OSError, ssl.SSLError) as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code == 401:
+                break
             time.sleep(0.25)
     else:
         return
     pacs = studies.startswith("http")
     ohif = f"open {url}/ohif/ for OHIF" if pacs else "OHIF needs --studies with the DICOMweb URL of a PACS"
-    warning = "" if host in _LOOPBACK else " | anyone on your network can read and change these studies"
+    warning = "" if host in _LOOPBACK or access.users else " | anyone on your network can read and change these studies"
     print(
         f"SegMed is ready at {url} | studies: {studies} | 3D Slicer: module MONAI Label, server {url}, Next Sample, "
         f"then SmartEdit | {ohif}{warning}{f' | {trouble}' if trouble else ''}",

@@ -9,6 +9,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy as MonaiStrategy
 
 from segmed.active.strategies import STRATEGIES, Strategy
+from segmed.server.access.gate import login_name
 from segmed.server.requests import BadRequest
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ _ANYBODY = ("", "user-xyz")  # what 3D Slicer says until it is told a name
 
 
 def user_name(client_id: object, http: Request) -> str:
-    """Whom a request comes from; those who have not given themselves a name are told apart by their machines."""
+    """Whom a request comes from: who has logged in, or the name that a client gives; else machines are told apart."""
+    if login := login_name(http):
+        return login
     name = str(client_id or "").strip()[:100]
     return f"{name}@{http.client.host if http.client else ''}" if name in _ANYBODY else name
 

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 import segmed
 from segmed.data.pairs import natural
 from segmed.imaging.reading import fingerprint, read_volume
+from segmed.server.access.gate import login_name
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.client_json import read_object
 from segmed.server.desk import Desk, workspace_key
@@ -74,11 +75,12 @@ def _sentence(error: Any) -> str:
 
 
 def _desk(image: str, client: str, who: User, http: Request) -> Desk:
-    return Desk(app_instance(), image, client, who.username, user_name(client, http))
+    login = login_name(http)
+    return Desk(app_instance(), image, login or client, who.username, user_name(client, http))
 
 
 @router.get("/state", dependencies=USER)
-def state() -> dict[str, Any]:
+def state(http: Request) -> dict[str, Any]:
     """What the server has to offer."""
     app = app_instance()
     models = [
@@ -98,6 +100,7 @@ def state() -> dict[str, Any]:
         "models": models,
         "labels": list(app.engine.settings.labels),
         "warning": app.engine.warning(),
+        "user": login_name(http),
     }
 
 
@@ -106,7 +109,9 @@ def images(who: Who, http: Request, client: Named = "") -> list[dict[str, Any]]:
     """The studies, and on which of them the user has unsaved work."""
     store = app_instance().datastore()
     labelled = set(store.get_labeled_images())
-    unsaved = app_instance().workspaces.unsaved(workspace_key(who.username, client, user_name(client, http), "")[:-1])
+    unsaved = app_instance().workspaces.unsaved(
+        workspace_key(who.username, login_name(http) or client, user_name(client, http), "")[:-1]
+    )
     told = []
     listed = store.list_images()
     for image in sorted(listed, key=natural) if isinstance(store, LocalDatastore) else listed:

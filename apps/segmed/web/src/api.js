@@ -16,6 +16,7 @@ async function request(path, options) {
     throw new Failure("The server does not answer. Is it still running?", 0);
   }
   if (answer.ok) return answer;
+  if (answer.status === 401) location.assign("login");
   const told = await answer.json().catch(() => ({}));
   const detail = typeof told.detail === "string" ? told.detail : `The server refused this (${answer.status}).`;
   throw new Failure(detail, answer.status);

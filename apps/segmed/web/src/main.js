@@ -72,8 +72,23 @@ function startClient() {
   });
 }
 
+/** Who has logged in works under that name, whatever the field held. */
+function showUser(name) {
+  if (find("#client").value === name && find("#client").readOnly) return;
+  find("#client").value = name;
+  find("#client").readOnly = true;
+  find("#logout").hidden = false;
+  if (work.id) work.reload();
+}
+
+async function logOut() {
+  await fetch("logout", { method: "POST" });
+  location.assign("login");
+}
+
 function showState(state) {
   find("#version").textContent = state.version;
+  if (state.user) showUser(state.user);
   if (state.warning) say(state.warning, "warning");
   if (JSON.stringify(models) !== JSON.stringify(state.models)) {
     models = state.models;
@@ -322,6 +337,7 @@ function wire() {
   on("#clear", () => work.clear());
   on("#segment", () => work.segment({ model: find("#structures").value, overwrite: find("#overwrite").checked }));
   on("#save", save);
+  on("#logout", () => logOut().catch(fail));
   on("#former", () => showFormer(work.id, { restored, fail }));
   on("#next", nextCase);
   on("#compare", askForModels);
