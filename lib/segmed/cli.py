@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 import segmed
-from segmed.commands import data, labels, models, users
+from segmed.commands import audit, data, labels, models, users
 from segmed.commands.benchmark import benchmark
 from segmed.commands.denoiser import denoiser
 from segmed.commands.export import export
@@ -34,6 +34,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(labels.app, name="labels")
 app.add_typer(users.app, name="users")
+app.add_typer(audit.app, name="audit")
 app.command()(predict)
 app.command()(masks)
 app.command()(train)
@@ -114,6 +115,7 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let everybody in your network read and change the studies.")
     ] = False,
+    audit: Annotated[Path | None, typer.Option(help="Log of who changed what; else beside the file of users.")] = None,
     certfile: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.")] = None,
     keyfile: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
 ) -> None:
@@ -131,7 +133,7 @@ def serve(
     try:
         if (certfile is None) != (keyfile is None):
             raise ValueError("--certfile and --keyfile belong together. Give both.")
-        access = Access(users, insecure, (certfile, keyfile) if certfile and keyfile else None)
+        access = Access(users, insecure, (certfile, keyfile) if certfile and keyfile else None, audit)
         start(APP_DIR, studies, host, port, _conf_pairs(context.args), access)
     except (ValueError, FileNotFoundError) as error:
         _say(str(error), "red")

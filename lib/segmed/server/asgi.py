@@ -39,6 +39,7 @@ from segmed.server import (
 from segmed.server.access import login_routes
 from segmed.server.access.gate import Gate, current_user
 from segmed.server.access.users import Users
+from segmed.server.audit import Audit, Audited
 from segmed.server.forwarded import TRUSTED, allowed_origins, networks
 from segmed.server.guard import Guard
 from segmed.server.requests import BadRequest
@@ -121,14 +122,14 @@ def _close_at_the_end(app: FastAPI) -> None:
     app.router.lifespan_context = lifespan
 
 
-def _with_login(app: FastAPI, users: Path) -> ASGIApp:
+def _with_login(app: FastAPI, inner: ASGIApp, users: Path) -> ASGIApp:
     """The application for users who have logged in; MONAI Label's roles at its endpoints count from now on."""
     settings.MONAI_LABEL_AUTH_ENABLE = True
     app.dependency_overrides[get_current_user] = current_user
     before = len(app.router.routes)
     app.include_router(login_routes.router)
     app.router.routes[:] = app.router.routes[before:] + app.router.routes[:before]
-    return Gate(app, Users(users))
+    return Gate(inner, Users(users))
 
 
 def create_app() -> ASGIApp:
@@ -144,8 +145,10 @@ def create_app() -> ASGIApp:
     app.add_exception_handler(OSError, _disk)
     app.add_exception_handler(Exception, _unexpected)
     inner: ASGIApp = app
+    if log := os.environ.get("SEGMED_AUDIT", ""):
+        inner = Audited(inner, Audit(Path(log)))
     if users := os.environ.get("SEGMED_USERS", ""):
-        inner = _with_login(app, Path(users))
+        inner = _with_login(app, inner, Path(users))
     origins = allowed_origins(os.environ.get("SEGMED_ORIGINS", ""))
     loopback_only = os.environ.get("SEGMED_LOOPBACK_ONLY", "1") == "1"
     return Guard(inner, origins, loopback_only, networks(os.environ.get("SEGMED_PROXIES", TRUSTED)))

@@ -33,6 +33,7 @@ from segmed.imaging.reading import read_volume
 from segmed.imaging.seg_nrrd import SEGMENTATION, is_segmentation
 from segmed.imaging.text_headers import check_alone
 from segmed.server.access.gate import login_name
+from segmed.server.audit import digest, note
 from segmed.server.client_json import read_object
 from segmed.server.folder_datastore import FolderDatastore
 from segmed.server.label_intake import noted, take_label
@@ -78,6 +79,7 @@ def infer(
     app = app_instance()
     app.task(model)
     request: dict[str, Any] = {"model": model, "params": parse_params(params)}
+    note(http, prompt=digest(params.encode("utf-8", "replace")), model=model)
     user = user_name(read_object(params, "The field params").get("client_id"), http)
     with app.turns.take(user, image or session_id), tempfile.TemporaryDirectory(prefix="infer-") as folder:
         if session_id:
@@ -181,6 +183,7 @@ def save_label(
             picture = app.engine.pictures.get(file, settings.window)
             grid = image_grid(file, picture.shape, picture.affine)
             info["segments"] = noted(take_label(path, grid, info, settings.structures))
+        note(http, result=digest(path))
         saved = store.save_label(image, str(path), tag, info)
     if tag == FINAL:
         app.on_save_label(image, saved, user_name(info.get("client_id"), http))

@@ -22,6 +22,7 @@ import psutil
 
 from segmed.data.phantom import write_demo_study
 from segmed.server.access.users import Users
+from segmed.server.audit import Audit
 from segmed.server.dicomweb_settings import check_url
 from segmed.server.forwarded import TRUSTED, allowed_origins, networks
 
@@ -36,11 +37,19 @@ class Access:
         users: file of `segmed users`; None where nobody has to log in.
         insecure: whether a server that others can reach may be without a login.
         certificate: TLS certificate and key as PEM files; None for plain HTTP.
+        audit: log of who changed what; None for one beside the file of users, and for none where there is no such file.
     """
 
     users: Path | None = None
     insecure: bool = False
     certificate: tuple[Path, Path] | None = None
+    audit: Path | None = None
+
+    @property
+    def log(self) -> Path | None:
+        """Where changes are noted."""
+        beside = self.users.with_name(f"{self.users.name}.audit.jsonl") if self.users else None
+        return self.audit or beside
 
     def check(self, host: str) -> None:
         """Raises ValueError or FileNotFoundError where nobody, or anybody, could use a server on that address."""
@@ -51,6 +60,8 @@ class Access:
                 f"On {host} everybody in your network could read and change the studies. Add users (segmed users add "
                 "NAME --users FILE) and start with --users FILE; or start with --insecure if that is meant."
             )
+        if self.log is not None:
+            Audit(self.log)  # complains where it cannot go on
         for file in self.certificate or ():
             if not file.is_file():
                 raise FileNotFoundError(f"There is no file {str(file)!r}. Give certificate and key as PEM files.")
@@ -86,6 +97,8 @@ def serve(
     os.environ.update(_environment(temporary, host))
     if access.users is not None:
         os.environ["SEGMED_USERS"] = str(access.users.resolve())
+    if access.log is not None:
+        os.environ["SEGMED_AUDIT"] = str(access.log.resolve())
     tempfile.tempdir = temporary
     from monailabel.main import Main  # reads the environment when imported
 

@@ -23,6 +23,7 @@ import segmed
 from segmed.data.pairs import natural
 from segmed.imaging.reading import fingerprint, read_volume
 from segmed.server.access.gate import login_name
+from segmed.server.audit import digest, note
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.client_json import read_object
 from segmed.server.desk import Desk, workspace_key
@@ -178,14 +179,18 @@ def revision(image: str, who: Who, http: Request, client: Named = "") -> dict[st
 def prompt(image: str, body: PromptBody, who: Who, http: Request) -> dict[str, Any]:
     """Add to the prompt of the open object, and segment it anew."""
     with _desk(image, body.client, who, http).open(belief=body) as desk:
-        return desk.prompt(body)
+        told = desk.prompt(body)
+        note(http, prompt=digest(body.model_dump_json().encode()), model=desk.work.model, version=desk.work.version)
+        return told
 
 
 @router.post("/images/{image}/segment")
 def segment(image: str, body: SegmentBody, who: Who, http: Request) -> dict[str, Any]:
     """Label the volume by an automatic model."""
     with _desk(image, body.client, who, http).open(belief=body) as desk:
-        return desk.segment(body)
+        told = desk.segment(body)
+        note(http, model=desk.work.model, version=desk.work.version)
+        return told
 
 
 @router.post("/images/{image}/accept")
@@ -255,7 +260,10 @@ def save(image: str, body: SaveBody, who: Writer, http: Request) -> dict[str, An
     """Save the label map into the studies."""
     check_tag(body.tag)
     with _desk(image, body.client, who, http).open(belief=body) as desk:
-        return desk.save(body.tag)
+        told = desk.save(body.tag)
+        file = app_instance().datastore().get_label_uri(told["label"], body.tag)
+        note(http, model=desk.work.model, version=desk.work.version, result=digest(Path(file)) if file else "")
+        return told
 
 
 @router.get("/images/{image}/download")

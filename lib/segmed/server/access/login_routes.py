@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 
 from segmed.server.access.gate import COOKIE, Gate, cookie_of
 from segmed.server.access.users import User
+from segmed.server.audit import note
 from segmed.server.errors import BadRequest
 
 router = APIRouter(include_in_schema=False)
@@ -113,6 +114,7 @@ def who_am_i(http: Request) -> dict[str, str]:
 def _checked(http: Request, name: str, password: str) -> User:
     """The user. Raises BadRequest (401, or 429 after too many failures)."""
     gate = _gate(http)
+    note(http, login=name)
     address = http.client.host if http.client else ""
     # through a reverse proxy on this machine everybody has the same address
     keys = (f"name {name}",) if address in _LOOPBACK else (f"name {name}", f"address {address}")
