@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -114,3 +115,14 @@ def test_settings_are_checked() -> None:
     assert normal_origin("HTTPS://Segmed.Example:443") == "https://segmed.example"
     assert normal_origin("http://[::1]:80/") == "http://[::1]"
     assert normal_origin("null") == ""
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("10.0.0.7:8000", 200), ("[fe80::1]:8000", 200), (socket.gethostname(), 200), ("evil.example", 403), ("", 403)],
+)
+def test_a_server_for_others_answers_to_its_addresses_and_its_name(host: str, status: int) -> None:
+    assert _client(loopback_only=False).get("/seen/", headers={"Host": host}).status_code == status
+    for allowed in ({"origins": ["https://evil.example"]}, {"names": ["evil.example"]}):
+        answer = _client(loopback_only=False, **allowed).get("/seen/", headers={"Host": host})
+        assert answer.status_code == (200 if host else 403)

@@ -94,7 +94,11 @@ async def _out_of_memory(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _disk(request: Request, error: Exception) -> JSONResponse:
-    if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    number = getattr(error, "errno", None)
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        logger.error("may not write: %s", error)
+        return _answer(403, "The server may only read its studies folder, so nothing was saved. Let it write there.")
+    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return await _unexpected(request, error)
     logger.error("no space: %s", error)
     return _answer(
@@ -151,7 +155,8 @@ def create_app() -> ASGIApp:
         inner = _with_login(app, inner, Path(users))
     origins = allowed_origins(os.environ.get("SEGMED_ORIGINS", ""))
     loopback_only = os.environ.get("SEGMED_LOOPBACK_ONLY", "1") == "1"
-    return Guard(inner, origins, loopback_only, networks(os.environ.get("SEGMED_PROXIES", TRUSTED)))
+    proxies = networks(os.environ.get("SEGMED_PROXIES", TRUSTED))
+    return Guard(inner, origins, loopback_only, proxies, [os.environ.get("SEGMED_HOST", "")])
 
 
 app = create_app()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -42,9 +44,10 @@ class Guard:
     Args:
         app: what is guarded.
         origins: web origins that may call the server beside its own pages; requests may name their hosts, too.
-        loopback_only: refuse requests that name another host, which is how a foreign page reaches a local server
-            through DNS.
+        loopback_only: refuse requests that name another host than this machine by itself, which is how a foreign page
+            reaches a local server through DNS. Else addresses and the name of the machine are taken, too.
         proxies: addresses of reverse proxies, whose word on the address that browsers see is taken.
+        names: that the server was told to listen on.
     """
 
     def __init__(
@@ -53,12 +56,14 @@ class Guard:
         origins: Iterable[str] = (),
         loopback_only: bool = True,
         proxies: Iterable[Network] = networks(TRUSTED),
+        names: Iterable[str] = (),
     ) -> None:
         self.app = app
         self.origins = {normal_origin(origin) for origin in origins} - {""}
         self.loopback_only = loopback_only
         self.proxies = tuple(proxies)
-        self._hosts: set[str | None] = {*_LOOPBACK, *(urlsplit(origin).hostname for origin in self.origins)}
+        self._hosts: set[str | None] = {*_LOOPBACK, *names, *(urlsplit(origin).hostname for origin in self.origins)}
+        self._hosts -= {"", None}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -102,12 +107,15 @@ class Guard:
         return seen_from_outside(scope, told) if told else scope
 
     def _check_host(self, host: str) -> None:
-        if self.loopback_only and _hostname(host) not in self._hosts:
-            raise BadRequest(
-                f"This server answers on 127.0.0.1 only, not as {host[:60]!r}. If that is the name of a reverse proxy "
-                f"in front of it, start it with the environment variable SEGMED_ORIGINS=https://{host[:60]}",
-                403,
-            )
+        name = _hostname(host)
+        if name in self._hosts or (not self.loopback_only and _is_machine(name)):
+            return
+        where = "on 127.0.0.1 only" if self.loopback_only else "to its addresses and the name of its machine only"
+        raise BadRequest(
+            f"This server answers {where}, not as {host[:60]!r}. If that is the name of a reverse proxy in front of "
+            f"it, or another name of it, start it with the environment variable SEGMED_ORIGINS=https://{host[:60]}",
+            403,
+        )
 
     def _check_origin(self, headers: Mapping[str, str], scope: Scope, told: Forwarded) -> None:
         origin, host = headers.get("origin"), headers.get("host", "")
@@ -151,6 +159,16 @@ class Guard:
                 check_id(value, "label" if key == "label" else "image")
         if path.startswith("/session/") and len(path) > len("/session/"):
             check_session(path.removeprefix("/session/").rstrip("/"))
+
+
+def _is_machine(name: str | None) -> bool:
+    """Whether a host is an address, which no DNS entry can lead astray, or this machine by its name."""
+    try:
+        ipaddress.ip_address(name or "")
+    except ValueError:
+        machine = socket.gethostname().lower()
+        return (name or "").removesuffix(".local") in (machine, machine.partition(".")[0])
+    return True
 
 
 def _hostname(host: str) -> str | None:

@@ -145,6 +145,7 @@ def _environment(temporary: str, host: str) -> dict[str, str]:
         "PATH": path,
         "TMPDIR": temporary,
         "SEGMED_LOOPBACK_ONLY": "1" if host in _LOOPBACK else "0",
+        "SEGMED_HOST": host.lower(),
     }
 
 
