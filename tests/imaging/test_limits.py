@@ -13,12 +13,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
-from conftest import WriteSeries  # type: ignore[import-not-found]
 from segmed.imaging.grid import read_grid
 from segmed.imaging.limits import most_voxels, set_most_voxels, usual_most_voxels
 from segmed.imaging.reading import read_volume
 from segmed.imaging.seg_nrrd import read_segments
 
+WriteSeries = Callable[..., list[Path]]
 HUGE = 30_000  # voxels along two axes: 900 million
 
 
