@@ -24,10 +24,8 @@ NEIGHBOUR_RULE = PropagationRule(margin=0, max_growth=1.6, min_shrink=0.2, min_o
 _ELONGATION = 0.5  # depth in the changed region per distance, both in px
 _WIDE, _LONG = 2.5, 6.0  # of an error, in distances of its click from the edge
 _TELLING = 60  # px: histograms of fewer are mostly chance
-_DEEP, _SPOT = (
-    0.4,
-    0.5,
-)  # of a mask's depth, from where clicks may mean spots, and their radius per distance from the edge
+_DEEP = (0.4, 0.9)  # of the depth of a mask: clicks there may mean a spot, such as a vessel; in the middle, the whole
+_SPOT = 0.5  # radius of such a spot, in distances of its click from the edge
 _GAP = 2  # slices without the object that a box over several slices is carried across
 _BEYOND = 0.04  # of a box's sides by which an object may stick out
 
@@ -305,8 +303,8 @@ def near_clicks(old: np.ndarray, new: np.ndarray, prompt: SlicePrompt) -> np.nda
         if old[y, x] == bool(label):
             continue
         reach = float(from_edge[y, x])
-        # what is far from the edge, as a vessel in an organ, may as well be a spot
-        farthest = _SPOT * reach if label == 0 and reach > _DEEP * inside.max() else _LONG * reach + 3
+        is_spot = label == 0 and _DEEP[0] < reach / inside.max() < _DEEP[1]
+        farthest = _SPOT * reach if is_spot else _LONG * reach + 3
         along = np.hypot(rows - y, columns - x) <= farthest
         allowed |= along & (from_edge <= _WIDE * reach + 1) & (old != bool(label))
     return np.where(allowed, new, old)
