@@ -44,8 +44,8 @@ GOLDEN = {
     ("sessile", "medsam", "@896"): (0.902832, 0.902802),
     ("sessile", "medsam", ">cvc-clinicdb"): (0.886394, 0.886076),
     ("flare22", "unet", ""): (0.0698, 0.0218),
-    ("flare22", "segmed", ""): (0.982141, 0.957947),
-    ("gid5", "segmed", ""): (0.952354, 0.930831),
+    ("flare22", "segmed", ""): (0.984226, 0.957947),
+    ("gid5", "segmed", ""): (0.944152, 0.926750),
     ("sirst", "segmed", ""): (1.0, 1.0),
 }
 GOLDEN_ORACLE = (0.353792, 0.276671)  # Dice of the classes, and of the background
