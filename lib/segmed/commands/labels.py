@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-
-if TYPE_CHECKING:  # the server is imported late, so that --help answers at once
-    from monailabel.interfaces.datastore import Datastore
 
 app = typer.Typer(help="Saved labels: former versions, and how to get them back.", no_args_is_help=True)
 
@@ -55,7 +52,7 @@ def restore(
 
 
 @contextmanager
-def _opened(studies: Path) -> Iterator[Datastore]:
+def _opened(studies: Path) -> Iterator[Any]:
     """The datastore of a folder; errors of the user end the command with a sentence."""
     try:
         if not studies.is_dir():

@@ -72,7 +72,7 @@ def write_mask(
             grey = mask[:, :, 0].T * (255 // max(1, int(mask.max())))
             Image.fromarray(grey.astype(np.uint8)).save(name)
         else:
-            nib.save(nifti_image(mask, affine, like), name)
+            nib.save(nifti_image(mask, affine, like), str(name))
 
 
 def write_nrrd_slices(

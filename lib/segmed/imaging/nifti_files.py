@@ -54,8 +54,8 @@ def check_length(path: Path, image: nib.nifti1.Nifti1Pair | nib.spatialimages.Sp
     needed = math.prod(image.shape) * image.get_data_dtype().itemsize
     if path.stat().st_size < needed:
         raise ImageFault(
-            f"{path.name} is cut off: it has {path.stat().st_size:,} bytes, and its header tells of {needed:,} bytes "
-            "of voxels. Export it again from its source."
+            f"The image {path.name} cannot be read: it is cut off, as it has {path.stat().st_size:,} bytes, and its "
+            f"header tells of {needed:,} bytes of voxels. Export it again from its source."
         )
 
 

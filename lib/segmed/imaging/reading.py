@@ -115,8 +115,8 @@ def _read_nifti(path: Path, component: int | None) -> tuple[np.ndarray, np.ndarr
     with _explained(path):
         image = open_nifti(path)
         assert isinstance(image, nib.spatialimages.SpatialImage)
-        check_size(image.shape, path.name)
         check_length(path, image)
+        check_size(image.shape, path.name)
         array = np.asanyarray(image.dataobj if component is None else image.dataobj[:, :, :, component])
         affine = nifti_affine(path, image)
     colour = array.dtype.fields is not None
