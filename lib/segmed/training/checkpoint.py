@@ -26,8 +26,8 @@ def save_checkpoint(path: Path, facts: Mapping[str, str], state: Mapping[str, An
         OSError: it could not be written, for want of space or of rights; the old one is as it was.
     """
     try:
-        with appear_whole(path) as part:
-            torch.save({"facts": dict(facts), "state": dict(state)}, part)
+        with appear_whole(path) as part, part.open("wb") as file:
+            torch.save({"facts": dict(facts), "state": dict(state)}, file)
     except (OSError, RuntimeError) as error:  # torch hides the error of a full disk in its own
         cause = error if isinstance(error, OSError) else error.__context__
         raise OSError(
