@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from segmed.evaluation.metrics import Overlap
 from segmed.imaging.prompts import Box, Prompt, SlicePrompt
-from segmed.methods.neighbour_walk import NeighbourWalk, near_clicks
+from segmed.methods.near_clicks import near_clicks
+from segmed.methods.neighbour_walk import NeighbourWalk
 
 SHAPE = (64, 60, 32)
 Masks = dict[int, np.ndarray]

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from segmed.imaging.masks import slice_box
 from segmed.imaging.prompts import Neighbour, Prompt, SlicePrompt, has_strokes
+from segmed.methods.near_clicks import near_clicks
 from segmed.sam.propagate import PropagationRule, histogram, likeness
 
 Masks = dict[int, np.ndarray]
@@ -22,10 +23,7 @@ Predict = Callable[[int, SlicePrompt], tuple[np.ndarray, float]]
 
 NEIGHBOUR_RULE = PropagationRule(margin=0, max_growth=1.6, min_shrink=0.2, min_overlap=0.6, min_likeness=0.4)
 _ELONGATION = 0.5  # depth in the changed region per distance, both in px
-_WIDE, _LONG = 2.5, 6.0  # of an error, in distances of its click from the edge
 _TELLING = 60  # px: histograms of fewer are mostly chance
-_DEEP = (0.4, 0.9)  # of the depth of a mask: clicks there may mean a spot, such as a vessel; in the middle, the whole
-_SPOT = 0.5  # radius of such a spot, in distances of its click from the edge
 _GAP = 2  # slices without the object that a box over several slices is carried across
 _BEYOND = 0.04  # of a box's sides by which an object may stick out
 
@@ -279,32 +277,3 @@ class NeighbourWalk:
             found[k] = before = here
             at = k
         return found
-
-
-def near_clicks(old: np.ndarray, new: np.ndarray, prompt: SlicePrompt) -> np.ndarray:
-    """A corrected mask (H, W) that differs from the former one only where the clicks speak.
-
-    A click lies about in the middle of an error, which lies along the edge of the former mask. So an error reaches
-    twice as far from that edge as the click does, and may be several times as long. Strokes show its extent.
-
-    Args:
-        old: mask before, not empty.
-        new: what a method made of it.
-        prompt: with the clicks; those that `old` agrees with change nothing.
-    """
-    if prompt.scribbles is not None:
-        return new
-    inside = ndimage.distance_transform_edt(np.pad(old, 1))[1:-1, 1:-1]
-    outside = ndimage.distance_transform_edt(~old)
-    from_edge = np.where(old, inside, outside)
-    allowed = np.zeros_like(old)
-    rows, columns = np.ogrid[: old.shape[0], : old.shape[1]]
-    for (x, y), label in zip(prompt.points.astype(int), prompt.labels, strict=True):
-        if old[y, x] == bool(label):
-            continue
-        reach = float(from_edge[y, x])
-        is_spot = label == 0 and _DEEP[0] < reach / inside.max() < _DEEP[1]
-        farthest = _SPOT * reach if is_spot else _LONG * reach + 3
-        along = np.hypot(rows - y, columns - x) <= farthest
-        allowed |= along & (from_edge <= _WIDE * reach + 1) & (old != bool(label))
-    return np.where(allowed, new, old)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -94,7 +95,8 @@ class Audited:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._note(scope, status)  # before the client learns that it was done
+                # before the client learns that it was done, and on a thread, as the disk may take its time
+                await run_in_threadpool(self._note, scope, status)
             await send(message)
 
         scope = {**scope, "segmed.audit": {}}
@@ -102,7 +104,7 @@ class Audited:
             await self.app(scope, receive, answer)
         finally:
             if not status:
-                self._note(scope, 0)
+                await run_in_threadpool(self._note, scope, 0)
 
     def _note(self, scope: Scope, status: int) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", ""))

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from segmed.active.labels import LabelState
 from segmed.server.learning import ActiveLearning
 from segmed.server.requests import check_id
-from segmed.server.routes import ADMIN, ANNOTATOR, USER
+from segmed.server.routes import ADMIN, ANNOTATOR, REVIEWER, USER
 from segmed.server.strategies import user_name
 
 router = APIRouter()
@@ -77,7 +77,7 @@ def labels(state: LabelState | None = None) -> list[dict[str, Any]]:
     return [asdict(record) for record in _learning().log.labels(state)]
 
 
-@router.post("/api/active/labels/{label}", dependencies=ANNOTATOR)
+@router.post("/api/active/labels/{label}", dependencies=REVIEWER)
 def review(label: int, choice: Review, http: Request) -> dict[str, Any]:
     """Keep a label, so that it is learnt from, or turn it down; its file is left alone either way."""
     return asdict(_learning().review(label, choice.keep, user_name(choice.client_id, http)))

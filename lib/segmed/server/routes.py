@@ -54,6 +54,7 @@ router = APIRouter()
 
 USER = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 ADMIN = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
+REVIEWER = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_REVIEWER))]
 ANNOTATOR = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 _PIECE = 2**20
 _STOPS_WITHIN = 20  # seconds

@@ -46,8 +46,11 @@ class Gate:
         self.sessions, self.attempts = Sessions(), Attempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # nothing here speaks over web sockets, and they would pass without a login
+            await send({"type": "websocket.close", "code": 1008})
             return
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
