@@ -131,6 +131,10 @@ def test_who_did_it_is_who_logged_in(guarded: Guarded) -> None:
     assert saved.status_code == 200, saved.text
     noted = guarded.ask("reader", "GET", "/datastore/label/info?label=ct&tag=final").json()
     assert noted["client_id"] == "annotator"
+    claim = {"info": json.dumps({"client_id": "somebody else", "checked": "yes"})}
+    assert guarded.ask("annotator", "PUT", "/datastore/label/info?label=ct&tag=final", data=claim).status_code == 200
+    noted = guarded.ask("reader", "GET", "/datastore/label/info?label=ct&tag=final").json()
+    assert (noted["client_id"], noted["checked"]) == ("annotator", "yes")
     assert guarded.ask("reviewer", "POST", "/api/images/ct/prompt", json=PROMPT).status_code == 200
     assert guarded.ask("reviewer", "POST", "/api/images/ct/save", json={"client": "x"}).status_code == 200
     noted = guarded.ask("reader", "GET", "/datastore/label/info?label=ct&tag=final").json()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Form
+from fastapi import APIRouter, Form, Request
 from monailabel.interfaces.utils.app import app_instance
 
+from segmed.server.access.gate import login_name
 from segmed.server.client_json import read_object
 from segmed.server.requests import check_id, check_tag
 from segmed.server.routes import ANNOTATOR, USER
@@ -31,8 +32,10 @@ def note_image(image: str, info: str = Form("{}")) -> None:
 
 
 @router.put("/datastore/label/info", dependencies=ANNOTATOR)
-def note_label(label: str, tag: str, info: str = Form("{}")) -> None:
-    """Add to what is known of a label; what its values mean is told by the label map alone."""
+def note_label(http: Request, label: str, tag: str, info: str = Form("{}")) -> None:
+    """Add to what is known of a label, except what its values mean and, with a login, whose it is."""
     noted = read_object(info, "The field info")
     noted.pop("segments", None)
+    if login_name(http):
+        noted.pop("client_id", None)
     app_instance().datastore().update_label_info(check_id(label, "label"), check_tag(tag), noted)
