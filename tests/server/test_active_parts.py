@@ -28,9 +28,9 @@ from segmed.server import label_desk
 from segmed.server.app import SegMedApp
 from segmed.server.dicom_folder import DicomFolderStudies
 from segmed.server.engine import Engine
+from segmed.server.errors import BadRequest
 from segmed.server.learning import ActiveLearning
 from segmed.server.learning_settings import LearningSettings
-from segmed.server.requests import BadRequest
 from segmed.server.settings import ServerSettings
 from segmed.server.studies import Studies
 from segmed.server.throttle import Cancelled, Throttle

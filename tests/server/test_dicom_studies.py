@@ -32,7 +32,7 @@ from segmed.server.dicom_folder import DicomFolderStudies, is_dicom_folder, left
 from segmed.server.dicom_seg import read_segmentation, write_segmentation
 from segmed.server.dicom_series import open_series
 from segmed.server.dicomweb_settings import DicomwebSettings
-from segmed.server.requests import BadRequest
+from segmed.server.errors import BadRequest
 from segmed.server.series_cache import SeriesCache
 from segmed.server.train import MethodTrainTask
 

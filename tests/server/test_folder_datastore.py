@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from segmed.data.datastore import LIST
+from segmed.server.errors import BadRequest
 from segmed.server.folder_datastore import FolderDatastore
-from segmed.server.requests import BadRequest
 from segmed.server.settings import ServerSettings
 from segmed.server.train import MethodTrainTask
 

@@ -32,8 +32,8 @@ from segmed.server.app import SegMedApp
 from segmed.server.dicom_seg import read_segmentation, write_segmentation
 from segmed.server.dicom_seg_reading import LABELMAP_STORAGE
 from segmed.server.dicom_series import open_series
+from segmed.server.errors import BadRequest
 from segmed.server.label_intake import prompt_mask
-from segmed.server.requests import BadRequest
 
 SHAPE = (24, 20, 6)
 AFFINE = np.diag([-1.0, -1, 2, 1])

@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from monailabel.config import settings
 from segmed.server import ohif
+from segmed.server.errors import BadRequest
 from segmed.server.guard import Guard
-from segmed.server.requests import BadRequest
 
 APP = Path(__file__).resolve().parents[2] / "apps" / "segmed"
 

@@ -29,8 +29,8 @@ from segmed.imaging.reading import read_volume
 from segmed.server.dicom_seg import read_segmentation, write_segmentation
 from segmed.server.dicom_series import open_series
 from segmed.server.dicomweb_settings import DicomwebSettings, check_url
+from segmed.server.errors import BadRequest
 from segmed.server.pacs import PacsStudies
-from segmed.server.requests import BadRequest
 from segmed.server.train import MethodTrainTask
 
 SHAPE = (24, 20, 6)

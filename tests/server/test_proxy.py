@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from monailabel.config import settings
 from segmed.server import proxy
-from segmed.server.requests import BadRequest
+from segmed.server.errors import BadRequest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 

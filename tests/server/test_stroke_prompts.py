@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt
+from segmed.server.errors import BadRequest
 from segmed.server.open_object import OpenObject
-from segmed.server.requests import BadRequest, InferParams
+from segmed.server.requests import InferParams
 from segmed.server.scribbles import ScribblesInferTask
 from segmed.server.workspace_bodies import Stroke
 

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from segmed.server import web
-from segmed.server.requests import BadRequest
+from segmed.server.errors import BadRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "apps" / "segmed" / "web"

@@ -27,12 +27,13 @@ from segmed.server.detection import DetectionInferTask
 from segmed.server.dicom_folder import DicomFolderStudies, is_dicom_folder
 from segmed.server.dicom_studies import DicomStudies
 from segmed.server.engine import Engine
+from segmed.server.errors import BadRequest
 from segmed.server.folder_datastore import FolderDatastore
 from segmed.server.infer import PromptInferTask
 from segmed.server.journal import Journal
 from segmed.server.learning import ActiveLearning
 from segmed.server.pacs import PacsStudies
-from segmed.server.requests import BadRequest, InferParams, check_id, check_session, check_tag, check_uid
+from segmed.server.requests import InferParams, check_id, check_session, check_tag, check_uid
 from segmed.server.retrainer import check_options, is_remote
 from segmed.server.scoring import ImageScoring, LabelDice
 from segmed.server.scribbles import ScribblesInferTask, scribbles_name

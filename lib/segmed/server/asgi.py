@@ -40,9 +40,9 @@ from segmed.server.access import login_routes
 from segmed.server.access.gate import Gate, current_user
 from segmed.server.access.users import Users
 from segmed.server.audit import Audit, Audited
+from segmed.server.errors import BadRequest
 from segmed.server.forwarded import TRUSTED, allowed_origins, networks
 from segmed.server.guard import Guard
-from segmed.server.requests import BadRequest
 from segmed.server.threads import run_in_threads
 from segmed.server.turns import TOO_MANY
 

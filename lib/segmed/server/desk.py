@@ -21,12 +21,12 @@ from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.methods.predictor import Masks
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.crossings import crossed_labels, crossing_note
+from segmed.server.errors import BadRequest
 from segmed.server.infer import PromptInferTask
 from segmed.server.journal import image_identity
 from segmed.server.label_intake import noted, open_label
 from segmed.server.open_object import OpenObject
 from segmed.server.patches import Patch
-from segmed.server.requests import BadRequest
 from segmed.server.sent_grid import grid_of
 from segmed.server.studies import FINAL, label_map
 from segmed.server.workspace import Workspace, label_name

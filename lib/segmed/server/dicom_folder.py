@@ -27,9 +27,10 @@ from segmed.imaging.reading import extension_of
 from segmed.server.codes import SegmentCodes
 from segmed.server.dicom_studies import DicomStudies, told_state
 from segmed.server.dicomweb_settings import NO_IMAGES
+from segmed.server.errors import BadRequest
 from segmed.server.fixed_images import check_image
 from segmed.server.label_files import LabelFiles
-from segmed.server.requests import BadRequest, check_uid
+from segmed.server.requests import check_uid
 
 BESIDE_EVERY = 30.0  # s between two looks at files that are no DICOM
 

@@ -26,10 +26,10 @@ from segmed.imaging.reading import fingerprint
 from segmed.imaging.seg_nrrd import SEGMENTATION, is_segmentation
 from segmed.imaging.segments import Segments
 from segmed.server.codes import SegmentCodes
+from segmed.server.errors import BadRequest
 from segmed.server.fixed_images import FixedImages
 from segmed.server.label_files import LabelFiles
 from segmed.server.label_intake import noted, take_label
-from segmed.server.requests import BadRequest
 from segmed.server.seg_labels import label_to_seg, seg_to_label
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from urllib3.util import Retry
 
 from segmed.data.dicom_files import SeriesFacts, whole
 from segmed.server.dicomweb_settings import DicomwebSettings, check_url
-from segmed.server.requests import BadRequest
+from segmed.server.errors import BadRequest
 
 logger = logging.getLogger(__name__)
 # their warnings quote addresses with search keys, and headers

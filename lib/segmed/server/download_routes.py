@@ -11,7 +11,8 @@ from monailabel.interfaces.utils.app import app_instance
 from segmed.data.checksums import file_checksum
 from segmed.imaging.reading import read_volume
 from segmed.imaging.text_headers import data_files
-from segmed.server.requests import BadRequest, check_id, check_tag
+from segmed.server.errors import BadRequest
+from segmed.server.requests import check_id, check_tag
 from segmed.server.routes import USER
 from segmed.server.volume_stream import nifti_pieces
 

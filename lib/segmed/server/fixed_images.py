@@ -8,7 +8,7 @@ from monailabel.interfaces.datastore import Datastore
 
 from segmed.data.dicom_files import SeriesFacts
 from segmed.server.dicomweb_settings import NO_IMAGES
-from segmed.server.requests import BadRequest
+from segmed.server.errors import BadRequest
 
 
 class FixedImages(Datastore):  # type: ignore[misc]

@@ -27,9 +27,9 @@ from segmed.imaging.reading import EXTENSIONS, extension_of
 from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.imaging.sidecar import sidecar_of
 from segmed.server.dicom_studies import told_state
+from segmed.server.errors import BadRequest
 from segmed.server.label_history import LabelHistory
 from segmed.server.label_intake import keep_sidecar
-from segmed.server.requests import BadRequest
 
 logger = logging.getLogger(__name__)
 

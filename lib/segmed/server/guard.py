@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from segmed.server.body import Body, is_json, limit_of
+from segmed.server.errors import BadRequest
 from segmed.server.forwarded import (
     TRUSTED,
     Forwarded,
@@ -21,7 +22,7 @@ from segmed.server.forwarded import (
     normal_origin,
     seen_from_outside,
 )
-from segmed.server.requests import BadRequest, check_id, check_session, check_tag
+from segmed.server.requests import check_id, check_session, check_tag
 
 MAX_BODY = 4 * 2**30
 

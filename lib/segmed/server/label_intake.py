@@ -16,7 +16,7 @@ from segmed.imaging.reading import NIFTI_EXTENSIONS, extension_of, read_volume
 from segmed.imaging.seg_nrrd import is_segmentation
 from segmed.imaging.segments import Segments, StoredSegment, colour_of, values_in
 from segmed.imaging.sidecar import check_sidecar, write_sidecar
-from segmed.server.requests import BadRequest
+from segmed.server.errors import BadRequest
 from segmed.server.workspace import LABELS, label_name
 
 logger = logging.getLogger(__name__)

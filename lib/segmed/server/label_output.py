@@ -14,7 +14,7 @@ from segmed.server.codes import SegmentCodes
 from segmed.server.dicom_rtstruct import write_rtstruct
 from segmed.server.dicom_seg import write_segmentation
 from segmed.server.dicom_series import open_series
-from segmed.server.requests import BadRequest
+from segmed.server.errors import BadRequest
 
 
 def write_download(

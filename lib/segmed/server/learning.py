@@ -24,9 +24,9 @@ from segmed.active.labels import LabelLog, LabelRecord
 from segmed.active.policy import RetrainConfig
 from segmed.active.state import ActiveState, Proposal
 from segmed.server.engine import Engine
+from segmed.server.errors import BadRequest
 from segmed.server.label_desk import LabelDesk
 from segmed.server.learning_numbers import labelling_numbers
-from segmed.server.requests import BadRequest
 from segmed.server.retrainer import Retrainer, is_remote
 from segmed.server.scoring import BackgroundScorer
 from segmed.server.studies import Studies, state_folder

@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 
-from segmed.server.requests import BadRequest
+from segmed.server.errors import BadRequest
 
 router = APIRouter(
     dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))],

@@ -22,9 +22,10 @@ from segmed.server.codes import SegmentCodes
 from segmed.server.dicom_studies import DicomStudies, told_state
 from segmed.server.dicomweb import Pacs, Reference, made
 from segmed.server.dicomweb_settings import DicomwebSettings
+from segmed.server.errors import BadRequest
 from segmed.server.fixed_images import check_image
 from segmed.server.label_files import LabelFiles
-from segmed.server.requests import BadRequest, check_uid
+from segmed.server.requests import check_uid
 from segmed.server.series_cache import SeriesCache
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from monailabel.endpoints.user.auth import RBAC
 from starlette.types import Receive, Scope, Send
 
 from segmed.server.dicomweb_settings import DicomwebSettings
-from segmed.server.requests import BadRequest
+from segmed.server.errors import BadRequest
 
 router = APIRouter()
 

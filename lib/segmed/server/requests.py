@@ -12,7 +12,7 @@ from segmed.data.left_out import fault_of_id
 from segmed.imaging.reading import EXTENSIONS, extension_of
 from segmed.imaging.text_headers import DETACHED_EXTENSIONS
 from segmed.server.client_json import read_object
-from segmed.server.errors import BadRequest as BadRequest
+from segmed.server.errors import BadRequest
 
 SENT_EXTENSIONS = tuple(e for e in EXTENSIONS if e not in DETACHED_EXTENSIONS)
 _UID = re.compile(r"^[0-9.]{1,64}$")

@@ -35,17 +35,10 @@ from segmed.imaging.text_headers import check_alone
 from segmed.server.access.gate import login_name
 from segmed.server.audit import digest, note
 from segmed.server.client_json import read_object
+from segmed.server.errors import BadRequest
 from segmed.server.folder_datastore import FolderDatastore
 from segmed.server.label_intake import noted, take_label
-from segmed.server.requests import (
-    SENT_EXTENSIONS,
-    BadRequest,
-    check_id,
-    check_session,
-    check_tag,
-    check_upload,
-    parse_params,
-)
+from segmed.server.requests import SENT_EXTENSIONS, check_id, check_session, check_tag, check_upload, parse_params
 from segmed.server.strategies import user_name
 from segmed.server.studies import FINAL
 

@@ -12,8 +12,9 @@ from segmed.imaging.grid import image_grid, read_labels
 from segmed.imaging.masks import stack_slices
 from segmed.imaging.prompts import parse_prompt
 from segmed.imaging.scribbles import Scribbles
+from segmed.server.errors import BadRequest
 from segmed.server.infer import PromptInferTask, common_options, write_result
-from segmed.server.requests import BadRequest, InferParams
+from segmed.server.requests import InferParams
 
 FOREGROUND, BACKGROUND = "foreground_scribbles", "background_scribbles"
 

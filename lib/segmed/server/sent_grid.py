@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from segmed.imaging.grid import Grid
-from segmed.server.requests import BadRequest
+from segmed.server.errors import BadRequest
 from segmed.server.workspace_bodies import LabelMapParams
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])

@@ -10,7 +10,7 @@ from monailabel.interfaces.tasks.strategy import Strategy as MonaiStrategy
 
 from segmed.active.strategies import STRATEGIES, Strategy
 from segmed.server.access.gate import login_name
-from segmed.server.requests import BadRequest
+from segmed.server.errors import BadRequest
 
 if TYPE_CHECKING:
     from segmed.server.learning import ActiveLearning

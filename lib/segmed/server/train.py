@@ -20,7 +20,7 @@ from segmed.data.slices import SliceDataset
 from segmed.methods.segmenter import Method
 from segmed.server.dicom_studies import DicomStudies
 from segmed.server.engine import Engine
-from segmed.server.requests import BadRequest
+from segmed.server.errors import BadRequest
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import JobConfig, train_model
 from segmed.training.progress import Progress

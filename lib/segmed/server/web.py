@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from monailabel.interfaces.utils.app import app_instance
 
-from segmed.server.requests import BadRequest
+from segmed.server.errors import BadRequest
 
 router = APIRouter(include_in_schema=False)
 

@@ -27,10 +27,11 @@ from segmed.server.audit import digest, note
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.client_json import read_object
 from segmed.server.desk import Desk, workspace_key
+from segmed.server.errors import BadRequest
 from segmed.server.infer import PromptInferTask
 from segmed.server.label_output import write_download
 from segmed.server.patches import Patch, inflate
-from segmed.server.requests import BadRequest, check_tag
+from segmed.server.requests import check_tag
 from segmed.server.routes import USER
 from segmed.server.strategies import user_name
 from segmed.server.volume_stream import nifti_pieces
