@@ -29,8 +29,9 @@ def chromium() -> str:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """One browser for a folder: while it is open, this thread has a running event loop that other tests must not meet."""
     path = chromium()
     with sync_playwright() as playwright:
         one = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
