@@ -256,6 +256,6 @@ def test_combinations_that_do_not_fit_are_refused(data: SliceDataset, tmp_path: 
 
 def test_the_recipe_and_its_cosine() -> None:
     recipe = built().recipe
-    assert recipe == Recipe({"": 1e-4}, "dice_ce", "adamw", 1e-4, "cosine", 0, 30)
+    assert recipe == Recipe({"": 1e-4}, "dice_ce", "adamw", 1e-4, "cosine", 0, 30, prompted=False)
     assert built(box_channel=True).recipe.loss == "dice_bce"
     assert [rate_factor(recipe, n, 100) for n in (0, 50, 100)] == pytest.approx([1, 0.5, 0])

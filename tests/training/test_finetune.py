@@ -183,20 +183,20 @@ def test_prompts_show_the_union_or_one_label(discs: SliceDataset) -> None:
 
 
 def test_class_maps_go_without_prompts(discs: SliceDataset) -> None:
-    method = Recorder(Recipe({"": 1e-3}, "dice_ce"))
+    method = Recorder(Recipe({"": 1e-3}, "dice_ce", prompted=False))
     Finetuning(method, discs, FinetuneConfig(steps=2, batch=4)).run()
     assert all(prompts is None for _, prompts, _, _ in method.seen)
     truth = torch.cat([truth for _, _, truth, _ in method.seen])
     assert truth.shape == (8, 1, 32, 32)
     assert truth.dtype == torch.long
     assert sorted(truth.flatten(1).amax(1).tolist()) == [0, 0, 2, 2, 2, 2, 2, 2]
-    forced = Recorder(Recipe({"": 1e-3}, "dice_ce"))
+    forced = Recorder(Recipe({"": 1e-3}, "dice_ce", prompted=False))
     Finetuning(forced, discs, FinetuneConfig(steps=1, prompted=True)).run()
     assert forced.seen[0][1] is not None
 
 
 def test_every_slice_is_seen_once_per_epoch(discs: SliceDataset) -> None:
-    method = Recorder(Recipe({"": 1e-3}, "dice_ce", epochs=2))
+    method = Recorder(Recipe({"": 1e-3}, "dice_ce", epochs=2, prompted=False))
     training = Finetuning(method, discs, FinetuneConfig(batch=3))
     assert training.steps == 2 * 3
     training.run()
@@ -374,7 +374,7 @@ def test_slices_that_wait_do_not_hold_their_volumes(discs: SliceDataset) -> None
 
 
 def test_classes_are_found_by_their_names(discs: SliceDataset) -> None:
-    method = Recorder(Recipe({"": 1e-3}, "dice_ce"))
+    method = Recorder(Recipe({"": 1e-3}, "dice_ce", prompted=False))
     method.labels = ("dark", "cloud", "bright")
     assert class_places(method, discs.classes)[:4].tolist() == [0, 3, 1, 0]
     Finetuning(method, discs, FinetuneConfig(steps=1)).run()

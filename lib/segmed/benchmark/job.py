@@ -26,7 +26,6 @@ from segmed.data.catalogue import load_dataset
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.segmentation_scores import ImageScore
-from segmed.methods.detector import DetectorSegmenter
 from segmed.methods.loading import BackboneConfig, Loader, find_method, missing_weights
 from segmed.methods.segmenter import Method, Segmenter
 from segmed.methods.trainable import TrainableSegmenter
@@ -124,7 +123,7 @@ def _measured(job: Job, stop: Callable[[], bool] | None) -> dict[str, Any]:
         "slices": [len(part) for part in (train, validation, test)],
         "skipped": [item.reason for item in test.skipped],
     }
-    if isinstance(segmenter, DetectorSegmenter):
+    if segmenter.finds_boxes:
         result["boxes"] = asdict(measure_boxes(segmenter, test, job.budget.batch))
     if entry.protocol == "detection":
         return result

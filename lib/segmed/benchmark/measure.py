@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,6 @@ from segmed.imaging.picture import Picture
 from segmed.imaging.store import ByteBoundedStore
 from segmed.methods.automatic_masks import PRESETS, automatic_masks
 from segmed.methods.detection import boxes_of
-from segmed.methods.detector import DetectorSegmenter
 from segmed.methods.predictor import Predictor
 from segmed.methods.segmenter import Segmenter
 from segmed.training.overlay import overlay_sheet
@@ -139,7 +139,7 @@ def measure_boxes(method: Segmenter, data: SliceDataset, batch: int = 8, min_are
     Raises:
         ValueError: the method finds no boxes, or lacks a class of the dataset.
     """
-    if not isinstance(method, DetectorSegmenter):
+    if not method.finds_boxes:
         raise ValueError(f"{type(method).__name__} finds no boxes. Take a detector.")
     places = class_places(method, data.classes)
     found: list[FoundBoxes] = []
@@ -151,7 +151,8 @@ def measure_boxes(method: Segmenter, data: SliceDataset, batch: int = 8, min_are
             there = boxes_of(places[sample.labels], min_area)
             truth.append(FoundBoxes(there["boxes"].numpy(), there["labels"].numpy(), np.ones(len(there["labels"]))))
     names = [data.classes[value] for value in sorted(data.classes)]
-    return score_boxes(found, truth, names, method.config.confidence, method.config.most)
+    config: Any = method.config  # a `DetectorConfig`
+    return score_boxes(found, truth, names, config.confidence, config.most)
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from segmed.imaging.itk import itk_affine, quiet_itk
 from segmed.imaging.nifti_files import open_nifti
 from segmed.imaging.nifti_place import nifti_affines, same_place
 from segmed.imaging.pictures import PICTURE_EXTENSIONS, picture_facts
-from segmed.imaging.reading import NIFTI_EXTENSIONS, _explained, itk_reader, kind_of, read_volume
+from segmed.imaging.reading import NIFTI_EXTENSIONS, itk_reader, kind_of, read_volume, reading_explained
 from segmed.imaging.seg_nrrd import cropped, is_segmentation, read_segments, segmentation_header
 from segmed.imaging.segments import Segments, StoredSegment, values_in
 from segmed.imaging.text_headers import check_regular, for_itk
@@ -100,7 +100,7 @@ def read_grid(path: str | os.PathLike[str], labels: bool = False) -> Grid:
         volume = read_volume(path)
         return Grid(volume.shape, volume.affine, 3 if volume.is_colour else 1)
     check_regular(path)
-    with _explained(path):
+    with reading_explained(path):
         if extension in NIFTI_EXTENSIONS:
             return _nifti_grid(path)
         if extension in PICTURE_EXTENSIONS:
@@ -126,7 +126,7 @@ def image_grid(path: str | os.PathLike[str], shape: tuple[int, int, int], affine
         return Grid(shape, affine, others=(np.eye(4),))
     if kind not in NIFTI_EXTENSIONS:
         return Grid(shape, affine)
-    with _explained(path):
+    with reading_explained(path):
         others = nifti_affines(path, open_nifti(path))
     return Grid(shape, affine, others=tuple(o for o in others if not same_place(o, affine, shape)))
 

@@ -112,7 +112,7 @@ def kind_of(path: Path) -> str:
 
 
 def _read_nifti(path: Path, component: int | None) -> tuple[np.ndarray, np.ndarray]:
-    with _explained(path):
+    with reading_explained(path):
         image = open_nifti(path)
         assert isinstance(image, nib.spatialimages.SpatialImage)
         check_length(path, image)
@@ -126,7 +126,7 @@ def _read_nifti(path: Path, component: int | None) -> tuple[np.ndarray, np.ndarr
 
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with _explained(path), quiet_itk(), for_itk(path) as plain:
+    with reading_explained(path), quiet_itk(), for_itk(path) as plain:
         check_axes(path)
         reader = itk_reader(plain)
         reader.ReadImageInformation()
@@ -149,7 +149,7 @@ def itk_reader(path: Path) -> sitk.ImageFileReader:
 
 
 def _read_picture(path: Path, labels: bool) -> tuple[np.ndarray, np.ndarray]:
-    with _explained(path), quiet_itk():
+    with reading_explained(path), quiet_itk():
         array, colour = read_picture(path, labels)
     return _to_three_axes(array, path.name, colour), _picture_affine(path)
 
@@ -169,7 +169,7 @@ def _picture_affine(path: Path) -> np.ndarray:
 
 
 def _read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    with _explained(path):
+    with reading_explained(path):
         array, affine, modality = read_dicom(open_dicom(path))
     return array, LPS_TO_RAS @ affine, modality
 
@@ -212,6 +212,7 @@ def _finite(array: np.ndarray, name: str) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def reading_explained(path: Path) -> Iterator[None]:
+    """Errors of the libraries as a ValueError that says what can be read, see `faults.explained`."""
     with explained(path, ", ".join(EXTENSIONS)):
         yield

@@ -65,7 +65,9 @@ class AdapterSam(TrainableClassSegmenter):
         config = config or AdapterSamConfig()
         super().__init__(model, config, version)
         # learning rate and epochs: Wu et al. (2023); loss and decay as of LoRA-SAM, so that the two compare
-        self.recipe = Recipe({"": 1e-4}, "dice_ce", "adamw", weight_decay=0.01, schedule="poly", epochs=100)
+        self.recipe = Recipe(
+            {"": 1e-4}, "dice_ce", "adamw", weight_decay=0.01, schedule="poly", epochs=100, prompted=False
+        )
         self._adapt_encoder()
         self._adapt_decoder()
         self.prepare_training()

@@ -16,15 +16,17 @@ from torch import Tensor, nn
 from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
+from segmed.methods import decoder_tuning, sam
 from segmed.methods.class_head import ClassConfig
 from segmed.methods.detection import ARCHITECTURES, Boxes, boxes_of, build_torchvision, select
+from segmed.methods.segmed import tuning
 from segmed.methods.segmenter import Logits, Method, Training
 from segmed.methods.trainable import Recipe, TrainableSegmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 from segmed.sam.weights import EMBEDDED
 
-_PROMPTERS = ("segmed", "medsam", "sam")
+_PROMPTERS = {one.METHOD.name: one.METHOD for one in (tuning, decoder_tuning, sam)}
 _FRAME = 1024  # px; the margin is in a frame of this side
 _NOTHING = -20.0  # logit where no box is
 
@@ -83,15 +85,14 @@ class DetectorSegmenter(TrainableSegmenter):
     config: DetectorConfig
     keep_aspect = True
     keeps_slices = True
+    finds_boxes = True
 
     def __init__(self, model: SamModel, config: DetectorConfig | None = None, version: str = "0") -> None:
         super().__init__()
-        from segmed.methods.loading import find_method  # which lists this method
-
         self.config = config or DetectorConfig()
         self.model, self.version = model, version
         self.labels, self.input_size = self.config.labels, self.config.image_size
-        prompter = find_method(self.config.prompter)
+        prompter = _PROMPTERS[self.config.prompter]
         assert prompter.build is not None
         if prompter.read:  # it has weights of its own
             own, own_version = prompter.read(prompter.weights, None, torch.float32)
@@ -99,8 +100,9 @@ class DetectorSegmenter(TrainableSegmenter):
         else:
             self.prompter = prompter.build(model, version)
         self.detector = _build(self.config)
-        # `dice_ce` says that classes are learnt; the detector brings its own loss
-        self.recipe = Recipe({"": 5e-4}, "dice_ce", "adamw", weight_decay=5e-4, schedule="poly", warmup=100, epochs=100)
+        # `loss_from` gives the detector's own loss; that of the recipe is not used
+        rates, decay = {"": 5e-4}, 5e-4
+        self.recipe = Recipe(rates, "dice_ce", "adamw", decay, "poly", warmup=100, epochs=100, prompted=False)
 
     def trained_names(self) -> list[str]:
         return [f"detector.{name}" for name, _ in self.detector.named_parameters()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class Rough:
 
 
 Refinement = Callable[[Rough], np.ndarray]
+RefinementName = Literal["nothing", "outline", "crf", "level set"]  # what users choose from
 
 
 def by_outline(rough: Rough, config: OutlineConfig | None = None) -> np.ndarray:

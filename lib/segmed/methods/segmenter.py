@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from segmed.imaging.prompts import Prompt, SlicePrompt, has_strokes
 from segmed.imaging.scribbles import scribbles_to_clicks, spread_clicks
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
+
+if TYPE_CHECKING:
+    from segmed.methods.detection import Boxes
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Segmenter(nn.Module, ABC):
             mask already agrees with the prompt stay as they are.
         follows_neighbours: whether `decode` reads `SlicePrompt.neighbour`, so that propagation hands on the neighbour's
             image and mask in place of a box.
+        finds_boxes: whether `detect` finds the objects of a slice as boxes.
         takes_scribbles: whether `decode` reads the scribbles of prompts; for others the predictor makes clicks of them.
     """
 
@@ -87,6 +91,7 @@ class Segmenter(nn.Module, ABC):
     labels: tuple[str, ...] = ()
     keeps_slices: bool = False
     has_memory: bool = False
+    finds_boxes: bool = False
     takes_scribbles: bool = False
     follows_neighbours: bool = False
     corrects_masks: bool = False
@@ -155,6 +160,19 @@ class Segmenter(nn.Module, ABC):
             beyond the end of an object are left out.
         """
         raise NotImplementedError(f"{type(self).__name__} has no memory of its own.")
+
+    def detect(self, embedding: Embedding, confidence: float | None = None, most: int | None = None) -> list[Boxes]:
+        """The boxes of the objects on each slice; only where `finds_boxes`.
+
+        Args:
+            embedding: of B slices.
+            confidence: lowest score of a box in [0, 1], None for the method's own.
+            most: boxes per slice, None for the method's own.
+
+        Returns:
+            One `Boxes` per slice, in its pixels.
+        """
+        raise NotImplementedError(f"{type(self).__name__} finds no boxes.")
 
     def fit(self, image: Tensor, frame: Frame) -> Tensor:
         """Resample (C, H, W) in [0, 255] into the model input (C, S, S) in [0, 1]."""

@@ -38,6 +38,7 @@ class Recipe:
             `linear` (to a thousandth), or `cosine` (half a wave, to 0).
         warmup: optimiser steps of `poly`.
         epochs: most passes over the data.
+        prompted: whether objects are learned one by one, each shown by a prompt, instead of whole class maps.
     """
 
     rates: Mapping[str, float]
@@ -47,6 +48,7 @@ class Recipe:
     schedule: Literal["constant", "poly", "plateau", "linear", "cosine"] = "constant"
     warmup: int = 0
     epochs: int = 100
+    prompted: bool = True
 
     def rate(self, name: str) -> float:
         """The learning rate of a parameter. Raises ValueError if no prefix fits its name."""

@@ -101,8 +101,11 @@ class UnetFamily(TrainableSegmenter):
         self.network: nn.Module = create_model(
             self.architecture, self.config.encoder, None, 3 + self.config.box_channel, self.config.classes
         )
-        loss: LossName = "dice_bce" if self.config.box_channel else "dice_ce"
-        self.recipe = Recipe({"": 1e-4}, loss, "adamw", weight_decay=1e-4, schedule="cosine", epochs=30)
+        prompted = self.config.box_channel
+        loss: LossName = "dice_bce" if prompted else "dice_ce"
+        self.recipe = Recipe(
+            {"": 1e-4}, loss, "adamw", weight_decay=1e-4, schedule="cosine", epochs=30, prompted=prompted
+        )
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
         self.register_buffer("sd", torch.tensor(STANDARD_DEVIATION)[:, None, None], persistent=False)
 

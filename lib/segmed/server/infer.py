@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
@@ -21,7 +21,7 @@ from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt, parse_prompt
 from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.methods.predictor import Masks, is_blank
-from segmed.methods.refinement import REFINEMENTS
+from segmed.methods.refinement import REFINEMENTS, RefinementName
 from segmed.methods.segmenter import Method
 from segmed.server.engine import Engine
 from segmed.server.label_intake import prompt_mask
@@ -48,7 +48,7 @@ class PromptInferTask(InferTask):
             description=f"{method.title}, {where}",
             config={
                 **common_options(engine),
-                "finish": ["nothing", *REFINEMENTS],
+                "finish": list(get_args(RefinementName)),
                 **({"output": ["mask", "uncertainty"]} if method.gives_uncertainty and not volume else {}),
             },
         )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from segmed.data.left_out import fault_of_id
 from segmed.imaging.reading import EXTENSIONS, extension_of
 from segmed.imaging.text_headers import DETACHED_EXTENSIONS
+from segmed.methods.refinement import RefinementName
 from segmed.server.client_json import read_object
 from segmed.server.errors import BadRequest
 
@@ -52,7 +53,7 @@ class InferParams(BaseModel):
     device: str | None = Field(default=None, max_length=256)
     output: Literal["mask", "uncertainty"] = "mask"
     clean: Literal["nothing", "largest piece", "holes", "largest piece and holes"] = "nothing"
-    finish: Literal["nothing", "outline", "crf", "level set"] = "nothing"
+    finish: RefinementName = "nothing"
     denoise: Literal["nothing", "gaussian", "dncnn"] = "nothing"
     result_extension: Literal[".nrrd", ".nii.gz", ".nii", ".seg.nrrd"] = ".nrrd"
     result_compress: bool = False

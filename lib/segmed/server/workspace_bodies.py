@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from segmed.methods.refinement import RefinementName
+
 Name = Annotated[str, Field(min_length=1, max_length=256)]
-Finish = Literal["nothing", "outline", "crf", "level set"]
 Denoise = Literal["nothing", "gaussian", "dncnn"]
 Points = Annotated[list[Annotated[list[FiniteFloat], Field(max_length=3)]], Field(max_length=10_000)]
 
@@ -74,7 +75,7 @@ class PromptBody(Client):
     refine: bool = False
     window: str | None = None
     device: str | None = Field(default=None, max_length=256)
-    finish: Finish = "nothing"
+    finish: RefinementName = "nothing"
     denoise: Denoise = "nothing"
     overwrite: bool = False
     trial: bool = False

@@ -74,8 +74,7 @@ class Finetuning:
     ) -> None:
         self.method, self.config = method, config or FinetuneConfig()
         self.processes = Processes.current()
-        prompted = self.config.prompted
-        self.prompted = method.recipe.loss != "dice_ce" if prompted is None else prompted
+        self.prompted = self.config.is_prompted(method.recipe)
         self.data = data.with_object() if self.prompted else data
         if not len(self.data):
             raise ValueError("There is no slice with a labelled object to learn from. Add labelled images.")

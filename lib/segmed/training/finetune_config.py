@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from segmed.methods.trainable import Recipe
 from segmed.training.prompts import PromptConfig
 
 MAX_STEPS = 10**6
@@ -22,8 +23,7 @@ class FinetuneConfig:
         seed: of the order of slices, of prompts and of what the method draws itself.
         clip: largest norm of the gradient.
         bf16: multiply matrices in bfloat16 where autocast does, the weights stay float32; None on GPUs that can.
-        prompted: whether objects are shown by boxes; None prompts all methods but those whose loss is `dice_ce`, which
-            learn class maps of whole slices.
+        prompted: whether objects are shown by boxes; None leaves it to the method's recipe.
         one_label_share: chance that a slice with several labels is prompted for one of them and not for all together.
         cache_bytes: embeddings kept on disk where training leaves the encoder as it is; 0 encodes always anew.
         buffer_bytes: slices held in memory to be drawn from, see `SliceOrder`.
@@ -63,3 +63,7 @@ class FinetuneConfig:
             raise ValueError(
                 f"clip {self.clip} must be positive and one_label_share {self.one_label_share} a share in [0, 1]."
             )
+
+    def is_prompted(self, recipe: Recipe) -> bool:
+        """Whether a method of this recipe learns objects from prompts here, and not class maps."""
+        return recipe.prompted if self.prompted is None else self.prompted

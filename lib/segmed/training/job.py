@@ -237,8 +237,7 @@ def _scores_of_served(
     device: str,
 ) -> tuple[CaseScore, ...]:
     """Of the served version on the same cases and prompts; where none fits, of what `_otherwise` says."""
-    prompted = config.training.prompted
-    prompted = candidate.recipe.loss != "dice_ce" if prompted is None else prompted
+    prompted = config.training.is_prompted(candidate.recipe)
     rival = candidate
     if served:
         try:
