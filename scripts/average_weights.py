@@ -21,7 +21,7 @@ from segmed.data.training_pack import TrainingPack
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.weights import load_network, save_network
 from segmed.pretraining.objects import ObjectConfig, ObjectSource
-from segmed.pretraining.pool import Pool
+from segmed.pretraining.pool import ObjectPool
 from segmed.pretraining.trainer import Pretraining, PretrainingConfig
 from train_default import HELD_OUT, VALIDATED
 
@@ -36,13 +36,13 @@ def mean_of(first: PromptNetwork, second: PromptNetwork) -> PromptNetwork:
 def worth(network: PromptNetwork, source: ObjectSource) -> dict[str, float]:
     """Dice by kind of prompt."""
 
-    def opened() -> Pool:
-        pool = Pool(source, VALIDATED, seed=77)
+    def opened() -> ObjectPool:
+        pool = ObjectPool(source, VALIDATED, seed=77)
         pool.refill()
         return pool
 
     with tempfile.TemporaryDirectory() as folder:
-        run = Pretraining(network, PretrainingConfig(), Pool(source, 1), {"Dice": opened}, Path(folder))
+        run = Pretraining(network, PretrainingConfig(), ObjectPool(source, 1), {"Dice": opened}, Path(folder))
         return run.validate()
 
 

@@ -29,7 +29,7 @@ from segmed.methods.segmed.encoder import folded
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.weights import save_network
 from segmed.pretraining.objects import ObjectConfig, ObjectSource
-from segmed.pretraining.pool import Pool
+from segmed.pretraining.pool import ObjectPool
 from segmed.pretraining.trainer import Pretraining, PretrainingConfig
 
 HELD_OUT = ("msd-spleen", "npc-t2", "bus-uc", "carotid", "glomeruli")
@@ -104,8 +104,8 @@ def main() -> None:
         unseen = TrainingPack(options.pack, only=held_out)
         validation = {"held-out sources": ObjectSource(unseen, ObjectConfig(0.0, 0.0), 1), **validation}
 
-    def opened(of: ObjectSource) -> Pool:
-        pool = Pool(of, VALIDATED, options.size, seed=77)
+    def opened(of: ObjectSource) -> ObjectPool:
+        pool = ObjectPool(of, VALIDATED, options.size, seed=77)
         pool.refill()
         return pool
 
@@ -127,7 +127,7 @@ def main() -> None:
         training = Pretraining(
             network,
             config,
-            Pool(source, options.batch, options.size, options.seed + 1000 * rank, world, rank),
+            ObjectPool(source, options.batch, options.size, options.seed + 1000 * rank, world, rank),
             {name: lambda of=of: opened(of) for name, of in validation.items()},
             options.folder,
             device,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from segmed.active.diversity import best_of_clusters, clusters, k_centre_greedy, typicality
-from segmed.active.strategies import STRATEGIES, Pool, missing, rank
+from segmed.active.strategies import STRATEGIES, CandidatePool, missing, rank
 from segmed.active.uncertainty import (
     bald,
     bald_of_variance,
@@ -133,9 +133,9 @@ def test_best_of_clusters_takes_large_unlabelled_clusters_first() -> None:
     assert best_of_clusters(points, 5, labelled, np.arange(100) == 7) == [7]
 
 
-def _pool() -> Pool:
+def _pool() -> CandidatePool:
     score = np.array([0.1, 0.9, np.nan, 0.5, 0.7])
-    return Pool(list("abcde"), np.array([True, True, True, True, False]), {"jitter": score})
+    return CandidatePool(list("abcde"), np.array([True, True, True, True, False]), {"jitter": score})
 
 
 def test_scores_rank_and_unknown_images_come_last() -> None:
@@ -155,7 +155,9 @@ def test_without_scores_it_is_random_and_says_so() -> None:
 
 
 def test_equal_scores_are_drawn_by_chance() -> None:
-    pool = Pool([str(n) for n in range(20)], np.ones(20, bool), {"tta": np.zeros(20)}, np.zeros((20, 2), np.float32))
+    pool = CandidatePool(
+        [str(n) for n in range(20)], np.ones(20, bool), {"tta": np.zeros(20)}, np.zeros((20, 2), np.float32)
+    )
     for name in ("tta", "core_set"):
         assert len({rank(name, pool, 1, seed)[0] for seed in range(20)}) > 5
 
@@ -163,7 +165,7 @@ def test_equal_scores_are_drawn_by_chance() -> None:
 def test_embedding_strategies_see_through_holes() -> None:
     points = _three_groups()
     points[61] = np.nan
-    pool = Pool([str(n) for n in range(100)], np.arange(100) >= 2, {"jitter": np.linspace(0, 1, 100)}, points)
+    pool = CandidatePool([str(n) for n in range(100)], np.arange(100) >= 2, {"jitter": np.linspace(0, 1, 100)}, points)
     labelled = np.arange(100) < 2
     nearest = np.nan_to_num(np.linalg.norm(points[:, None] - points[:2], axis=2).min(1))
     assert rank("core_set", pool, 1, 0, labelled) == [str(nearest.argmax())]
@@ -176,8 +178,8 @@ def test_embedding_strategies_see_through_holes() -> None:
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("size", [0, 1, 2])
 def test_tiny_pools(name: str, size: int) -> None:
-    bare = Pool([str(n) for n in range(size)], np.ones(size, bool))
-    full = Pool(
+    bare = CandidatePool([str(n) for n in range(size)], np.ones(size, bool))
+    full = CandidatePool(
         bare.images, bare.available, {STRATEGIES[name].score or "x": np.ones(size)}, np.ones((size, 4), np.float32)
     )
     for pool in (bare, full):
@@ -191,4 +193,4 @@ def test_mistakes_are_told() -> None:
     with pytest.raises(ValueError, match="1 or more"):
         rank("random", _pool(), 0)
     with pytest.raises(ValueError, match="4 rows for 5 images"):
-        Pool(list("abcde"), np.ones(5, bool), {"x": np.ones(4)})
+        CandidatePool(list("abcde"), np.ones(5, bool), {"x": np.ones(4)})

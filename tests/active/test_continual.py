@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from segmed.active.continual import LessonConfig, TrainingSteps, learnt_until, lesson, note_of
+from segmed.active.continual import LessonConfig, TrainingSteps, learnt_until, note_of, select_training_images
 from segmed.active.database import Database
 from segmed.active.labels import LabelRecord, LabelState
-from segmed.active.owner import Owner
+from segmed.active.owner import ProcessId
 from segmed.active.retraining import Job, JobState, Retraining
 from segmed.data.slices import SliceDataset
 from segmed.methods.loading import BackboneConfig
@@ -33,7 +33,7 @@ def _label(number: int, image: str, state: LabelState = "kept", names: tuple[str
 
 
 def _job(number: int, state: JobState = "judging", upto: int = 0, created: float = 1.5) -> Job:
-    return Job(number, "medsam", state, "3 labels", Owner(1, 1, ""), 1, upto, "", "", created, 0.0)
+    return Job(number, "medsam", state, "3 labels", ProcessId(1, 1, ""), 1, upto, "", "", created, 0.0)
 
 
 def test_a_lesson_is_what_is_new_and_a_replay(data: SliceDataset) -> None:
@@ -42,7 +42,7 @@ def test_a_lesson_is_what_is_new_and_a_replay(data: SliceDataset) -> None:
     held_out, train = set(split["validation"]), split["train"]
     new = {image for n, image in enumerate(ALL, 1) if n > 5} & set(train)
     for replay in (0, 1, 2, 100):
-        found = set(lesson(data, labels, 5, 8, LessonConfig(replay)).patients)
+        found = set(select_training_images(data, labels, 5, 8, LessonConfig(replay)).patients)
         assert held_out | new <= found
         assert len(found - held_out - new) == min(replay, len(train) - len(new))
     assert hold_out(sorted(found), 0.2, 0)["validation"] == split["validation"]
@@ -54,20 +54,20 @@ def test_what_is_held_dropped_or_too_new_is_left_out(data: SliceDataset) -> None
     labels[3] = replace(labels[3], state="dropped")
     labels.append(_label(9, "v4"))  # labelled anew after the job was reserved
     labels.append(_label(10, "v5", "deleted"))  # of that only the first label counts
-    found = set(lesson(data, labels, 0, 8).patients)
+    found = set(select_training_images(data, labels, 0, 8).patients)
     assert found == {"v0", "v1", "v5", "v6", "v7"}
 
 
 def test_labels_without_a_submission_are_replayed(data: SliceDataset) -> None:
-    assert set(lesson(data, [], 0, 0).patients) == set(ALL)
-    alone = lesson(data, [], 0, 0, LessonConfig(replay=0)).patients
+    assert set(select_training_images(data, [], 0, 0).patients) == set(ALL)
+    alone = select_training_images(data, [], 0, 0, LessonConfig(replay=0)).patients
     assert len(alone) == len(hold_out(ALL, 0.2, 0)["validation"]) + 1  # nothing new, but there is something to learn
 
 
 def test_a_replay_has_each_class(data: SliceDataset) -> None:
     rare = hold_out(ALL, 0.2, 0)["train"][-1]
     labels = [_label(n, image, names=("dark",) if image == rare else ("bright",)) for n, image in enumerate(ALL, 1)]
-    assert rare in lesson(data, labels, 8, 8, LessonConfig(replay=2)).patients
+    assert rare in select_training_images(data, labels, 8, 8, LessonConfig(replay=2)).patients
 
 
 def test_the_images_of_a_patient_are_held_out_together(data: SliceDataset) -> None:
@@ -76,19 +76,19 @@ def test_the_images_of_a_patient_are_held_out_together(data: SliceDataset) -> No
     series = SliceDataset(owned, data.classes, data.unit, data.binary)
     labels = [_label(n, image) for n, image in enumerate(ALL, 1)]
     labels[0] = replace(labels[0], state="held")
-    found = lesson(series, labels, 6, 8, LessonConfig(replay=0))
+    found = select_training_images(series, labels, 6, 8, LessonConfig(replay=0))
     held_out = hold_out(series.patients, 0.2, 0)["validation"]
     checked = {image for image, who in series.images.items() if who in held_out} - {"v0"}
     assert checked and set(found.images) == checked | ({"v6", "v7"} - checked)
     assert "v0" not in found.images
-    again = {who for image, who in lesson(series, labels, 0, 8).images.items() if who not in held_out}
+    again = {who for image, who in select_training_images(series, labels, 0, 8).images.items() if who not in held_out}
     assert again == set(series.patients) - set(held_out)
 
 
 def test_one_label_is_too_few(data: SliceDataset) -> None:
     labels = [_label(n, image, "held" if n else "kept") for n, image in enumerate(ALL)]
     with pytest.raises(ValueError, match="There are 1 labelled cases"):
-        lesson(data, labels, 0, 9)
+        select_training_images(data, labels, 0, 9)
 
 
 def test_labels_of_a_rejected_retraining_are_new_in_the_next() -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from segmed.active.drift import DriftConfig, embedding_drift, score_drift
-from segmed.active.policy import RetrainConfig, Situation, due
+from segmed.active.policy import RetrainConfig, Situation, retraining_reason
 from segmed.active.quarantine import QuarantineConfig, label_dice, suspicion
 from segmed.active.replay import replay_set
 
@@ -31,14 +31,14 @@ EVERYTHING = RetrainConfig(labels=20, hours=24, on_drift=True)
     ],
 )
 def test_due(situation: Situation, reason: str) -> None:
-    found = due(EVERYTHING, situation)
+    found = retraining_reason(EVERYTHING, situation)
     assert reason in found
     assert bool(found) == bool(reason)
 
 
 def test_what_is_off_is_off() -> None:
     off = RetrainConfig(labels=0)
-    assert due(off, Situation(new_labels=1000, hours=1000, drift="They differ.")) == ""
+    assert retraining_reason(off, Situation(new_labels=1000, hours=1000, drift="They differ.")) == ""
     with pytest.raises(ValueError, match="negative"):
         RetrainConfig(labels=-1)
 

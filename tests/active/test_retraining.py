@@ -13,7 +13,7 @@ import pytest
 from segmed.active.clock import boot_id
 from segmed.active.database import Database
 from segmed.active.labels import LabelLog
-from segmed.active.owner import Owner, is_alive
+from segmed.active.owner import ProcessId, is_alive
 from segmed.active.retraining import Job, LostJobError, Outcome, Retraining
 
 
@@ -192,12 +192,12 @@ def test_real_processes(tmp_path: Path) -> None:
 
 
 def test_a_number_used_again_is_another_process() -> None:
-    me = Owner.me()
+    me = ProcessId.current()
     assert is_alive(me)
     assert me.started > 0
     assert not is_alive(replace(me, started=me.started - 1))
     assert not is_alive(replace(me, boot="another"))
-    assert not is_alive(Owner(2**22 + 1, 1, boot_id()))
+    assert not is_alive(ProcessId(2**22 + 1, 1, boot_id()))
 
 
 def test_situation_counts_from_the_last_verdict(tmp_path: Path) -> None:

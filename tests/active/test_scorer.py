@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from segmed.active.look import Look, dropout
+from segmed.active.look import SliceProbe, dropout
 from segmed.active.proposals import box_of, class_objects, click_prompts, distinct_objects, region_objects
 from segmed.active.scorer import Scorer, SliceScores, informative_slices, pool_slices
 from segmed.active.scorer_config import ScorerConfig
@@ -193,7 +193,7 @@ def test_small_sams(kind: type[Sam]) -> None:
 def test_automatic_methods_prompt_themselves() -> None:
     torch.manual_seed(0)
     method = ClassSegmenter(with_classes(tiny_sam(1, image_size=64), 3), ("a", "b")).eval()
-    look = Look(method, _picture(1).slice(0), CONFIG)
+    look = SliceProbe(method, _picture(1).slice(0), CONFIG)
     with torch.inference_mode():
         classes = look.classes()
     assert classes.sum(0) == pytest.approx(np.ones((64, 64)), abs=1e-5)

@@ -26,7 +26,7 @@ from segmed.benchmark.parts import open_parts
 from segmed.benchmark.plan import plan
 from segmed.benchmark.published import Published
 from segmed.benchmark.ray_runner import run_jobs
-from segmed.benchmark.settings import PROGRESS, RESULT, Budget, Job
+from segmed.benchmark.settings import PROGRESS, RESULT, BenchmarkJob, Budget
 from segmed.benchmark.tables import TABLES, Entry
 from segmed.cli import app
 from segmed.data.catalogue import DATASETS
@@ -167,11 +167,14 @@ def test_reports_say_what_ours_began_from_and_all_versions(golden: Path) -> None
 def test_an_oracle_chooses_among_proposals(folders: dict[str, Path], tmp_path: Path) -> None:
     entry = Entry("best", "sam", {"proposals": "all"}, "oracle", train=False)
     mine = {"gid5": str(folders["gid5"])}
-    result = run_job(Job("gid5", entry, 0, mine, tmp_path, budget=Budget(points=4)))
+    result = run_job(BenchmarkJob("gid5", entry, 0, mine, tmp_path, budget=Budget(points=4)))
     row = rows_of("best", [result])[0]
     assert result["steps"] == 0
     odd = replace(entry, settings={"proposals": "best"})
-    assert "Choose from published, " in run_job(Job("gid5", odd, 0, mine, tmp_path, budget=Budget(points=4)))["error"]
+    assert (
+        "Choose from published, "
+        in run_job(BenchmarkJob("gid5", odd, 0, mine, tmp_path, budget=Budget(points=4)))["error"]
+    )
     assert row.values["dice"].mean == pytest.approx(GOLDEN_ORACLE[0], abs=1e-3)
     assert row.values["dice:background"].mean == pytest.approx(GOLDEN_ORACLE[1], abs=1e-3)
     classes = [value for key, value in row.values.items() if key.startswith("dice:")]
@@ -190,10 +193,10 @@ def test_finished_jobs_are_not_done_again(
     assert _numbers(golden / "three")["tables"] == before
 
 
-def _job(folders: dict[str, Path], backbone: Path, out: Path, steps: int = 12, **changes: Any) -> Job:
+def _job(folders: dict[str, Path], backbone: Path, out: Path, steps: int = 12, **changes: Any) -> BenchmarkJob:
     budget = Budget(steps=steps, batch=4, curve=0)
     mine = {"lgg": str(folders["lgg"])}
-    return Job("lgg-sam", Entry("sam", "medsam"), 0, mine, out, str(backbone), budget=budget, **changes)
+    return BenchmarkJob("lgg-sam", Entry("sam", "medsam"), 0, mine, out, str(backbone), budget=budget, **changes)
 
 
 def test_an_interrupted_training_goes_on_to_the_same_numbers(
@@ -391,7 +394,7 @@ def test_all_versions_of_a_published_number_stand_beside_ours() -> None:
 def test_every_table_names_what_exists() -> None:
     for table in TABLES.values():
         assert not table.dataset or table.dataset in DATASETS
-        assert all(other.dataset in DATASETS for other in table.elsewhere)
+        assert all(other.dataset in DATASETS for other in table.external_tests)
         assert len({entry.name for entry in table.entries}) == len(table.entries)
         classes = set(DATASETS[table.dataset].labels.values()) | {"background"} if table.dataset else set()
         for entry in table.entries:
@@ -422,7 +425,7 @@ def test_means_spreads_and_pooling_over_seeds() -> None:
 
 
 def test_plan_takes_rows_by_name_and_by_method(folders: dict[str, Path], tmp_path: Path) -> None:
-    template = Job("sirst", Entry("", "classical"), 0, {k: str(v) for k, v in folders.items()}, tmp_path)
+    template = BenchmarkJob("sirst", Entry("", "classical"), 0, {k: str(v) for k, v in folders.items()}, tmp_path)
     plans = plan([TABLES["flare22"], TABLES["sirst"]], ["lora", "classical"], 2, {"rank": 2}, template)
     names = [[(j.entry.name, j.seed) for j in one.jobs] for one in plans]
     assert names[1] == [("lora-4", 0), ("classical", 0), ("lora-4", 1), ("classical", 1)]

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from segmed.methods.place_layer import PlaceLayer, encode_positions
+from segmed.methods.place_layer import CoordinateLayer, encode_positions
 from torch import Tensor
 
 
@@ -38,7 +38,7 @@ def test_layer_on_built_input(shape: tuple[int, int], published: bool) -> None:
     encoding = 63 if published else 42
     weight, bias = torch.randn(7, 205 + encoding, requires_grad=True), torch.randn(7)
     pixels = torch.stack([torch.randperm(shape[0] * shape[1]) for _ in range(2)])
-    layer = PlaceLayer(weight, bias, (wide, narrow), shape, pixels.shape[1], published, done)
+    layer = CoordinateLayer(weight, bias, (wide, narrow), shape, pixels.shape[1], published, done)
     ours = layer(pixels).unflatten(0, (2, -1))
 
     def resampled(maps: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def test_layer_on_built_input(shape: tuple[int, int], published: bool) -> None:
 def test_one_list_of_pixels_serves_all_objects() -> None:
     torch.manual_seed(0)
     maps, weight, bias = torch.randn(3, 4, 4, 60), torch.randn(8, 102), torch.randn(8)
-    layer = PlaceLayer(weight, bias, (maps,), (10, 12), 120)
+    layer = CoordinateLayer(weight, bias, (maps,), (10, 12), 120)
     pixels = torch.arange(120)[None]
     assert torch.equal(layer(pixels), layer(pixels.expand(3, -1)))
     parts = torch.cat([layer(p).unflatten(0, (3, -1)) for p in pixels.split(50, 1)], 1)

@@ -15,7 +15,7 @@ from segmed.methods.segmed.losses import step_loss
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.pretraining.appearance import vary_appearance
 from segmed.pretraining.objects import ObjectConfig, ObjectSource
-from segmed.pretraining.pool import KINDS, Pool
+from segmed.pretraining.pool import KINDS, ObjectPool
 from segmed.pretraining.trainer import Pretraining, PretrainingConfig
 from segmed.pretraining.windows import look_at, neighbour_of, show
 
@@ -102,7 +102,7 @@ def test_sources_of_a_modality_share_its_weight(tmp_path: Path) -> None:
 
 
 def test_pools_hold_every_kind_of_prompt_and_go_on_to_the_same_objects(source: ObjectSource) -> None:
-    one, other = Pool(source, 24, 64, seed=5), Pool(source, 24, 64, seed=5)
+    one, other = ObjectPool(source, 24, 64, seed=5), ObjectPool(source, 24, 64, seed=5)
     one.refill()
     images, truth, valid, prompts, lone = one.tensors()
     assert images.shape == (24, 3, 64, 64)
@@ -123,7 +123,7 @@ def test_pools_hold_every_kind_of_prompt_and_go_on_to_the_same_objects(source: O
 
 
 def test_processes_side_by_side_show_different_objects(source: ObjectSource) -> None:
-    pools = [Pool(source, 8, 64, seed=9, stride=2, first=n) for n in range(2)]
+    pools = [ObjectPool(source, 8, 64, seed=9, stride=2, first=n) for n in range(2)]
     for pool in pools:
         pool.refill()
     assert not torch.equal(pools[0].tensors()[1], pools[1].tensors()[1])
@@ -150,13 +150,13 @@ def _run(source: ObjectSource, folder: Path, steps: int, until: int | None = Non
     torch.manual_seed(0)
     config = PretrainingConfig(steps=steps, validate_every=2, warmup=2)
     validation = {"held out": lambda: _opened(source)}
-    run = Pretraining(PromptNetwork(), config, Pool(source, 6, 64, seed=1), validation, folder)
+    run = Pretraining(PromptNetwork(), config, ObjectPool(source, 6, 64, seed=1), validation, folder)
     run.run(until=until)
     return run
 
 
-def _opened(source: ObjectSource) -> Pool:
-    pool = Pool(source, 10, 64, seed=77)
+def _opened(source: ObjectSource) -> ObjectPool:
+    pool = ObjectPool(source, 10, 64, seed=77)
     pool.refill()
     return pool
 
@@ -185,7 +185,7 @@ def test_the_image_half_stays_as_it_was_unless_asked(source: ObjectSource, tmp_p
 
 def test_checkpoints_of_other_settings_and_damaged_ones_are_refused(source: ObjectSource, tmp_path: Path) -> None:
     _run(source, tmp_path, 2)
-    pool = Pool(source, 6, 64, seed=1)
+    pool = ObjectPool(source, 6, 64, seed=1)
     with pytest.raises(ValueError, match="other settings"):
         Pretraining(PromptNetwork(), PretrainingConfig(learning_rate=1e-5), pool, {}, tmp_path)
     (tmp_path / "checkpoint.pt").write_bytes(b"nothing")

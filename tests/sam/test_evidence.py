@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from segmed.sam.evidence import show_prompt
+from segmed.sam.evidence import encode_prompt_channels
 from segmed.sam.window import MARK
 from torch import Tensor
 
@@ -25,7 +25,7 @@ BOX = torch.tensor([[18.0, 22, 42, 46]])
 @pytest.mark.parametrize(("inside", "outside"), [(0.7, 0.4), (0.3, 0.6)])
 def test_a_box_tells_bright_and_dark_discs_from_their_surroundings(inside: float, outside: float) -> None:
     image, truth = _disc(inside, outside)
-    shown = show_prompt(image, ALL, BOX, None)
+    shown = encode_prompt_channels(image, ALL, BOX, None)
     assert torch.allclose(shown[0, 0, 40:60, 50:60], image.mean(1)[0, 40:60, 50:60])
     seen = shown[0, 2] != MARK
     for channel in (1, 2):
@@ -34,7 +34,7 @@ def test_a_box_tells_bright_and_dark_discs_from_their_surroundings(inside: float
 
 def test_a_click_does_so_without_a_box() -> None:
     image, truth = _disc(0.7, 0.4)
-    shown = show_prompt(image, ALL, None, torch.tensor([[30.0, 34]]))
+    shown = encode_prompt_channels(image, ALL, None, torch.tensor([[30.0, 34]]))
     seen = shown[0, 1] != MARK
     assert ((shown[0, 1] > 0.5) == truth[0])[seen].float().mean() > 0.95
 
@@ -43,7 +43,7 @@ def test_colours_of_one_brightness_are_told_apart() -> None:
     image, truth = _disc(0.5, 0.5)
     image[0, 0] += 0.3 * truth[0]
     image[0, 1] -= 0.3 * truth[0]
-    shown = show_prompt(image, ALL, BOX, None)
+    shown = encode_prompt_channels(image, ALL, BOX, None)
     assert ((shown[0, 2] > 0.5) == truth[0]).float().mean() > 0.95
 
 
@@ -52,14 +52,14 @@ def test_what_lies_beyond_the_slice_counts_for_nothing() -> None:
     image[..., :10] = 0  # padding, as dark as the disc
     valid = ALL.clone()
     valid[..., :10] = False
-    shown = show_prompt(image, valid, BOX, None)
+    shown = encode_prompt_channels(image, valid, BOX, None)
     assert shown[0, 1][truth[0]].mean() > 0.8
-    counted = show_prompt(image, ALL, BOX, None)
+    counted = encode_prompt_channels(image, ALL, BOX, None)
     assert shown[0, 1][truth[0]].mean() > counted[0, 1][truth[0]].mean() + 0.02
 
 
 def test_flat_windows_say_nothing_and_stay_finite() -> None:
-    shown = show_prompt(torch.full((1, 3, 64, 64), 0.5), ALL, BOX, None)
+    shown = encode_prompt_channels(torch.full((1, 3, 64, 64), 0.5), ALL, BOX, None)
     assert torch.isfinite(shown).all()
     inner = shown[0, 1, 24:44, 20:40]
     assert (inner - inner[0, 0]).abs().max() < 1e-5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from segmed.sam.prompt_rules import fill_box, heed_clicks
+from segmed.sam.prompt_rules import enforce_clicks, fill_box
 from torch import Tensor
 
 
@@ -40,15 +40,17 @@ def test_clicks_win_where_they_are_and_only_among_pixels_that_look_alike() -> No
     logits, image = torch.full((60, 60), -2.0), torch.zeros(1, 60, 60)
     image[:, :, 30:] = 200
     box = torch.tensor([10.0, 10.0, 49.0, 49.0])
-    heeded = heed_clicks(logits, image, torch.tensor([[28.0, 30.0]]), torch.tensor([1]), box)
+    heeded = enforce_clicks(logits, image, torch.tensor([[28.0, 30.0]]), torch.tensor([1]), box)
     assert heeded[30, 28] > 5
     assert heeded[30, 31] < -1
     assert torch.allclose(heeded[:5], logits[:5], atol=1e-3)
-    undone = heed_clicks(heeded, image, torch.tensor([[28.0, 30.0]]), torch.tensor([0]), box)
+    undone = enforce_clicks(heeded, image, torch.tensor([[28.0, 30.0]]), torch.tensor([0]), box)
     assert undone[30, 28] < -5
 
 
 def test_a_flat_picture_gives_no_nan() -> None:
     box = torch.tensor([10.0, 10.0, 20.0, 20.0])
-    heeded = heed_clicks(torch.zeros(40, 40), torch.zeros(3, 40, 40), torch.tensor([[15.0, 15.0]]), torch.ones(1), box)
+    heeded = enforce_clicks(
+        torch.zeros(40, 40), torch.zeros(3, 40, 40), torch.tensor([[15.0, 15.0]]), torch.ones(1), box
+    )
     assert torch.isfinite(heeded).all()

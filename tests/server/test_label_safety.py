@@ -166,8 +166,8 @@ def test_former_labels_are_kept_and_come_back(studies: Path, drawn: list[Path]) 
     kept = store.history.versions("case", "final")
     assert len(kept) == KEPT
     assert [one.version for one in kept] == sorted((one.version for one in kept), reverse=True)
-    assert kept[0].told()["labels"] == ["liver"]
-    assert kept[0].told()["by"] == "anna"
+    assert kept[0].to_json()["labels"] == ["liver"]
+    assert kept[0].to_json()["by"] == "anna"
     now, wanted = _label(studies), kept[1].file.read_bytes()
     assert wanted != now
     bring_back(store, "case", "final", kept[1].version)

@@ -23,7 +23,7 @@ def _shown(patches: list[Patch], before: np.ndarray) -> np.ndarray:
     """What a client shows that puts rectangles over what it had, (I, J, K)."""
     out = before.copy()
     for patch in patches:
-        told = patch.told()
+        told = patch.to_json()
         (i0, i1), (j0, j1) = told["i"], told["j"]
         values = np.frombuffer(zlib.decompress(base64.b64decode(told["data"])), np.uint8).reshape(j1 - j0, i1 - i0)
         out[i0:i1, j0:j1, told["k"]] = values.T
@@ -228,14 +228,14 @@ def test_refining_takes_the_old_label_away_where_it_is_segmented_anew() -> None:
 def test_prompts_add_up_and_a_new_box_replaces_the_old_one() -> None:
     opened, _ = _object().with_clicks(SHAPE, [2, 9, 3, 8, 1, 1], [[5, 5, 1]], [])
     opened, notes = opened.with_clicks(SHAPE, None, [[6, 6, 1], [99, 0, 0]], [[1, 1, 1]])
-    assert opened.told() == {
+    assert opened.to_json() == {
         "box": [2, 9, 3, 8, 1, 1],
         "foreground": [[5, 5, 1], [6, 6, 1]],
         "background": [[1, 1, 1]],
     }
     assert "was ignored" in notes[0]
     opened = opened.with_lasso(SHAPE, Lasso(k=3, points=[[4, 4], [12, 4], [12, 12], [4, 12]]))
-    assert opened.told()["box"] == [4, 12, 4, 12, 3, 3]
+    assert opened.to_json()["box"] == [4, 12, 4, 12, 3, 3]
     assert opened.prompt(SHAPE, opened.scribbles(SHAPE)).on_slice(3).mask[8, 8]  # type: ignore[union-attr,index]
     opened, _ = opened.with_clicks(SHAPE, [0, 9, 0, 9, 1, 1], [], [])
     assert opened.prompt(SHAPE, opened.scribbles(SHAPE)).mask is None

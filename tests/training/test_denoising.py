@@ -11,7 +11,7 @@ from segmed.commands.denoiser import Noise, denoiser
 from segmed.imaging.denoised import Denoiser, gaussian
 from segmed.imaging.picture import Picture
 from segmed.methods.dncnn import DnCnn, DnCnnConfig, load_dncnn, save_dncnn
-from segmed.training.denoising import DenoisingConfig, lesson, noisy, train_dncnn
+from segmed.training.denoising import DenoisingConfig, noisy, train_dncnn, training_pair
 from skimage.metrics import peak_signal_noise_ratio
 
 SMALL = DnCnnConfig(depth=5, width=12)
@@ -61,7 +61,7 @@ def test_the_noise_is_as_strong_as_it_says() -> None:
 def test_of_its_own_noise_only_hidden_pixels_count() -> None:
     torch.manual_seed(0)
     patches = torch.rand(16, 1, 32, 32)
-    shown, wanted, counted = lesson(patches, DenoisingConfig("own"))
+    shown, wanted, counted = training_pair(patches, DenoisingConfig("own"))
     changed = shown != patches
     assert torch.equal(wanted, patches)
     assert counted.mean().item() == pytest.approx(0.02, abs=0.005)

@@ -46,7 +46,7 @@ def learnt_until(jobs: Sequence[Job], job: Job) -> int:
     return max((j.upto for j in jobs if j.id < job.id and j.model == job.model and j.state == "promoted"), default=0)
 
 
-def lesson(
+def select_training_images(
     data: SliceDataset, labels: Sequence[LabelRecord], since: int, upto: int, config: LessonConfig | None = None
 ) -> SliceDataset:
     """The images that a retraining learns from and is measured on.
@@ -86,7 +86,7 @@ def note_of(job: Job) -> dict[str, str]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def training_lock(folder: Path) -> Iterator[None]:
     """Wait until no other process trains here, such as the orphan of a server that was killed."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".retraining.lock").open("a") as file:

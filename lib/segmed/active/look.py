@@ -29,7 +29,7 @@ Turn = Callable[[Callable[[], Any]], Any]
 _AT_ONCE = 4  # prompts that are encoded by themselves; a user who comes waits for so many
 
 
-class Look:
+class SliceProbe:
     """A slice, its embedding and what was spent on it.
 
     Attributes:
@@ -127,7 +127,7 @@ class Look:
 
     def ensemble(self, boxes: Sequence[Corners], members: Sequence[Segmenter]) -> np.ndarray:
         """Probabilities (O, P, …) by this segmenter and others."""
-        others = [Look(member, self.image, self.config, turn=self._turn) for member in members]
+        others = [SliceProbe(member, self.image, self.config, turn=self._turn) for member in members]
         found = [look.probabilities(boxes) for look in (self, *others)]
         self._pay(*others)
         return np.stack(found, 1)
@@ -152,7 +152,7 @@ class Look:
         turned = [(right - x1, y0, right - x0, y1) for x0, y0, x1, y1 in boxes]
         votes = [self._votes(boxes)]
         for image, asked, flip in ((dark, boxes, False), (mirrored, turned, True)):
-            look = Look(self.segmenter, image, self.config, turn=self._turn)
+            look = SliceProbe(self.segmenter, image, self.config, turn=self._turn)
             found = look._votes(asked)
             votes.append(found[..., ::-1] if flip else found)
             self._pay(look)
@@ -180,7 +180,7 @@ class Look:
 
         return self._turn(inside)
 
-    def _pay(self, *others: Look) -> None:
+    def _pay(self, *others: SliceProbe) -> None:
         self.encodes += sum(look.encodes for look in others)
         self.decodes += sum(look.decodes for look in others)
 

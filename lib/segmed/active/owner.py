@@ -11,7 +11,7 @@ from segmed.active.clock import boot_id
 
 
 @dataclass(frozen=True)
-class Owner:
+class ProcessId:
     """A process, named so that none that comes later is taken for it.
 
     Attributes:
@@ -27,12 +27,12 @@ class Owner:
     token: str = ""
 
     @classmethod
-    def me(cls) -> Owner:
+    def current(cls) -> ProcessId:
         """This process, with a token of its own each time."""
         return cls(os.getpid(), _started(os.getpid()) or 0, boot_id(), uuid.uuid4().hex)
 
 
-def is_alive(owner: Owner) -> bool:
+def is_alive(owner: ProcessId) -> bool:
     """Whether the process still runs; another one with its number does not count."""
     return owner.boot == boot_id() and _started(owner.pid) == owner.started
 

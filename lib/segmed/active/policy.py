@@ -51,7 +51,7 @@ class Situation:
     hours_since_failure: float = 0.0
 
 
-def due(config: RetrainConfig, situation: Situation) -> str:
+def retraining_reason(config: RetrainConfig, situation: Situation) -> str:
     """Why to retrain now, or "".
 
     After failures it waits, a quarter of an hour at first and twice as long each time, at most a day.

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
 from segmed.active.database import Database
-from segmed.active.owner import Owner, is_alive
+from segmed.active.owner import ProcessId, is_alive
 from segmed.active.policy import Situation
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Job:
     model: str
     state: JobState
     reason: str
-    owner: Owner
+    owner: ProcessId
     attempts: int
     upto: int
     version: str
@@ -109,8 +109,8 @@ class Retraining:
 
     database: Database
     attempts: int = 3
-    owner: Owner = field(default_factory=Owner.me)
-    alive: Callable[[Owner], bool] = is_alive
+    owner: ProcessId = field(default_factory=ProcessId.current)
+    alive: Callable[[ProcessId], bool] = is_alive
     _running: set[int] = field(default_factory=set)
 
     def active(self) -> Job | None:
@@ -218,7 +218,7 @@ class Retraining:
             self._running.discard(job.id)
 
     def situation(self, drift: str = "") -> Situation:
-        """What `policy.due` decides by.
+        """What `policy.retraining_reason` decides by.
 
         Args:
             drift: what a measurement said, "" for none.
@@ -261,4 +261,4 @@ def _move(sql: sqlite3.Connection, job: Job, state: str, version: str, message: 
 
 def _job(row: sqlite3.Row) -> Job:
     facts = {key: row[key] for key in row.keys() if key != "elapsed"}  # noqa: SIM118 - a Row iterates its values
-    return Job(**{**facts, "owner": Owner(**json.loads(row["owner"]))})
+    return Job(**{**facts, "owner": ProcessId(**json.loads(row["owner"]))})

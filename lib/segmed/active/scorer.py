@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from segmed.active.descriptor import picture_features, pooled_features
-from segmed.active.look import Look, Turn, is_bare
+from segmed.active.look import SliceProbe, Turn, is_bare
 from segmed.active.scorer_config import ScorerConfig
 from segmed.active.uncertainty import bald, predictive_entropy
 from segmed.imaging.picture import Picture
@@ -119,7 +119,7 @@ class Scorer:
         image = picture.slice(k)
         embedding = self.embed(picture, [k]) if self.embed else None
         turn = self.turn if is_bare(self.segmenter) else None
-        look = Look(self.segmenter, image, self.config, embedding, turn)
+        look = SliceProbe(self.segmenter, image, self.config, embedding, turn)
         features = picture_features(image) if look.bare else pooled_features(look.embedding)
         classes = look.classes() if look.automatic else None
         boxes = look.boxes(places, classes)

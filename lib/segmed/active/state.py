@@ -11,7 +11,7 @@ import numpy as np
 
 from segmed.active.database import Database
 from segmed.active.score_table import ScoreTable, next_generation, read_table
-from segmed.active.strategies import Pool, find_strategy, missing, rank
+from segmed.active.strategies import CandidatePool, find_strategy, missing, rank
 
 _MOST = 100  # images that a user may hold
 _SPARE = 2  # more are ranked than asked for, because another process may be faster
@@ -154,7 +154,7 @@ class ActiveState:
         return count
 
     def table(self, version: str) -> tuple[tuple[str, ...], Mapping[str, np.ndarray], np.ndarray | None]:
-        """Images, scores by quantity (N,) and embeddings (N, D) of one version, as `Pool` has them.
+        """Images, scores by quantity (N,) and embeddings (N, D) of one version, as `CandidatePool` has them.
 
         Scores of different versions are never mixed. While fewer than half as many images are scored by the version
         asked for as by another one, which was served before, that one's are given.
@@ -239,7 +239,7 @@ class ActiveState:
         # what somebody works on will be labelled soon
         covered = np.array([image in labelled or image in reserved for image in known.images], bool)
         free = ~covered & np.array([image not in away for image in known.images], bool)
-        pool = Pool(known.images, free, known.scores, known.embeddings)
+        pool = CandidatePool(known.images, free, known.scores, known.embeddings)
         ranked = rank(strategy, pool, count + _SPARE, seed, covered)
         note = missing(strategy, pool) if ranked else ""
         last = [row[0] for row in skips if not row[1]] + list(given_back)

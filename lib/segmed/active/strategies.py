@@ -14,7 +14,7 @@ Need = Literal["embedding", "probabilities", "prompts"]
 
 
 @dataclass(frozen=True)
-class Pool:
+class CandidatePool:
     """N images of which some can be proposed.
 
     Attributes:
@@ -47,7 +47,7 @@ class Strategy:
         name: as viewers ask for it.
         title: one sentence for the viewers.
         needs: what has to be computed of an image before.
-        score: the quantity in `Pool.scores` that it looks at; "" for none.
+        score: the quantity in `CandidatePool.scores` that it looks at; "" for none.
         choose: by embeddings; None ranks by the score, or in the order of the pool where there is none either.
     """
 
@@ -107,7 +107,7 @@ def find_strategy(name: str) -> Strategy:
 
 
 def rank(
-    strategy: str, pool: Pool, count: int, seed: int | None = None, labelled: np.ndarray | None = None
+    strategy: str, pool: CandidatePool, count: int, seed: int | None = None, labelled: np.ndarray | None = None
 ) -> list[str]:
     """The images to label next.
 
@@ -136,7 +136,7 @@ def rank(
     return [pool.images[n] for n in order[:count]]
 
 
-def missing(strategy: str, pool: Pool) -> str:
+def missing(strategy: str, pool: CandidatePool) -> str:
     """Why the strategy can only choose at random as yet, a sentence for the user, or "".
 
     Raises:
@@ -153,7 +153,7 @@ def missing(strategy: str, pool: Pool) -> str:
 
 def _ordered(
     strategy: Strategy,
-    pool: Pool,
+    pool: CandidatePool,
     count: int,
     generator: np.random.Generator,
     covered: np.ndarray,
@@ -188,11 +188,11 @@ def _ordered(
     return best + [int(n) for n in chance if free[n] and n not in taken][: max(count - len(best), 0)]
 
 
-def _score(strategy: Strategy, pool: Pool) -> np.ndarray:
+def _score(strategy: Strategy, pool: CandidatePool) -> np.ndarray:
     return pool.scores.get(strategy.score, np.full(len(pool.images), np.nan))
 
 
-def _known(pool: Pool) -> np.ndarray:
+def _known(pool: CandidatePool) -> np.ndarray:
     if pool.embeddings is None:
         return np.zeros(len(pool.images), bool)
     return np.asarray(np.isfinite(pool.embeddings).all(1))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segmed.benchmark.numbers import BOX_METRICS, METRICS, Comparison, Number, Row, compared, rows_of
-from segmed.benchmark.settings import Job
+from segmed.benchmark.settings import BenchmarkJob
 from segmed.benchmark.tables import Entry, Table
 
 
@@ -76,7 +76,7 @@ class TableResult:
         return [*found, "dice_with_background"] if found else []
 
 
-def collect(table: Table, jobs: Sequence[Job], results: Sequence[Mapping[str, Any]]) -> TableResult:
+def collect(table: Table, jobs: Sequence[BenchmarkJob], results: Sequence[Mapping[str, Any]]) -> TableResult:
     """Put the seeds of each row together.
 
     Args:
@@ -84,7 +84,7 @@ def collect(table: Table, jobs: Sequence[Job], results: Sequence[Mapping[str, An
         jobs: of all rows and seeds.
         results: of `run_job`, in the order of the jobs.
     """
-    groups: dict[str, list[tuple[Job, Mapping[str, Any]]]] = {}
+    groups: dict[str, list[tuple[BenchmarkJob, Mapping[str, Any]]]] = {}
     for job, result in zip(jobs, results, strict=True):
         groups.setdefault(job.entry.name, []).append((job, result))
     entries = tuple(_entry(mine) for mine in groups.values())
@@ -93,7 +93,7 @@ def collect(table: Table, jobs: Sequence[Job], results: Sequence[Mapping[str, An
     return TableResult(table, "", entries, tuple(comparisons), _split(table, jobs, facts), _warnings(facts))
 
 
-def _entry(mine: Sequence[tuple[Job, Mapping[str, Any]]]) -> EntryResult:
+def _entry(mine: Sequence[tuple[BenchmarkJob, Mapping[str, Any]]]) -> EntryResult:
     entry = mine[0][0].entry
     good = [(job, result) for job, result in mine if "error" not in result]
     errors = [f"seed {job.seed}: {result['error']}" for job, result in mine if "error" in result]
@@ -118,7 +118,7 @@ def _entry(mine: Sequence[tuple[Job, Mapping[str, Any]]]) -> EntryResult:
     )
 
 
-def _split(table: Table, jobs: Sequence[Job], facts: Mapping[str, Any]) -> str:
+def _split(table: Table, jobs: Sequence[BenchmarkJob], facts: Mapping[str, Any]) -> str:
     if not facts:
         return ""
     by_slice = facts["settings"]["slice_split"]

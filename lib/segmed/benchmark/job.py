@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segmed.benchmark.measure import Measured, Question, extremes, measure, measure_boxes
+from segmed.benchmark.measure import EvalProtocol, Measured, extremes, measure, measure_boxes
 from segmed.benchmark.parts import open_parts, thinned
-from segmed.benchmark.settings import PROGRESS, RESULT, Job, write_json
-from segmed.benchmark.tables import TABLES, Elsewhere
+from segmed.benchmark.settings import PROGRESS, RESULT, BenchmarkJob, write_json
+from segmed.benchmark.tables import TABLES, ExternalTest
 from segmed.data.augment import Augmentation
 from segmed.data.catalogue import load_dataset
 from segmed.data.slices import SliceDataset
@@ -41,7 +41,7 @@ CURVE = (0.0, 0.05, 0.1, 0.2, 0.3)
 _TELL_SECONDS = 0.5
 
 
-def run_job(job: Job, stop: Callable[[], bool] | None = None) -> dict[str, Any]:
+def run_job(job: BenchmarkJob, stop: Callable[[], bool] | None = None) -> dict[str, Any]:
     """Do the job, or read what an earlier run has made of it. A training that was interrupted goes on.
 
     Args:
@@ -71,7 +71,7 @@ def run_job(job: Job, stop: Callable[[], bool] | None = None) -> dict[str, Any]:
     return result
 
 
-def weights_text(method: Method, job: Job, trains: bool) -> str:
+def weights_text(method: Method, job: BenchmarkJob, trains: bool) -> str:
     """What a row began from, for people."""
     if not method.needs_backbone:
         pretrained = job.entry.settings.get("pretrained")
@@ -84,7 +84,7 @@ def weights_text(method: Method, job: Job, trains: bool) -> str:
     return Path(source).name if Path(source).exists() else source
 
 
-def _measured(job: Job, stop: Callable[[], bool] | None) -> dict[str, Any]:
+def _measured(job: BenchmarkJob, stop: Callable[[], bool] | None) -> dict[str, Any]:
     table, entry, method = TABLES[job.table], job.entry, find_method(job.entry.method)
     tell = _Teller(job.folder / PROGRESS)
     (train, validation, test), how = open_parts(table, job)
@@ -134,7 +134,7 @@ def _measured(job: Job, stop: Callable[[], bool] | None) -> dict[str, Any]:
     sets = {"": _packed(main)}
     for size in table.sizes if entry.protocol in ("box", "classes") else ():
         sets[f"@{size}"] = _packed(measure(segmenter, test, replace(question, size=size)))
-    for other in table.elsewhere:
+    for other in table.external_tests:
         if other.dataset in job.folders:
             sets[f">{other.dataset}"] = _packed(_measured_elsewhere(segmenter, other, question, test, job))
     tell(0.95, "boxes")
@@ -148,7 +148,7 @@ def _measured(job: Job, stop: Callable[[], bool] | None) -> dict[str, Any]:
     }
 
 
-def _candidate(method: Method, backbone: BackboneConfig, job: Job, train: SliceDataset) -> TrainableSegmenter:
+def _candidate(method: Method, backbone: BackboneConfig, job: BenchmarkJob, train: SliceDataset) -> TrainableSegmenter:
     candidate, _ = build_trainable(method, backbone, job.entry.settings, train, job.device, job.seed)
     candidate.begin()
     candidate.recipe = candidate.recipe_for(job.budget.batch)
@@ -159,7 +159,7 @@ def _trained(
     candidate: TrainableSegmenter,
     train: SliceDataset,
     validation: SliceDataset,
-    job: Job,
+    job: BenchmarkJob,
     tell: _Teller,
     stop: Callable[[], bool] | None,
 ) -> tuple[TrainingResult, int]:
@@ -181,16 +181,16 @@ def _trained(
         run = TrainingRun(*arguments)
     first = run.training.step
 
-    def told(progress: Progress) -> None:
+    def show_progress(progress: Progress) -> None:
         tell(0.8 * progress.step / progress.steps, f"training, step {progress.step} of {progress.steps}")
 
-    result = run.run(told, stop)
+    result = run.run(show_progress, stop)
     if result.ended == "stopped":
         raise ValueError(f"{result.message} Give the same command again to go on.")
     return result, first
 
 
-def _backbone(method: Method, job: Job) -> BackboneConfig:
+def _backbone(method: Method, job: BenchmarkJob) -> BackboneConfig:
     if not method.needs_backbone:
         return BackboneConfig()
     source = str(job.settings["backbone"])
@@ -199,13 +199,13 @@ def _backbone(method: Method, job: Job) -> BackboneConfig:
     return BackboneConfig(source, job.image_size, "fp32")
 
 
-def _question(job: Job) -> Question:
+def _question(job: BenchmarkJob) -> EvalProtocol:
     proposals = str(job.entry.settings.get("proposals", "published"))
-    return Question(job.entry.protocol, batch=job.budget.batch, proposals=proposals, points=job.budget.points)
+    return EvalProtocol(job.entry.protocol, batch=job.budget.batch, proposals=proposals, points=job.budget.points)
 
 
 def _measured_elsewhere(
-    segmenter: Segmenter, other: Elsewhere, question: Question, test: SliceDataset, job: Job
+    segmenter: Segmenter, other: ExternalTest, question: EvalProtocol, test: SliceDataset, job: BenchmarkJob
 ) -> Measured:
     data = load_dataset(other.dataset, job.folders[other.dataset], **other.options)
     data = thinned(data, job.budget).readable()
@@ -220,7 +220,7 @@ def _measured_elsewhere(
     return measure(segmenter, data, replace(question, classes={v: str(n) for v, n in classes.items()}))
 
 
-def _curve(segmenter: Segmenter, test: SliceDataset, question: Question, most: int) -> dict[str, float]:
+def _curve(segmenter: Segmenter, test: SliceDataset, question: EvalProtocol, most: int) -> dict[str, float]:
     """Mean Dice by how far the sides of boxes are moved, on slices with an object, evenly spaced."""
     if not most:
         return {}

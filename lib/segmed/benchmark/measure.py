@@ -55,7 +55,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Question:
+class EvalProtocol:
     """How a method is asked.
 
     Attributes:
@@ -86,7 +86,7 @@ class Question:
 
 @torch.inference_mode()
 def measure(
-    method: Segmenter, data: SliceDataset, question: Question, tell: Callable[[float], None] | None = None
+    method: Segmenter, data: SliceDataset, question: EvalProtocol, tell: Callable[[float], None] | None = None
 ) -> Measured:
     """Score every slice of a dataset for every label that counts.
 
@@ -157,7 +157,7 @@ def measure_boxes(method: Segmenter, data: SliceDataset, batch: int = 8, min_are
 
 @torch.inference_mode()
 def extremes(
-    method: Segmenter, data: SliceDataset, measured: Measured, question: Question
+    method: Segmenter, data: SliceDataset, measured: Measured, question: EvalProtocol
 ) -> tuple[np.ndarray, list[float]]:
     """The best, the median and the worst slice, with truth and mask outlined: (H, W, 3) uint8, and their Dice.
 
@@ -204,7 +204,7 @@ def _resized(sample: LabelledSlice, side: int) -> LabelledSlice:
     return replace(sample, labels=small, spacing=(rows, columns))
 
 
-def _proposed(method: Segmenter, sample: LabelledSlice, question: Question) -> list[np.ndarray]:
+def _proposed(method: Segmenter, sample: LabelledSlice, question: EvalProtocol) -> list[np.ndarray]:
     """Masks (H, W) of everything on a slice."""
     array = np.swapaxes(sample.image, 0, 1)[:, :, None]
     picture = Picture(array, np.eye(4), "slice", "none")
@@ -213,7 +213,7 @@ def _proposed(method: Segmenter, sample: LabelledSlice, question: Question) -> l
     return [one.mask for one in automatic_masks(predictor, picture, 0, config)]
 
 
-def _best_proposals(method: Segmenter, sample: LabelledSlice, question: Question) -> dict[int, np.ndarray]:
+def _best_proposals(method: Segmenter, sample: LabelledSlice, question: EvalProtocol) -> dict[int, np.ndarray]:
     proposed = _proposed(method, sample, question)
     best = {}
     for value in (int(v) for v in np.unique(sample.labels) if v):
@@ -226,7 +226,7 @@ def _best_proposals(method: Segmenter, sample: LabelledSlice, question: Question
 
 
 def _measure_oracle(
-    method: Segmenter, data: SliceDataset, question: Question, tell: Callable[[float], None] | None
+    method: Segmenter, data: SliceDataset, question: EvalProtocol, tell: Callable[[float], None] | None
 ) -> Measured:
     """Classes that a slice does not show are not scored: there is nothing to choose by."""
     out, model_seconds = Measured(), 0.0

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from segmed.benchmark.settings import Budget, Job
+from segmed.benchmark.settings import BenchmarkJob, Budget
 from segmed.benchmark.tables import Table
 from segmed.data.catalogue import load_dataset
 from segmed.data.slices import SliceDataset
@@ -15,7 +15,7 @@ from segmed.data.split import Split, split_patients
 _SPLIT_SEED = 0  # one split for all methods and seeds, so that they compare
 
 
-def open_parts(table: Table, job: Job) -> tuple[tuple[SliceDataset, SliceDataset, SliceDataset], str]:
+def open_parts(table: Table, job: BenchmarkJob) -> tuple[tuple[SliceDataset, SliceDataset, SliceDataset], str]:
     """Slices to learn from, to choose by and to test on, and how they were dealt out, for people.
 
     Raises:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from segmed.benchmark.settings import Job
+from segmed.benchmark.settings import BenchmarkJob
 from segmed.benchmark.tables import Entry, Table, chosen_entries
 from segmed.data.catalogue import find_dataset, load_dataset
 from segmed.methods.loading import find_method
@@ -23,7 +23,7 @@ class Plan:
     """
 
     table: Table
-    jobs: tuple[Job, ...] = ()
+    jobs: tuple[BenchmarkJob, ...] = ()
     skipped: str = ""
 
 
@@ -32,7 +32,7 @@ def plan(
     names: Sequence[str],
     seeds: int,
     settings: Mapping[str, Any],
-    template: Job,
+    template: BenchmarkJob,
 ) -> list[Plan]:
     """What has to be done; datasets are opened, voxels are not read.
 
@@ -80,7 +80,7 @@ def _with(entry: Entry, settings: Mapping[str, Any], known: set[str]) -> Entry:
 
 
 def _used(table: Table, folders: Mapping[str, str]) -> dict[str, str]:
-    wanted = {table.dataset, *(other.dataset for other in table.elsewhere)}
+    wanted = {table.dataset, *(other.dataset for other in table.external_tests)}
     return {name: folder for name, folder in folders.items() if name in wanted}
 
 

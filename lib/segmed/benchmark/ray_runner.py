@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from segmed.benchmark.job import run_job
-from segmed.benchmark.settings import PROGRESS, Job
+from segmed.benchmark.settings import PROGRESS, BenchmarkJob
 
 Result = dict[str, Any]
 Tell = Callable[[Sequence[float], str], None]
@@ -23,7 +23,9 @@ _RETRIES = 3  # of a job whose worker dies
 _STORE_BYTES = 100 * 2**20  # jobs hand over small dictionaries only
 
 
-def run_jobs(jobs: Sequence[Job], workers: int = 1, address: str = "", tell: Tell | None = None) -> list[Result]:
+def run_jobs(
+    jobs: Sequence[BenchmarkJob], workers: int = 1, address: str = "", tell: Tell | None = None
+) -> list[Result]:
     """Do all jobs, in this process if one worker is asked for, else on Ray.
 
     A job whose worker dies is done again by another one: it goes on from its last checkpoint. On a cluster all machines
@@ -53,7 +55,7 @@ def run_jobs(jobs: Sequence[Job], workers: int = 1, address: str = "", tell: Tel
     return _run_on_ray(jobs, workers, address, tell)
 
 
-def _run_on_ray(jobs: Sequence[Job], workers: int, address: str, tell: Tell | None) -> list[Result]:
+def _run_on_ray(jobs: Sequence[BenchmarkJob], workers: int, address: str, tell: Tell | None) -> list[Result]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent anywhere
     if not address:
         os.environ |= {
@@ -107,7 +109,7 @@ def _run_on_ray(jobs: Sequence[Job], workers: int, address: str, tell: Tell | No
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _watch(tell: Tell, jobs: Sequence[Job], place: int) -> Callable[[], bool]:
+def _watch(tell: Tell, jobs: Sequence[BenchmarkJob], place: int) -> Callable[[], bool]:
     """Asked after each step of a training, it tells how far that is and never stops it."""
     done = set(range(place))
 
@@ -118,7 +120,7 @@ def _watch(tell: Tell, jobs: Sequence[Job], place: int) -> Callable[[], bool]:
     return stop
 
 
-def _state(jobs: Sequence[Job], done: set[int]) -> tuple[list[float], str]:
+def _state(jobs: Sequence[BenchmarkJob], done: set[int]) -> tuple[list[float], str]:
     shares, doing = [], ""
     for n, job in enumerate(jobs):
         share = 1.0

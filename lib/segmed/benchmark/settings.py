@@ -52,7 +52,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Job:
+class BenchmarkJob:
     """What one worker does. Everything that changes numbers is part of `settings`.
 
     Attributes:

@@ -39,7 +39,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class ExternalTest:
     """Another dataset on which the trained methods are tested.
 
     Attributes:
@@ -68,7 +68,7 @@ class Table:
         shares: of the patients in validation and test.
         slice_shares: of the slices in validation and test, where that is what was published.
         sizes: sides in px of further targets that the trained methods are tested at.
-        elsewhere: further datasets.
+        external_tests: further datasets.
         by_class: whether classes are told apart in the report.
         notes: what is odd about the published values.
     """
@@ -83,7 +83,7 @@ class Table:
     shares: tuple[float, float] = (0.1, 0.2)
     slice_shares: tuple[float, float] | None = None
     sizes: tuple[int, ...] = ()
-    elsewhere: tuple[Elsewhere, ...] = ()
+    external_tests: tuple[ExternalTest, ...] = ()
     by_class: bool = False
     notes: tuple[str, ...] = ()
 
@@ -220,7 +220,7 @@ TABLES: dict[str, Table] = {
             published.SESSILE,
             shares=(0.2, 0.2),
             sizes=(128, 896),
-            elsewhere=(Elsewhere("cvc-clinicdb"),),
+            external_tests=(ExternalTest("cvc-clinicdb"),),
             notes=(_HD, "The published models see 384 px; choose it with --image-size."),
         ),
         Table(
@@ -245,7 +245,7 @@ TABLES: dict[str, Table] = {
             (Entry("imedsam", "imedsam"), Entry("medsam", "medsam")),
             published.BTCV,
             shares=(0.2, 0.2),
-            elsewhere=(Elsewhere("amos", {"modality": "CT"}, {"liver": "liver"}),),
+            external_tests=(ExternalTest("amos", {"modality": "CT"}, {"liver": "liver"}),),
             by_class=True,
             notes=(_HD, "The published models see 512 px; choose it with --image-size."),
         ),

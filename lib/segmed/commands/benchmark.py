@@ -67,7 +67,7 @@ def benchmark(
     """
     from segmed.benchmark.plan import plan
     from segmed.benchmark.report import write_reports
-    from segmed.benchmark.settings import Budget, Job
+    from segmed.benchmark.settings import Budget, BenchmarkJob
     from segmed.benchmark.tables import TABLES, Entry, chosen_tables
 
     if not tables:
@@ -82,7 +82,7 @@ def benchmark(
             bounds.pop("steps", None)
         import torch
 
-        template = Job(
+        template = BenchmarkJob(
             next(iter(TABLES)),
             Entry("", "classical"),
             0,

@@ -27,7 +27,7 @@ def history(image: Image, studies: StudiesFolder, tag: Tag = "final") -> None:
 
         table = Table("version", "saved", "replaced or removed", "by", "labels", "bytes")
         for one in history_of(store).versions(image, tag):
-            told = one.told()
+            told = one.to_json()
             names = ", ".join(told["labels"])
             cells = told["version"], told["saved"], told["replaced"], told["by"], names, str(told["bytes"])
             table.add_row(*(escape(cell or "") for cell in cells))

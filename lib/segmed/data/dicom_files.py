@@ -71,7 +71,7 @@ class SeriesFacts:
         """Key to sort by: study after study, the oldest first."""
         return self.date, self.study, self.number, self.series
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What clients are told, under the names that they know."""
         return {
             "description": self.description or f"{self.modality} {self.number or ''}".strip(),

@@ -36,7 +36,7 @@ class LeftOut:
     reason: str
     count: int = 1
 
-    def told(self) -> dict[str, str | int]:
+    def to_json(self) -> dict[str, str | int]:
         """For JSON."""
         return {"name": self.name, "reason": self.reason, "count": self.count}
 

@@ -33,7 +33,7 @@ _OF_FILE = [
 
 
 @dataclass(frozen=True)
-class Frame:
+class DicomFrame:
     """One slice of a file.
 
     Attributes:
@@ -68,7 +68,7 @@ def read_header(path: Path) -> Dataset:
         return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_OF_FILE)
 
 
-def frames_of(header: Dataset, file: int) -> list[Frame]:
+def frames_of(header: Dataset, file: int) -> list[DicomFrame]:
     """The frames of one file in stored order.
 
     Raises:
@@ -79,7 +79,9 @@ def frames_of(header: Dataset, file: int) -> list[Frame]:
     shared = next(iter(header.get("SharedFunctionalGroupsSequence") or ()), Dataset())
     if not per_frame:
         one = _frame(file, None, [header], header, whole(header.get("NumberOfFrames")) > 1)
-        return [one] if count == 1 else [Frame(**{**vars(one), "index": n, "position": None}) for n in range(count)]
+        return (
+            [one] if count == 1 else [DicomFrame(**{**vars(one), "index": n, "position": None}) for n in range(count)]
+        )
     if len(per_frame) != count:
         raise ValueError(f"{len(per_frame)} of {count} frames are described")
     return [_frame(file, n, [group, shared], header, True) for n, group in enumerate(per_frame)]
@@ -93,14 +95,14 @@ def whole(value: Any) -> int:
         return 0
 
 
-def _frame(file: int, index: int | None, groups: Sequence[Dataset], header: Dataset, many: bool) -> Frame:
+def _frame(file: int, index: int | None, groups: Sequence[Dataset], header: Dataset, many: bool) -> DicomFrame:
     spacing = _numbers(_found(groups, "PixelSpacing", "ImagerPixelSpacing"), 2)
     scale = None
     if index is not None:
         slope, intercept = (_numbers(_found(groups, name), 1) for name in ("RescaleSlope", "RescaleIntercept"))
         scale = (slope[0] if slope and slope[0] else 1.0, intercept[0] if intercept else 0.0)
     told = {name: _found([*groups, header], name) for name in TELLING}
-    return Frame(
+    return DicomFrame(
         file,
         index,
         _numbers(_found(groups, "ImagePositionPatient"), 3),

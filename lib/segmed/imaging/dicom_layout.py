@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segmed.imaging.dicom_faults import check_direction
-from segmed.imaging.dicom_frames import TELLING, Frame
+from segmed.imaging.dicom_frames import TELLING, DicomFrame
 from segmed.imaging.faults import ImageFault
 
 _SAME_PLACE = 1e-2  # mm
@@ -27,13 +27,13 @@ class Layout:
         step: (3,) from slice to slice in LPS mm; None likewise.
     """
 
-    frames: tuple[Frame, ...]
+    frames: tuple[DicomFrame, ...]
     origin: np.ndarray | None = None
     axes: np.ndarray | None = None
     step: np.ndarray | None = None
 
 
-def arrange(frames: Sequence[Frame], name: str) -> Layout:
+def arrange(frames: Sequence[DicomFrame], name: str) -> Layout:
     """Sort the frames of a series by their places.
 
     Args:
@@ -83,7 +83,7 @@ def arrange(frames: Sequence[Frame], name: str) -> Layout:
     return Layout(ordered, given[0], axes, step)
 
 
-def check_places(frames: Sequence[Frame], given: np.ndarray, name: str) -> None:
+def check_places(frames: Sequence[DicomFrame], given: np.ndarray, name: str) -> None:
     """Refuse several images at one place.
 
     Args:
@@ -115,7 +115,7 @@ def check_places(frames: Sequence[Frame], given: np.ndarray, name: str) -> None:
     )
 
 
-def _told_apart(frames: Sequence[Frame], places: int, each: int) -> str:
+def _told_apart(frames: Sequence[DicomFrame], places: int, each: int) -> str:
     """What the images at one place are, by the first attribute of which each has another value."""
     first = frames[:each]
     for name, words in TELLING.items():
@@ -126,7 +126,7 @@ def _told_apart(frames: Sequence[Frame], places: int, each: int) -> str:
     return f"several {several[0]}" if several else "doubled slices"
 
 
-def _check_spacing(frames: Sequence[Frame], name: str) -> None:
+def _check_spacing(frames: Sequence[DicomFrame], name: str) -> None:
     told = np.array([frame.spacing for frame in frames if frame.spacing])
     if len(told) and np.abs(told / told[0] - 1).max() > _SAME_SPACING:
         raise ImageFault(

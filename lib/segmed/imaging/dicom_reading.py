@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
 from segmed.imaging.dicom_faults import check_complete, fault_of, is_dicom
-from segmed.imaging.dicom_frames import Frame, frames_of, read_header, whole
+from segmed.imaging.dicom_frames import DicomFrame, frames_of, read_header, whole
 from segmed.imaging.dicom_layout import Layout, arrange
 from segmed.imaging.faults import ImageFault
 from segmed.imaging.itk import quiet_itk
@@ -76,7 +76,7 @@ def open_dicom(path: Path) -> DicomSeries:
         check_complete(path, [str(file) for file in readable])
     _check_one_series(path, headers)
     readable, headers = _without_copies(readable, headers)
-    frames: list[Frame] = []
+    frames: list[DicomFrame] = []
     for n, header in enumerate(headers):
         try:
             frames += frames_of(header, n)
@@ -100,7 +100,7 @@ def read_dicom(series: DicomSeries) -> tuple[np.ndarray, np.ndarray, str]:
     layout = series.layout
     sides = [max(whole(header.get(side)) for header in series.headers) for side in ("Columns", "Rows")]
     check_size((*sides, len(layout.frames)), series.name)
-    slices: dict[int, list[tuple[int, Frame]]] = {}
+    slices: dict[int, list[tuple[int, DicomFrame]]] = {}
     for k, frame in enumerate(layout.frames):
         slices.setdefault(frame.file, []).append((k, frame))
     out: np.ndarray | None = None
@@ -190,7 +190,7 @@ def _without_copies(files: list[Path], headers: list[Dataset]) -> tuple[list[Pat
     return [files[n] for n in kept], [headers[n] for n in kept]
 
 
-def _check_frames(frames: Sequence[Frame], headers: Sequence[Dataset], name: str) -> None:
+def _check_frames(frames: Sequence[DicomFrame], headers: Sequence[Dataset], name: str) -> None:
     """Refuse frames that are no slices, as far as headers tell."""
     many = [header for header in headers if whole(header.get("NumberOfFrames")) > 1]
     if many and len(headers) > 1 and any(frame.position is None for frame in frames):
@@ -235,7 +235,7 @@ def _by_itk(file: Path) -> sitk.Image:
         return reader.Execute()
 
 
-def _scaled(voxels: np.ndarray, frame: Frame) -> np.ndarray:
+def _scaled(voxels: np.ndarray, frame: DicomFrame) -> np.ndarray:
     """(J, I) or (J, I, 3) of one frame: stored values by its own slope and intercept."""
     if voxels.ndim == 3:
         voxels = voxels[..., :3]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segmed.methods.place_layer import PlaceLayer, encode_positions
+from segmed.methods.place_layer import CoordinateLayer, encode_positions
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -98,7 +98,7 @@ class ImplicitDecoder(nn.Module):
         uncertainty = (probability - probability.mean(1, keepdim=True)).square().mean(1)
         count = max(1, round(self.share * uncertainty.shape[1]))
         chosen = uncertainty.topk(count, dim=1, sorted=False).indices.sort().values  # neighbours share rows of a table
-        layer = PlaceLayer(first, bias, maps, size, count, self.published, features)
+        layer = CoordinateLayer(first, bias, maps, size, count, self.published, features)
         fine = self._in_parts(layer, chosen, rest, [_head(head, dtype) for head in self.fine_heads])[..., 0]
         return Refined(*(m.unflatten(1, size) for m in (coarse, coarse.scatter(1, chosen, fine), uncertainty)))
 
@@ -126,12 +126,12 @@ class ImplicitDecoder(nn.Module):
             offsets = torch.cat([offset[:1].expand(passes), from_features @ offset[1:]])
             heads.append(_linear(weights, offsets, dtype))
         count = shape[0] * shape[1]
-        layer = PlaceLayer(first, bias, maps, shape, count, self.published)
+        layer = CoordinateLayer(first, bias, maps, shape, count, self.published)
         out = self._in_parts(layer, torch.arange(count, device=device)[None], rest, heads)
         logits, features = out.unflatten(1, shape).split([passes, out.shape[-1] - passes], -1)
         return logits.permute(0, 3, 1, 2).contiguous(), features.contiguous()
 
-    def _in_parts(self, layer: PlaceLayer, pixels: Tensor, rest: Layer, heads: list[Layer]) -> Tensor:
+    def _in_parts(self, layer: CoordinateLayer, pixels: Tensor, rest: Layer, heads: list[Layer]) -> Tensor:
         """A network at pixels (n or 1, P) of a grid, each object by the head of its class: (n, P, channels)."""
         parts = []
         # batch statistics are those of all points

@@ -16,7 +16,7 @@ _OCTAVES = 10
 _SUMMED = 24  # products of a matrix in the time of summing four rows, per channel
 
 
-class PlaceLayer:
+class CoordinateLayer:
     """A linear layer on what maps hold at pixels of a grid and on where these lie, as sums of rows of one table.
 
     Bilinear interpolation is linear as well, so that where a map has many channels and few places it comes second.

@@ -57,7 +57,7 @@ class Opened:
     rounds: int = 1
 
 
-class Pool:
+class ObjectPool:
     """A batch of opened objects.
 
     Args:

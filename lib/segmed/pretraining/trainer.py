@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from segmed.methods.segmed.losses import step_loss
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.prompt_channels import prompt_channels
-from segmed.pretraining.pool import KINDS, Pool
+from segmed.pretraining.pool import KINDS, ObjectPool
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class PretrainingConfig:
         return self.learning_rate * float(0.5 - 0.5 * torch.cos(torch.tensor(left * torch.pi)))
 
 
-class Step(nn.Module):
+class TrainingStep(nn.Module):
     """One forward pass with its loss; a module, so that distributed wrappers see a single call."""
 
     def __init__(self, network: PromptNetwork, train_early: bool) -> None:
@@ -106,8 +106,8 @@ class Pretraining:
         self,
         network: PromptNetwork,
         config: PretrainingConfig,
-        pool: Pool,
-        validation: Mapping[str, Callable[[], Pool]],
+        pool: ObjectPool,
+        validation: Mapping[str, Callable[[], ObjectPool]],
         folder: Path,
         device: str = "cpu",
         facts: str = "",
@@ -126,7 +126,7 @@ class Pretraining:
         self.log: list[dict[str, float]] = []
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        inner = Step(self.network, config.train_early)
+        inner = TrainingStep(self.network, config.train_early)
         self.forward = DistributedDataParallel(inner) if self.world > 1 else inner
 
     def run(self, tell: Callable[[int, float, float], None] | None = None, until: int | None = None) -> None:
@@ -173,7 +173,7 @@ class Pretraining:
     def validate(self, rounds: int = 4) -> dict[str, float]:
         """Mean Dice of the averaged weights on objects that training never sees, by set, kind of prompt and round."""
         out: dict[str, float] = {}
-        step = Step(self.average, False)
+        step = TrainingStep(self.average, False)
         for name, make in self.validation.items():
             pool = make()
             dice: dict[str, list[float]] = {kind: [] for kind in (*KINDS, "click + 3")}
@@ -190,7 +190,7 @@ class Pretraining:
             out |= {f"{name} {kind}": sum(v) / len(v) for kind, v in dice.items() if v}
         return out
 
-    def _inputs(self, pool: Pool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _inputs(self, pool: ObjectPool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         images, truth, valid, prompts, lone = pool.tensors()
         with torch.no_grad():
             channels = prompt_channels(images, valid, prompts)

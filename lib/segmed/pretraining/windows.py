@@ -37,7 +37,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class View:
+class TrainingView:
     """Where window pixels lie in the stored image.
 
     Attributes:
@@ -55,7 +55,7 @@ class View:
 
 def look_at(
     mask: np.ndarray, size: int, rng: np.random.Generator, zoom: tuple[float, float], on_click: bool, bend: float = 0.03
-) -> View:
+) -> TrainingView:
     """A random view of an object.
 
     Args:
@@ -92,10 +92,10 @@ def look_at(
     places = middle + at @ np.linalg.inv(turn).T
     step = float(extent.max() / size)
     window_centre = ((low + high) / 2 - corner) * size / extent - 0.5
-    return View(places.astype(np.float32), window_centre, float((sides / extent).max() * size / 2), step)
+    return TrainingView(places.astype(np.float32), window_centre, float((sides / extent).max() * size / 2), step)
 
 
-def show(image: np.ndarray, mask: np.ndarray, view: View) -> Window:
+def show(image: np.ndarray, mask: np.ndarray, view: TrainingView) -> Window:
     """Resample an image (H, W) or (H, W, 3) uint8 and a mask (H, W) boolean; what is shrunk is smoothed before."""
     height, width = mask.shape
     pad = int(4 * max(1.0, view.step))
@@ -125,7 +125,7 @@ def show(image: np.ndarray, mask: np.ndarray, view: View) -> Window:
     return Window(shown, truth * valid, valid)
 
 
-def neighbour_of(view: View, rng: np.random.Generator) -> View:
+def neighbour_of(view: TrainingView, rng: np.random.Generator) -> TrainingView:
     """The same view as a neighbouring slice shows it: moved a little, bent, and the object larger or smaller.
 
     The object of radius r around c grows by s: d(p) = (1/s - 1) (p - c) exp(-|p - c|^2 / 2 (1.3 r)^2), so that what
@@ -144,7 +144,7 @@ def neighbour_of(view: View, rng: np.random.Generator) -> View:
     # beyond the window its places go on as they went inside it
     wider = np.pad(view.places, ((size // 2,) * 2, (size // 2,) * 2, (0, 0)), "reflect", reflect_type="odd")
     places = resample(wider, moved + size // 2, repeat_edge=True)
-    return View(places, view.centre, view.radius, view.step)
+    return TrainingView(places, view.centre, view.radius, view.step)
 
 
 def _turn(rng: np.random.Generator) -> np.ndarray:

@@ -17,7 +17,7 @@ _ROUNDS = 3
 _CLICK_NEAR, _CLICK_FAR = 0.05, 0.25  # standard deviations around a click, as shares of the window
 
 
-def show_prompt(images: Tensor, valid: Tensor, boxes: Tensor | None, clicks: Tensor | None) -> Tensor:
+def encode_prompt_channels(images: Tensor, valid: Tensor, boxes: Tensor | None, clicks: Tensor | None) -> Tensor:
     """Windows as the encoder gets them: brightness, first evidence, refined evidence with the prompt drawn into it.
 
     Args:

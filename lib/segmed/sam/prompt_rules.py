@@ -47,7 +47,7 @@ def fill_box(logits: Tensor, box: Tensor) -> Tensor:
     return logits + chosen
 
 
-def heed_clicks(logits: Tensor, image: Tensor, points: Tensor, labels: Tensor, box: Tensor) -> Tensor:
+def enforce_clicks(logits: Tensor, image: Tensor, points: Tensor, labels: Tensor, box: Tensor) -> Tensor:
     """Pull the logits around each click to its side, where the picture looks as it does under the click.
 
     Args:

@@ -252,7 +252,7 @@ class SegMedApp(MONAILabelApp):
             file, told = task(sent)
         if request.get("image") and request.get("user"):
             prompts = int(isinstance(task, PromptInferTask | ScribblesInferTask))
-            self.learning.worked(str(request["image"]), str(request["user"]), prompts, str(request["model"]))
+            self.learning.record_activity(str(request["image"]), str(request["user"]), prompts, str(request["model"]))
         label = file
         if request.get("save_label") and file:
             store = datastore or self.datastore()

@@ -27,7 +27,7 @@ from segmed.server.journal import image_identity
 from segmed.server.label_intake import noted, open_label
 from segmed.server.open_object import OpenObject
 from segmed.server.patches import Patch
-from segmed.server.sent_grid import grid_of
+from segmed.server.sent_grid import parse_grid
 from segmed.server.studies import FINAL, label_map
 from segmed.server.workspace import Workspace, label_name
 from segmed.server.workspace_bodies import Client, LabelMapParams, PromptBody, SegmentBody
@@ -43,11 +43,11 @@ _LARGER = 8  # times the image that a sent label map may be
 
 
 def workspace_key(login: str, client: str, user: str, image: str) -> tuple[str, str, str]:
-    """Whose work it is and on what; arguments as those of `Desk`."""
+    """Whose work it is and on what; arguments as those of `WorkspaceActions`."""
     return login, client.strip() or user, image
 
 
-class Desk:
+class WorkspaceActions:
     """One request of one user on one image.
 
     Args:
@@ -77,7 +77,7 @@ class Desk:
         self._key = workspace_key(login, client, user, image)
 
     @contextlib.contextmanager
-    def open(self, returning: bool = False, belief: Client | None = None) -> Iterator[Desk]:
+    def open(self, returning: bool = False, belief: Client | None = None) -> Iterator[WorkspaceActions]:
         """Take the workspace, for nobody else meanwhile.
 
         Args:
@@ -104,11 +104,11 @@ class Desk:
             if belief is not None:
                 self._check(belief)
             if returning:
-                self.app.learning.worked(self.image, self.user)
+                self.app.learning.record_activity(self.image, self.user)
             self.work.touch()
             yield self
 
-    def told(
+    def to_json(
         self, patches: Sequence[Patch], touched: Sequence[int] = (), replaced: Mapping[str, int] | None = None
     ) -> dict[str, Any]:
         """The answer to the client.
@@ -121,11 +121,11 @@ class Desk:
         work = self.work
         empty: dict[str, Any] = {"box": None, "foreground": [], "background": []}
         return {
-            "changes": [patch.told() for patch in patches],
+            "changes": [patch.to_json() for patch in patches],
             "labels": work.labels,
             "can_undo": work.can_undo,
             "can_redo": work.can_redo,
-            "prompt": work.opened.told() if work.opened else empty,
+            "prompt": work.opened.to_json() if work.opened else empty,
             "slices": sorted({*touched, *(patch.k for patch in patches)}),
             "replaced": dict(replaced or {}),
             "unsaved": work.unsaved,
@@ -162,8 +162,8 @@ class Desk:
         work.prompts += 1
         self._answered(task, body.model, body.device)
         if not body.trial:
-            self.app.learning.worked(self.image, self.user, 1, body.model)
-        return self.told(patches, sorted(masks), replaced)
+            self.app.learning.record_activity(self.image, self.user, 1, body.model)
+        return self.to_json(patches, sorted(masks), replaced)
 
     def segment(self, body: SegmentBody) -> dict[str, Any]:
         """Label the volume; labels that the model knows are replaced, others stay unless they are to be overwritten.
@@ -186,7 +186,7 @@ class Desk:
             slices[k] = np.where(taken, structures, values)
         replaced = self._crossed(found, bare, table[1:].tolist(), body.overwrite)
         self._answered(task, body.model, body.device)
-        return self.told(work.change(slices), replaced=replaced)
+        return self.to_json(work.change(slices), replaced=replaced)
 
     def replace(self, given: LabelMapParams, read: Callable[[int], bytes]) -> dict[str, Any]:
         """The whole label map of a viewer in place of what is there, as one step.
@@ -205,14 +205,14 @@ class Desk:
             raise BadRequest(f"A label map of the size {list(size)} does not belong to this image. Check its size.")
         array = np.frombuffer(read(count), np.uint8).reshape(size, order="F")
         grid = self.grid
-        moved = move_labels(array, grid_of(given, grid), grid)
+        moved = move_labels(array, parse_grid(given, grid), grid)
         table = np.zeros(256, np.uint8)
         for value in np.flatnonzero(np.bincount(moved.ravel(), minlength=256)):
             if value:
                 table[value] = work.value_of(given.names.get(int(value)) or f"label {value}")
         filled = {*work.filled(), *(int(k) for k in np.flatnonzero(moved.any(axis=(0, 1))))}
         work.by_hand = True
-        return self.told(work.change({k: table[moved[:, :, k].T] for k in filled}))
+        return self.to_json(work.change({k: table[moved[:, :, k].T] for k in filled}))
 
     def save(self, tag: str) -> dict[str, Any]:
         """Save into the studies.

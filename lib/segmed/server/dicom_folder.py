@@ -25,7 +25,7 @@ from segmed.imaging.durable import appear_whole
 from segmed.imaging.pictures import PICTURE_EXTENSIONS
 from segmed.imaging.reading import extension_of
 from segmed.server.codes import SegmentCodes
-from segmed.server.dicom_studies import DicomStudies, told_state
+from segmed.server.dicom_studies import DicomStudies, state_json
 from segmed.server.dicomweb_settings import NO_IMAGES
 from segmed.server.errors import BadRequest
 from segmed.server.fixed_images import check_image
@@ -106,7 +106,7 @@ class DicomFolderStudies(DicomStudies):
         self.files.forget()
 
     def state(self) -> dict[str, Any]:
-        return told_state(self.kind, self.left_out())
+        return state_json(self.kind, self.left_out())
 
     def left_out(self) -> list[LeftOut]:
         """Series and files that are not offered."""

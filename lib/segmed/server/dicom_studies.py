@@ -256,7 +256,7 @@ class DicomStudies(FixedImages):
         return self._told(self.facts(image_id))
 
     def _told(self, facts: SeriesFacts) -> dict[str, Any]:
-        return {"name": f"{facts.series}.nii", **facts.told(), **self.labels.image_info(facts.series)}
+        return {"name": f"{facts.series}.nii", **facts.to_json(), **self.labels.image_info(facts.series)}
 
     def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
         tags = self.labels.tags(image_id)
@@ -334,7 +334,7 @@ class DicomStudies(FixedImages):
         return {"name": self.name(), "description": self.description(), "objects": objects}
 
 
-def told_state(kind: str, left: Sequence[LeftOut]) -> dict[str, Any]:
+def state_json(kind: str, left: Sequence[LeftOut]) -> dict[str, Any]:
     """The state of studies that can be reached.
 
     Args:
@@ -342,4 +342,4 @@ def told_state(kind: str, left: Sequence[LeftOut]) -> dict[str, Any]:
         left: what is not offered.
     """
     told: dict[str, Any] = {"kind": kind, "state": "ok", "message": sentence(left)}
-    return told | ({"left_out": [one.told() for one in left[:_TOLD]]} if left else {})
+    return told | ({"left_out": [one.to_json() for one in left[:_TOLD]]} if left else {})

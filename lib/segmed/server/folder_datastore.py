@@ -26,7 +26,7 @@ from segmed.imaging.durable import appear_whole, sweep
 from segmed.imaging.reading import EXTENSIONS, extension_of
 from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.imaging.sidecar import sidecar_of
-from segmed.server.dicom_studies import told_state
+from segmed.server.dicom_studies import state_json
 from segmed.server.errors import BadRequest
 from segmed.server.label_history import LabelHistory
 from segmed.server.label_intake import keep_sidecar
@@ -218,7 +218,7 @@ class FolderDatastore(LocalDatastore):
 
     def state(self) -> dict[str, Any]:
         """`kind`, `state`, `message`, and `left_out` where something is."""
-        return told_state("folder", self.left_out())
+        return state_json("folder", self.left_out())
 
     def left_out(self) -> list[LeftOut]:
         """Files of the folder that are not offered."""

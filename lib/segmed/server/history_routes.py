@@ -19,7 +19,7 @@ router = APIRouter(prefix="/api", tags=["Label history"])
 @router.get("/images/{image}/history", dependencies=USER)
 def history(image: str, tag: str = FINAL) -> list[dict[str, Any]]:
     """What was saved as label of an image before it was replaced or removed, the newest first."""
-    return [one.told() for one in _history(image).versions(image, check_tag(tag))]
+    return [one.to_json() for one in _history(image).versions(image, check_tag(tag))]
 
 
 @router.get("/images/{image}/history/{version}", dependencies=USER)

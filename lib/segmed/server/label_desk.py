@@ -26,7 +26,7 @@ _USERS_FIRST = 5.0  # s, at most: labels are to be examined before they are lear
 _PLACES = 30  # labels whose objects tell where to look
 
 
-class LabelDesk:
+class LabelIntake:
     """Reads labels, in the background.
 
     Args:

@@ -37,7 +37,7 @@ class FormerLabel:
     file: Path
     info: Mapping[str, Any]
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What a client learns of it."""
         when = datetime.strptime(self.version, "%Y%m%dT%H%M%S-%f").replace(tzinfo=UTC)
         saved = self.info.get("ts")

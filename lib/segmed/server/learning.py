@@ -25,7 +25,7 @@ from segmed.active.policy import RetrainConfig
 from segmed.active.state import ActiveState, Proposal
 from segmed.server.engine import Engine
 from segmed.server.errors import BadRequest
-from segmed.server.label_desk import LabelDesk
+from segmed.server.label_desk import LabelIntake
 from segmed.server.learning_numbers import labelling_numbers
 from segmed.server.retrainer import Retrainer, is_remote
 from segmed.server.scoring import BackgroundScorer
@@ -75,7 +75,7 @@ class ActiveLearning:
         self.log = LabelLog(database, self.settings.lease)
         self.throttle = Throttle()
         self._wake, self._closed = threading.Event(), threading.Event()
-        self.desk = LabelDesk(engine, self.studies, self.log, self.throttle, self._closed.is_set)
+        self.intake = LabelIntake(engine, self.studies, self.log, self.throttle, self._closed.is_set)
         self.retrainer = Retrainer(engine, self.log, trainer, self._trained)
         self.scorer = BackgroundScorer(
             engine,
@@ -83,7 +83,7 @@ class ActiveLearning:
             self.throttle,
             self.studies.file,
             lambda: self._marks,
-            lambda: self.desk.places,
+            lambda: self.intake.places,
             self.retrainer.running,
         )
         self.drift = self.problem = ""
@@ -121,7 +121,7 @@ class ActiveLearning:
                 self.observe()
             found = self.state.propose(strategy, user, count, self.scorer.version, keep)
         if len(found) == 1:
-            self.worked(found[0].image, user)
+            self.record_activity(found[0].image, user)
         return found
 
     def skip(self, image: str, user: str, forever: bool) -> None:
@@ -147,7 +147,7 @@ class ActiveLearning:
         self.changed()
         return record
 
-    def worked(self, image: str, user: str, prompts: int = 0, model: str = "") -> None:
+    def record_activity(self, image: str, user: str, prompts: int = 0, model: str = "") -> None:
         """Note that a user opened an image, or had a prompt answered; the request does not wait for it."""
         if not self._closed.is_set():
             self._later.submit(self._note, image, user, prompts, model)
@@ -205,13 +205,13 @@ class ActiveLearning:
         for image in sorted((self._labelled - self._recorded()) | set(list(self._pending))):
             user = self._pending.pop(image, None)
             try:
-                self.desk.record(image, self.studies.submitter(image) if user is None else user)
+                self.intake.record(image, self.studies.submitter(image) if user is None else user)
             except OSError:
                 if user is not None:
                     self._pending.setdefault(image, user)
                 raise
-        self.desk.read_places()
-        more = self._watches and self.desk.examine()
+        self.intake.read_places()
+        more = self._watches and self.intake.examine()
         self._measure_drift()
         if more:
             self.changed()  # one witness at a time, so that the studies are looked at in between

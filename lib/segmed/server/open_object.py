@@ -51,7 +51,7 @@ class OpenObject:
         kept = (*self.masks.values(), *self.under.values(), *self.result.values(), *(p for _, p in self.strokes))
         return 100 * (len(self.foreground) + len(self.background)) + sum(200 + len(p.data) for p in kept)
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As clients take it."""
         box = [*self.box.i, *self.box.j, *self.box.k] if self.box else None
         return {

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from segmed.data.dicom_files import SeriesFacts
 from segmed.imaging.durable import appear_whole
 from segmed.server.codes import SegmentCodes
-from segmed.server.dicom_studies import DicomStudies, told_state
+from segmed.server.dicom_studies import DicomStudies, state_json
 from segmed.server.dicomweb import Pacs, Reference, made
 from segmed.server.dicomweb_settings import DicomwebSettings
 from segmed.server.errors import BadRequest
@@ -165,7 +165,7 @@ class PacsStudies(DicomStudies):
         except BadRequest as error:
             return {"kind": self.kind, "state": "down", "message": str(error)}
         if found:
-            return told_state(self.kind, [])
+            return state_json(self.kind, [])
         listed = ", ".join(self._settings.modalities)
         message = f"The PACS lists no series of {listed}. Other modalities are listed with --conf modalities."
         return {"kind": self.kind, "state": "ok", "message": message}

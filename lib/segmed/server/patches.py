@@ -78,7 +78,7 @@ class Patch:
         self.put(out)
         return out
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As clients take it."""
         return {
             "k": self.k,

@@ -13,9 +13,16 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.utils.async_tasks.utils import background_executors, processes, run_background_task, tasks
 
-from segmed.active.continual import LessonConfig, TrainingSteps, alone, learnt_until, lesson, note_of
+from segmed.active.continual import (
+    LessonConfig,
+    TrainingSteps,
+    learnt_until,
+    note_of,
+    select_training_images,
+    training_lock,
+)
 from segmed.active.labels import LabelLog
-from segmed.active.policy import due
+from segmed.active.policy import retraining_reason
 from segmed.active.retraining import Job, LostJobError, Retraining
 from segmed.server.engine import Engine
 from segmed.server.train import MethodTrainTask, job_config
@@ -59,7 +66,7 @@ class Retrainer:
             return
         job = self.retraining.take_over()
         if job is None:
-            reason = due(self.settings.policy, self.retraining.situation(drift))
+            reason = retraining_reason(self.settings.policy, self.retraining.situation(drift))
             job = self.retraining.reserve(self.settings.model, reason) if reason else None
         if job is not None:
             logger.warning("Retraining %s of %s begins: %s", job.id, job.model, job.reason)
@@ -119,11 +126,16 @@ class Retrainer:
         config = job_config(options)
         choice = LessonConfig(self.settings.replay, config.validation, config.training.seed)
         since = learnt_until(self.retraining.jobs(), job)
-        with alone(task.folder):
+        with training_lock(task.folder):
             if self._steps.outcome(job):
                 return task.stats()
             labels = self.log.labels()
-            return task(options, datastore, lambda data: lesson(data, labels, since, job.upto, choice), note_of(job))
+            return task(
+                options,
+                datastore,
+                lambda data: select_training_images(data, labels, since, job.upto, choice),
+                note_of(job),
+            )
 
     def _carry_out(self, job: Job) -> None:
         try:

@@ -11,7 +11,7 @@ from segmed.server.workspace_bodies import LabelMapParams
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
-def grid_of(given: LabelMapParams, image: Grid) -> Grid:
+def parse_grid(given: LabelMapParams, image: Grid) -> Grid:
     """The grid that a viewer tells.
 
     Libraries write a direction by rows or by columns; the one that puts the voxels onto the image is meant.

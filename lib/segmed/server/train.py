@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
-from segmed.active.owner import Owner, is_alive
+from segmed.active.owner import ProcessId, is_alive
 from segmed.data.datastore import load_datastore
 from segmed.data.slices import SliceDataset
 from segmed.methods.segmenter import Method
@@ -74,7 +74,7 @@ class MethodTrainTask(TrainTask):
         except (OSError, ValueError):
             return {}
         process = told.pop("process", None)
-        if told.get("state") == "running" and not (isinstance(process, dict) and is_alive(Owner(**process))):
+        if told.get("state") == "running" and not (isinstance(process, dict) and is_alive(ProcessId(**process))):
             told |= {
                 "state": "interrupted",
                 "message": "It was interrupted. Train again with the same options to go on.",
@@ -197,7 +197,7 @@ class MethodTrainTask(TrainTask):
         }
         try:
             fresh = self.folder / f".{_STATUS}"
-            fresh.write_text(json.dumps({**told, "process": asdict(Owner.me())}), encoding="utf-8")
+            fresh.write_text(json.dumps({**told, "process": asdict(ProcessId.current())}), encoding="utf-8")
             fresh.replace(self.folder / _STATUS)
         except OSError as error:
             logger.warning("The progress cannot be told: %s", error)

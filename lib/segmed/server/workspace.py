@@ -26,7 +26,7 @@ _KEPT = ("revision", "unsaved", "prompts", "seconds", "model", "version", "by_ha
 
 
 @dataclass(frozen=True)
-class Step:
+class HistoryStep:
     """One entry of the history.
 
     Attributes:
@@ -91,8 +91,8 @@ class Workspace:
         self._packed: dict[int, bytes] = {}
         self._history_bytes = history_bytes
         self._slices: dict[int, np.ndarray] = {}
-        self._done: deque[Step] = deque()
-        self._undone: list[Step] = []
+        self._done: deque[HistoryStep] = deque()
+        self._undone: list[HistoryStep] = []
         self._remembered = 0
         self._last = time.monotonic()
 
@@ -271,7 +271,7 @@ class Workspace:
             if was is not None and becomes is not None:
                 before.append(was)
                 after.append(becomes)
-        step = Step(tuple(before), tuple(after), self.opened, opened)
+        step = HistoryStep(tuple(before), tuple(after), self.opened, opened)
         if not before and opened == self.opened:
             return []
         self._remembered += step.nbytes - sum(undone.nbytes for undone in self._undone)
@@ -286,7 +286,7 @@ class Workspace:
         """The open object is finished, also where it comes back by redo."""
         if self._done and self._done[-1].opened_after is not None:
             last = self._done.pop()
-            self._done.append(Step(last.before, last.after, last.opened_before, None))
+            self._done.append(HistoryStep(last.before, last.after, last.opened_before, None))
             self._remembered += self._done[-1].nbytes - last.nbytes
         self._changed = self._changed or self.opened is not None
         self.opened = None

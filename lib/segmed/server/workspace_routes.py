@@ -26,7 +26,7 @@ from segmed.server.access.gate import login_name
 from segmed.server.audit import digest, note
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.client_json import read_object
-from segmed.server.desk import Desk, workspace_key
+from segmed.server.desk import WorkspaceActions, workspace_key
 from segmed.server.errors import BadRequest
 from segmed.server.infer import PromptInferTask
 from segmed.server.label_output import write_download
@@ -55,14 +55,14 @@ class _SentenceRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Any]:
         handler = super().get_route_handler()
 
-        async def told(request: Request) -> Response:
+        async def refused(request: Request) -> Response:
             try:
                 answer: Response = await handler(request)
             except RequestValidationError as error:
                 raise BadRequest(_sentence(error.errors()[0])) from error
             return answer
 
-        return told
+        return refused
 
 
 router = APIRouter(prefix="/api", route_class=_SentenceRoute)
@@ -76,9 +76,9 @@ def _sentence(error: Any) -> str:
     return f"{where or 'The body'} is not usable: {error['msg']}."[:300]
 
 
-def _desk(image: str, client: str, who: User, http: Request) -> Desk:
+def _desk(image: str, client: str, who: User, http: Request) -> WorkspaceActions:
     login = login_name(http)
-    return Desk(app_instance(), image, login or client, who.username, user_name(client, http))
+    return WorkspaceActions(app_instance(), image, login or client, who.username, user_name(client, http))
 
 
 @router.get("/state", dependencies=USER)
@@ -164,8 +164,8 @@ def volume(image: str, http: Request) -> Response:
 @router.get("/images/{image}/work")
 def work(image: str, who: Who, http: Request, client: Named = "") -> dict[str, Any]:
     """All that the user has on this image; a finished label is opened for correction."""
-    with _desk(image, client, who, http).open(returning=True) as desk:
-        return desk.told(desk.work.everything())
+    with _desk(image, client, who, http).open(returning=True) as actions:
+        return actions.to_json(actions.work.everything())
 
 
 @router.get("/images/{image}/revision")
@@ -179,46 +179,48 @@ def revision(image: str, who: Who, http: Request, client: Named = "") -> dict[st
 @router.post("/images/{image}/prompt")
 def prompt(image: str, body: PromptBody, who: Who, http: Request) -> dict[str, Any]:
     """Add to the prompt of the open object, and segment it anew."""
-    with _desk(image, body.client, who, http).open(belief=body) as desk:
-        told = desk.prompt(body)
-        note(http, prompt=digest(body.model_dump_json().encode()), model=desk.work.model, version=desk.work.version)
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        told = actions.prompt(body)
+        note(
+            http, prompt=digest(body.model_dump_json().encode()), model=actions.work.model, version=actions.work.version
+        )
         return told
 
 
 @router.post("/images/{image}/segment")
 def segment(image: str, body: SegmentBody, who: Who, http: Request) -> dict[str, Any]:
     """Label the volume by an automatic model."""
-    with _desk(image, body.client, who, http).open(belief=body) as desk:
-        told = desk.segment(body)
-        note(http, model=desk.work.model, version=desk.work.version)
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        told = actions.segment(body)
+        note(http, model=actions.work.model, version=actions.work.version)
         return told
 
 
 @router.post("/images/{image}/accept")
 def accept(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """The open object is finished; the next prompt begins another one."""
-    with _desk(image, body.client, who, http).open(belief=body) as desk:
-        desk.work.accept()
-        return desk.told([])
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        actions.work.accept()
+        return actions.to_json([])
 
 
 @router.post("/images/{image}/paint")
 def paint(image: str, body: PaintBody, who: Who, http: Request) -> dict[str, Any]:
     """Strokes of brush and eraser. What was prompted before is finished by them."""
-    with _desk(image, body.client, who, http).open(belief=body) as desk:
-        known = {0, *desk.work.labels.values()}
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        known = {0, *actions.work.labels.values()}
         if body.label:
-            known.add(desk.work.value_of(body.label, keep=False))
+            known.add(actions.work.value_of(body.label, keep=False))
         slices: dict[int, np.ndarray] = {}
         for change in body.changes:
-            patch = Patch.parse(change.k, change.i, change.j, change.data, desk.work.shape)
+            patch = Patch.parse(change.k, change.i, change.j, change.data, actions.work.shape)
             if strange := {int(v) for v in np.unique(patch.values())} - known:
                 raise BadRequest(f"The value {min(strange)} belongs to no label. Name the label that is painted with.")
-            patch.put(slices.setdefault(patch.k, desk.work.slice(patch.k)))
+            patch.put(slices.setdefault(patch.k, actions.work.slice(patch.k)))
         if body.label:
-            desk.work.value_of(body.label)
-        desk.work.by_hand = True
-        return desk.told(desk.work.change(slices))
+            actions.work.value_of(body.label)
+        actions.work.by_hand = True
+        return actions.to_json(actions.work.change(slices))
 
 
 @router.post("/images/{image}/labelmap")
@@ -230,40 +232,40 @@ def labelmap(
         given = LabelMapParams.model_validate(read_object(params, "The field params"))
     except ValidationError as error:
         raise BadRequest(f"params.{_sentence(error.errors()[0])}") from error
-    with _desk(image, given.client, who, http).open(belief=given) as desk:
-        return desk.replace(given, lambda size: inflate(file.file.read(), size))
+    with _desk(image, given.client, who, http).open(belief=given) as actions:
+        return actions.replace(given, lambda size: inflate(file.file.read(), size))
 
 
 @router.post("/images/{image}/undo")
 def undo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Take the last step back."""
-    with _desk(image, body.client, who, http).open(belief=body) as desk:
-        return desk.told(desk.work.undo())
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        return actions.to_json(actions.work.undo())
 
 
 @router.post("/images/{image}/redo")
 def redo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Do again what was taken back."""
-    with _desk(image, body.client, who, http).open(belief=body) as desk:
-        return desk.told(desk.work.redo())
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        return actions.to_json(actions.work.redo())
 
 
 @router.post("/images/{image}/clear")
 def clear(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Empty the label map; it can be undone."""
-    with _desk(image, body.client, who, http).open(belief=body) as desk:
-        empty = np.zeros_like(desk.work.slice(0))
-        return desk.told(desk.work.change(dict.fromkeys(desk.work.filled(), empty)))
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        empty = np.zeros_like(actions.work.slice(0))
+        return actions.to_json(actions.work.change(dict.fromkeys(actions.work.filled(), empty)))
 
 
 @router.post("/images/{image}/save")
 def save(image: str, body: SaveBody, who: Writer, http: Request) -> dict[str, Any]:
     """Save the label map into the studies."""
     check_tag(body.tag)
-    with _desk(image, body.client, who, http).open(belief=body) as desk:
-        told = desk.save(body.tag)
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        told = actions.save(body.tag)
         file = app_instance().datastore().get_label_uri(told["label"], body.tag)
-        note(http, model=desk.work.model, version=desk.work.version, result=digest(Path(file)) if file else "")
+        note(http, model=actions.work.model, version=actions.work.version, result=digest(Path(file)) if file else "")
         return told
 
 
@@ -277,12 +279,12 @@ def download(
 ) -> Response:
     """The label map as a file; `names` is the table that says what the values of the NIfTI file mean."""
     with (
-        _desk(image, client, who, http).open() as desk,
+        _desk(image, client, who, http).open() as actions,
         tempfile.TemporaryDirectory(prefix="download-") as folder,
     ):
         out = Path(folder) / f"labels{_KINDS[format]}"
-        made_by = desk.work.model, desk.work.version
-        write_download(desk.work.segments(), desk.grid, desk.path, out, format, *made_by, app_instance().codes)
+        made_by = actions.work.model, actions.work.version
+        write_download(actions.work.segments(), actions.grid, actions.path, out, format, *made_by, app_instance().codes)
         content = out.read_bytes()
     name = f"{format}-{image}{_KINDS[format]}"
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)

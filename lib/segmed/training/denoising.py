@@ -90,7 +90,7 @@ def train_dncnn(
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, 0.2)
     for step in range(1, config.steps + 1):
         clean = torch.from_numpy(np.stack([_patch(usable, config.patch, rng) for _ in range(config.batch)]))[:, None]
-        shown, wanted, counted = lesson(clean.float().div(255), config)
+        shown, wanted, counted = training_pair(clean.float().div(255), config)
         off = (model(shown.to(device)) - wanted.to(device)).square() * counted.to(device)
         optimiser.zero_grad()
         (off.sum() / (2 * config.batch)).backward()
@@ -101,7 +101,7 @@ def train_dncnn(
     return model.eval()
 
 
-def lesson(patches: Tensor, config: DenoisingConfig) -> tuple[Tensor, Tensor, Tensor]:
+def training_pair(patches: Tensor, config: DenoisingConfig) -> tuple[Tensor, Tensor, Tensor]:
     """What the network is shown, what it should answer, and the pixels that count.
 
     Args:

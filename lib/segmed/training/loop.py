@@ -132,7 +132,7 @@ class TrainingRun:
         message, pace, training = "", Pace(), self.training
         report = RunReport(self.folder, training.step) if self.processes.first and self.ended is None else None
 
-        def told(step: int, loss: float) -> None:
+        def after_step(step: int, loss: float) -> None:
             left = pace.left(training.steps - step)
             if tell:
                 epochs = math.ceil(training.steps / training.per_epoch)
@@ -141,7 +141,7 @@ class TrainingRun:
 
         try:
             while self.ended is None:
-                stopped = training.train_epoch(told, stop)
+                stopped = training.train_epoch(after_step, stop)
                 if training.step % training.per_epoch == 0 or training.step == training.steps:
                     self._after_epoch(report)
                 self._save()

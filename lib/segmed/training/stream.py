@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from segmed.data.phantom.sample import PhantomBatch, PhantomConfig, generate
 from segmed.data.phantom.visibility import visibility
-from segmed.sam.evidence import show_prompt
+from segmed.sam.evidence import encode_prompt_channels
 from segmed.sam.window import sampling_grid, squares_around, to_window, windows_around
 from segmed.training.prompts import PromptConfig, first_clicks, jittered_boxes, tight_boxes
 
@@ -21,7 +21,7 @@ class PromptedBatch:
     """Model inputs, the object wanted in each, and the first prompts for it.
 
     Attributes:
-        images: (B, 3, S, S) as the encoder gets them: windows by `show_prompt`, whole pictures as they are.
+        images: (B, 3, S, S) as the encoder gets them: windows by `encode_prompt_channels`, whole pictures as they are.
         truth: (B, S, S) boolean, none empty.
         boxes: (B, 4) in px of the model input.
         clicks: (B, 2) likewise, inside the object.
@@ -148,8 +148,8 @@ def prompted(images: Tensor, truth: Tensor, config: StreamConfig, generator: Gen
     valid = (grid.abs() <= 1).all(-1)
     told = torch.cat(
         [
-            show_prompt(shown[:boxed], valid[:boxed], boxes[:boxed], None),
-            show_prompt(shown[boxed:], valid[boxed:], None, clicks[boxed:]),
+            encode_prompt_channels(shown[:boxed], valid[:boxed], boxes[:boxed], None),
+            encode_prompt_channels(shown[boxed:], valid[boxed:], None, clicks[boxed:]),
         ]
     )
     return PromptedBatch(torch.where(whole[:, None, None, None], shown, told), mask, boxes, clicks, boxed)

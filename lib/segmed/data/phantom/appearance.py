@@ -16,7 +16,7 @@ Palette = dict[Kind, tuple[float, float]] | dict[Kind, tuple[float, float, float
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """How much of everything; shares and brightness are between 0 and 1.
 
     Attributes:
@@ -38,7 +38,9 @@ class Look:
     dark: float = 0.5
 
 
-def paint_regions(draw: Draw, labels: Tensor, kinds: Tensor, palette: Palette, look: Look, small: Tensor) -> Tensor:
+def paint_regions(
+    draw: Draw, labels: Tensor, kinds: Tensor, palette: Palette, look: Appearance, small: Tensor
+) -> Tensor:
     """Brightness (grey palettes: lowest and highest) or colour (colour palettes: red, green, blue) of each region.
 
     Args:
@@ -131,7 +133,7 @@ def _crossing_steps(draw: Draw, count: int, means: Tensor, dark: float) -> Tenso
     return torch.where(draw.chance(0.35, count)[:, None, None], common, step.expand_as(means))
 
 
-def _soften(draw: Draw, maps: Tensor, look: Look, small: Tensor) -> Tensor:
+def _soften(draw: Draw, maps: Tensor, look: Appearance, small: Tensor) -> Tensor:
     """Borders with partial volume: narrow ones everywhere, wide ones in some samples, all over or in places."""
     count, size = len(maps), maps.shape[-1]
     narrow = blur(maps, draw.uniform(*look.soft, count) * size / 192, 1.5 * max(size / 192, 1))

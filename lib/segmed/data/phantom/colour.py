@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segmed.data.phantom.appearance import Look, Palette, paint_regions
+from segmed.data.phantom.appearance import Appearance, Palette, paint_regions
 from segmed.data.phantom.canvas import OUTSIDE, Kind
 from segmed.data.phantom.draw import Draw
 from segmed.data.phantom.noise import column, octave_noise, pixel_grid, smooth_noise, wide_blur
@@ -89,7 +89,7 @@ STAIN: Palette = {
 def show_endoscopy(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
     """Mucosa under a lamp: folds and bulging things shaded by their slope, wet highlights, dark rim and lumen."""
     count, size = labels.shape[:2]
-    look = Look(free=0.15, faint=0.6, texture=(0.01, 0.05), soft=(0.5, 2.0), fuzzy=0.3)
+    look = Appearance(free=0.15, faint=0.6, texture=(0.01, 0.05), soft=(0.5, 2.0), fuzzy=0.3)
     image = paint_regions(draw, labels, kinds, MUCOSA, look, small)
     things = ((labels > 0) & (labels < OUTSIDE)).float()
     bulge = wide_blur(things[:, None], draw.uniform(0.015, 0.05, count) * size)[:, 0]
@@ -112,7 +112,7 @@ def show_endoscopy(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> 
 def show_dermoscopy(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
     """Skin under a lens: brown things with fading borders, a pigment network, hairs, a darker rim."""
     count, size = labels.shape[:2]
-    look = Look(free=0.1, faint=0.35, texture=(0.01, 0.06), soft=(0.8, 3.0), fuzzy=0.7, shade=0.12)
+    look = Appearance(free=0.1, faint=0.35, texture=(0.01, 0.06), soft=(0.8, 3.0), fuzzy=0.7, shade=0.12)
     image = paint_regions(draw, labels, kinds, SKIN, look, small)
     tone = draw.uniform(-0.6, 0.05, count, 1).exp() * (1 + 0.06 * draw.normal(count, 3))
     image = image * tone[:, :, None, None].clamp(0.5, 1.15)
@@ -145,7 +145,7 @@ def _hairs(draw: Draw, count: int, size: int) -> Tensor:
 def show_fundus(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
     """A retina: orange ground with choroidal stripes, red vessels, a pale disc, light falling off to the rim."""
     count, size = labels.shape[:2]
-    look = Look(free=0.05, faint=0.25, texture=(0.005, 0.04), soft=(0.6, 2.0), fuzzy=0.3, shade=0.1, dark=0.95)
+    look = Appearance(free=0.05, faint=0.25, texture=(0.005, 0.04), soft=(0.6, 2.0), fuzzy=0.3, shade=0.1, dark=0.95)
     image = paint_regions(draw, labels, kinds, RETINA, look, small)
     stripes = octave_noise(draw, count, size, (8, 16), 0.7).abs()
     image = image + column(draw.uniform(0, 0.08, count))[:, None] * (0.7 - stripes)[:, None]
@@ -159,7 +159,7 @@ def show_fundus(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Ten
 def show_fluorescence(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
     """Glowing things on a dark ground, out of focus in places, with photon noise; grey or in one colour."""
     count, size = labels.shape[:2]
-    look = Look(free=0.05, faint=0.15, texture=(0.02, 0.12), soft=(0.5, 2.0), fuzzy=0.15, shade=0.1)
+    look = Appearance(free=0.05, faint=0.15, texture=(0.02, 0.12), soft=(0.5, 2.0), fuzzy=0.15, shade=0.1)
     image = paint_regions(draw, labels, kinds, GLOW, look, small)[:, 0].clamp(min=0)
     haze = wide_blur(image[:, None], draw.uniform(0.02, 0.08, count) * size)[:, 0]
     image = image + column(draw.uniform(0, 0.35, count)) * haze.clamp(min=0)
@@ -176,7 +176,7 @@ def show_fluorescence(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) 
 def show_brightfield(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
     """Stained cells and tissue on a bright ground; stains of any hue, a third of the samples without colour."""
     count = len(labels)
-    look = Look(free=0.1, faint=0.2, texture=(0.01, 0.1), soft=(0.4, 1.6), fuzzy=0.1, shade=0.08)
+    look = Appearance(free=0.1, faint=0.2, texture=(0.01, 0.1), soft=(0.4, 1.6), fuzzy=0.1, shade=0.08)
     image = paint_regions(draw, labels, kinds, STAIN, look, small).clamp(0.02, 1.1)
     density = -image.log()  # stains absorb
     turn = torch.eye(3, device=draw.device) + 0.25 * draw.normal(count, 3, 3)

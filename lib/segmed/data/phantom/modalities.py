@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segmed.data.phantom.appearance import Look, Palette, paint_regions
+from segmed.data.phantom.appearance import Appearance, Palette, paint_regions
 from segmed.data.phantom.canvas import OUTSIDE, Kind
 from segmed.data.phantom.draw import Draw
 from segmed.data.phantom.noise import blur, column, pixel_grid, smooth_noise, spectral_noise, wide_blur
@@ -62,7 +62,9 @@ THICKNESS: Palette = {
 def show_ct(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
     """A CT slice in a window: dense bone, black air, correlated noise of few photons, streaks between dense things."""
     count, size = labels.shape[:2]
-    image = paint_regions(draw, labels, kinds, CT, Look(free=0.25, texture=(0.004, 0.04), shade=0.03), small)[:, 0]
+    image = paint_regions(draw, labels, kinds, CT, Appearance(free=0.25, texture=(0.004, 0.04), shade=0.03), small)[
+        :, 0
+    ]
     dose = column(draw.log_uniform(0.006, 0.09, count))
     fine, coarse = spectral_noise(draw, count, size, 0.2, 0.45), spectral_noise(draw, count, size, 0.05, 0.2)
     thick = 0.5 + wide_blur(image[:, None], torch.full((count,), 0.1 * size, device=draw.device))[:, 0].clamp(0, 1)
@@ -91,7 +93,7 @@ def show_ct(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
 def show_mr(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
     """An MR slice: any contrast, a bias field, Gibbs ringing of a truncated k-space, Rician noise."""
     count, size = labels.shape[:2]
-    image = paint_regions(draw, labels, kinds, MR, Look(free=0.3, texture=(0.008, 0.07)), small)[:, 0]
+    image = paint_regions(draw, labels, kinds, MR, Appearance(free=0.3, texture=(0.008, 0.07)), small)[:, 0]
     field = smooth_noise(draw, count, size, 2)[:, 0]
     image = image.clamp(min=0) * torch.exp(column(draw.uniform(0, 0.35, count)) * field)
     x, y = pixel_grid(size, draw.device)
@@ -114,7 +116,7 @@ def show_mr(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
 def show_ultrasound(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
     """An echo: speckle with a point spread wider across the beam, bright borders, shadows, attenuation, log scale."""
     count, size = labels.shape[:2]
-    look = Look(free=0.3, faint=0.25, texture=(0.01, 0.06), soft=(0.6, 2.5), fuzzy=0.35, shade=0.1)
+    look = Appearance(free=0.3, faint=0.25, texture=(0.01, 0.06), soft=(0.6, 2.5), fuzzy=0.35, shade=0.1)
     image = paint_regions(draw, labels, kinds, ECHO, look, small)[:, 0].clamp(0, 1.2)
     # borders across the beam reflect it
     step = F.pad((image[:, 1:] - image[:, :-1]).abs(), (0, 0, 1, 0))
@@ -155,7 +157,7 @@ def _blur_rows(waves: Tensor, across: Tensor, along: Tensor) -> Tensor:
 def show_xray(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
     """A projection: thicknesses add up, so that other shapes, ribs and a spine lie over the regions."""
     count, size = labels.shape[:2]
-    look = Look(free=0.2, faint=0.2, texture=(0.005, 0.04), soft=(0.5, 2.0), fuzzy=0.15)
+    look = Appearance(free=0.2, faint=0.2, texture=(0.005, 0.04), soft=(0.5, 2.0), fuzzy=0.15)
     flat = paint_regions(draw, labels, kinds, THICKNESS, look, small)[:, 0]
     round_ = wide_blur(flat[:, None], draw.uniform(0.02, 0.07, count) * size)[:, 0]
     image = torch.lerp(flat, round_, column(draw.uniform(0.05, 0.5, count)))  # bodies are thick in the middle
@@ -182,7 +184,7 @@ def show_xray(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tenso
 def show_any(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
     """Grey of any brightness and texture, sharp or soft, without the physics of a scanner (SynthSeg, SynthFM)."""
     count, size = labels.shape[:2]
-    look = Look(free=0.7, faint=0.4, texture=(0.01, 0.2), soft=(0.2, 1.5), fuzzy=0.3, shade=0.2)
+    look = Appearance(free=0.7, faint=0.4, texture=(0.01, 0.2), soft=(0.2, 1.5), fuzzy=0.3, shade=0.2)
     image = paint_regions(draw, labels, kinds, ANY, look, small)
     image = blur(image, draw.uniform(0.1, 1.0, count), 1.5)
     noise = draw.log_uniform(0.002, 0.12, count)[:, None, None, None]

@@ -35,7 +35,7 @@ from segmed.methods.segmed.views import (
 from segmed.methods.segmenter import Logits, Segmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
-from segmed.sam.prompt_rules import fill_box, heed_clicks
+from segmed.sam.prompt_rules import enforce_clicks, fill_box
 from segmed.sam.window import to_window
 
 _VIEWS = 16  # windows that go through the network together
@@ -274,5 +274,5 @@ class Segmed(Segmenter):
         points, labels = clicks_of(prompt)
         if len(points) and self.look.pull_to_clicks:
             image = F.interpolate(embedding.features[b : b + 1].float(), (rows, columns))[0]
-            logits = heed_clicks(logits, image, points * scale, labels, frame * scale.repeat(2))
+            logits = enforce_clicks(logits, image, points * scale, labels, frame * scale.repeat(2))
         return logits
