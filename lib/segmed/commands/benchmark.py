@@ -67,7 +67,7 @@ def benchmark(
     """
     from segmed.benchmark.plan import plan
     from segmed.benchmark.report import write_reports
-    from segmed.benchmark.settings import Budget, BenchmarkJob
+    from segmed.benchmark.settings import BenchmarkJob, Budget
     from segmed.benchmark.tables import TABLES, Entry, chosen_tables
 
     if not tables:
