@@ -29,7 +29,7 @@ class Guarded:
 
 
 @pytest.fixture(scope="session")
-def guarded(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Guarded:
+def guarded(start_shared: Start, tmp_path_factory: pytest.TempPathFactory) -> Guarded:
     studies, home = tmp_path_factory.mktemp("guarded"), tmp_path_factory.mktemp("users")
     users = Users(home / "users.json")
     for role in ROLES:
@@ -38,5 +38,5 @@ def guarded(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Guarded:
     image = np.random.default_rng(0).normal(100, 10, (40, 36, 5)).astype(np.int16)
     image[10:25, 8:20] += 300
     nib.save(nib.Nifti1Image(image, np.eye(4)), studies / "ct.nii.gz")
-    server = start(studies, "--users", str(users.path), "--conf", "models", "classical")
+    server = start_shared(studies, "--users", str(users.path), "--conf", "models", "classical")
     return Guarded(server, users, tokens)

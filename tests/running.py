@@ -1,4 +1,4 @@
-"""A real server, started the way a user starts it; conftest files import the fixture `start`."""
+"""A real server, started the way a user starts it; conftest files import the fixtures `start` and `start_shared`."""
 
 from __future__ import annotations
 
@@ -63,9 +63,19 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 Start = Callable[..., Server]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Start servers with `scripts/serve.sh`; all are stopped at the end."""
+    """Start servers with `scripts/serve.sh`; all are stopped at the end of the module, a server takes 1 GB."""
+    yield from _starting(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def start_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """As `start`, for servers that several modules use."""
+    yield from _starting(tmp_path_factory)
+
+
+def _starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     processes: list[subprocess.Popen[bytes]] = []
 
     def run(studies: Path | str, *arguments: str, temporary: Path | None = None, **environment: str) -> Server:

@@ -32,14 +32,14 @@ def bodies(phantom: Phantom) -> dict[str, Phantom]:
 
 @pytest.fixture(scope="session")
 def slicer_server(
-    start: Start, bodies: dict[str, Phantom], weights: Path, tmp_path_factory: pytest.TempPathFactory
+    start_shared: Start, bodies: dict[str, Phantom], weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Server:
     studies = tmp_path_factory.mktemp("slicer")
     for name, body in bodies.items():
         nib.save(nib.Nifti1Image(body.image, body.affine), studies / f"{name}.nii.gz")
     words = {"models": "segmed,classical,lora", "untrained": "true", "backbone_lora": str(weights)}
     words["labels"] = ",".join(NAMES)
-    return start(studies, *(w for key, value in words.items() for w in ("--conf", key, value)))
+    return start_shared(studies, *(w for key, value in words.items() for w in ("--conf", key, value)))
 
 
 @pytest.fixture

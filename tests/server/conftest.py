@@ -9,12 +9,12 @@ import nibabel as nib
 import pytest
 from orthanc import Pacs, pacs
 from PIL import Image
-from running import ROOT, Server, Start, start
+from running import ROOT, Server, Start, start, start_shared
 from segmed.data.phantom import Phantom, make_phantom
 from slicer_fixtures import bodies, own_volume, slicer_server
 from tiny_sam import save_folder, tiny_sam
 
-__all__ = ["ROOT", "Pacs", "Server", "Start", "bodies", "own_volume", "pacs", "slicer_server", "start"]
+__all__ = ["ROOT", "Pacs", "Server", "Start", "bodies", "own_volume", "pacs", "slicer_server", "start", "start_shared"]
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(start: Start, phantom: Phantom, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
+def server(start_shared: Start, phantom: Phantom, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
     """Serves a volume, a picture and what should not be opened; models classical, sam and medsam."""
     studies = tmp_path_factory.mktemp("studies")
     nib.save(nib.Nifti1Image(phantom.image, phantom.affine), studies / "ct.nii.gz")
@@ -36,4 +36,4 @@ def server(start: Start, phantom: Phantom, weights: Path, tmp_path_factory: pyte
     Image.fromarray(grey).save(studies / "photo.png")
     (studies / "broken.nii.gz").write_bytes(b"no image")
     shutil.copy(studies / "ct.nii.gz", studies / "ct for saving.nii.gz")
-    return start(studies, "--conf", "backbone", str(weights), "--conf", "labels", "liver,spleen")
+    return start_shared(studies, "--conf", "backbone", str(weights), "--conf", "labels", "liver,spleen")
