@@ -14,7 +14,7 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import simulate_annotation  # noqa: E402
-from segmed.active.strategies import Pool, rank  # noqa: E402
+from segmed.active.strategies import CandidatePool, rank  # noqa: E402
 from simulation import curves  # noqa: E402
 from simulation.annotator import effort  # noqa: E402
 from simulation.archive import CLINIC, Kind, draw, from_dataset  # noqa: E402
@@ -125,7 +125,7 @@ def test_a_kind_in_which_the_model_finds_nothing_is_proposed_all_the_same() -> N
     embeddings = np.concatenate([np.zeros((10, 2)), np.full((10, 2), 9.0)]) + np.random.default_rng(0).random((20, 2))
     scores = {"jitter": np.concatenate([np.full(10, 0.5), np.full(10, np.nan)])}
     labelled = np.arange(20) < 2
-    pool = Pool([str(n) for n in range(20)], ~labelled, scores, embeddings)
+    pool = CandidatePool([str(n) for n in range(20)], ~labelled, scores, embeddings)
     assert all(int(rank("hybrid", pool, 1, seed, labelled)[0]) >= 10 for seed in range(5))
 
 
