@@ -24,7 +24,7 @@ from segmed.methods.loading import Loader
 from segmed.methods.predictor import Predictor
 from segmed.server.settings import ServerSettings
 
-OUT = Path(__file__).resolve().parents[1] / "docs" / "pictures"
+OUT = Path(__file__).resolve().parents[1] / "docs" / "images"
 K = 29
 LIVER = [98, 28, 103, 40, K, K]  # i and j come the wrong way round for volumes that are stored left-posterior
 LIVER_CLICK, LESION_CLICK = [62, 85, K], [56, 63, K]

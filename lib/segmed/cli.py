@@ -16,6 +16,7 @@ from segmed.commands.denoiser import denoiser
 from segmed.commands.export import export
 from segmed.commands.features import features
 from segmed.commands.masks import masks
+from segmed.commands.method_table import method_table
 from segmed.commands.predict import predict
 from segmed.commands.report import report
 from segmed.commands.studies import show_studies, split_conf
@@ -57,8 +58,12 @@ def info(
     studies: Annotated[
         Path | None, typer.Option(help="Folder of studies: what is offered of it, and what is left out and why.")
     ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print only the table of methods, as Markdown.")] = False,
 ) -> None:
     """Show the methods, what each needs, and every --conf key of the server; with --studies what a folder offers."""
+    if markdown:
+        print(method_table())
+        return
     if studies is not None:
         show_studies(studies, conf or [])
         return
