@@ -23,6 +23,7 @@ from segmed.imaging.limits import set_most_voxels
 from segmed.methods.loading import find_method
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.codes import read_codes
+from segmed.server.decoding import decoder
 from segmed.server.detection import DetectionInferTask
 from segmed.server.dicom_folder import DicomFolderStudies, is_dicom_folder
 from segmed.server.dicom_studies import DicomStudies
@@ -171,6 +172,7 @@ class SegMedApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """Expired sessions hold patient data: they go every five minutes. Active learning begins."""
+        threading.Thread(target=decoder().workers.warm, daemon=True, name="decoding").start()
         threading.Thread(target=self._log_left_out, daemon=True, name="left out").start()
         self.learning.start()
         threading.Thread(target=self._clean_sessions, daemon=True, name="sessions").start()
@@ -182,6 +184,7 @@ class SegMedApp(MONAILabelApp):
     def close(self) -> None:
         """The server ends."""
         self.learning.close()
+        decoder().workers.close()
 
     def _log_left_out(self) -> None:
         left = self.studies_state().get("left_out", [])
