@@ -140,7 +140,7 @@ def test_a_bomb_is_refused_and_costs_the_server_nothing(decoder: Decoder, tmp_pa
     BOMBS[name](tmp_path / name)
     assert (tmp_path / name).stat().st_size < 16 * 2**20
     before = psutil.Process().memory_info().rss
-    with pytest.raises(ValueError, match="Export|Crop|resample") as caught:
+    with pytest.raises(ValueError, match=r"Export|Crop|resample") as caught:
         decoder.check(tmp_path / name)
     assert "/" not in str(caught.value).replace("damaged/", "")
     assert psutil.Process().memory_info().rss - before < 50 * 2**20
