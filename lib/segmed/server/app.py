@@ -29,7 +29,7 @@ from segmed.server.dicom_folder import DicomFolderStudies, is_dicom_folder
 from segmed.server.dicom_studies import DicomStudies
 from segmed.server.engine import Engine
 from segmed.server.errors import BadRequest
-from segmed.server.folder_datastore import FolderDatastore
+from segmed.server.folder_datastore import FolderDatastore, check_there
 from segmed.server.infer import PromptInferTask
 from segmed.server.journal import Journal
 from segmed.server.learning import ActiveLearning
@@ -213,7 +213,7 @@ class SegMedApp(MONAILabelApp):
         """Where the datastore keeps an image.
 
         Raises:
-            BadRequest: not an id, or no such image.
+            BadRequest: not an id, or no such image; (503) the studies folder is gone.
         """
         store = self.datastore()
         (check_id if isinstance(store, LocalDatastore) else check_uid)(image)
@@ -221,6 +221,8 @@ class SegMedApp(MONAILabelApp):
             raise BadRequest(f"There is no image {image!r} in the studies. See GET /datastore/?output=all.", 404)
         path = store.get_image_uri(image)
         if not path or not Path(path).exists():
+            if isinstance(store, FolderDatastore):
+                check_there(store.root)
             raise BadRequest(f"The image {image!r} cannot be had from the studies. Upload it again.", 404)
         return str(path)
 
