@@ -98,7 +98,7 @@ def test_a_folder_that_may_only_be_read_is_served(phantom: Phantom, tmp_path: Pa
                 requests.put(f"{url}/datastore/image?image=b", files={"file": ("b.nii.gz", image)}, timeout=60),
             ]
             assert [(a.status_code, a.json()["detail"]) for a in answers] == [(403, MAY_ONLY_READ)] * 3
-            assert requests.post(f"{url}/activelearning/first", json={}, timeout=60).status_code == 200
+            assert requests.post(f"{url}/activelearning/random", json={}, timeout=60).status_code == 200
             assert process.poll() is None
         finally:
             stop(process)
