@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import psutil
@@ -13,6 +13,7 @@ from segmed.imaging.faults import ImageFault
 _USUAL = 2**29  # voxels: 2,048 slices of 512 x 512
 _MEMORY = 32  # bytes of the machine's memory for each voxel: reading takes up to 8 of them, four are read at once
 _chosen: list[int] = []
+_followers: list[Callable[[int], None]] = []
 
 
 @cache
@@ -37,6 +38,11 @@ def set_most_voxels(count: int | None) -> None:
     _chosen[:] = [] if count is None else [count]
 
 
+def follow_sizes(follower: Callable[[int], None]) -> None:
+    """Have a function told of the voxels of each image in this process before they are decoded."""
+    _followers.append(follower)
+
+
 def check_size(sides: Iterable[int], name: str) -> None:
     """Refuse what is too large to be read.
 
@@ -53,3 +59,5 @@ def check_size(sides: Iterable[int], name: str) -> None:
             f"{name} has {' x '.join(map(str, counts))} voxels by its header, and at most {most_voxels():,} are read. "
             "Crop or resample it, or start the server with a larger --conf max_voxels."
         )
+    for follow in _followers:
+        follow(math.prod(counts))

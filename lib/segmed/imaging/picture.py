@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,9 +61,11 @@ class PictureCache:
 
     Args:
         max_bytes: memory that the kept pictures may fill.
+        read: what opens a picture, such as in another process.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, read: Callable[[str | os.PathLike[str], str], Picture] = open_picture) -> None:
+        self._read = read
         self._store: ByteBoundedStore[Picture] = ByteBoundedStore(max_bytes)
         self._reading: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
@@ -84,7 +87,7 @@ class PictureCache:
             with lock:
                 picture = self._store.get(key)
                 if picture is None:
-                    picture = open_picture(path, window)
+                    picture = self._read(path, window)
                     self.reads += 1
                     self._store.put(key, picture, picture.nbytes)
                 return picture

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from segmed.imaging.limits import check_size
+
 Colour = tuple[int, int, int]
 
 _PALETTE: tuple[Colour, ...] = (
@@ -104,6 +106,9 @@ def pack(masks: Iterable[tuple[int, np.ndarray]], shape: Sequence[int]) -> tuple
 
     Returns:
         The layers, (I, J, K) uint8 or uint16, at least one, and the layer of each value.
+
+    Raises:
+        ImageFault: so many segments lie on each other that the layers would be too large.
     """
     given = [(value, places) for value, places in masks]
     kind = np.uint8 if max((value for value, _ in given), default=0) < 256 else np.uint16
@@ -112,6 +117,7 @@ def pack(masks: Iterable[tuple[int, np.ndarray]], shape: Sequence[int]) -> tuple
         free = next((n for n, layer in enumerate(layers) if not layer[places].any()), None)
         if free is None:
             free = len(layers)
+            check_size((*shape, free + 1), "The segmentation, with a layer for each of the segments that overlap,")
             layers.append(np.zeros_like(layers[0]))
         layers[free][places] = value
         where[value] = free

@@ -23,12 +23,13 @@ from segmed.imaging.limits import set_most_voxels
 from segmed.methods.loading import find_method
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.codes import read_codes
+from segmed.server.decoding import decoder
 from segmed.server.detection import DetectionInferTask
 from segmed.server.dicom_folder import DicomFolderStudies, is_dicom_folder
 from segmed.server.dicom_studies import DicomStudies
 from segmed.server.engine import Engine
 from segmed.server.errors import BadRequest
-from segmed.server.folder_datastore import FolderDatastore
+from segmed.server.folder_datastore import FolderDatastore, check_there
 from segmed.server.infer import PromptInferTask
 from segmed.server.journal import Journal
 from segmed.server.learning import ActiveLearning
@@ -171,6 +172,7 @@ class SegMedApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """Expired sessions hold patient data: they go every five minutes. Active learning begins."""
+        threading.Thread(target=decoder().workers.warm, daemon=True, name="decoding").start()
         threading.Thread(target=self._log_left_out, daemon=True, name="left out").start()
         self.learning.start()
         threading.Thread(target=self._clean_sessions, daemon=True, name="sessions").start()
@@ -182,6 +184,7 @@ class SegMedApp(MONAILabelApp):
     def close(self) -> None:
         """The server ends."""
         self.learning.close()
+        decoder().workers.close()
 
     def _log_left_out(self) -> None:
         left = self.studies_state().get("left_out", [])
@@ -210,7 +213,7 @@ class SegMedApp(MONAILabelApp):
         """Where the datastore keeps an image.
 
         Raises:
-            BadRequest: not an id, or no such image.
+            BadRequest: not an id, or no such image; (503) the studies folder is gone.
         """
         store = self.datastore()
         (check_id if isinstance(store, LocalDatastore) else check_uid)(image)
@@ -218,6 +221,8 @@ class SegMedApp(MONAILabelApp):
             raise BadRequest(f"There is no image {image!r} in the studies. See GET /datastore/?output=all.", 404)
         path = store.get_image_uri(image)
         if not path or not Path(path).exists():
+            if isinstance(store, FolderDatastore):
+                check_there(store.root)
             raise BadRequest(f"The image {image!r} cannot be had from the studies. Upload it again.", 404)
         return str(path)
 

@@ -40,7 +40,7 @@ from segmed.server.access import login_routes
 from segmed.server.access.gate import Gate, current_user
 from segmed.server.access.users import Users
 from segmed.server.audit import Audit, Audited
-from segmed.server.errors import BadRequest
+from segmed.server.errors import MAY_ONLY_READ, BadRequest
 from segmed.server.forwarded import TRUSTED, allowed_origins, networks
 from segmed.server.guard import Guard
 from segmed.server.threads import run_in_threads
@@ -97,7 +97,7 @@ async def _disk(request: Request, error: Exception) -> JSONResponse:
     number = getattr(error, "errno", None)
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         logger.error("may not write: %s", error)
-        return _answer(403, "The server may only read its studies folder, so nothing was saved. Let it write there.")
+        return _answer(403, MAY_ONLY_READ)
     if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return await _unexpected(request, error)
     logger.error("no space: %s", error)

@@ -1,13 +1,18 @@
-"""Bodies of requests, counted while they come in; JSON is read and checked before any endpoint sees it."""
+"""Bodies of requests, counted and timed while they come in; JSON is read and checked before any endpoint sees it."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping
 
 from starlette.types import Message, Receive
 
 from segmed.server.client_json import MOST_BYTES, read_json
 from segmed.server.errors import BadRequest
+
+PATIENCE = 30.0  # s
+SLOWEST = 16 * 2**10  # bytes a second
 
 
 class Body:
@@ -16,14 +21,18 @@ class Body:
     Args:
         receive: of the server.
         most: bytes that the body may have, whatever its header says.
+        patience: s without a byte after which it is given up.
+        slowest: bytes a second; after `patience`, a body that comes more slowly on the whole is given up.
 
     Attributes:
-        refused: what is to be answered once the body is too large; the endpoint is told that the client has gone.
+        refused: what is to be answered once the body is too large or slow; the endpoint is told that the client has
+            gone.
     """
 
-    def __init__(self, receive: Receive, most: int) -> None:
+    def __init__(self, receive: Receive, most: int, patience: float = PATIENCE, slowest: float = SLOWEST) -> None:
         self._receive, self._most = receive, most
-        self._count = 0
+        self._patience, self._slowest = patience, slowest
+        self._count, self._waited, self._whole = 0, 0.0, False
         self._replay: list[Message] = []
         self.refused: BadRequest | None = None
 
@@ -31,13 +40,33 @@ class Body:
         """The next message."""
         if self._replay:
             return self._replay.pop(0)
-        message = await self._receive()
+        message = await self._in_time()
         self._count += len(message.get("body", b""))
         if self._count > self._most:
             self.refused = BadRequest(
                 f"The body of the request is larger than {_size(self._most)}. Send one series at a time.", 413
             )
             return {"type": "http.disconnect"}
+        return message
+
+    async def _in_time(self) -> Message:
+        """The next message, if the client sends it; only what is waited for it counts, not what an endpoint takes."""
+        if self._whole:  # what follows is the end of the connection, for which an endpoint may wait long
+            return await self._receive()
+        left = self._patience + self._count / self._slowest - self._waited
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, min(left, self._patience))):
+                message = await self._receive()
+        except TimeoutError:
+            self.refused = BadRequest(
+                f"The body of the request came too slowly: nothing for {self._patience:.0f} s, or less than "
+                f"{self._slowest / 2**10:.0f} KiB a second. Send it again over a better connection.",
+                408,
+            )
+            return {"type": "http.disconnect"}
+        self._waited += time.monotonic() - began
+        self._whole = not message.get("more_body", False)
         return message
 
     async def check_json(self) -> None:

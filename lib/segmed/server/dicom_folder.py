@@ -30,6 +30,7 @@ from segmed.server.dicomweb_settings import NO_IMAGES
 from segmed.server.errors import BadRequest
 from segmed.server.fixed_images import check_image
 from segmed.server.label_files import LabelFiles
+from segmed.server.read_only import TOLD, can_write
 from segmed.server.requests import check_uid
 
 BESIDE_EVERY = 30.0  # s between two looks at files that are no DICOM
@@ -54,6 +55,7 @@ class DicomFolderStudies(DicomStudies):
     ) -> None:
         super().__init__(LabelFiles(root), structures, codes)
         self.files = DicomFiles(root)
+        self._writable = can_write(root)
         self._faults: dict[str, str] = {}
         self._beside: tuple[float, list[LeftOut]] = (float("-inf"), [])
         self._modalities = frozenset(modalities)
@@ -106,7 +108,7 @@ class DicomFolderStudies(DicomStudies):
         self.files.forget()
 
     def state(self) -> dict[str, Any]:
-        return state_json(self.kind, self.left_out())
+        return state_json(self.kind, self.left_out(), "" if self._writable else TOLD)
 
     def left_out(self) -> list[LeftOut]:
         """Series and files that are not offered."""

@@ -15,8 +15,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 from skimage.color import lab2rgb
 
+from segmed.imaging.faults import ImageFault
 from segmed.imaging.grid import Grid
 from segmed.imaging.segments import Segments, StoredSegment, pack, values_in
+from segmed.server.dicom_seg_limits import MOST_VALUES, check_marked, check_seg_size
 from segmed.server.dicom_series import RAS_TO_LPS, Series
 
 LABELMAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -58,7 +60,7 @@ def read_dicom_segments(
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: no readable segmentation, or one of another patient position, or too many segments.
+        ValueError: no readable segmentation, or one of another patient position, or too many segments or voxels.
     """
     path = Path(path)
     data, frames = _open(path)
@@ -92,9 +94,12 @@ def _open(path: Path) -> tuple[Dataset, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no segmentation at {path}. Check the name.")
     try:
+        check_seg_size(path)
         data = pydicom.dcmread(path)
         data.decode()
         frames = data.pixel_array if data.get("SOPClassUID") in _KINDS else np.zeros(0)
+    except ImageFault:
+        raise
     except Exception as error:
         raise ValueError(f"{path.name} cannot be read: damaged, or not DICOM. Export it again.") from error
     if not frames.size:
@@ -136,7 +141,12 @@ def _numbers_of(data: Dataset, frames: np.ndarray) -> Iterator[tuple[int, int, n
     labelmap = data.SOPClassUID == LABELMAP_STORAGE or data.get("SegmentationType") == "LABELMAP"
     for n, frame in enumerate(frames):
         if labelmap:
-            for value in values_in(frame):
+            values = values_in(frame)
+            if len(values) > MOST_VALUES:
+                raise ImageFault(
+                    f"A frame of the label map holds {len(values)} segments; {MOST_VALUES} are the most. Split it."
+                )
+            for value in values:
                 yield n, value, frame == value
         else:
             yield n, int(_group(data, n, "SegmentIdentificationSequence").ReferencedSegmentNumber), frame > 0
@@ -170,9 +180,11 @@ def _parts(data: Dataset, frames: np.ndarray, series: Series, name: str) -> _Par
 def _placed(data: Dataset, frames: np.ndarray, to_voxel: Sequence[np.ndarray], grid: Grid) -> dict[int, np.ndarray]:
     """Places of each segment in the raveled grid; pixels beyond it are left out."""
     found: dict[int, list[np.ndarray]] = {}
-    shape = np.array(grid.shape)
+    shape, count = np.array(grid.shape), 0
     for n, number, mask in _numbers_of(data, frames):
         row, column = np.nonzero(mask)
+        count += len(row)
+        check_marked(count, "the segmentation")
         voxels = np.rint(to_voxel[n][:3] @ [column, row, np.zeros_like(row), np.ones_like(row)]).astype(np.int64)
         inside = ((voxels >= 0) & (voxels < shape[:, None])).all(0)
         i, j, k = voxels[:, inside]

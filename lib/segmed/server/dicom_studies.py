@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import math
@@ -26,7 +27,7 @@ from segmed.imaging.reading import fingerprint
 from segmed.imaging.seg_nrrd import SEGMENTATION, is_segmentation
 from segmed.imaging.segments import Segments
 from segmed.server.codes import SegmentCodes
-from segmed.server.errors import BadRequest
+from segmed.server.errors import MAY_ONLY_READ, BadRequest
 from segmed.server.fixed_images import FixedImages
 from segmed.server.label_files import LabelFiles
 from segmed.server.label_intake import noted, take_label
@@ -159,6 +160,8 @@ class DicomStudies(FixedImages):
             write_labels(found, grid.affine, file)
             self.labels.put(image, tag, file, info)
         except OSError as error:
+            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise BadRequest(MAY_ONLY_READ, 403) from error
             raise BadRequest(f"The label cannot be kept on the server's disk: {error.strerror}.", 507) from error
         self.refresh()
 
@@ -334,12 +337,13 @@ class DicomStudies(FixedImages):
         return {"name": self.name(), "description": self.description(), "objects": objects}
 
 
-def state_json(kind: str, left: Sequence[LeftOut]) -> dict[str, Any]:
+def state_json(kind: str, left: Sequence[LeftOut], trouble: str = "") -> dict[str, Any]:
     """The state of studies that can be reached.
 
     Args:
         kind: folder, dicom or pacs.
         left: what is not offered.
+        trouble: a sentence that comes before what is said of it.
     """
-    told: dict[str, Any] = {"kind": kind, "state": "ok", "message": sentence(left)}
+    told: dict[str, Any] = {"kind": kind, "state": "ok", "message": " ".join(filter(None, (trouble, sentence(left))))}
     return told | ({"left_out": [one.to_json() for one in left[:_TOLD]]} if left else {})

@@ -9,8 +9,8 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from monailabel.interfaces.utils.app import app_instance
 
 from segmed.data.checksums import file_checksum
-from segmed.imaging.reading import read_volume
 from segmed.imaging.text_headers import data_files
+from segmed.server.decoding import decoder
 from segmed.server.errors import BadRequest
 from segmed.server.requests import check_id, check_tag
 from segmed.server.routes import USER
@@ -25,7 +25,7 @@ def download_image(image: str) -> Response:
     path = Path(app_instance().image_path(image))
     if path.is_file() and not data_files(path):
         return FileResponse(path, filename=path.name)
-    length, pieces = nifti_pieces(read_volume(path))
+    length, pieces = nifti_pieces(decoder().volume(path))
     headers = {"Content-Length": str(length), "Content-Disposition": f'attachment; filename="{image}.nii"'}
     return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
 

@@ -22,6 +22,7 @@ from segmed.methods.segmenter import Method
 from segmed.methods.trainable import read_facts
 from segmed.sam.embedding import Embedding
 from segmed.sam.weights import local_source
+from segmed.server.decoding import decoder
 from segmed.server.settings import ServerSettings
 from segmed.training.registry import Registry
 
@@ -39,7 +40,7 @@ class Engine:
     def __init__(self, settings: ServerSettings, registry: Registry) -> None:
         self.settings = settings
         self.registry = registry
-        self.pictures = PictureCache(settings.picture_bytes)
+        self.pictures = PictureCache(settings.picture_bytes, decoder().picture)
         self.embeddings: ByteBoundedStore[Embedding] = ByteBoundedStore(settings.embedding_bytes)
         self.denoisers: dict[str, Callable[[], Denoiser]] = {"gaussian": gaussian}
         if settings.denoiser:

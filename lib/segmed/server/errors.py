@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MAY_ONLY_READ = "The server may only read its studies folder, so nothing was saved. Let it write there."
+
 
 class BadRequest(ValueError):
     """The client has to change something; becomes a 4xx with this text."""

@@ -30,10 +30,12 @@ from segmed.server.dicom_studies import state_json
 from segmed.server.errors import BadRequest
 from segmed.server.label_history import LabelHistory
 from segmed.server.label_intake import keep_sidecar
+from segmed.server.read_only import TOLD, can_write, check_writable, stand_in
 
 logger = logging.getLogger(__name__)
 
 _VERSION = re.compile(r"version_\d+")
+_GONE = "The studies folder is not there any more. Bring it back, for instance by mounting its drive, and try again."
 _LOOK_EVERY = 30.0  # s between two looks at folders below
 
 
@@ -44,20 +46,30 @@ class FolderDatastore(LocalDatastore):
     full disk loses who labelled what. And it forgets a final label that somebody else replaces, so that nobody can
     tell how far annotators agree: here that is kept as `version_1`, `version_2`, …, one of each annotator. Where a
     label comes as another kind of file than the one before, it leaves both: here there is one. Beside NIfTI lies a
-    table of names and colours.
+    table of names and colours. A folder that may only be read is listed and read, and saving there is refused.
 
     Arguments are those of `LocalDatastore`.
+
+    Attributes:
+        root: the folder.
+        writable: whether labels and images can be saved.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._adding = threading.Lock()
         self._left_out: tuple[object, float, list[LeftOut]] = (None, 0.0, [])
         root = Path(args[0] if args else kwargs["datastore_path"])
-        self._root = root
+        self.root = root
         self.history = LabelHistory(root)
-        set_aside_if_damaged(root / LIST)
+        root.mkdir(parents=True, exist_ok=True)
+        self.writable = not kwargs.pop("read_only", False) and can_write(root)
+        if self.writable:
+            set_aside_if_damaged(root / LIST)
+        else:
+            args, kwargs = (), {**kwargs, "datastore_path": str(stand_in(root)), "images_dir": str(root)}
+        self._looks, self._seen = not self.writable, 0  # no event tells of other people's changes
         super().__init__(*args, **kwargs)
-        for folder in (root, *(path for path in (root / "labels").iterdir() if path.is_dir())):
+        for folder in (root, *(path for path in (root / "labels").iterdir() if path.is_dir())) if self.writable else ():
             sweep(folder)
         if self._auto_reload:
             self._handler.on_moved = self._on_moved
@@ -74,14 +86,28 @@ class FolderDatastore(LocalDatastore):
         patterns = [f"*{case}" for e in EXTENSIONS if e != ".dcm" for case in (e, e.upper())]
         return cls(str(studies), extensions=patterns, auto_reload=auto_reload, read_only=read_only)
 
+    def list_images(self) -> list[str]:
+        """Ids; those that came to a folder that may only be read, or that was gone, are looked for here."""
+        if not self.root.is_dir():
+            self._looks, self._seen = True, 0
+        elif self._looks and (now := self.root.stat().st_mtime_ns) != self._seen:
+            self._seen = now
+            self.refresh()
+        return list(super().list_images())
+
+    def _check(self) -> None:
+        """Raises BadRequest if nothing can be saved: (503) the folder is gone, or (403) may only be read."""
+        check_there(self.root)
+        check_writable(self.writable)
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """For changes: with the list as other servers of the same studies have left it, and they wait.
 
         Raises:
-            BadRequest: (503) the folder is gone, and nothing is made in its place.
+            BadRequest: (503) the folder is gone, and nothing is made in its place; (403) it may only be read.
         """
-        check_there(self._root)
+        self._check()
         with FileLock(self._lock_file):
             path = Path(self._datastore_config_path)
             if path.exists() and path.stat().st_mtime != getattr(self, "_config_ts", None):
@@ -92,7 +118,17 @@ class FolderDatastore(LocalDatastore):
                 self._datastore.base_path = self._datastore_path
             yield
 
+    def _reconcile_datastore(self) -> None:
+        """As MONAI Label's, but a folder that is gone has not lost its images, and is not made anew by a lock file."""
+        if self.root.is_dir():
+            super()._reconcile_datastore()
+
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        if self.root.is_dir():
+            super()._init_from_datastore_file(throw_exception)
+
     def _update_datastore_file(self, lock: bool = True) -> None:
+        check_there(self.root)
         path = Path(self._datastore_config_path)
         with FileLock(self._lock_file) if lock else nullcontext():
             content = self._datastore.model_dump(exclude={"base_path"})
@@ -109,7 +145,7 @@ class FolderDatastore(LocalDatastore):
             label_tag: of the label.
             label_info: what is known of it; `segments` as `noted` makes it.
         """
-        check_there(self._root)
+        self._check()
         entry = self._datastore.objects.get(image_id)
         if entry and label_tag == DefaultLabelTag.FINAL and (old := entry.labels.get(label_tag)):
             owner, file = old.info.get("client_id"), Path(self.get_label_uri(image_id, label_tag))
@@ -122,7 +158,7 @@ class FolderDatastore(LocalDatastore):
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """As MONAI Label's; the table goes too."""
-        check_there(self._root)
+        self._check()
         file = self.get_label_uri(label_id, label_tag)
         if file:
             self.history.keep(label_id, label_tag, Path(file), self.get_label_info(label_id, label_tag))
@@ -166,7 +202,7 @@ class FolderDatastore(LocalDatastore):
             BadRequest: (409) there is an image of that name, or labels of one.
         """
         name = image_id or self._to_id(Path(image_filename).name)[0]
-        check_there(self._root)
+        self._check()
         with self._adding:
             if taken := self._taken(name):
                 raise BadRequest(f"{taken} Give the image another name, or ask for a new one by ?new_name=true.", 409)
@@ -218,11 +254,15 @@ class FolderDatastore(LocalDatastore):
 
     def state(self) -> dict[str, Any]:
         """`kind`, `state`, `message`, and `left_out` where something is."""
-        return state_json("folder", self.left_out())
+        if not self.root.is_dir():
+            return {"kind": "folder", "state": "down", "message": _GONE}
+        return state_json("folder", self.left_out(), "" if self.writable else TOLD)
 
     def left_out(self) -> list[LeftOut]:
         """Files of the folder that are not offered."""
         root = Path(self._datastore.image_path())
+        if not root.is_dir():
+            return []
         listed = {self._filename(name, entry.image.ext) for name, entry in list(self._datastore.objects.items())}
         key = root.stat().st_mtime_ns, frozenset(listed)
         if key != self._left_out[0] or time.monotonic() - self._left_out[1] >= _LOOK_EVERY:
@@ -287,7 +327,6 @@ def check_there(root: Path) -> None:
     """Raises BadRequest (503) if the studies folder is gone, as when a network drive is not mounted."""
     if not root.is_dir():
         raise BadRequest(
-            "The studies folder is not there any more, so nothing was saved. Bring it back, for instance by mounting "
-            "its drive, and try again.",
+            f"{_GONE} Nothing was saved.",
             503,
         )

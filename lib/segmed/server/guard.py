@@ -182,7 +182,7 @@ def _hostname(host: str) -> str | None:
 async def _refuse(refused: BadRequest, send: Send) -> None:
     body = json.dumps({"detail": str(refused)}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if refused.status == 413:
+    if refused.status in (408, 413):
         headers.append((b"connection", b"close"))  # the rest of the body is not waited for
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from segmed.active.submission import names_of, whole_labels
-from segmed.imaging.grid import Grid, read_grid, read_label_segments
-from segmed.imaging.reading import NIFTI_EXTENSIONS, extension_of, read_volume
-from segmed.imaging.seg_nrrd import is_segmentation
+from segmed.imaging.grid import Grid
+from segmed.imaging.reading import NIFTI_EXTENSIONS, extension_of
 from segmed.imaging.segments import Segments, StoredSegment, colour_of, values_in
 from segmed.imaging.sidecar import check_sidecar, write_sidecar
-from segmed.server.errors import BadRequest
+from segmed.server.decoding import decoder
 from segmed.server.workspace import LABELS, label_name
 
 logger = logging.getLogger(__name__)
@@ -39,8 +38,7 @@ def take_label(path: Path, grid: Grid, info: Mapping[str, Any], structures: Mapp
         ValueError: it cannot be used: unreadable, of another size or place, other numbers than labels, or names that
             no viewer takes.
     """
-    _check_grey(path)
-    found = read_label_segments(path, grid)
+    found = decoder().segments(path, grid, grey=True)
     named = _whole(found)
     if len(named.segments) > LABELS:
         raise ValueError(f"The label map holds {len(named.segments)} labels; {LABELS} are the most. Split it.")
@@ -59,7 +57,7 @@ def open_label(path: Path, grid: Grid, names: Mapping[int, str]) -> Segments:
         FileNotFoundError: nothing is there.
         ValueError: unreadable, lies elsewhere, or holds other numbers than labels.
     """
-    found = _whole(read_label_segments(path, grid))
+    found = _whole(decoder().segments(path, grid))
     return replace(found, segments=tuple(replace(s, name=names.get(s.value) or s.name) for s in found.segments))
 
 
@@ -79,7 +77,7 @@ def prompt_mask(path: Path, grid: Grid, name: str, sent: Mapping[str, Any]) -> n
         FileNotFoundError: nothing is there.
         ValueError: unreadable, lies elsewhere, or holds other numbers than labels.
     """
-    found = _whole(read_label_segments(path, grid))
+    found = _whole(decoder().segments(path, grid))
     names = found.names or names_of(sent, {}, [s.value for s in found.segments])
     values = {value for value, one in names.items() if name and one == name}
     if not values:
@@ -168,16 +166,3 @@ def _colours(info: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
         if isinstance(colour, list) and len(colour) == 3 and all(isinstance(c, int) and 0 <= c < 256 for c in colour):
             found[str(entry.get("name", "")).strip()] = (colour[0], colour[1], colour[2])
     return found
-
-
-def _check_grey(path: Path) -> None:
-    """Raises BadRequest for pictures in colour, whose channels say nothing of labels."""
-    if is_segmentation(path):
-        return
-    if read_grid(path, labels=True).channels in (3, 4):
-        volume = read_volume(path, labels=True)
-        if volume.is_colour and (volume.array != volume.array[..., :1]).any():
-            raise BadRequest(
-                "The label map is a picture in colour, and colours are not told apart as labels. Save it in grey, one "
-                "value for each label."
-            )

@@ -29,12 +29,12 @@ from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.async_tasks.utils import processes, tasks
 
 from segmed.imaging.grid import image_grid
-from segmed.imaging.reading import read_volume
 from segmed.imaging.seg_nrrd import SEGMENTATION, is_segmentation
 from segmed.imaging.text_headers import check_alone
 from segmed.server.access.gate import login_name
 from segmed.server.audit import digest, note
 from segmed.server.client_json import read_object
+from segmed.server.decoding import decoder
 from segmed.server.errors import BadRequest
 from segmed.server.folder_datastore import FolderDatastore
 from segmed.server.label_intake import noted, take_label
@@ -140,7 +140,7 @@ def add_image(
     name = check_id(image or Path(file.filename or "").name.removesuffix(extension))
     with tempfile.TemporaryDirectory(prefix="upload-") as folder:
         path = _receive(file, Path(folder))
-        read_volume(path)
+        decoder().check(path)
         if is_segmentation(path):
             raise BadRequest(
                 "The file is a segmentation of 3D Slicer and no image. Send it as the label map of its image."
@@ -210,7 +210,7 @@ def create_session(uncompress: bool = False, expiry: int = 0, files: list[Upload
             name = f"{n:05d}{check_upload(file.filename, allowed)}" if len(files) > 1 else None
             path = _receive(file, series, name)
         image = series if len(files) > 1 else path
-        read_volume(image)
+        decoder().check(image)
         sessions = _sessions()
         session_id, session = sessions.add_session(str(image), max(expiry, 0), False, str(uuid.uuid4()))
     return {"session_id": session_id, "session_info": _told(session)}

@@ -19,9 +19,10 @@ from segmed.active.scorer import Scorer
 from segmed.active.scorer_config import ScorerConfig
 from segmed.active.state import ActiveState
 from segmed.active.submission import read_submission
-from segmed.imaging.picture import Picture, open_picture
+from segmed.imaging.picture import Picture
 from segmed.methods.predictor import Predictor
 from segmed.sam.embedding import Embedding
+from segmed.server.decoding import decoder
 from segmed.server.engine import Engine
 from segmed.server.studies import FINAL, ORIGINAL, label_map
 from segmed.server.throttle import Cancelled, Throttle
@@ -137,7 +138,7 @@ class BackgroundScorer:
                 except (OSError, ValueError):  # just removed, or a PACS that is down
                     self._absent[image] = time.monotonic()
                     return True
-                picture = open_picture(file, self.engine.settings.window)
+                picture = decoder().picture(file, self.engine.settings.window)
             found = self._scorer(predictor).score(picture, places.points if prompted else None)
             assert found is not None
             self.state.save_scores(

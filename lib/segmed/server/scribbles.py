@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from segmed.imaging.grid import image_grid, read_labels
+from segmed.imaging.grid import image_grid
 from segmed.imaging.masks import stack_slices
 from segmed.imaging.prompts import parse_prompt
 from segmed.imaging.scribbles import Scribbles
+from segmed.server.decoding import decoder
 from segmed.server.errors import BadRequest
 from segmed.server.infer import PromptInferTask, common_options, write_result
 from segmed.server.requests import InferParams
@@ -66,7 +67,8 @@ class ScribblesInferTask(InferTask):
         start = time.perf_counter()
         engine = self.prompts.engine
         picture = engine.pictures.get(request["image"], params.window or engine.settings.window)
-        labels = read_labels(request["label_path"], image_grid(request["image"], picture.shape, picture.affine))
+        grid = image_grid(request["image"], picture.shape, picture.affine)
+        labels = decoder().segments(request["label_path"], grid).flat()
         scribbles = Scribbles.from_labels(labels, params.value_of(FOREGROUND), params.value_of(BACKGROUND))
         name = params.selected_label_name or params.label or engine.settings.labels[0]
         value = params.value_of(name)

@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from uvicorn.config import HTTP_PROTOCOLS
 
 from segmed.data.phantom import write_demo_study
 from segmed.server.access.users import Users
 from segmed.server.audit import Audit
 from segmed.server.dicomweb_settings import check_url
 from segmed.server.forwarded import TRUSTED, allowed_origins, networks
+from segmed.server.timed_protocol import TIMED
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -101,6 +103,8 @@ def serve(
         os.environ["SEGMED_AUDIT"] = str(access.log.resolve())
     tempfile.tempdir = temporary
     from monailabel.main import Main  # reads the environment when imported
+
+    HTTP_PROTOCOLS["auto"] = TIMED  # MONAI Label passes no protocol on
 
     words = ["start_server", "--app", str(app_dir), "--studies", studies, "--host", host, "--port", str(port)]
     words += ["--uvicorn_app", "segmed.server.asgi:app", "--log_level", "warning", "--verbose", "WARNING"]

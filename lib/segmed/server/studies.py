@@ -18,6 +18,7 @@ from segmed.data.pairs import natural
 from segmed.imaging.reading import extension_of
 from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.server.dicom_studies import DicomStudies
+from segmed.server.read_only import can_write, state_in_place_of
 
 FINAL, ORIGINAL = "final", "original"
 _SERIES_EVERY = 60.0  # s between two looks at series of DICOM files
@@ -145,9 +146,11 @@ def label_map(
 
 
 def state_folder(store: Datastore, chosen: Path | None) -> Path:
-    """Where the state is kept: as `--conf active_folder` says, or hidden beside the labels."""
+    """Where the state is kept: as `--conf active_folder` says, or hidden beside the labels if that can be written."""
     beside = store.labels.root if isinstance(store, DicomStudies) else Path(store._datastore_path)
-    return chosen or beside / ".segmed"
+    if chosen or not beside.is_dir() or can_write(beside):
+        return chosen or beside / ".segmed"
+    return state_in_place_of(beside)
 
 
 def _number(value: Any) -> float | None:

@@ -21,11 +21,12 @@ from pydantic import ValidationError
 
 import segmed
 from segmed.data.pairs import natural
-from segmed.imaging.reading import fingerprint, read_volume
+from segmed.imaging.reading import fingerprint
 from segmed.server.access.gate import login_name
 from segmed.server.audit import digest, note
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.client_json import read_object
+from segmed.server.decoding import decoder
 from segmed.server.desk import WorkspaceActions, workspace_key
 from segmed.server.errors import BadRequest
 from segmed.server.infer import PromptInferTask
@@ -156,7 +157,7 @@ def volume(image: str, http: Request) -> Response:
     headers = {"ETag": f'"{fingerprint(path)}"', "Cache-Control": "private, no-cache"}
     if headers["ETag"] in http.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    length, pieces = nifti_pieces(read_volume(path))
+    length, pieces = nifti_pieces(decoder().volume(path))
     headers["Content-Length"] = str(length)
     return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
 
