@@ -20,6 +20,7 @@ export class Grid {
     });
   }
 
+  /** Number of voxels. */
   get size() {
     return this.shape[0] * this.shape[1] * this.shape[2];
   }
@@ -29,11 +30,20 @@ export class Grid {
     return this.order.findIndex((axis) => Math.abs(axis) === 3);
   }
 
-  /** Place of a stored voxel in an array of shown order. */
+  /**
+   * Place of a stored voxel in an array of shown order.
+   * @param {number} i
+   * @param {number} j
+   * @param {number} k
+   */
   offset(i, j, k) {
     return this.start + i * this.step[0] + j * this.step[1] + k * this.step[2];
   }
 
+  /**
+   * @param {number[]} voxel stored, also between voxels
+   * @returns {number[]} shown
+   */
   toShown(voxel) {
     return this.order.map((axis, at) => {
       const value = voxel[Math.abs(axis) - 1];
@@ -41,6 +51,10 @@ export class Grid {
     });
   }
 
+  /**
+   * @param {number[]} voxel shown
+   * @returns {number[]} stored
+   */
   toStored(voxel) {
     const stored = [0, 0, 0];
     this.order.forEach((axis, at) => {
@@ -49,12 +63,27 @@ export class Grid {
     return stored;
   }
 
+  /**
+   * Whether the image has that voxel.
+   * @param {number[]} voxel stored
+   */
   contains(voxel) {
     return voxel.every((value, axis) => value >= 0 && value < this.shape[axis]);
   }
+
+  /**
+   * The nearest voxel of the image.
+   * @param {number[]} voxel stored
+   */
+  clamped(voxel) {
+    return voxel.map((value, axis) => Math.min(this.shape[axis] - 1, Math.max(0, value)));
+  }
 }
 
-/** Names of the planes by the shown axis across them. */
+/**
+ * Names of the planes by the shown axis across them.
+ * @type {import("../types.js").Plane[]}
+ */
 export const PLANES = ["sagittal", "coronal", "axial"];
 
 /** The two shown axes of a plane, to the right and upwards before mirroring. */

@@ -2,12 +2,20 @@
 
 /** A request that failed, with the server's sentence; `status` is 0 when nobody answered. */
 export class Failure extends Error {
+  /**
+   * @param {string} message
+   * @param {number} status
+   */
   constructor(message, status) {
     super(message);
     this.status = status;
   }
 }
 
+/**
+ * @param {string} path
+ * @param {RequestInit} [options]
+ */
 async function request(path, options) {
   let answer;
   try {
@@ -22,18 +30,35 @@ async function request(path, options) {
   throw new Failure(detail, answer.status);
 }
 
+/**
+ * @param {string} path
+ * @returns {Promise<any>} the JSON of the answer
+ * @throws {Failure}
+ */
 export const get = async (path) => (await request(path)).json();
 
-export const post = async (path, body) =>
-  (
-    await request(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
-    })
-  ).json();
+/**
+ * @param {string} path
+ * @param {object} body sent as JSON
+ * @returns {Promise<any>} the JSON of the answer
+ * @throws {Failure}
+ */
+export async function post(path, body) {
+  const answer = await request(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  return answer.json();
+}
 
-/** The bytes of a file; `progress` hears the fraction that has come, where the size is known. */
+/**
+ * The bytes of a file.
+ * @param {string} path
+ * @param {(fraction: number) => void} progress hears how much has come, where the size is known
+ * @returns {Promise<ArrayBuffer>}
+ * @throws {Failure}
+ */
 export async function getBytes(path, progress = () => {}) {
   const answer = await request(path);
   const size = Number(answer.headers.get("Content-Length"));
@@ -49,17 +74,33 @@ export async function getBytes(path, progress = () => {}) {
   }
 }
 
-/** Save the answer as a file, under the name that the server gives it. */
+/**
+ * The file name in a Content-Disposition header.
+ * @param {string | null} header
+ */
+export function fileName(header) {
+  const told = header ?? "";
+  const encoded = /filename\*=UTF-8''([^;]+)/i.exec(told);
+  return encoded ? decodeURIComponent(encoded[1]) : (/filename="?([^";]+)"?/i.exec(told)?.[1] ?? "segmentation");
+}
+
+/**
+ * Save the answer as a file, under the name that the server gives it.
+ * @param {string} path
+ * @throws {Failure}
+ */
 export async function download(path) {
   const answer = await request(path);
-  const told = answer.headers.get("Content-Disposition") ?? "";
-  const encoded = /filename\*=UTF-8''([^;]+)/i.exec(told);
-  const name = encoded ? decodeURIComponent(encoded[1]) : (/filename="?([^";]+)"?/i.exec(told)?.[1] ?? "segmentation");
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await answer.blob());
-  link.download = name;
+  link.download = fileName(answer.headers.get("Content-Disposition"));
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
+/**
+ * The address of an image, or of something of it.
+ * @param {string} id
+ * @param {string} rest such as "/prompt"
+ */
 export const imagePath = (id, rest = "") => `api/images/${encodeURIComponent(id)}${rest}`;
