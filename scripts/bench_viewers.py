@@ -41,6 +41,7 @@ from playwright.sync_api import Error, Page, expect, sync_playwright  # noqa: E4
 from running import free_port, stop, wait_for  # noqa: E402
 from slicer_client import Slicer  # noqa: E402
 from slicer_scene import Roi  # noqa: E402
+from web_page import Voxel, at, go_to, ready  # noqa: E402
 
 MODEL, LABEL = "segmed", "liver"
 _SLOW = 300_000  # ms, for opening a series without a graphics card
@@ -135,22 +136,25 @@ def page_row(page: Page, url: str, image: str, corners: np.ndarray, repeats: int
     page.locator(f'#images button[data-id="{image}"]').click()
     name = httpx.get(f"{url}/api/images/{image}").raise_for_status().json()["name"]
     expect(page.locator("#title")).to_have_text(name, timeout=_SLOW)
-    page.evaluate("segmed.ready")
+    ready(page)
     page.locator("#model").select_option(MODEL)
-    page.evaluate("voxel => segmed.goTo(voxel)", corners.mean(0).round().astype(int).tolist())
+    go_to(page, _voxel(corners.mean(0).round()))
     times = []
     for n in range(repeats + 1):
         page.keyboard.press("b")
-        places = [
-            page.evaluate("voxel => segmed.at(voxel)", c.tolist()) for c in (corners[0] + [n % 4, 0, 0], corners[1])
-        ]
+        places = [at(page, _voxel(corner)) for corner in (corners[0] + [n % 4, 0, 0], corners[1])]
         page.mouse.move(*places[0])
         page.mouse.down()
         page.mouse.move(*places[1], steps=3)
         page.mouse.up()
-        page.evaluate("segmed.ready")
-        times.append(float(page.evaluate("segmed.seconds.drawn")))
+        ready(page)
+        times.append(float(page.locator("#seconds").get_attribute("value") or "nan"))
     return "web page: mask drawn", times[1:], 0
+
+
+def _voxel(place: np.ndarray) -> Voxel:
+    i, j, k = map(int, place)
+    return i, j, k
 
 
 def ohif_row(page: Page, url: str, study: str, image: str, corners: np.ndarray, repeats: int) -> Row:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up as for serving, then check style and types and run every test: ./scripts/test.sh [pytest options]
+# Set up as for serving, then check style and types, of the JavaScript too, and run every test: ./scripts/test.sh [pytest options]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ./scripts/setup.sh
@@ -21,6 +21,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     echo "Tests that need ${missing[*]} are skipped. Install them by: sudo apt-get install ${missing[*]}" >&2
   fi
 fi
+scripts/check_web.sh
 .venv/bin/ruff check .
 .venv/bin/mypy
 exec .venv/bin/python -m pytest "$@"

@@ -228,7 +228,7 @@ def test_the_page_asks_and_knows_who_is_there(page: Page, guarded: Guarded) -> N
     expect(page.locator("#client")).not_to_be_editable()
     page.locator('#images button[data-id="ct"]').click()
     expect(page.locator("#title")).to_have_text("ct")
-    page.evaluate("segmed.ready")
+    expect(page.locator("main")).to_have_attribute("aria-busy", "false")
     page.locator("#logout").click()
     expect(page).to_have_url(re.compile(r"/login$"))
     page.goto(guarded.server.url)

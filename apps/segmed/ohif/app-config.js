@@ -1,11 +1,11 @@
 // Settings of OHIF: everything is asked of the server that this page comes from, whatever its address.
 {
-  const server = new URL('..', document.currentScript.src);
+  const script = /** @type {HTMLScriptElement} */ (document.currentScript);
+  const server = new URL('..', script.src);
   const proxy = `${server.pathname}proxy/dicom`;
-  document.cookie =
-    `MONAILABEL_SERVER_URL=${encodeURIComponent(server.href)}; path=${server.pathname}ohif; samesite=strict`;
+  document.cookie = `MONAILABEL_SERVER_URL=${encodeURIComponent(server.href)}; path=${server.pathname}ohif; samesite=strict`;
   // a PACS names its own address, which this browser may not reach
-  const throughProxy = uri => '#' + uri.replace(/^https?:\/\/.*?\/(?=studies\/)/, `${server.origin}${proxy}/wado/`);
+  const throughProxy = uri => `#${uri.replace(/^https?:\/\/.*?\/(?=studies\/)/, `${server.origin}${proxy}/wado/`)}`;
   window.config = {
     routerBasename: `${server.pathname}ohif/`,
     showStudyList: true,

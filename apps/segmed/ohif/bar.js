@@ -25,11 +25,12 @@ export class Bar {
   constructor(on) {
     this.element = make('div', { id: 'segmed', role: 'toolbar', ariaLabel: 'SegMed' });
     this.buttons = {};
-    const add = list => list.forEach(([name, text, title]) => {
-      const button = make('button', { type: 'button', id: `segmed-${name}`, textContent: text, title });
-      button.onclick = () => on[name]();
-      this.buttons[name] = this.element.appendChild(button);
-    });
+    const add = list =>
+      list.forEach(([name, text, title]) => {
+        const button = make('button', { type: 'button', id: `segmed-${name}`, textContent: text, title });
+        button.onclick = () => on[name]();
+        this.buttons[name] = this.element.appendChild(button);
+      });
     const field = (name, kind, title, properties = {}) => {
       const input = make(kind, { id: `segmed-${name}`, title, ariaLabel: title, ...properties });
       input.onchange = () => on[name]?.(input.value);
@@ -59,7 +60,10 @@ export class Bar {
     const prompted = models.filter(model => model.type === 'prompt');
     const volume = prompted.filter(model => model.dimension === 3);
     const automatic = models.filter(model => model.type === 'automatic');
-    fill(this.model, prompted.map(model => [model.name, model.name, model.description]));
+    fill(
+      this.model,
+      prompted.map(model => [model.name, model.name, model.description]),
+    );
     fill(this.automatic, [
       ...automatic.map(model => [model.name, model.name, model.description]),
       ...volume.map(model => [model.name, `${model.name}, from the prompt`, model.description]),

@@ -9,10 +9,21 @@ const unit = a => a.map(v => v / Math.hypot(...a));
 const IN_LINE = 0.7; // cosine; directions of one series agree or stand at right angles
 const SQUARE = 0.01; // cosine, above which slices are askew
 
+/**
+ * @typedef {object} CornerstoneVolume in left-posterior-superior mm
+ * @property {number[]} dimensions
+ * @property {number[]} origin
+ * @property {number[]} spacing
+ * @property {number[]} direction of the three axes, one after the other
+ * @property {string} [volumeId]
+ * @property {string[]} [referencedImageIds]
+ * @property {any} [voxelManager] of its values
+ */
+
 export class GridMap {
   /**
    * @param {{shape: number[], affine: number[][]}} image of the server, voxel to right-anterior-superior mm
-   * @param {object} volume of cornerstone, in left-posterior-superior mm
+   * @param {CornerstoneVolume} volume
    */
   constructor(image, volume) {
     this.shape = image.shape;
@@ -35,7 +46,8 @@ export class GridMap {
     const strides = [1, dimensions[0], dimensions[0] * dimensions[1]];
     this.steps = this.axis.map((b, a) => (this.mirrored[a] ? -strides[b] : strides[b]));
     this.first = this.axis.reduce((sum, b, a) => sum + (this.mirrored[a] ? (dimensions[b] - 1) * strides[b] : 0), 0);
-    const askew = Math.abs(dot(unit(this.columns[0]), unit(this.columns[2]))) > SQUARE ||
+    const askew =
+      Math.abs(dot(unit(this.columns[0]), unit(this.columns[2]))) > SQUARE ||
       Math.abs(dot(unit(this.columns[1]), unit(this.columns[2]))) > SQUARE;
     const off = this.voxel(this.start).map(Math.abs);
     if (!askew && Math.max(...off) > 0.5) {
@@ -43,19 +55,31 @@ export class GridMap {
     }
   }
 
-  /** Number of a voxel of the server's image in OHIF's array. */
+  /**
+   * Number of a voxel of the server's image in OHIF's array.
+   * @param {number} i
+   * @param {number} j
+   * @param {number} k
+   */
   index(i, j, k) {
     return this.first + i * this.steps[0] + j * this.steps[1] + k * this.steps[2];
   }
 
-  /** Voxel coordinates in the server's image, not rounded, of a place in mm as OHIF shows it. */
+  /**
+   * Voxel coordinates in the server's image, not rounded, of a place in mm as OHIF shows it.
+   * @param {number[]} world
+   */
   voxel(world) {
     const from = world.map((v, n) => v - this.origin[n]);
     const inViewer = this.directions.map((d, b) => dot(from, d) / this.spacing[b]);
     return this.axis.map((b, a) => (this.mirrored[a] ? this.shape[a] - 1 - inViewer[b] : inViewer[b]));
   }
 
-  /** The region [i0, i1, j0, j1, k0, k1] of corners in mm; throws if they do not lie along one slice. */
+  /**
+   * The region [i0, i1, j0, j1, k0, k1] of corners in mm.
+   * @param {number[][]} corners
+   * @throws {Error} they do not lie along one slice
+   */
   region(corners) {
     const voxels = corners.map(corner => this.voxel(corner));
     const ends = [0, 1, 2].map(a => {
@@ -81,7 +105,10 @@ export class GridMap {
     return this.columns.some(column => Math.max(...unit(column).map(Math.abs)) < 0.999);
   }
 
-  /** OHIF's array in the order of the server's image, first axis fastest. */
+  /**
+   * OHIF's array in the order of the server's image, first axis fastest.
+   * @param {Uint8Array} values
+   */
   inServerOrder(values) {
     const [I, J, K] = this.shape;
     if (this.first === 0 && this.steps[0] === 1 && this.steps[1] === I && this.steps[2] === I * J) {

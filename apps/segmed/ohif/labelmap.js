@@ -1,14 +1,25 @@
 // OHIF's label map: the segmentation that MONAI Label's panel makes when it connects.
 
+import { turnAlong, volumeViewports } from './viewports.js';
+
+/**
+ * @typedef {import('./grid.js').GridMap} GridMap
+ * @typedef {import('./grid.js').CornerstoneVolume} CornerstoneVolume
+ */
+
 const ID = '1';
 const MODIFIED = 'CORNERSTONE_TOOLS_SEGMENTATION_DATA_MODIFIED';
+// prettier-ignore
 const COLOURS = [
   [255, 99, 71], [64, 160, 255], [255, 200, 60], [60, 200, 120], [200, 110, 255], [255, 130, 190], [90, 220, 220],
 ];
 
 const service = () => window.services.segmentationService;
 
-/** Its volume once it is there, else null. */
+/**
+ * Its volume once it is there, else null.
+ * @returns {CornerstoneVolume | null}
+ */
 export function volume() {
   try {
     return service().getLabelmapVolume(ID);
@@ -17,7 +28,10 @@ export function volume() {
   }
 }
 
-/** UID of the series that it belongs to. */
+/**
+ * UID of the series that it belongs to.
+ * @returns {string | undefined}
+ */
 export function series() {
   const { Labelmap } = service().getSegmentation(ID).representationData;
   const [image] = Labelmap.referencedImageIds ?? volume().referencedImageIds;
@@ -27,7 +41,11 @@ export function series() {
 /** Throw it away, so that the panel makes one for the series that is shown now. */
 export function discard() {
   const id = volume()?.volumeId;
-  if (service().getSegmentations().some(one => one.segmentationId === ID)) {
+  if (
+    service()
+      .getSegmentations()
+      .some(one => one.segmentationId === ID)
+  ) {
     service().remove(ID);
   }
   if (id) {
@@ -35,14 +53,24 @@ export function discard() {
   }
 }
 
-/** Its voxels, a copy. */
+/**
+ * Its voxels, a copy.
+ * @returns {Uint8Array}
+ */
 export const read = () => volume().voxelManager.getCompleteScalarDataArray().slice();
 
-/** Names by index. */
+/**
+ * Names of the segments by index.
+ * @returns {Object<string, string>}
+ */
 export const names = () =>
   Object.fromEntries(Object.values(service().getSegmentation(ID).segments).map(s => [s.segmentIndex, s.label]));
 
-/** Index of the segment of a name; makes it if it is new. */
+/**
+ * Index of the segment of a name; makes it if it is new.
+ * @param {string} name
+ * @returns {number}
+ */
 export function indexOf(name) {
   const known = Object.entries(names());
   const found = known.find(([, label]) => label === name);
@@ -58,50 +86,32 @@ export function indexOf(name) {
   return index;
 }
 
-/** What the brush paints. */
+/**
+ * Have the brush paint a label.
+ * @param {string} name
+ */
 export function activate(name) {
   const index = indexOf(name);
-  for (const viewport of viewports()) {
+  for (const viewport of volumeViewports()) {
     service().setActiveSegmentation(viewport, ID);
   }
   service().setActiveSegment(ID, index);
 }
 
-/** Ids of the views of the series. */
-function viewports() {
-  const shown = [...window.services.viewportGridService.getState().viewports.values()];
-  return shown
-    .map(viewport => viewport.viewportId)
-    .filter(id => window.services.cornerstoneViewportService.getCornerstoneViewport(id)?.type === 'orthographic');
-}
-
-/** Have all views show it, and those of oblique series cut along its slices. */
+/**
+ * Have all views show it, and those of oblique series cut along its slices.
+ * @param {GridMap} map
+ */
 export async function show(map) {
-  for (const id of viewports()) {
+  for (const id of volumeViewports()) {
     if (!service().getSegmentationRepresentations(id, { segmentationId: ID }).length) {
       await service().addSegmentationRepresentation(id, { segmentationId: ID });
     }
     if (map.isOblique()) {
-      alongSlices(window.services.cornerstoneViewportService.getCornerstoneViewport(id), map);
+      turnAlong(id, map.directions);
     }
   }
 }
-
-/** Turn a view to the nearest axes of the series. */
-function alongSlices(viewport, map) {
-  const { viewPlaneNormal, viewUp } = viewport.getCamera();
-  const axes = map.directions.flatMap(d => [d, d.map(v => -v)]);
-  const nearest = to => axes.reduce((a, b) => (dot(b, to) > dot(a, to) ? b : a));
-  const normal = nearest(viewPlaneNormal);
-  if (dot(normal, viewPlaneNormal) < 0.9999) {
-    // where OHIF looks when it draws the view anew, after the window got another size for instance
-    viewport.viewportProperties.orientation = { viewPlaneNormal: normal, viewUp: nearest(viewUp) };
-    viewport.resetCamera();
-    viewport.render();
-  }
-}
-
-const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 
 /**
  * Draw what the server changed.
@@ -142,7 +152,10 @@ export async function write(changes, labels, map, known) {
   drawn(slices);
 }
 
-/** Rub out everything, also in `known`. */
+/**
+ * Rub out everything, also in `known`.
+ * @param {Uint8Array} known
+ */
 export function empty(known) {
   const { voxelManager, dimensions } = volume();
   const slices = new Set();
@@ -163,7 +176,10 @@ function drawn(slices) {
   }
 }
 
-/** Call back when anybody else changes voxels: the brush, or MONAI Label's panel. */
+/**
+ * Call back when anybody else changes voxels: the brush, or MONAI Label's panel.
+ * @param {() => void} callback
+ */
 export function onForeignChange(callback) {
   window.cornerstone.eventTarget.addEventListener(MODIFIED, event => {
     if (event.detail.segmentationId === ID && !event.detail.bySegMed) {
@@ -177,6 +193,7 @@ async function inflate(base64) {
   return new Uint8Array(await through(packed, new DecompressionStream('deflate')));
 }
 
+/** @param {Uint8Array<ArrayBuffer>} values */
 export const deflate = values => through(values, new CompressionStream('deflate'));
 
 const through = (bytes, stream) => new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer();

@@ -6,6 +6,12 @@ export const root = new URL('..', import.meta.url);
 const anyone = () => `browser-${crypto.getRandomValues(new Uint32Array(2)).join('')}`;
 export const client = (localStorage['segmed.client'] ||= anyone());
 
+/**
+ * @param {string} path
+ * @param {RequestInit} [options]
+ * @returns {Promise<any>}
+ * @throws {Error & {status: number}} the server's sentence
+ */
 async function ask(path, options) {
   let answer;
   try {
@@ -24,12 +30,32 @@ async function ask(path, options) {
 const image = series => `api/images/${encodeURIComponent(series)}`;
 const json = body => ({ method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) });
 
+/** Models, labels and warnings of the server. */
 export const state = () => ask('api/state');
+/**
+ * Shape and affine of an image.
+ * @param {string} series UID
+ */
 export const describe = series => ask(image(series));
+/**
+ * What this user has done with an image.
+ * @param {string} series UID
+ */
 export const work = series => ask(`${image(series)}/work?client=${encodeURIComponent(client)}`);
+/**
+ * Ask for a step of the work.
+ * @param {string} series UID
+ * @param {string} what such as prompt or undo
+ * @param {object} body
+ */
 export const post = (series, what, body = {}) => ask(`${image(series)}/${what}`, json({ client, ...body }));
 
-/** Send a whole label map; `packed` is deflated. */
+/**
+ * Send a whole label map.
+ * @param {string} series UID
+ * @param {object} params its place and the names of its values
+ * @param {ArrayBuffer} packed deflated values
+ */
 export function sendLabelmap(series, params, packed) {
   const form = new FormData();
   form.append('params', JSON.stringify({ client, ...params }));

@@ -16,8 +16,8 @@ const annotations = () => window.cornerstoneTools.annotation;
 
 /**
  * Register the tools, once per page.
- * @param {function(number[][])} onBox corners in mm
- * @param {function(string, number[], object)} onPoint kind, place in mm, and the mark
+ * @param {(corners: number[][]) => void} onBox corners in mm
+ * @param {(kind: string, world: number[], mark: object) => void} onPoint kind, place in mm, and the mark
  */
 export function register(onBox, onPoint) {
   const { RectangleROITool, ProbeTool, addTool } = window.cornerstoneTools;
@@ -42,7 +42,11 @@ export function register(onBox, onPoint) {
   });
 }
 
-/** Have the primary mouse button use a tool. */
+/**
+ * Have the primary mouse button use a tool.
+ * @param {string} tool
+ * @param {string} pointKind foreground or background
+ */
 export function use(tool, pointKind = kind) {
   kind = pointKind;
   for (const group of groups()) {
@@ -53,9 +57,13 @@ export function use(tool, pointKind = kind) {
   window.commandsManager.runCommand('setToolActiveToolbar', { toolName: tool, toolGroupIds: GROUPS });
 }
 
-/** Tool of the primary mouse button, and the kind of the next click. */
+/**
+ * Tool of the primary mouse button, and the kind of the next click.
+ * @returns {[string | undefined, string]}
+ */
 export const used = () => [groups()[0]?.getActivePrimaryMouseButtonTool(), kind];
 
+/** @param {number} mm diameter of brush and eraser */
 export function setBrushSize(mm) {
   for (const group of groups()) {
     window.cornerstoneTools.utilities.segmentation.setBrushSizeForToolGroup(group.id, mm);
@@ -68,10 +76,18 @@ function remove(annotation) {
   window.services.cornerstoneViewportService.getRenderingEngine().render();
 }
 
-/** Remember what a mark stands for. */
+/**
+ * Remember what a mark stands for.
+ * @param {object} annotation the mark
+ * @param {string} pointKind foreground or background
+ * @param {number[]} voxel of the server's image
+ */
 export const keep = (annotation, pointKind, voxel) => drawn.set(annotation, [pointKind, voxel.join()]);
 
-/** Remove the marks of clicks that are not part of the prompt. */
+/**
+ * Remove the marks of clicks that are not part of the prompt.
+ * @param {{foreground?: number[][], background?: number[][]} | undefined} prompt
+ */
 export function keepOnly(prompt) {
   const left = { foreground: new Set(), background: new Set() };
   for (const pointKind of Object.keys(left)) {

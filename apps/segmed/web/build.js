@@ -1,4 +1,4 @@
-// Bundles src into a folder (first argument, default dist): hashed assets, and index.html that names them.
+// Bundles src and style into a folder (first argument, default dist): hashed assets, and index.html that names them.
 import { build } from "esbuild";
 import { readFile, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
@@ -9,6 +9,7 @@ const out = process.argv[2] ?? "dist";
 // without a graphics card they take ten seconds.
 const noGradients = {
   name: "no gradients",
+  /** @param {import("esbuild").PluginBuild} build */
   setup: ({ onLoad }) =>
     onLoad({ filter: /niivue[\\/]build[\\/]niivue[\\/]index\.js$/ }, async ({ path }) => {
       const head = "function gradientGL(params) {";
@@ -19,7 +20,7 @@ const noGradients = {
 };
 
 const result = await build({
-  entryPoints: ["src/main.js", "style.css"],
+  entryPoints: ["src/main.js", "style/style.css"],
   entryNames: "[name]-[hash]",
   bundle: true,
   minify: true,
@@ -32,6 +33,6 @@ const result = await build({
 });
 let page = await readFile("index.html", "utf-8");
 for (const [file, { entryPoint }] of Object.entries(result.metafile.outputs)) {
-  if (entryPoint) page = page.replace(entryPoint.replace("src/", ""), basename(file));
+  if (entryPoint) page = page.replace(basename(entryPoint), basename(file));
 }
 await writeFile(join(out, "index.html"), page);

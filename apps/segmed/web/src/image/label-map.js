@@ -1,0 +1,140 @@
+/**
+ * The label map of the open image. NiiVue's drawing is its only copy, in shown order; voxels are given and taken in
+ * stored order.
+ *
+ * @typedef {import("../types.js").Voxel} Voxel
+ * @typedef {import("../types.js").LabelRectangle} LabelRectangle
+ */
+
+const RIM_OPACITY = 0.95;
+
+export class LabelMap {
+  /** @param {import("@niivue/niivue").Niivue} nv */
+  constructor(nv) {
+    this.nv = nv;
+    /** @type {import("./grid.js").Grid | null} of the open image */
+    this.grid = null;
+  }
+
+  /**
+   * The label value of a voxel.
+   * @param {Voxel} voxel
+   */
+  at([i, j, k]) {
+    return this.nv.drawBitmap[this.grid.offset(i, j, k)];
+  }
+
+  /**
+   * Put in what the server has changed.
+   * @param {LabelRectangle[]} changes
+   */
+  apply(changes) {
+    const touched = new Bounds();
+    for (const { k, i, j, values } of changes) {
+      let from = 0;
+      for (let row = j[0]; row < j[1]; row++) {
+        let at = this.grid.offset(i[0], row, k);
+        for (let column = i[0]; column < i[1]; column++, at += this.grid.step[0]) {
+          this.nv.drawBitmap[at] = values[from++];
+        }
+      }
+      touched.add(this.grid.toShown([i[0], j[0], k]));
+      touched.add(this.grid.toShown([i[1] - 1, j[1] - 1, k]));
+    }
+    this.#upload(touched);
+  }
+
+  /**
+   * Set voxels to a label value.
+   * @param {Voxel[]} voxels
+   * @param {number} value
+   */
+  paint(voxels, value) {
+    const touched = new Bounds();
+    for (const voxel of voxels) {
+      this.nv.drawBitmap[this.grid.offset(voxel[0], voxel[1], voxel[2])] = value;
+      touched.add(this.grid.toShown(voxel));
+    }
+    this.#upload(touched);
+  }
+
+  /**
+   * The values on a rectangle of slice k, ranges half-open.
+   * @param {number} k
+   * @param {number[]} i
+   * @param {number[]} j
+   * @returns {LabelRectangle}
+   */
+  read(k, i, j) {
+    const values = new Uint8Array((i[1] - i[0]) * (j[1] - j[0]));
+    let to = 0;
+    for (let row = j[0]; row < j[1]; row++) {
+      for (let column = i[0]; column < i[1]; column++) values[to++] = this.at([column, row, k]);
+    }
+    return { k, i, j, values };
+  }
+
+  /** Numbers of voxels by label value. */
+  counts() {
+    const counts = new Array(256).fill(0);
+    for (const value of this.nv.drawBitmap) counts[value]++;
+    return counts;
+  }
+
+  empty() {
+    this.nv.drawBitmap.fill(0);
+    const all = new Bounds();
+    all.add([0, 0, 0]);
+    all.add(this.grid.shown.map((size) => size - 1));
+    this.#upload(all);
+  }
+
+  /** @param {number} value 0 to 1; at 0 the rim of the mask is hidden too */
+  set opacity(value) {
+    this.nv.drawRimOpacity = value ? RIM_OPACITY : 0;
+    this.nv.setDrawOpacity(value);
+  }
+
+  /**
+   * Copy a part of the label map to the graphics card: the whole would take longer than the answer of the server.
+   * @param {Bounds} part
+   */
+  #upload({ low, high }) {
+    if (low[0] <= high[0]) {
+      const { gl, drawTexture, drawBitmap } = this.nv;
+      const [width, height] = this.grid.shown;
+      const size = low.map((value, axis) => high[axis] - value + 1);
+      const first = low[0] + width * (low[1] + height * low[2]);
+      const kind = this.nv.opts.is2DSliceShader ? gl.TEXTURE_2D : gl.TEXTURE_3D;
+      gl.activeTexture(gl.TEXTURE7); // where NiiVue keeps its drawing
+      gl.bindTexture(kind, drawTexture);
+      gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
+      gl.pixelStorei(gl.UNPACK_ROW_LENGTH, width);
+      gl.pixelStorei(gl.UNPACK_IMAGE_HEIGHT, height);
+      const [x, y, z] = low;
+      const [columns, rows, slices] = size;
+      if (kind === gl.TEXTURE_2D) {
+        gl.texSubImage2D(kind, 0, x, y, columns, rows, gl.RED, gl.UNSIGNED_BYTE, drawBitmap, first);
+      } else {
+        gl.texSubImage3D(kind, 0, x, y, z, columns, rows, slices, gl.RED, gl.UNSIGNED_BYTE, drawBitmap, first);
+      }
+      gl.pixelStorei(gl.UNPACK_ROW_LENGTH, 0);
+      gl.pixelStorei(gl.UNPACK_IMAGE_HEIGHT, 0);
+    }
+    this.nv.drawScene();
+  }
+}
+
+/** The smallest box of shown voxels around those that were added. */
+class Bounds {
+  low = [Infinity, Infinity, Infinity];
+  high = [-Infinity, -Infinity, -Infinity];
+
+  /** @param {number[]} voxel shown */
+  add(voxel) {
+    for (let axis = 0; axis < 3; axis++) {
+      this.low[axis] = Math.min(this.low[axis], voxel[axis]);
+      this.high[axis] = Math.max(this.high[axis], voxel[axis]);
+    }
+  }
+}

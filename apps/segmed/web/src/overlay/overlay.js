@@ -1,0 +1,167 @@
+/** What lies over the image: prompts, the gesture being made, outlines of models that are compared. */
+import { COLOURS, dot, line } from "./pen.js";
+
+/**
+ * @typedef {import("../image/tile.js").Tile} Tile
+ * @typedef {import("../types.js").Prompt} Prompt
+ * @typedef {import("../types.js").Voxel} Voxel
+ *
+ * @typedef {object} Outline of a mask
+ * @property {string} colour
+ * @property {Map<number, Path2D>} paths in stored voxels, by slice k
+ *
+ * @typedef {object} Cursor an ellipse around the mouse
+ * @property {number} x
+ * @property {number} y
+ * @property {number[]} radius along x and y
+ */
+
+const MANY_POINTS = 12; // from here on they come from a scribble, and are drawn small
+
+export class Overlay {
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {import("../image/viewer.js").Viewer} viewer
+   */
+  constructor(canvas, viewer) {
+    this.canvas = canvas;
+    this.viewer = viewer;
+    /** @type {Prompt[]} */
+    this.prompts = [];
+    /** @type {Outline[]} */
+    this.outlines = [];
+    /** @type {((pen: CanvasRenderingContext2D) => void) | null} draws what is being drawn */
+    this.gesture = null;
+    /** @type {Cursor | null} */
+    this.cursor = null;
+  }
+
+  draw() {
+    const pen = this.#fresh();
+    for (const tile of this.viewer.tiles()) {
+      pen.save();
+      pen.beginPath();
+      pen.rect(tile.left, tile.top, tile.width, tile.height);
+      pen.clip();
+      this.#drawOutlines(pen, tile);
+      for (const prompt of this.prompts) drawPrompt(pen, tile, prompt);
+      drawCaption(pen, tile);
+      pen.restore();
+    }
+    this.gesture?.(pen);
+    if (this.cursor) {
+      const { x, y, radius } = this.cursor;
+      pen.beginPath();
+      pen.ellipse(x, y, radius[0], radius[1], 0, 0, 2 * Math.PI);
+      line(pen, "#fff", 1);
+    }
+  }
+
+  /** A pen for the empty canvas, which draws in CSS pixels. */
+  #fresh() {
+    const scale = window.devicePixelRatio || 1;
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    if (this.canvas.width !== Math.round(width * scale) || this.canvas.height !== Math.round(height * scale)) {
+      this.canvas.width = Math.round(width * scale);
+      this.canvas.height = Math.round(height * scale);
+    }
+    const pen = this.canvas.getContext("2d");
+    pen.setTransform(scale, 0, 0, scale, 0, 0);
+    pen.clearRect(0, 0, width, height);
+    return pen;
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} pen
+   * @param {Tile} tile
+   */
+  #drawOutlines(pen, tile) {
+    if (tile.plane !== this.viewer.drawingPlane) return;
+    const k = tile.toStored(tile.left, tile.top)[2];
+    for (const { colour, paths } of this.outlines) {
+      const path = paths.get(k);
+      if (!path) continue;
+      const placed = new Path2D();
+      placed.addPath(path, voxelsToScreen(tile, k));
+      pen.lineWidth = 2;
+      pen.strokeStyle = colour;
+      pen.stroke(placed);
+    }
+  }
+}
+
+/**
+ * From corners of stored voxels of slice k to the screen.
+ * @param {Tile} tile
+ * @param {number} k
+ */
+function voxelsToScreen(tile, k) {
+  const [origin, right, down] = [
+    [-0.5, -0.5],
+    [0.5, -0.5],
+    [-0.5, 0.5],
+  ].map(([i, j]) => onScreen(tile, [i, j, k]));
+  return new DOMMatrix([
+    ...[right[0] - origin[0], right[1] - origin[1]],
+    ...[down[0] - origin[0], down[1] - origin[1]],
+    ...origin,
+  ]);
+}
+
+/**
+ * @param {Tile} tile
+ * @param {Voxel} voxel
+ */
+function onScreen(tile, voxel) {
+  const shown = tile.grid.toShown(voxel);
+  return tile.toScreen(tile.axes.map((axis) => shown[axis]));
+}
+
+/**
+ * @param {CanvasRenderingContext2D} pen
+ * @param {Tile} tile
+ * @param {Prompt} prompt
+ */
+function drawPrompt(pen, tile, { box, foreground = [], background = [] }) {
+  if (box) drawBox(pen, tile, box);
+  for (const points of [foreground, background]) {
+    const radius = points.length > MANY_POINTS ? 2 : 6;
+    for (const point of points) {
+      if (tile.grid.toShown(point)[tile.depth] !== tile.index) continue;
+      dot(pen, onScreen(tile, point), radius, points === foreground);
+    }
+  }
+}
+
+/**
+ * @param {CanvasRenderingContext2D} pen
+ * @param {Tile} tile
+ * @param {number[]} box [i0, i1, j0, j1, k0, k1]
+ */
+function drawBox(pen, tile, box) {
+  const corners = [0, 1].map((end) => tile.grid.toShown([box[end], box[2 + end], box[4 + end]]));
+  const low = corners[0].map((value, axis) => Math.min(value, corners[1][axis]));
+  const high = corners[0].map((value, axis) => Math.max(value, corners[1][axis]));
+  if (low[tile.depth] > tile.index || tile.index > high[tile.depth]) return;
+  const from = tile.toScreen(tile.axes.map((axis) => low[axis] - 0.5));
+  const to = tile.toScreen(tile.axes.map((axis) => high[axis] + 0.5));
+  pen.beginPath();
+  pen.rect(from[0], from[1], to[0] - from[0], to[1] - from[1]);
+  line(pen, COLOURS.region, 1.5);
+}
+
+/**
+ * Name of the plane and number of the slice.
+ * @param {CanvasRenderingContext2D} pen
+ * @param {Tile} tile
+ */
+function drawCaption(pen, tile) {
+  if (tile.count === 1) return;
+  const name = `${tile.plane[0].toUpperCase()}${tile.plane.slice(1)}`;
+  pen.font = "12px system-ui, sans-serif";
+  pen.fillStyle = "#9fb3c8";
+  pen.shadowColor = "#000";
+  pen.shadowBlur = 3;
+  pen.fillText(`${name} ${tile.index + 1} / ${tile.count}`, tile.left + 8, tile.top + tile.height - 9);
+  pen.shadowBlur = 0;
+}

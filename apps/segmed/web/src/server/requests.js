@@ -1,0 +1,106 @@
+/** Requests to the server. Paths are relative, so that the page works below any address. */
+
+/** A request that failed, with the server's sentence; `status` is 0 when nobody answered. */
+export class Failure extends Error {
+  /**
+   * @param {string} message
+   * @param {number} status
+   */
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/**
+ * @param {string} path
+ * @param {RequestInit} [options]
+ */
+async function request(path, options) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Failure("The server does not answer. Is it still running?", 0);
+  }
+  if (answer.ok) return answer;
+  if (answer.status === 401) location.assign("login");
+  const told = await answer.json().catch(() => ({}));
+  const detail = typeof told.detail === "string" ? told.detail : `The server refused this (${answer.status}).`;
+  throw new Failure(detail, answer.status);
+}
+
+/**
+ * @param {string} path
+ * @returns {Promise<any>} the JSON of the answer
+ * @throws {Failure}
+ */
+export const get = async (path) => (await request(path)).json();
+
+/**
+ * @param {string} path
+ * @param {object} body sent as JSON
+ * @returns {Promise<any>} the JSON of the answer
+ * @throws {Failure}
+ */
+export async function post(path, body) {
+  const answer = await request(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  return answer.json();
+}
+
+/**
+ * The bytes of a file.
+ * @param {string} path
+ * @param {(fraction: number) => void} progress hears how much has come, where the size is known
+ * @returns {Promise<ArrayBuffer>}
+ * @throws {Failure}
+ */
+export async function getBytes(path, progress = () => {}) {
+  const answer = await request(path);
+  const size = Number(answer.headers.get("Content-Length"));
+  if (!size || answer.headers.has("Content-Encoding")) return answer.arrayBuffer();
+  const bytes = new Uint8Array(size);
+  let filled = 0;
+  for (const reader = answer.body.getReader(); ; ) {
+    const { done, value } = await reader.read();
+    if (done) return bytes.buffer;
+    bytes.set(value, filled);
+    filled += value.length;
+    progress(filled / size);
+  }
+}
+
+/**
+ * The file name in a Content-Disposition header.
+ * @param {string | null} header
+ */
+export function fileName(header) {
+  const told = header ?? "";
+  const encoded = /filename\*=UTF-8''([^;]+)/i.exec(told);
+  return encoded ? decodeURIComponent(encoded[1]) : (/filename="?([^";]+)"?/i.exec(told)?.[1] ?? "segmentation");
+}
+
+/**
+ * Save the answer as a file, under the name that the server gives it.
+ * @param {string} path
+ * @throws {Failure}
+ */
+export async function download(path) {
+  const answer = await request(path);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await answer.blob());
+  link.download = fileName(answer.headers.get("Content-Disposition"));
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/**
+ * The address of an image, or of something of it.
+ * @param {string} id
+ * @param {string} rest such as "/prompt"
+ */
+export const imagePath = (id, rest = "") => `api/images/${encodeURIComponent(id)}${rest}`;

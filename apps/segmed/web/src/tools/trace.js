@@ -1,0 +1,96 @@
+/** Lines drawn freely on a slice: scribbles in and beside the object, and lassos around it. */
+import { COLOURS, line } from "../overlay/pen.js";
+import { nearestVoxel, withoutRepetitions } from "./geometry.js";
+import { Tool } from "./tool.js";
+
+class TraceTool extends Tool {
+  inDrawingPlane = true;
+
+  /** @type {Tool["press"]} */
+  press(tile, x, y) {
+    this.tile = tile;
+    this.places = [[x, y]];
+    this.k = tile.toStored(x, y)[2];
+  }
+
+  /** @type {Tool["move"]} */
+  move(x, y) {
+    this.places.push([x, y]);
+  }
+
+  /** The line as stored [i, j], without repetitions. */
+  get points() {
+    return withoutRepetitions(this.places.map(([x, y]) => nearestVoxel(this.tile, x, y).slice(0, 2)));
+  }
+
+  /**
+   * The line as a path.
+   * @param {CanvasRenderingContext2D} pen
+   */
+  trace(pen) {
+    pen.lineJoin = pen.lineCap = "round";
+    pen.beginPath();
+    this.places.forEach(([x, y]) => pen.lineTo(x, y));
+  }
+}
+
+class ScribbleTool extends TraceTool {
+  foreground = true;
+  hasSize = true;
+
+  /** @type {Tool["press"]} */
+  press(tile, x, y) {
+    super.press(tile, x, y);
+    const [pixels] = tile.pixels(this.settings.size * Math.min(...tile.scale));
+    this.width = Math.max(2, pixels);
+  }
+
+  /** @type {Tool["release"]} */
+  release() {
+    const { k, foreground, points } = this;
+    return { prompt: { scribbles: [{ k, foreground, points, width: this.settings.size }] } };
+  }
+
+  /** @type {Tool["draw"]} */
+  draw(pen) {
+    this.trace(pen);
+    pen.globalAlpha = 0.6;
+    pen.lineWidth = this.width;
+    pen.strokeStyle = this.foreground ? COLOURS.positive : COLOURS.negative;
+    pen.stroke();
+    pen.globalAlpha = 1;
+  }
+}
+
+export class PositiveScribbleTool extends ScribbleTool {
+  name = "scribble";
+  title = "Scribble in the object";
+  key = "s";
+}
+
+export class NegativeScribbleTool extends ScribbleTool {
+  name = "unscribble";
+  title = "Scribble beside the object";
+  key = "d";
+  foreground = false;
+}
+
+export class LassoTool extends TraceTool {
+  name = "lasso";
+  title = "Draw a lasso around the object";
+  key = "l";
+
+  /** @type {Tool["release"]} */
+  release() {
+    const { k, points } = this;
+    if (points.length < 3) return { hint: "Hold the mouse button and draw around the object." };
+    return { prompt: { lasso: { k, points } } };
+  }
+
+  /** @type {Tool["draw"]} */
+  draw(pen) {
+    this.trace(pen);
+    pen.closePath();
+    line(pen, COLOURS.region, 1.5);
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * Names of what travels between the parts of the page and the server. Voxels are stored order (i, j, k) unless a name
+ * says `shown`; ranges [from, to) are half-open where a comment says so.
+ *
+ * @typedef {number[]} Voxel stored [i, j, k]
+ * @typedef {[number, number]} Range
+ * @typedef {"axial" | "coronal" | "sagittal"} Plane
+ * @typedef {Plane | "multi"} View
+ *
+ * @typedef {object} ImageEntry a row of GET api/images
+ * @property {string} id
+ * @property {string} [name]
+ * @property {string} [modality]
+ * @property {string} [date]
+ * @property {boolean} [labelled] whether it has a final label
+ * @property {boolean} [unsaved] whether this user has work on it that is not saved
+ *
+ * @typedef {object} ImageMeta the answer to GET api/images/{id}
+ * @property {string} id
+ * @property {string} name
+ * @property {number[]} shape size along i, j, k
+ * @property {number[][]} affine stored voxel to right-anterior-superior mm
+ * @property {Range} window values shown black and white at first
+ * @property {string} [series] SeriesInstanceUID, where the image is a DICOM series
+ *
+ * @typedef {object} Model
+ * @property {string} name
+ * @property {string} description
+ * @property {"prompt" | "automatic"} type
+ * @property {2 | 3} dimension of the images that it segments at once
+ *
+ * @typedef {object} LeftOut files that are no image
+ * @property {string} name
+ * @property {string} reason
+ * @property {number} count
+ *
+ * @typedef {object} ServerState the answer to GET api/state
+ * @property {string} version
+ * @property {string} [user] who has logged in
+ * @property {string} [warning]
+ * @property {Model[]} models
+ * @property {string[]} labels names that the server was started with
+ * @property {{state: string, message: string, left_out?: LeftOut[]}} studies
+ *
+ * @typedef {object} Scribble
+ * @property {number} k slice
+ * @property {boolean} foreground
+ * @property {number[][]} points [i, j] along the stroke
+ * @property {number} width in the smaller voxel edge
+ *
+ * @typedef {object} Prompt
+ * @property {number[]} [box] [i0, i1, j0, j1, k0, k1], both ends inside
+ * @property {Voxel[]} [foreground]
+ * @property {Voxel[]} [background]
+ * @property {Scribble[]} [scribbles]
+ * @property {{k: number, points: number[][]}} [lasso]
+ *
+ * @typedef {object} LabelRectangle label values on a rectangle of one slice
+ * @property {number} k slice
+ * @property {number[]} i half-open range of columns
+ * @property {number[]} j half-open range of rows
+ * @property {Uint8Array} values rows of constant j
+ *
+ * @typedef {object} PackedRectangle a LabelRectangle as it travels
+ * @property {number} k
+ * @property {number[]} i
+ * @property {number[]} j
+ * @property {string} data base64 of the deflated values
+ *
+ * @typedef {object} WorkState what the server keeps of a user's work on an image
+ * @property {Object<string, number>} labels values by name
+ * @property {boolean} can_undo
+ * @property {boolean} can_redo
+ * @property {Prompt} prompt of the open object
+ * @property {boolean} unsaved
+ * @property {number} [revision]
+ * @property {string} [boot]
+ *
+ * @typedef {object} Saved the answer to POST api/images/{id}/save
+ * @property {Object<string, number>} voxels by label name
+ * @property {string} [note]
+ * @property {string} [seg] where the DICOM SEG went
+ * @property {string} [differs] a sentence on what was saved and shown differently
+ */
+export {};

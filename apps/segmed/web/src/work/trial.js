@@ -1,0 +1,33 @@
+/** The open object's prompt, run by another model in a workspace of its own, so that the label map stays as it is. */
+import { outline } from "../overlay/outline.js";
+import { decodeAll } from "../server/changes.js";
+import { imagePath, post } from "../server/requests.js";
+
+const NAME_LENGTH = 110; // characters of a client's name that leave room for ours
+
+/**
+ * @typedef {object} Trial
+ * @property {string} id of the image
+ * @property {string} client who works
+ * @property {string} model
+ * @property {string} label
+ * @property {import("../types.js").Prompt} prompt
+ */
+
+/**
+ * @param {Trial} trial
+ * @returns {Promise<{model: string, paths: Map<number, Path2D>, voxels: number}>} outlines by slice k
+ * @throws {import("../server/requests.js").Failure}
+ */
+export async function tryModel({ id, client, model, label, prompt }) {
+  const own = `${client.slice(0, NAME_LENGTH)}~compare`;
+  await post(imagePath(id, "/accept"), { client: own });
+  await post(imagePath(id, "/clear"), { client: own });
+  const { box, foreground, background } = prompt;
+  const asked = { client: own, trial: true, model, label, foreground, background, ...(box ? { box } : {}) };
+  const answer = await post(imagePath(id, "/prompt"), asked);
+  const changes = await decodeAll(answer.changes);
+  const filled = changes.map(({ values }) => values.reduce((sum, value) => sum + (value > 0 ? 1 : 0), 0));
+  const voxels = filled.reduce((sum, count) => sum + count, 0);
+  return { model, paths: new Map(changes.map((one) => [one.k, outline(one)])), voxels };
+}

@@ -1,0 +1,264 @@
+/**
+ * What the user does with the open image, as the server keeps it: one request after the other, so that each sees what
+ * the one before has done.
+ */
+import { decodeAll, encode } from "../server/changes.js";
+import { get, imagePath, post } from "../server/requests.js";
+import { difference, rectangles, valueOf, voxelsByName } from "./label-edits.js";
+
+/**
+ * @typedef {import("../types.js").Prompt} Prompt
+ * @typedef {import("../types.js").Voxel} Voxel
+ * @typedef {import("../types.js").WorkState} WorkState
+ * @typedef {{model: string, label: string, overwrite: boolean, refine?: boolean} & Prompt} PromptRequest
+ *
+ * @typedef {object} WorkActions
+ * @property {() => string} client who works
+ * @property {() => void} changed the state is another one
+ * @property {(words: string) => void} busy what is being done; "" at the end
+ * @property {(text: string) => void} warn
+ * @property {(error: import("../server/requests.js").Failure) => void} fail
+ */
+
+/** @type {WorkState} */
+const NOTHING = { labels: {}, can_undo: false, can_redo: false, prompt: {}, unsaved: false };
+const LOOK_EVERY = 4000; // ms between two looks at what other pages do
+const CONFLICT = 409; // the state is not the one that the request was meant for
+
+export class Work {
+  #last = Promise.resolve(); // of the requests
+
+  /**
+   * @param {import("../image/viewer.js").Viewer} viewer
+   * @param {WorkActions} actions
+   */
+  constructor(viewer, actions) {
+    this.viewer = viewer;
+    this.actions = actions;
+    /** @type {string | null} of the open image */
+    this.id = null;
+    this.state = NOTHING;
+    /** @type {Prompt[]} on their way */
+    this.pending = [];
+    /** Seconds of the last request, from the press until the mask was drawn. */
+    this.seconds = 0;
+    this.waiting = 0; // requests
+    setInterval(() => document.hidden || this.#look(), LOOK_EVERY); // the server calls nobody
+    document.addEventListener("visibilitychange", () => document.hidden || this.#look());
+  }
+
+  /** The state that requests are meant for; the server refuses them if it is in another one. */
+  get #belief() {
+    const { revision, boot } = this.state;
+    return { client: this.actions.client(), revision, boot };
+  }
+
+  /**
+   * Begin with an image that the viewer shows; brings back what was done with it before.
+   * @param {string} id
+   */
+  open(id) {
+    this.id = id;
+    this.state = NOTHING;
+    this.actions.changed();
+    return this.reload();
+  }
+
+  close() {
+    this.id = null;
+    this.state = NOTHING;
+    this.actions.changed();
+  }
+
+  /** The label map as the server has it, whatever the page shows. */
+  reload() {
+    return this.#change("Opening", async (id) => {
+      const answer = await this.#fetch(id);
+      if (this.id === id) this.viewer.labels.empty();
+      return answer;
+    });
+  }
+
+  /** @param {PromptRequest} body */
+  async prompt(body) {
+    const shown = { box: body.box, foreground: body.foreground, background: body.background };
+    this.pending.push(shown);
+    this.actions.changed();
+    await this.#ask("prompt", "Segmenting", body);
+    this.pending = this.pending.filter((one) => one !== shown);
+    this.actions.changed();
+  }
+
+  /** @param {{model: string, overwrite: boolean}} body an automatic model */
+  segment(body) {
+    return this.#ask("segment", "Segmenting", body);
+  }
+
+  accept() {
+    return this.#ask("accept", "Accepting");
+  }
+
+  undo() {
+    return this.#ask("undo", "Undoing");
+  }
+
+  redo() {
+    return this.#ask("redo", "Redoing");
+  }
+
+  clear() {
+    return this.#ask("clear", "Clearing");
+  }
+
+  /**
+   * A stroke of brush or eraser. It is put on again before it is read, because an answer may have come in between.
+   * @param {Voxel[]} voxels
+   * @param {string} label
+   * @param {boolean} erased
+   */
+  async paint(voxels, label, erased) {
+    const done = await this.#change("Painting", async (id) => {
+      const { labels } = this.viewer;
+      labels.paint(voxels, erased ? 0 : this.value(label));
+      const changes = await Promise.all(rectangles(voxels).map(({ k, i, j }) => encode(labels.read(k, i, j))));
+      return post(imagePath(id, "/paint"), { ...this.#belief, label, changes });
+    });
+    if (!done && this.id) await this.reload();
+  }
+
+  /**
+   * The value of a label, also of one that is not used yet.
+   * @param {string} label
+   */
+  value(label) {
+    return valueOf(this.state.labels, label);
+  }
+
+  /**
+   * The server writes the labels; the answer's note tells what came of it, `differs` what the page showed instead.
+   * @returns {Promise<import("../types.js").Saved | undefined>} undefined if it failed
+   */
+  async save() {
+    const saved = await this.#run("Saving", async (id) => {
+      const shown = voxelsByName(this.state.labels, this.viewer.labels.counts());
+      const answer = await post(imagePath(id, "/save"), { ...this.#belief, tag: "final" });
+      if (this.id === id) this.state = { ...this.state, unsaved: false };
+      return { ...answer, differs: difference(shown, answer.voxels) };
+    });
+    if (saved?.differs) await this.reload();
+    return saved;
+  }
+
+  /** Whether another page or a restart of the server has changed the work meanwhile; it is shown anew then. */
+  async #look() {
+    const { id, state } = this;
+    if (!id || this.waiting || state.revision === undefined) return;
+    try {
+      const now = await get(imagePath(id, `/revision?client=${encodeURIComponent(this.actions.client())}`));
+      if (this.id !== id || this.waiting || this.state !== state) return;
+      if (now.revision === state.revision && now.boot === state.boot) return;
+    } catch {
+      return; // the next request tells
+    }
+    this.actions.warn("Your work on this image was changed elsewhere, or the server was restarted. It is shown anew.");
+    await this.reload();
+  }
+
+  /** @param {string} id */
+  #fetch(id) {
+    return get(imagePath(id, `/work?client=${encodeURIComponent(this.actions.client())}`));
+  }
+
+  /**
+   * @param {string} what the last part of the address
+   * @param {string} words
+   * @param {object} body
+   */
+  #ask(what, words, body = {}) {
+    return this.#change(words, (id) => post(imagePath(id, `/${what}`), { ...this.#belief, ...body }));
+  }
+
+  /**
+   * Run a request whose answer changes the label map; whether it went well.
+   * @param {string} words
+   * @param {(id: string) => Promise<any>} request
+   */
+  async #change(words, request) {
+    const began = performance.now();
+    const done = await this.#run(words, async (id) => {
+      const answer = await request(id);
+      const changes = await decodeAll(answer.changes ?? []);
+      if (this.id !== id) return false; // another image was opened in between
+      this.#show(answer, changes);
+      this.viewer.settle();
+      this.seconds = (performance.now() - began) / 1000;
+      return true;
+    });
+    this.actions.changed();
+    return Boolean(done);
+  }
+
+  /**
+   * @param {any} answer of the server
+   * @param {import("../types.js").LabelRectangle[]} changes decoded
+   */
+  #show(answer, changes) {
+    this.viewer.labels.apply(changes);
+    this.state = { ...NOTHING, ...answer, prompt: answer.prompt ?? {} };
+    for (const text of answer.warnings ?? []) this.actions.warn(text);
+  }
+
+  /**
+   * Wait for what was asked before, then run; failures are shown, and undefined is returned.
+   * @param {string} words
+   * @param {(id: string) => Promise<any>} request
+   */
+  #run(words, request) {
+    const id = this.id;
+    if (!id) return Promise.resolve();
+    this.#begin(words);
+    let stale = false;
+    const turn = this.#last.then(async () => {
+      this.actions.busy(words);
+      try {
+        return await request(id);
+      } catch (error) {
+        this.actions.fail(error);
+        stale = error.status === CONFLICT;
+      } finally {
+        this.#end();
+      }
+    });
+    this.#last = turn.then(() => stale && this.id === id && this.#renew(id));
+    return turn;
+  }
+
+  /**
+   * The whole state in place of one that the server does not know, before anything else is asked.
+   * @param {string} id
+   */
+  async #renew(id) {
+    this.#begin("Opening");
+    try {
+      const answer = await this.#fetch(id);
+      const changes = await decodeAll(answer.changes);
+      if (this.id !== id) return;
+      this.viewer.labels.empty();
+      this.#show(answer, changes);
+      this.actions.changed();
+    } catch (error) {
+      this.actions.fail(error);
+    } finally {
+      this.#end();
+    }
+  }
+
+  /** @param {string} words */
+  #begin(words) {
+    if (!this.waiting++) this.actions.busy(words);
+  }
+
+  #end() {
+    if (!--this.waiting) this.actions.busy("");
+  }
+}
