@@ -4,7 +4,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../apps/segmed/web" || exit 1
 
-wanted=$(cat package.json package-lock.json build.js index.html style.css src/*.js | sha256sum | cut -d' ' -f1)
+wanted=$(cat package.json package-lock.json build.js index.html docs.html style.css src/*.js | sha256sum | cut -d' ' -f1)
 if [ "$(cat dist/.built 2>/dev/null)" = "$wanted" ]; then
   exit 0
 fi
@@ -20,7 +20,7 @@ echo "Building the web page …" >&2
 work=$(mktemp -d "$PWD/.build-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 if new_enough &&
-  cp -r package.json package-lock.json .npmrc build.js index.html style.css src "$work" &&
+  cp -r package.json package-lock.json .npmrc build.js index.html docs.html style.css src "$work" &&
   (cd "$work" && npm ci --ignore-scripts --no-progress --loglevel=error --fetch-retries=2 --fetch-retry-mintimeout=500 >&2 && node build.js dist) &&
   echo "$wanted" >"$work/dist/.built"; then
   rm -rf dist

@@ -68,8 +68,10 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Start servers with `scripts/serve.sh`; all are stopped at the end."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def run(studies: Path | str, *arguments: str, temporary: Path | None = None, **environment: str) -> Server:
-        port = free_port()
+    def run(
+        studies: Path | str, *arguments: str, temporary: Path | None = None, port: int = 0, **environment: str
+    ) -> Server:
+        port = port or free_port()
         work = tmp_path_factory.mktemp("server")
         temporary = temporary or work / "tmp"
         temporary.mkdir(exist_ok=True)

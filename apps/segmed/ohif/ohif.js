@@ -20,6 +20,7 @@ let settling = null; // timer after such a change
 let pressed = false; // of the mouse
 let queue = Promise.resolve();
 let registered = false;
+let greeted = false;
 const connected = new WeakMap(); // times by panel
 
 const bar = new Bar({
@@ -36,6 +37,10 @@ const bar = new Bar({
   auto: () => automatic(),
   next: () => run(openNext),
   save: () => run(save),
+  leave: () => run(async () => {
+    await (now && push());
+    await server.logOut();
+  }),
 });
 
 const label = () => bar.label.value.normalize('NFC').trim() || 'object';
@@ -234,6 +239,14 @@ function connect() {
   }
 }
 
+/** Show who is there, as soon as the bar is. */
+function greet() {
+  if (!greeted) {
+    greeted = true;
+    server.state().then(state => bar.greet(state)).catch(() => (greeted = false));
+  }
+}
+
 function refresh() {
   const [tool, kind] = window.services ? tools.used() : [];
   const names = { [tools.BOX]: 'box', [tools.POINT]: kind, [tools.BRUSH]: 'brush', [tools.ERASER]: 'eraser' };
@@ -248,6 +261,7 @@ function look() {
     now = null;
     return;
   }
+  greet();
   connect();
   const volume = labelmap.volume();
   const series = volume && labelmap.series();
