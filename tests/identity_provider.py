@@ -64,7 +64,7 @@ class IdentityProvider:
         self._server.shutdown()
         self._server.server_close()
 
-    def settings(self, address: str, **more: Any) -> dict[str, Any]:
+    def settings(self, address: str) -> dict[str, Any]:
         """Of a server that uses it."""
         return {
             "issuer": self.issuer,
@@ -74,13 +74,10 @@ class IdentityProvider:
             "role_claim": "groups",
             "roles": {"radiology": "annotator", "chiefs": "reviewer", "it": "admin"},
             "title": "City Hospital",
-            **more,
         }
 
     def signed(self, claims: dict[str, Any], key: Any = None, **header: str) -> str:
-        return jwt.encode(
-            {"alg": "RS256", "kid": "one", **header}, claims, key or self.key, algorithms=["RS256", "HS256"]
-        )
+        return jwt.encode({"alg": "RS256", "kid": "one", **header}, claims, key or self.key, algorithms=["RS256"])
 
     def _get(self, http: BaseHTTPRequestHandler) -> None:
         parts = urlsplit(http.path)
