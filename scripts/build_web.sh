@@ -5,7 +5,7 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 . scripts/node.sh
 web=$PWD/apps/segmed/web
-sources=(package.json package-lock.json build.js index.html style src)
+sources=(package.json package-lock.json build.js index.html docs.html style src)
 
 wanted=$(cd "$web" && find "${sources[@]}" -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1)
 if [ "$(cat "$web/dist/.built" 2>/dev/null)" = "$wanted" ]; then

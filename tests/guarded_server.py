@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
-from running import Server, Start
+from identity_provider import IdentityProvider, identity_provider
+from running import Server, Start, free_port
 from segmed.server.access.users import ROLES, Users
 
 PASSWORD = "correct horse battery"
@@ -17,11 +20,12 @@ PASSWORD = "correct horse battery"
 
 @dataclass
 class Guarded:
-    """The server, its file of users, and a token of each."""
+    """The server, its file of users, a token of each, and the provider that vouches for others."""
 
     server: Server
     users: Users
     tokens: dict[str, str]
+    provider: IdentityProvider
 
     def ask(self, role: str, method: str, path: str, **more: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.tokens[role]}"}
@@ -29,7 +33,7 @@ class Guarded:
 
 
 @pytest.fixture(scope="session")
-def guarded(start_shared: Start, tmp_path_factory: pytest.TempPathFactory) -> Guarded:
+def guarded(start_shared: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     studies, home = tmp_path_factory.mktemp("guarded"), tmp_path_factory.mktemp("users")
     users = Users(home / "users.json")
     for role in ROLES:
@@ -38,5 +42,10 @@ def guarded(start_shared: Start, tmp_path_factory: pytest.TempPathFactory) -> Gu
     image = np.random.default_rng(0).normal(100, 10, (40, 36, 5)).astype(np.int16)
     image[10:25, 8:20] += 300
     nib.save(nib.Nifti1Image(image, np.eye(4)), studies / "ct.nii.gz")
-    server = start_shared(studies, "--users", str(users.path), "--conf", "models", "classical")
-    return Guarded(server, users, tokens)
+    port, oidc = free_port(), home / "oidc.json"
+    with identity_provider() as provider:
+        oidc.write_text(json.dumps(provider.settings(f"http://127.0.0.1:{port}")), encoding="utf-8")
+        oidc.chmod(0o600)
+        files = ("--users", str(users.path), "--oidc", str(oidc))
+        server = start_shared(studies, *files, "--conf", "models", "classical", port=port)
+        yield Guarded(server, users, tokens, provider)

@@ -78,8 +78,10 @@ def start_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 def _starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     processes: list[subprocess.Popen[bytes]] = []
 
-    def run(studies: Path | str, *arguments: str, temporary: Path | None = None, **environment: str) -> Server:
-        port = free_port()
+    def run(
+        studies: Path | str, *arguments: str, temporary: Path | None = None, port: int = 0, **environment: str
+    ) -> Server:
+        port = port or free_port()
         work = tmp_path_factory.mktemp("server")
         temporary = temporary or work / "tmp"
         temporary.mkdir(exist_ok=True)

@@ -120,6 +120,10 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let everybody in your network read and change the studies.")
     ] = False,
+    oidc: Annotated[
+        Path | None,
+        typer.Option(help="JSON file of a login by OpenID Connect, see docs/access.md.", envvar="SEGMED_OIDC"),
+    ] = None,
     audit: Annotated[Path | None, typer.Option(help="Log of who changed what; else beside the file of users.")] = None,
     certfile: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.")] = None,
     keyfile: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
@@ -138,7 +142,7 @@ def serve(
     try:
         if (certfile is None) != (keyfile is None):
             raise ValueError("--certfile and --keyfile belong together. Give both.")
-        access = Access(users, insecure, (certfile, keyfile) if certfile and keyfile else None, audit)
+        access = Access(users, insecure, (certfile, keyfile) if certfile and keyfile else None, audit, oidc)
         start(APP_DIR, studies, host, port, _conf_pairs(context.args), access)
     except (ValueError, FileNotFoundError) as error:
         _say(str(error), "red")

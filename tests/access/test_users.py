@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import stat
 from pathlib import Path
 
 import pytest
 from segmed.cli import app
-from segmed.server.access.sessions import IDLE, Attempts, Sessions
+from segmed.server.access.sessions import IDLE, PROVIDED_LONGEST, Attempts, Owner, Sessions
 from segmed.server.access.users import Users
 from segmed.server.errors import BadRequest
 from segmed.server.serve import Access
@@ -92,20 +93,20 @@ def test_sessions_end() -> None:
     sessions = Sessions(lambda: now)
     secret = sessions.begin("anna")
     now = IDLE - 1
-    assert sessions.name(secret) == "anna"
+    assert sessions.owner(secret) == Owner("anna")
     now += IDLE - 1
-    assert sessions.name(secret) == "anna"
+    assert sessions.owner(secret) == Owner("anna")
     now += IDLE + 1
-    assert sessions.name(secret) is None
+    assert sessions.owner(secret) is None
     secret = sessions.begin("anna")
     for _ in range(20):  # used all the time, and yet
         now += IDLE - 1
-        last = sessions.name(secret)
+        last = sessions.owner(secret)
     assert last is None
     secret = sessions.begin("anna")
     sessions.end(secret)
-    assert sessions.name(secret) is None
-    assert sessions.name("") is None
+    assert sessions.owner(secret) is None
+    assert sessions.owner("") is None
 
 
 def test_guessing_becomes_slow() -> None:
@@ -114,17 +115,62 @@ def test_guessing_becomes_slow() -> None:
     tried = 0
     while now < 3600:
         try:
-            attempts.check("anna")
+            attempts.begin("anna")
         except BadRequest as error:
             assert error.status == 429
             now += 1
             continue
-        attempts.failed("anna")
         tried += 1
     assert tried < 30
-    attempts.check("berta")
+    attempts.begin("berta")
     attempts.succeeded("anna")
-    attempts.check("anna")
+    attempts.begin("anna")
+
+
+def test_guessing_many_names_from_one_address_becomes_slow() -> None:
+    attempts = Attempts(lambda: 0.0)
+    for n in range(5):
+        attempts.begin(f"name {n}", "address 10.1.2.3")
+    with pytest.raises(BadRequest, match="Too many"):
+        attempts.begin("name 5", "address 10.1.2.3")
+    attempts.begin("name 5", "address 10.1.2.4")
+
+
+def test_an_own_login_in_between_does_not_help_to_guess() -> None:
+    attempts = Attempts(lambda: 0.0)
+    for n in range(4):
+        attempts.begin(f"name {n}", "address")
+        attempts.begin("own", "address")
+        attempts.succeeded("own", "address")
+    attempts.begin("name 4", "address")
+    with pytest.raises(BadRequest, match="Too many"):
+        attempts.begin("own", "address")
+
+
+def test_guesses_side_by_side_are_counted_before_they_are_checked() -> None:
+    attempts, taken = Attempts(lambda: 0.0), 0
+    for _ in range(20):  # none has been answered yet
+        with contextlib.suppress(BadRequest):
+            attempts.begin("anna")
+            taken += 1
+    assert taken == 5
+
+
+def test_sessions_of_a_provider_end_after_a_day_of_work() -> None:
+    now = 0.0
+    sessions = Sessions(lambda: now)
+    secret = sessions.begin("anna", provided=True)
+    now = PROVIDED_LONGEST / 2
+    assert sessions.owner(secret) == Owner("anna", provided=True)
+    now = PROVIDED_LONGEST + 1
+    assert sessions.owner(secret) is None
+
+
+def test_names_that_look_alike_are_known(users: Users) -> None:
+    users.add("Anna", "reader")
+    for name in ("Anna", "anna", "ANNA", "\uff21nna"):
+        assert users.resembles(name), name
+    assert not users.resembles("annas")
 
 
 def test_a_server_for_others_needs_a_login(users: Users, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ SOURCES = ROOT / "apps" / "segmed" / "web"
 
 @pytest.fixture
 def dist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(web, "_built", lambda: tmp_path / "dist")
+    monkeypatch.setattr(web, "built", lambda: tmp_path / "dist")
     return tmp_path / "dist"
 
 

@@ -80,11 +80,13 @@ class Ohif:
         page: of the browser.
         url: of the server.
         series: UID.
+        token: of the user who is logged in; "" where nobody has to.
     """
 
-    def __init__(self, page: Page, url: str, series: str) -> None:
+    def __init__(self, page: Page, url: str, series: str, token: str = "") -> None:
         self.page, self.url, self.series = page, url, series
-        self.server = httpx.Client(base_url=url, timeout=60)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.server = httpx.Client(base_url=url, timeout=60, headers=headers)
         image = self.server.get(f"/api/images/{series}").raise_for_status().json()
         self.shape, self.affine = tuple(image["shape"]), np.array(image["affine"])
 

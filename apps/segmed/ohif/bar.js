@@ -51,6 +51,10 @@ export class Bar {
     this.automatic = field('automatic', 'select', 'Model of Auto');
     add(ENDS);
     this.status = this.element.appendChild(make('output', { id: 'segmed-status' }));
+    this.user = this.element.appendChild(make('span', { id: 'segmed-user', hidden: true }));
+    const leave = { type: 'button', id: 'segmed-logout', textContent: 'Log out', hidden: true };
+    this.leave = this.element.appendChild(make('button', { ...leave, title: 'End the session; your work stays' }));
+    this.leave.onclick = () => on.leave();
     // keys typed here are not shortcuts of OHIF
     this.element.addEventListener('keydown', event => event.stopPropagation());
   }
@@ -71,6 +75,12 @@ export class Bar {
     this.isAutomatic = new Set(automatic.map(model => model.name));
     this.labels.replaceChildren(...labels.map(label => make('option', { value: label })));
     this.label.value ||= labels[0] ?? 'object';
+  }
+
+  /** Show who has logged in; nobody where nobody has to. */
+  greet({ user, role }) {
+    this.user.textContent = user && `${user} (${role})`;
+    this.user.hidden = this.leave.hidden = !user;
   }
 
   /** Show what can be pressed now. */

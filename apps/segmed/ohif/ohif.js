@@ -16,6 +16,7 @@ class SegMed {
   #retry = 0; // timer
   #panel = new PanelConnection(RETRY_AFTER);
   #watch = new Watch(() => this.look());
+  #greeted = false;
 
   constructor() {
     this.session = new Session(() => this.onRequest());
@@ -34,6 +35,7 @@ class SegMed {
       auto: () => this.segmentAutomatically(),
       next: () => session.run(() => this.openNext()),
       save: () => session.run(() => session.save()),
+      leave: () => session.run(() => this.logOut()),
     });
   }
 
@@ -75,6 +77,24 @@ class SegMed {
     location.assign(new URL(`ohif/monai-label?${query}`, server.root));
   }
 
+  /** Show who has logged in, as soon as the bar is there. */
+  #greet() {
+    if (!this.#greeted) {
+      this.#greeted = true;
+      server
+        .state()
+        .then(state => this.bar.greet(state))
+        .catch(() => (this.#greeted = false));
+    }
+  }
+
+  async logOut() {
+    if (this.session.current) {
+      await this.session.push();
+    }
+    await server.logOut();
+  }
+
   onBox(corners) {
     try {
       this.prompt(this.bar.model.value, { box: this.session.current.map.region(corners) });
@@ -99,6 +119,7 @@ class SegMed {
       session.current = null;
       return;
     }
+    this.#greet();
     this.#panel.connect();
     const series = labelmap.volume() && labelmap.series();
     const shown = seriesShown();

@@ -19,12 +19,24 @@ async function ask(path, options) {
   } catch {
     throw new Error('The server does not answer. Is it running?');
   }
+  if (answer.status === 401) {
+    logIn(`${location.pathname}${location.search}`.slice(root.pathname.length));
+  }
   const told = await answer.json().catch(() => ({}));
   if (!answer.ok) {
     const detail = typeof told.detail === 'string' ? told.detail : `The server answered ${answer.status}.`;
     throw Object.assign(new Error(detail), { status: answer.status });
   }
   return told;
+}
+
+/** Go to the page of the login, and from there to a page below the server's address. */
+const logIn = page => location.assign(new URL(`login?${new URLSearchParams({ next: `/${page}` })}`, root));
+
+/** End the session; the work stays on the server. */
+export async function logOut() {
+  await fetch(new URL('logout', root), { method: 'POST' });
+  logIn('ohif/');
 }
 
 const image = series => `api/images/${encodeURIComponent(series)}`;

@@ -1,4 +1,4 @@
-// Bundles src and style into a folder (first argument, default dist): hashed assets, and index.html that names them.
+// Bundles src and style into a folder (first argument, default dist): hashed assets, and pages that name them.
 import { build } from "esbuild";
 import { readFile, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
@@ -20,7 +20,7 @@ const noGradients = {
 };
 
 const result = await build({
-  entryPoints: ["src/main.js", "style/style.css"],
+  entryPoints: ["src/main.js", "style/style.css", "src/docs.js"],
   entryNames: "[name]-[hash]",
   bundle: true,
   minify: true,
@@ -31,8 +31,13 @@ const result = await build({
   logLevel: "error",
   plugins: [noGradients],
 });
-let page = await readFile("index.html", "utf-8");
-for (const [file, { entryPoint }] of Object.entries(result.metafile.outputs)) {
-  if (entryPoint) page = page.replace(basename(entryPoint), basename(file));
+const named = Object.entries(result.metafile.outputs).flatMap(([file, { entryPoint, cssBundle }]) => {
+  if (!entryPoint) return [];
+  const source = basename(entryPoint);
+  return [[source, file], ...(cssBundle ? [[source.replace(/js$/, "css"), cssBundle]] : [])];
+});
+for (const name of ["index.html", "docs.html"]) {
+  let page = await readFile(name, "utf-8");
+  for (const [source, file] of named) page = page.replace(`web/${source}`, `web/${basename(file)}`);
+  await writeFile(join(out, name), page);
 }
-await writeFile(join(out, "index.html"), page);

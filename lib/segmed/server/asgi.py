@@ -10,6 +10,7 @@ import errno
 import io
 import logging
 import os
+import re
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,18 +18,22 @@ from typing import Any
 
 import torch
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.responses import JSONResponse, Response
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import get_current_user
 from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from segmed.server import (
     download_routes,
     history_routes,
     info_routes,
+    interface_page,
     learning_routes,
+    log_page,
     ohif,
     proxy,
     report_routes,
@@ -36,12 +41,14 @@ from segmed.server import (
     web,
     workspace_routes,
 )
-from segmed.server.access import login_routes
-from segmed.server.access.gate import Gate, current_user
+from segmed.server.access import login_routes, oidc_routes
+from segmed.server.access.gate import MONAILABEL_ROLES, Gate, current_user, login_role
+from segmed.server.access.oidc import Provider
+from segmed.server.access.oidc_settings import OidcSettings
 from segmed.server.access.users import Users
 from segmed.server.audit import Audit, Audited
 from segmed.server.errors import MAY_ONLY_READ, BadRequest
-from segmed.server.forwarded import TRUSTED, allowed_origins, networks
+from segmed.server.forwarded import TRUSTED, allowed_origins, networks, normal_origin
 from segmed.server.guard import Guard
 from segmed.server.threads import run_in_threads
 from segmed.server.turns import TOO_MANY
@@ -57,7 +64,7 @@ def _put_in_front(app: FastAPI) -> None:
     """Our routes win over MONAI Label's of the same path, which stay behind them."""
     before = len(app.router.routes)
     ours = (download_routes, history_routes, info_routes, learning_routes, report_routes, workspace_routes, routes)
-    for part in (*ours, proxy, ohif, web):
+    for part in (*ours, proxy, ohif, web, interface_page, log_page):
         app.include_router(part.router)
     app.router.routes[:] = app.router.routes[before:] + app.router.routes[:before]
 
@@ -112,6 +119,19 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     return _answer(500, f"Something unexpected went wrong; the server's log tells more under {number}.")
 
 
+async def _role_missing(request: Request, error: Exception) -> Response:
+    """MONAI Label names its own roles, which nobody here has heard of."""
+    assert isinstance(error, HTTPException)
+    found = re.match(r'Role "(.+)" is required', str(error.detail))
+    role = next((ours for ours, theirs in MONAILABEL_ROLES.items() if found and theirs == found[1]), "")
+    if error.status_code != 403 or not role:
+        return await http_exception_handler(request, error)
+    return _answer(
+        403,
+        f"This needs the role {role}, and yours is {login_role(request)}. Ask who runs this server for another one.",
+    )
+
+
 def _close_at_the_end(app: FastAPI) -> None:
     """A retraining goes on in a process of its own, which Python would wait for."""
     inner = app.router.lifespan_context
@@ -126,14 +146,17 @@ def _close_at_the_end(app: FastAPI) -> None:
     app.router.lifespan_context = lifespan
 
 
-def _with_login(app: FastAPI, inner: ASGIApp, users: Path) -> ASGIApp:
+def _with_login(app: FastAPI, inner: ASGIApp, users: Path, oidc: OidcSettings | None) -> ASGIApp:
     """The application for users who have logged in; MONAI Label's roles at its endpoints count from now on."""
     settings.MONAI_LABEL_AUTH_ENABLE = True
     app.dependency_overrides[get_current_user] = current_user
+    app.add_exception_handler(HTTPException, _role_missing)
     before = len(app.router.routes)
     app.include_router(login_routes.router)
+    if oidc:
+        app.include_router(oidc_routes.router)
     app.router.routes[:] = app.router.routes[before:] + app.router.routes[:before]
-    return Gate(inner, Users(users))
+    return Gate(inner, Users(users), Provider(oidc) if oidc else None)
 
 
 def create_app() -> ASGIApp:
@@ -151,9 +174,12 @@ def create_app() -> ASGIApp:
     inner: ASGIApp = app
     if log := os.environ.get("SEGMED_AUDIT", ""):
         inner = Audited(inner, Audit(Path(log)))
+    oidc = OidcSettings.read(Path(path)) if (path := os.environ.get("SEGMED_OIDC", "")) else None
     if users := os.environ.get("SEGMED_USERS", ""):
-        inner = _with_login(app, inner, Path(users))
+        inner = _with_login(app, inner, Path(users), oidc)
     origins = allowed_origins(os.environ.get("SEGMED_ORIGINS", ""))
+    if oidc:
+        origins |= {normal_origin(oidc.address)}
     loopback_only = os.environ.get("SEGMED_LOOPBACK_ONLY", "1") == "1"
     proxies = networks(os.environ.get("SEGMED_PROXIES", TRUSTED))
     return Guard(inner, origins, loopback_only, proxies, [os.environ.get("SEGMED_HOST", "")])

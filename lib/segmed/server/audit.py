@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 MOST_BYTES = 64 * 2**20  # of a file; then the next one is begun
 _FIRST = "0" * 64
 _SAFE = ("GET", "HEAD", "OPTIONS")
+_LOGIN = "/login/oidc/callback"  # by which browsers come back from an identity provider
 _ID = re.compile(r"(?<=/images/)[^/]+")
 _REST = re.compile(r"(?<=/history/)[^/]+|(?<=/session/)[^/]+|(?<=/labels/)\d+")
 
@@ -86,7 +87,7 @@ class Audited:
         self.app, self.audit = app, audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in _SAFE:
+        if scope["type"] != "http" or (scope["method"] in _SAFE and not scope["path"].endswith(_LOGIN)):
             await self.app(scope, receive, send)
             return
         status = 0

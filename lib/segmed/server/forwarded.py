@@ -1,4 +1,4 @@
-"""What a reverse proxy tells about the address that browsers see: X-Forwarded-Proto, -Host and -Prefix."""
+"""What a reverse proxy tells about the address that browsers see: X-Forwarded-Proto, -Host, -Prefix and -For."""
 
 from __future__ import annotations
 
@@ -114,6 +114,28 @@ def forwarded(scope: Scope, headers: Mapping[str, str], trusted: Iterable[Networ
                 f"The proxy's X-Forwarded-{name} {value[:60]!r} is not usable. Check the proxy's settings."
             )
     return Forwarded(scheme, host, prefix)
+
+
+def client_address(scope: Scope, headers: Mapping[str, str], trusted: Iterable[Network]) -> str:
+    """Whom a request comes from: the last address of X-Forwarded-For that no trusted proxy has, or the sender's own.
+
+    Args:
+        scope: of the request.
+        headers: by name in small letters.
+        trusted: addresses of proxies. What others write into the header is not read, nor what came before a trusted
+            proxy wrote into it.
+    """
+    trusted = tuple(trusted)
+    client: Any = scope.get("client")
+    found = str(client[0]) if client else ""
+    for text in reversed(headers.get("x-forwarded-for", "").split(",")):
+        try:
+            if not any(ipaddress.ip_address(found) in network for network in trusted):
+                break
+            found = str(ipaddress.ip_address(text.strip()))
+        except ValueError:
+            break
+    return found
 
 
 def seen_from_outside(scope: Scope, told: Forwarded) -> Scope:

@@ -17,6 +17,7 @@ from segmed.server.forwarded import (
     TRUSTED,
     Forwarded,
     Network,
+    client_address,
     forwarded,
     networks,
     normal_origin,
@@ -105,6 +106,7 @@ class Guard:
         self._check_host(headers.get("host", ""))
         self._check_origin(headers, scope, told or Forwarded())
         self._check(scope, headers)
+        scope = {**scope, "segmed.address": client_address(scope, headers, self.proxies)}
         return seen_from_outside(scope, told) if told else scope
 
     def _check_host(self, host: str) -> None:
@@ -142,9 +144,8 @@ class Guard:
         path = unquote(scope["path"]).removeprefix(scope.get("root_path", ""))
         if ".." in path.split("/") or "\\" in path or "\0" in path:
             raise BadRequest("The address holds a step to a parent folder. Use names only.")
-        for method, pattern, why in _CLOSED:
-            if pattern.match(path) and method in ("", scope["method"]):
-                raise BadRequest(f"{scope['method']} {path[:60]} is closed. {why}", 403)
+        if why := is_closed(scope["method"], path):
+            raise BadRequest(f"{scope['method']} {path[:60]} is closed. {why}", 403)
         self._check_names(path, scope["query_string"].decode("latin-1"))
 
     @staticmethod
@@ -160,6 +161,11 @@ class Guard:
                 check_id(value, "label" if key == "label" else "image")
         if path.startswith("/session/") and len(path) > len("/session/"):
             check_session(path.removeprefix("/session/").rstrip("/"))
+
+
+def is_closed(method: str, path: str) -> str:
+    """Why nobody may ask for a path; "" where it is open."""
+    return next((why for one, pattern, why in _CLOSED if pattern.match(path) and one in ("", method)), "")
 
 
 def _is_machine(name: str | None) -> bool:

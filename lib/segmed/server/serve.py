@@ -22,6 +22,7 @@ import psutil
 from uvicorn.config import HTTP_PROTOCOLS
 
 from segmed.data.phantom import write_demo_study
+from segmed.server.access.oidc_settings import OidcSettings
 from segmed.server.access.users import Users
 from segmed.server.audit import Audit
 from segmed.server.dicomweb_settings import check_url
@@ -40,12 +41,14 @@ class Access:
         insecure: whether a server that others can reach may be without a login.
         certificate: TLS certificate and key as PEM files; None for plain HTTP.
         audit: log of who changed what; None for one beside the file of users, and for none where there is no such file.
+        oidc: settings of a login by an identity provider; None for none.
     """
 
     users: Path | None = None
     insecure: bool = False
     certificate: tuple[Path, Path] | None = None
     audit: Path | None = None
+    oidc: Path | None = None
 
     @property
     def log(self) -> Path | None:
@@ -55,7 +58,11 @@ class Access:
 
     def check(self, host: str) -> None:
         """Raises ValueError or FileNotFoundError where nobody, or anybody, could use a server on that address."""
-        if self.users is not None and not Users(self.users).all():
+        if self.oidc is not None:
+            if self.users is None:
+                raise ValueError("--oidc needs --users FILE for users of the server itself, which may have none.")
+            OidcSettings.read(self.oidc)
+        if self.users is not None and not Users(self.users).all() and self.oidc is None:
             raise ValueError(f"{self.users} has no users. Add one: segmed users add NAME --users {self.users}")
         if self.users is None and host not in _LOOPBACK and not self.insecure:
             raise ValueError(
@@ -99,6 +106,8 @@ def serve(
     os.environ.update(_environment(temporary, host))
     if access.users is not None:
         os.environ["SEGMED_USERS"] = str(access.users.resolve())
+    if access.oidc is not None:
+        os.environ["SEGMED_OIDC"] = str(access.oidc.resolve())
     if access.log is not None:
         os.environ["SEGMED_AUDIT"] = str(access.log.resolve())
     tempfile.tempdir = temporary

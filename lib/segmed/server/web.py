@@ -29,14 +29,15 @@ checkout while it can reach the network, then reload.</p>
 """
 
 
-def _built() -> Path:
+def built() -> Path:
+    """The folder of what was built."""
     return Path(app_instance().app_dir) / "web" / "dist"
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 def page() -> Response:
     """The page, or how to build it."""
-    index = _built() / "index.html"
+    index = built() / "index.html"
     headers = {**_HEADERS, "Cache-Control": "no-store"}
     if not index.is_file():
         return HTMLResponse(_NOT_BUILT, status_code=503, headers=headers)
@@ -50,7 +51,7 @@ def asset(name: str) -> Response:
     Raises:
         BadRequest: (404) there is none of that name.
     """
-    path = _built() / name
+    path = built() / name
     if not _ASSET.match(name) or not path.is_file():
         raise BadRequest("The page has no such part. Reload the page.", 404)
     return FileResponse(path, headers={**_HEADERS, "Cache-Control": "public, max-age=31536000, immutable"})

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 import segmed
 from segmed.data.pairs import natural
 from segmed.imaging.reading import fingerprint
-from segmed.server.access.gate import login_name
+from segmed.server.access.gate import login_name, login_role
 from segmed.server.audit import digest, note
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.client_json import read_object
@@ -104,6 +104,7 @@ def state(http: Request) -> dict[str, Any]:
         "labels": list(app.engine.settings.labels),
         "warning": app.engine.warning(),
         "user": login_name(http),
+        "role": login_role(http),
     }
 
 

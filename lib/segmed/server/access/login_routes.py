@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 from fastapi import APIRouter, Form, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from segmed.server.access.gate import COOKIE, Gate, cookie_of
+from segmed.server.access.login_page import HEADERS, login_page, own_path
 from segmed.server.access.users import User
 from segmed.server.audit import note
 from segmed.server.errors import BadRequest
@@ -16,40 +16,12 @@ from segmed.server.errors import BadRequest
 router = APIRouter(include_in_schema=False)
 
 _LOOPBACK = ("", "127.0.0.1", "::1")
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-}
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>SegMed</title>
-<style>
-body {{ margin: 0; min-height: 100vh; display: grid; place-items: center; background: #10161d; color: #d7dfe8;
-  font: 15px/1.5 system-ui, sans-serif; }}
-form {{ display: grid; gap: 12px; width: 280px; }}
-h1 {{ margin: 0; font-size: 22px; }}
-label {{ display: grid; gap: 4px; }}
-input, button {{ font: inherit; padding: 8px 10px; border-radius: 6px; border: 1px solid #33404f; }}
-input {{ background: #0a0f14; color: inherit; }}
-button {{ background: #2563ab; color: #fff; cursor: pointer; }}
-p {{ margin: 0; color: #ff9b8f; }}
-</style></head>
-<body><form method="post" action="login">
-<h1>SegMed</h1>{message}
-<label>Name <input name="username" autocomplete="username" required autofocus></label>
-<label>Password <input name="password" type="password" autocomplete="current-password" required></label>
-<input type="hidden" name="next" value="{next}">
-<button>Log in</button>
-</form></body></html>
-"""
 
 
 @router.get("/login")
-def login_page(next: str = "/") -> Response:
+def ask(http: Request, next: str = "/") -> Response:
     """The page that asks for name and password."""
-    return _page("", next)
+    return login_page(http, "", next)
 
 
 @router.post("/login")
@@ -63,18 +35,27 @@ def log_in(
     try:
         user = _checked(http, username, password)
     except BadRequest as error:
-        return _page(str(error), next, error.status)
-    target = http.scope.get("root_path", "") + _own(next)
-    answer = RedirectResponse(target, 303, headers=_HEADERS)
-    answer.set_cookie(
-        COOKIE,
-        _gate(http).sessions.begin(user.name),
-        httponly=True,
-        samesite="strict",
-        secure=http.url.scheme == "https",
-        path=http.scope.get("root_path", "") or "/",
-    )
+        return login_page(http, str(error), next, error.status)
+    answer = RedirectResponse(http.scope.get("root_path", "") + own_path(next), 303, headers=HEADERS)
+    begin_session(http, answer, user.name, secure=http.url.scheme == "https")
     return answer
+
+
+def begin_session(http: Request, answer: Response, name: str, secure: bool, provided: bool = False) -> None:
+    """Begin a session in place of the one that the browser may have.
+
+    Args:
+        http: the request.
+        answer: takes the cookie with it.
+        name: of the user.
+        secure: whether the browser may send the cookie by TLS only.
+        provided: whether an identity provider vouches for the user.
+    """
+    sessions = _gate(http).sessions
+    sessions.end(cookie_of(http.headers))
+    secret = sessions.begin(name, provided)
+    path = http.scope.get("root_path", "") or "/"
+    answer.set_cookie(COOKIE, secret, httponly=True, samesite="strict", secure=secure, path=path)
 
 
 @router.post("/logout")
@@ -115,29 +96,17 @@ def _checked(http: Request, name: str, password: str) -> User:
     """The user. Raises BadRequest (401, or 429 after too many failures)."""
     gate = _gate(http)
     note(http, login=name)
-    address = http.client.host if http.client else ""
-    # through a reverse proxy on this machine everybody has the same address
-    keys = (f"name {name}",) if address in _LOOPBACK else (f"name {name}", f"address {address}")
-    gate.attempts.check(*keys)
+    address = http.scope.get("segmed.address", "")
+    # behind a reverse proxy of this machine that does not tell addresses, everybody has the same one
+    others = () if address in _LOOPBACK else (f"address {address}",)
+    gate.attempts.begin(f"name {name}", *others)
     user = gate.users.by_password(name, password)
     if user is None:
-        gate.attempts.failed(*keys)
         raise BadRequest("Name or password is wrong.", 401)
-    gate.attempts.succeeded(keys[0])
+    gate.attempts.succeeded(f"name {name}", *others)
     return user
 
 
 def _gate(http: Request) -> Gate:
     gate: Gate = http.scope["segmed.gate"]
     return gate
-
-
-def _own(target: str) -> str:
-    """A path on this server; others would lead away from it."""
-    return target if target.startswith("/") and not target.startswith(("//", "/\\")) else "/"
-
-
-def _page(message: str, target: str, status: int = 200) -> Response:
-    shown = f"<p>{html.escape(message)}</p>" if message else ""
-    page = _PAGE.format(message=shown, next=html.escape(_own(target), quote=True))
-    return HTMLResponse(page, status, headers=_HEADERS)

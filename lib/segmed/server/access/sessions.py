@@ -8,14 +8,29 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from segmed.server.errors import BadRequest
 
 IDLE = 12 * 3600.0  # s until a session that is not used ends
 _LONGEST = 7 * 86400.0  # s until any session ends
+PROVIDED_LONGEST = 12 * 3600.0  # s, where only a new login shows that the provider still knows somebody
 _MOST = 10_000
 _FREE, _WAIT, _WAIT_MOST = 5, 1.0, 300.0  # failures without a wait; s after the next, doubled up to the most
 _FORGET = 900.0  # s without a failure
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose session it is.
+
+    Attributes:
+        name: of the user.
+        provided: whether an identity provider has vouched for the user, who then is not in the file of users.
+    """
+
+    name: str
+    provided: bool = False
 
 
 class Sessions:
@@ -28,30 +43,30 @@ class Sessions:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._guard = threading.Lock()
-        self._open: OrderedDict[str, tuple[str, float, float]] = OrderedDict()  # digest: name, begun, used
+        self._open: OrderedDict[str, tuple[Owner, float, float]] = OrderedDict()  # digest: whose, begun, used
 
-    def begin(self, name: str) -> str:
+    def begin(self, name: str, provided: bool = False) -> str:
         """A new session; its secret."""
         secret, now = secrets.token_urlsafe(32), self._clock()
         with self._guard:
-            self._open[_digest(secret)] = name, now, now
+            self._open[_digest(secret)] = Owner(name, provided), now, now
             while len(self._open) > _MOST:
                 self._open.popitem(last=False)
         return secret
 
-    def name(self, secret: str) -> str | None:
+    def owner(self, secret: str) -> Owner | None:
         """Whose session it is; None if it is not known or has ended."""
         key, now = _digest(secret), self._clock()
         with self._guard:
             found = self._open.get(key)
             if found is None:
                 return None
-            name, begun, used = found
-            if now - used > IDLE or now - begun > _LONGEST:
+            owner, begun, used = found
+            if now - used > IDLE or now - begun > (PROVIDED_LONGEST if owner.provided else _LONGEST):
                 del self._open[key]
                 return None
-            self._open[key] = name, begun, now
-            return name
+            self._open[key] = owner, begun, now
+            return owner
 
     def end(self, secret: str) -> None:
         """Log out."""
@@ -71,17 +86,17 @@ class Attempts:
         self._guard = threading.Lock()
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()  # count, last
 
-    def check(self, *keys: str) -> None:
-        """Raises BadRequest (429) where it is too early to try again."""
+    def begin(self, *keys: str) -> None:
+        """Note an attempt, as a failure until it has succeeded: attempts side by side wait for each other, too.
+
+        Raises:
+            BadRequest: (429) it is too early to try again.
+        """
         with self._guard:
             wait = max(self._wait(key) for key in keys)
-        if wait > 0:
-            raise BadRequest(f"Too many wrong passwords. Try again in {int(wait) + 1} s.", 429)
-
-    def failed(self, *keys: str) -> None:
-        """Note a wrong password."""
-        now = self._clock()
-        with self._guard:
+            if wait > 0:
+                raise BadRequest(f"Too many wrong passwords. Try again in {int(wait) + 1} s.", 429)
+            now = self._clock()
             for key in keys:
                 count, last = self._failures.get(key, (0, now))
                 self._failures[key] = (1 if now - last > _FORGET else count + 1), now
@@ -89,11 +104,16 @@ class Attempts:
             while len(self._failures) > _MOST:
                 self._failures.popitem(last=False)
 
-    def succeeded(self, *keys: str) -> None:
-        """Forget the failures."""
+    def succeeded(self, name: str, *others: str) -> None:
+        """Forget the failures of a name; of other keys only that one attempt, as others may have failed there."""
         with self._guard:
-            for key in keys:
-                self._failures.pop(key, None)
+            self._failures.pop(name, None)
+            for key in others:
+                count, last = self._failures.get(key, (0, 0.0))
+                if count > 1:
+                    self._failures[key] = count - 1, last
+                else:
+                    self._failures.pop(key, None)
 
     def _wait(self, key: str) -> float:
         count, last = self._failures.get(key, (0, 0.0))

@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 import threading
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from segmed.imaging.durable import appear_whole
 
 ROLES = ("reader", "annotator", "reviewer", "admin")  # each may do what those before it may
 SHORTEST = 10  # letters of a password
-_NAME = re.compile(r"[\w.@-]{1,64}")
+NAME = re.compile(r"[\w.@-]{1,64}")
 _PREFIX = "segmed_"
 _HASHER = PasswordHasher()
 _NOBODY = _HASHER.hash(secrets.token_hex(16))  # so that unknown names take as long as known ones
@@ -84,6 +85,10 @@ class Users:
         """A user; None if there is none of that name."""
         return self.all().get(name)
 
+    def resembles(self, name: str) -> bool:
+        """Whether a user has that name, or one that people would take for it: in other letters of the same kind."""
+        return _folded(name) in {_folded(known) for known in self.all()}
+
     def by_password(self, name: str, password: str) -> User | None:
         """The user of a name and password; None if one of them is wrong. Takes some tenths of a second."""
         user = self.get(name)
@@ -108,7 +113,7 @@ class Users:
         Raises:
             ValueError: a name, role or password that cannot be used.
         """
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise ValueError(f"{name[:70]!r} is no name of a user: 1 to 64 letters, digits and . @ - _ are.")
         if password and len(password) < SHORTEST:
             raise ValueError(f"The password has {len(password)} letters. Choose {SHORTEST} or more.")
@@ -164,6 +169,10 @@ def _role(role: str) -> str:
     if role not in ROLES:
         raise ValueError(f"{role[:70]!r} is no role. Choose one of {', '.join(ROLES)}.")
     return role
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _digest(token: str) -> str:
