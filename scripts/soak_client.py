@@ -83,6 +83,7 @@ class Client:
         self.name = f"client {number}"
         self.saved: np.ndarray | None = None
         self._labels = np.zeros(shape, np.uint8)
+        self._names: dict[str, int] = {}
         self._rng = np.random.default_rng((seed, number))
         self._http = requests.Session()
         self._body = {"client": self.name}
@@ -164,7 +165,11 @@ class Client:
         self._infer("volume", f"{self._model()}_3d", {"roi": [*box, 3, 6]})
 
     def _changed(self, answer: requests.Response | None) -> None:
-        for change in answer.json()["changes"] if answer is not None else ():
+        if answer is None:
+            return
+        told = answer.json()
+        self._names = told["labels"]
+        for change in told["changes"]:
             (i0, i1), (j0, j1) = change["i"], change["j"]
             data = zlib.decompress(base64.b64decode(change["data"]))
             self._labels[i0:i1, j0:j1, change["k"]] = np.frombuffer(data, np.uint8).reshape(j1 - j0, i1 - i0).T
@@ -215,7 +220,8 @@ class Client:
         _, (k,) = self._place()
         mine = self._labels.copy()
         mine[3:9, 3:9, k] = 1
-        names = [{"name": name, "idx": value} for value, name in enumerate(("object", "liver", "spleen"), start=1)]
+        # by other values the server would rightly save the work, too, as its names are numbered here
+        names = [{"name": name, "idx": value} for name, value in self._names.items()]
         image = nib.Nifti1Image(mine, np.diag([2.0, 2.0, 4.0, 1.0]))
         params = json.dumps({"client_id": self.name, "label_info": names})
         answer = self._ask(
@@ -242,8 +248,8 @@ class Client:
 
     def _next(self) -> None:
         answer = self._ask("next", "POST", "/activelearning/random", json={"client_id": self.name})
-        if answer is not None and not answer.json().get("id"):
-            self.seen.fault(f"{self.name}: no next sample")
+        if answer is not None and answer.json() and not answer.json().get("id"):  # {} where all are taken
+            self.seen.fault(f"{self.name}: a sample without an image")
 
     def _page(self) -> None:
         for path in ("/api/state", "/api/images?client=a", f"/api/images/{self.own}"):

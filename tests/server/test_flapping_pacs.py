@@ -16,7 +16,7 @@ from dicom_phantom import phantom_series
 from running import Server, Start, free_port
 from segmed.data.phantom import Phantom
 
-SOON = 20.0  # s: a PACS has five to answer a search, and it is not asked again at once
+SOON = 25.0  # s: a PACS has ten to answer a search, and it is not asked again at once
 SHAPE = (24, 20, 6)
 
 
