@@ -107,7 +107,7 @@ class Client:
             (self._bad, 4),
         ]
         weights = np.array([weight for _, weight in doings])
-        self._look()
+        self._changed(self._ask("work", "GET", f"/api/images/{self.own}/work?client={self.name}"))  # of a run before
         while time.monotonic() < until and not self.seen.enough:
             do = doings[int(self._rng.choice(len(doings), p=weights / weights.sum()))][0]
             try:
