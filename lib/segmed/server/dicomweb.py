@@ -60,7 +60,7 @@ class _Again(Retry):
     """A second try where a connection went stale; none where the PACS is silent, which would take as long again."""
 
     def increment(self, method: Any = None, url: Any = None, response: Any = None, error: Exception | None = None,
-                  _pool: Any = None, _stacktrace: Any = None) -> Retry:  # fmt: skip
+                  _pool: Any = None, _stacktrace: Any = None) -> _Again:  # fmt: skip
         if isinstance(error, ReadTimeoutError):
             raise error
         return super().increment(method, url, response, error, _pool, _stacktrace)
