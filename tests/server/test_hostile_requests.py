@@ -62,6 +62,9 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
     ("GET", f"/session/{LONG}", {}),
     ("PUT", "/session/?expiry=-9223372036854775809", {"files": {"files": ("a.png", b"x")}}),
     ("DELETE", f"/datastore/label?id={LONG}&tag=final", {}),
+    ("POST", f"/api/active/labels/{BIG}", {"json": {"keep": True, "client_id": "a"}}),
+    ("POST", f"/api/active/labels/-{BIG}", {"json": {"keep": True, "client_id": "a"}}),
+    ("POST", "/batch/infer/nothing", {"json": {}}),
     ("PATCH", "/info/", {}),
     ("GET", "/api/images/ct/slice/9223372036854775808", {}),
 ]

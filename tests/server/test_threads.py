@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import pkgutil
@@ -69,6 +70,24 @@ def test_a_silent_pacs_is_asked_less_and_less_often(silent: str, monkeypatch: py
         assert pacs._ask_again == asked  # it was not asked
         time.sleep(max(0.0, asked - time.monotonic()))
     assert waits[0] < 0.5 < waits[1] < 1.0 < waits[2]
+
+
+def test_a_silent_pacs_is_not_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dicomweb, "_SEARCH", 0.3)
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def take() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    asked.append(server.accept()[0])
+
+        threading.Thread(target=take, daemon=True).start()
+        with pytest.raises(BadRequest, match="does not answer in time"):
+            Pacs(f"http://127.0.0.1:{server.getsockname()[1]}/dicom-web", SETTINGS).find_series({})
+        time.sleep(0.5)
+    assert len(asked) == 1
+    asked[0].close()
 
 
 @pytest.mark.parametrize("elsewhere", [True, False])

@@ -215,7 +215,8 @@ class LabelLog:
         with self.database.write() as (sql, _, _):
             state = "kept" if keep else "dropped"
             query = "UPDATE labels SET state = ?, reviewer = ? WHERE id = ? AND state != 'deleted'"
-            if not sql.execute(query, (state, reviewer, label)).rowcount:
+            known = 0 < label < 2**63  # SQLite takes no larger numbers
+            if not known or not sql.execute(query, (state, reviewer, label)).rowcount:
                 raise ValueError(f"There is no label {label} to review; it may have been deleted.")
             return _record(sql.execute("SELECT * FROM labels WHERE id = ?", (label,)).fetchone())
 

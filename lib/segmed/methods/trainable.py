@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from monai.losses import DiceCELoss, DiceLoss, FocalLoss
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 from transformers import SamModel
@@ -171,11 +171,15 @@ def save_trained(segmenter: TrainableSegmenter, folder: Path, backbone: str) -> 
         segmenter: the method.
         folder: made if need be.
         backbone: version of the base weights (`sam.weights.weights_version`) that these belong to, "" for none.
+
+    Raises:
+        OSError: they could not be written, for instance because the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {*segmenter.trained_names(), *segmenter.extra_buffers()}
     state = {k: v.detach().cpu().contiguous().clone() for k, v in segmenter.state_dict().items() if k in wanted}
-    save_file(state, folder / "weights.safetensors")
+    # save_file would tell of a full disk by an error of its own
+    (folder / "weights.safetensors").write_bytes(save(state))
     facts = {
         "method": segmenter.name,
         "backbone": backbone,

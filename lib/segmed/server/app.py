@@ -29,7 +29,8 @@ from segmed.server.dicom_folder import DicomFolderStudies, is_dicom_folder
 from segmed.server.dicom_studies import DicomStudies
 from segmed.server.engine import Engine
 from segmed.server.errors import BadRequest
-from segmed.server.folder_datastore import FolderDatastore, check_there
+from segmed.server.folder_datastore import FolderDatastore
+from segmed.server.folder_list import check_there
 from segmed.server.infer import PromptInferTask
 from segmed.server.journal import Journal
 from segmed.server.learning import ActiveLearning

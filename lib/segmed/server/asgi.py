@@ -28,6 +28,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from segmed.server import (
+    batch_routes,
     download_routes,
     history_routes,
     info_routes,
@@ -64,7 +65,7 @@ def _put_in_front(app: FastAPI) -> None:
     """Our routes win over MONAI Label's of the same path, which stay behind them."""
     before = len(app.router.routes)
     ours = (download_routes, history_routes, info_routes, learning_routes, report_routes, workspace_routes, routes)
-    for part in (*ours, proxy, ohif, web, interface_page, log_page):
+    for part in (batch_routes, *ours, proxy, ohif, web, interface_page, log_page):
         app.include_router(part.router)
     app.router.routes[:] = app.router.routes[before:] + app.router.routes[:before]
 
@@ -113,6 +114,13 @@ async def _disk(request: Request, error: Exception) -> JSONResponse:
     )
 
 
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, OSError):  # an upload that the disk had no room for, which FastAPI calls a bad body
+        return await _disk(request, error.__cause__)
+    return await http_exception_handler(request, error)
+
+
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     number = uuid.uuid4().hex[:8]
     logger.error("error %s at %s %s", number, request.method, request.url.path, exc_info=error)
@@ -141,6 +149,7 @@ def _close_at_the_end(app: FastAPI) -> None:
         async with inner(started) as state:
             yield state
             await proxy.close()
+            batch_routes.close()
             app_instance().close()
 
     app.router.lifespan_context = lifespan
@@ -170,6 +179,7 @@ def create_app() -> ASGIApp:
     app.add_exception_handler(MONAILabelException, _monailabel)
     app.add_exception_handler(torch.OutOfMemoryError, _out_of_memory)
     app.add_exception_handler(OSError, _disk)
+    app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
     inner: ASGIApp = app
     if log := os.environ.get("SEGMED_AUDIT", ""):

@@ -68,8 +68,7 @@ class Audit:
                 self.path.replace(self.path.with_name(f"{self.path.name}.{number}"))
             handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                os.write(handle, line)
-                os.fdatasync(handle)
+                _append(handle, line)
             finally:
                 os.close(handle)
             self._count, self._last = entry["n"], entry["hash"]
@@ -169,6 +168,18 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
                     raise ValueError(f"The audit log was changed at {where}: entry {number} does not follow {count}.")
                 count, last = number, given
                 yield {**entry, "hash": given}
+
+
+def _append(handle: int, line: bytes) -> None:
+    """Write all of a line or, where the disk is full, nothing: half a line would end the log."""
+    size = os.fstat(handle).st_size
+    try:
+        while line:
+            line = line[os.write(handle, line) :]
+        os.fdatasync(handle)
+    except OSError:
+        os.ftruncate(handle, size)
+        raise
 
 
 def _hash(entry: dict[str, Any]) -> str:

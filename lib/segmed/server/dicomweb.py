@@ -56,11 +56,21 @@ class _SentElsewhere(requests.RequestException):
     """The PACS names another server, which was not asked for."""
 
 
+class _Again(Retry):
+    """A second try where a connection went stale; none where the PACS is silent, which would take as long again."""
+
+    def increment(self, method: Any = None, url: Any = None, response: Any = None, error: Exception | None = None,
+                  _pool: Any = None, _stacktrace: Any = None) -> _Again:  # fmt: skip
+        if isinstance(error, ReadTimeoutError):
+            raise error
+        return super().increment(method, url, response, error, _pool, _stacktrace)
+
+
 class _Adapter(HTTPAdapter):
     """Gives up in time, tries reads again on a stale connection, checks certificates, and stays with one server."""
 
     def __init__(self, ca: Path | None) -> None:
-        again = Retry(total=1, connect=0, read=1, status=0, other=0, allowed_methods={"GET"}, redirect=None)
+        again = _Again(total=1, connect=0, read=1, status=0, other=0, allowed_methods={"GET"}, redirect=None)
         super().__init__(max_retries=again)
         self._ca = str(ca) if ca else None
 

@@ -1,74 +1,52 @@
-"""MONAI Label's datastore of a folder, whose list is always whole on disk."""
+"""MONAI Label's datastore of a folder, with labels that nobody loses."""
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import re
 import shutil
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
+from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
-from segmed.data.datastore import LIST
-from segmed.data.left_out import LeftOut, fault_of_id, image_names, left_out_files, names_in
+from segmed.data.left_out import LeftOut, image_names, left_out_files, names_in
 from segmed.imaging.durable import appear_whole, sweep
 from segmed.imaging.reading import EXTENSIONS, extension_of
 from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.imaging.sidecar import sidecar_of
 from segmed.server.dicom_studies import state_json
 from segmed.server.errors import BadRequest
+from segmed.server.folder_list import GONE, ListedFolder
 from segmed.server.label_history import LabelHistory
 from segmed.server.label_intake import keep_sidecar
-from segmed.server.read_only import TOLD, can_write, check_writable, stand_in
-
-logger = logging.getLogger(__name__)
+from segmed.server.read_only import TOLD
 
 _VERSION = re.compile(r"version_\d+")
-_GONE = "The studies folder is not there any more. Bring it back, for instance by mounting its drive, and try again."
 _LOOK_EVERY = 30.0  # s between two looks at folders below
 
 
-class FolderDatastore(LocalDatastore):
-    """Puts a new list in the place of the old one, and keeps what each annotator has drawn and what it is called.
+class FolderDatastore(ListedFolder):
+    """Keeps what each annotator has drawn and what it is called.
 
-    MONAI Label 0.8.5 empties the file and writes into it: a training that reads at that moment finds nothing, and a
-    full disk loses who labelled what. And it forgets a final label that somebody else replaces, so that nobody can
-    tell how far annotators agree: here that is kept as `version_1`, `version_2`, …, one of each annotator. Where a
-    label comes as another kind of file than the one before, it leaves both: here there is one. Beside NIfTI lies a
-    table of names and colours. A folder that may only be read is listed and read, and saving there is refused.
+    MONAI Label 0.8.5 forgets a final label that somebody else replaces, so that nobody can tell how far annotators
+    agree: here that is kept as `version_1`, `version_2`, …, one of each annotator. Where a label comes as another kind
+    of file than the one before, it leaves both: here there is one. Beside NIfTI lies a table of names and colours. A
+    folder that may only be read is listed and read, and saving there is refused.
 
-    Arguments are those of `LocalDatastore`.
-
-    Attributes:
-        root: the folder.
-        writable: whether labels and images can be saved.
+    Arguments are those of `ListedFolder`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._adding = threading.Lock()
+    def __init__(self, root: str | os.PathLike[str], **kwargs: Any) -> None:
+        root = Path(root)
         self._left_out: tuple[object, float, list[LeftOut]] = (None, 0.0, [])
-        root = Path(args[0] if args else kwargs["datastore_path"])
-        self.root = root
         self.history = LabelHistory(root)
-        root.mkdir(parents=True, exist_ok=True)
-        self.writable = not kwargs.pop("read_only", False) and can_write(root)
-        if self.writable:
-            set_aside_if_damaged(root / LIST)
-        else:
-            args, kwargs = (), {**kwargs, "datastore_path": str(stand_in(root)), "images_dir": str(root)}
+        super().__init__(root, **kwargs)
         self._looks, self._seen = not self.writable, 0  # no event tells of other people's changes
-        super().__init__(*args, **kwargs)
         for folder in (root, *(path for path in (root / "labels").iterdir() if path.is_dir())) if self.writable else ():
             sweep(folder)
         if self._auto_reload:
@@ -84,7 +62,7 @@ class FolderDatastore(LocalDatastore):
             read_only: whether nothing is changed.
         """
         patterns = [f"*{case}" for e in EXTENSIONS if e != ".dcm" for case in (e, e.upper())]
-        return cls(str(studies), extensions=patterns, auto_reload=auto_reload, read_only=read_only)
+        return cls(Path(studies), extensions=patterns, auto_reload=auto_reload, read_only=read_only)
 
     def list_images(self) -> list[str]:
         """Ids; those that came to a folder that may only be read, or that was gone, are looked for here."""
@@ -95,47 +73,6 @@ class FolderDatastore(LocalDatastore):
             self.refresh()
         return list(super().list_images())
 
-    def _check(self) -> None:
-        """Raises BadRequest if nothing can be saved: (503) the folder is gone, or (403) may only be read."""
-        check_there(self.root)
-        check_writable(self.writable)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """For changes: with the list as other servers of the same studies have left it, and they wait.
-
-        Raises:
-            BadRequest: (503) the folder is gone, and nothing is made in its place; (403) it may only be read.
-        """
-        self._check()
-        with FileLock(self._lock_file):
-            path = Path(self._datastore_config_path)
-            if path.exists() and path.stat().st_mtime != getattr(self, "_config_ts", None):
-                try:
-                    self._datastore = LocalDatastoreModel.model_validate_json(path.read_text(encoding="utf-8"))
-                except ValueError as error:
-                    logger.error("%s is damaged (%.200s) and is written anew.", path, error)
-                self._datastore.base_path = self._datastore_path
-            yield
-
-    def _reconcile_datastore(self) -> None:
-        """As MONAI Label's, but a folder that is gone has not lost its images, and is not made anew by a lock file."""
-        if self.root.is_dir():
-            super()._reconcile_datastore()
-
-    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
-        if self.root.is_dir():
-            super()._init_from_datastore_file(throw_exception)
-
-    def _update_datastore_file(self, lock: bool = True) -> None:
-        check_there(self.root)
-        path = Path(self._datastore_config_path)
-        with FileLock(self._lock_file) if lock else nullcontext():
-            content = self._datastore.model_dump(exclude={"base_path"})
-            with appear_whole(path) as part:
-                part.write_text(json.dumps(content, indent=2, default=str), encoding="utf-8")
-            self._config_ts = path.stat().st_mtime
-
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
         """As MONAI Label's; a final label of another `client_id` is kept.
 
@@ -145,49 +82,48 @@ class FolderDatastore(LocalDatastore):
             label_tag: of the label.
             label_info: what is known of it; `segments` as `noted` makes it.
         """
-        self._check()
-        entry = self._datastore.objects.get(image_id)
-        if entry and label_tag == DefaultLabelTag.FINAL and (old := entry.labels.get(label_tag)):
-            owner, file = old.info.get("client_id"), Path(self.get_label_uri(image_id, label_tag))
-            if owner and owner != (label_info or {}).get("client_id") and file.is_file():
-                kept = {tag: label for tag, label in entry.labels.items() if _VERSION.fullmatch(tag)}
-                mine = [tag for tag, label in kept.items() if label.info.get("client_id") == owner]
-                free = (tag for n in count(1) if (tag := f"version_{n}") not in kept)
-                self._put(image_id, str(file), mine[0] if mine else next(free), dict(old.info))
-        return self._put(image_id, label_filename, label_tag, label_info)
+        with self._alone():
+            entry = self._datastore.objects.get(image_id)
+            if entry and label_tag == DefaultLabelTag.FINAL and (old := entry.labels.get(label_tag)):
+                owner, file = old.info.get("client_id"), Path(self.get_label_uri(image_id, label_tag))
+                if owner and owner != (label_info or {}).get("client_id") and file.is_file():
+                    kept = {tag: label for tag, label in entry.labels.items() if _VERSION.fullmatch(tag)}
+                    mine = [tag for tag, label in kept.items() if label.info.get("client_id") == owner]
+                    free = (tag for n in count(1) if (tag := f"version_{n}") not in kept)
+                    self._put(image_id, str(file), mine[0] if mine else next(free), dict(old.info))
+            return self._put(image_id, label_filename, label_tag, label_info)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """As MONAI Label's; the table goes too."""
-        self._check()
-        file = self.get_label_uri(label_id, label_tag)
-        if file:
-            self.history.keep(label_id, label_tag, Path(file), self.get_label_info(label_id, label_tag))
-        super().remove_label(label_id, label_tag)
-        if file:
-            sidecar_of(file).unlink(missing_ok=True)
+        with self._alone():
+            file = self.get_label_uri(label_id, label_tag)
+            if file:
+                self.history.keep(label_id, label_tag, Path(file), self.get_label_info(label_id, label_tag))
+            super().remove_label(label_id, label_tag)
+            if file:
+                sidecar_of(file).unlink(missing_ok=True)
 
     def _put(self, image: str, file: str, tag: str, info: dict[str, Any] | None) -> str:
         """Save a label, keep the one before in the history, and remove it if it has another extension."""
         extension = self._to_id(Path(file).name)[1]
         place = Path(self._datastore.label_path(tag)) / self._filename(image, extension)
         told = {} if info is None else info
-        with self._alone():
-            entry = self._datastore.objects.get(image)
-            if entry is None:
-                raise ImageNotFoundException(f"Image {image} not found")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            old = entry.labels.get(tag)
-            if old and not _VERSION.fullmatch(tag):
-                self.history.keep(image, tag, place.with_name(self._filename(image, old.ext)), old.info)
-            with appear_whole(place, extension) as part:
-                shutil.copyfile(file, part)
-            keep_sidecar(place, told.get("segments"))
+        entry = self._datastore.objects.get(image)
+        if entry is None:
+            raise ImageNotFoundException(f"Image {image} not found")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        old = entry.labels.get(tag)
+        if old and not _VERSION.fullmatch(tag):
+            self.history.keep(image, tag, place.with_name(self._filename(image, old.ext)), old.info)
+        with self._listing(image) as write_list, appear_whole(place, extension) as part:
+            shutil.copyfile(file, part)
             told |= {"ts": int(time.time()), "name": place.name}
             entry.labels[tag] = DataModel(info=told, ext=extension)
-            self._update_datastore_file(lock=False)
-            for other in (place.with_name(image + e) for e in (*EXTENSIONS, SEGMENTATION)):
-                if other != place:
-                    other.unlink(missing_ok=True)
+            write_list()
+            keep_sidecar(place, told.get("segments"))
+        for other in (place.with_name(image + e) for e in (*EXTENSIONS, SEGMENTATION)):
+            if other != place:
+                other.unlink(missing_ok=True)
         return image
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any] | None) -> str:
@@ -202,37 +138,35 @@ class FolderDatastore(LocalDatastore):
             BadRequest: (409) there is an image of that name, or labels of one.
         """
         name = image_id or self._to_id(Path(image_filename).name)[0]
-        self._check()
-        with self._adding:
+        extension = self._to_id(Path(image_filename).name)[1]
+        with self._alone():  # from when the name is free until it is taken
             if taken := self._taken(name):
                 raise BadRequest(f"{taken} Give the image another name, or ask for a new one by ?new_name=true.", 409)
-            extension = self._to_id(Path(image_filename).name)[1]
             place = Path(self._datastore.image_path()).resolve() / self._filename(name, extension)
-            with self._alone():
-                with appear_whole(place, extension) as part:
-                    shutil.copyfile(image_filename, part)
-                info = {**(image_info or {}), "ts": int(time.time()), "name": place.name}
+            info = {**(image_info or {}), "ts": int(time.time()), "name": place.name}
+            with self._listing(name) as write_list, appear_whole(place, extension) as part:
+                shutil.copyfile(image_filename, part)
                 self._datastore.objects[name] = ImageLabelModel(image=DataModel(info=info, ext=extension))
-                self._update_datastore_file(lock=False)
-            return name
+                write_list()
+        return name
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """As MONAI Label's, after what other servers have noted."""
-        with self._alone():
+        with self._alone(), self._listing(image_id) as write_list:
             entry = self._datastore.objects.get(image_id)
             if entry is None:
                 raise ImageNotFoundException(f"Image {image_id} not found")
             entry.image.info.update(info)
-            self._update_datastore_file(lock=False)
+            write_list()
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """As MONAI Label's, after what other servers have noted."""
-        with self._alone():
+        with self._alone(), self._listing(label_id) as write_list:
             label = self._datastore.label(label_id, label_tag)
             if label is None:
                 raise LabelNotFoundException(f"Label: {label_id} Tag: {label_tag} not found")
             label.info.update(info)
-            self._update_datastore_file(lock=False)
+            write_list()
 
     def free_name(self, name: str) -> str:
         """The name itself, or with the first number behind it that makes it free."""
@@ -255,7 +189,7 @@ class FolderDatastore(LocalDatastore):
     def state(self) -> dict[str, Any]:
         """`kind`, `state`, `message`, and `left_out` where something is."""
         if not self.root.is_dir():
-            return {"kind": "folder", "state": "down", "message": _GONE}
+            return {"kind": "folder", "state": "down", "message": GONE}
         return state_json("folder", self.left_out(), "" if self.writable else TOLD)
 
     def left_out(self) -> list[LeftOut]:
@@ -293,40 +227,7 @@ class FolderDatastore(LocalDatastore):
         wanted = {pattern.lstrip("*").lower() for pattern in patterns}
         return {name: name for name in image_names(Path(path)).values() if extension_of(name) in wanted}
 
-    def _remove_non_existing(self) -> int:
-        """As MONAI Label's; what was listed before and cannot be opened by its name goes too."""
-        self._init_from_datastore_file()
-        unusable = [name for name in self._datastore.objects if fault_of_id(name)]
-        for name in unusable:
-            del self._datastore.objects[name]
-        return len(unusable) + int(super()._remove_non_existing())
-
     def _on_moved(self, event: Any) -> None:
         """Read what another process has put there; MONAI Label looks at its time first."""
         if event.dest_path == self._datastore_config_path:
             self._init_from_datastore_file()
-
-
-def set_aside_if_damaged(path: Path) -> None:
-    """Rename a list that cannot be read, so that it is made anew from the files; names stand beside the labels.
-
-    A process that was killed, a full disk or an older version may have left it so.
-    """
-    try:
-        LocalDatastoreModel.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    except ValueError as error:  # also what is no UTF-8
-        free = (path.with_name(f"{path.stem}.damaged-{n}.json") for n in count(1))
-        kept = next(name for name in free if not name.exists())
-        path.replace(kept)
-        logger.error("%s is damaged (%.200s). It is kept as %s and made anew from the files.", path, error, kept.name)
-
-
-def check_there(root: Path) -> None:
-    """Raises BadRequest (503) if the studies folder is gone, as when a network drive is not mounted."""
-    if not root.is_dir():
-        raise BadRequest(
-            f"{_GONE} Nothing was saved.",
-            503,
-        )

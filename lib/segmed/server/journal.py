@@ -45,6 +45,7 @@ class Journal:
         self._guard = threading.Lock()
         self._files: OrderedDict[Path, _File] = OrderedDict()
         self._complained = False
+        self._behind: set[Path] = set()  # files of users whose newest work is in memory only
         for path in self._found():
             try:
                 with path.open("rb") as file:
@@ -58,9 +59,14 @@ class Journal:
             return [file.key for file in self._files.values()]
 
     def holds(self, key: Key) -> bool:
-        """Whether there is a file of this user and image."""
+        """Whether the work of this user on this image, as it was written last, is on disk."""
         with self._guard:
-            return self._path(key) in self._files
+            return self._path(key) in self._files and self._path(key) not in self._behind
+
+    def behind(self, key: Key) -> bool:
+        """Whether the newest work of this user on this image could not be written; older work may be on disk."""
+        with self._guard:
+            return self._path(key) in self._behind
 
     def write(self, key: Key, work: Workspace) -> bool:
         """Put the work as it is now in place of what was there.
@@ -88,9 +94,11 @@ class Journal:
             if not self._complained:
                 logger.warning("Unsaved work is kept in memory only: %s cannot be written (%s)", self.folder, error)
                 self._complained = True
-            self.drop(key)
+            with self._guard:  # what was written before is better than nothing after a crash
+                self._behind.add(path)
             return False
         with self._guard:
+            self._behind.discard(path)
             self._files.pop(path, None)
             self._files[path] = _File(key, size)
             self._make_room()
@@ -107,8 +115,9 @@ class Journal:
             True where it was brought back, False where it was on another image of this name or is damaged, None where
             there is none.
         """
-        if not self.holds(key):
-            return None
+        with self._guard:
+            if self._path(key) not in self._files:
+                return None
         try:
             content = self._path(key).read_bytes()
             line, _, body = content.partition(b"\n")
@@ -131,6 +140,7 @@ class Journal:
         """Forget the work of a user on an image; it is saved, or was given up."""
         path = self._path(key)
         with self._guard:
+            self._behind.discard(path)
             if self._files.pop(path, None) is not None:
                 _remove(path)
 

@@ -9,14 +9,15 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from segmed.data.datastore import LIST
-from segmed.imaging.durable import appear_whole
+from segmed.imaging.durable import appear_whole, flush
 from segmed.imaging.seg_nrrd import SEGMENTATION
 from segmed.imaging.sidecar import sidecar_of
 from segmed.server.label_history import LabelHistory
@@ -82,12 +83,17 @@ class LabelFiles:
         extension = next(e for e in reversed(_EXTENSIONS) if file.name.endswith(e))
         place = self._file(image, tag, extension)
         place.parent.mkdir(parents=True, exist_ok=True)
-        self.history.keep(image, tag, self.place(image, tag), self.info(image, tag))
-        with appear_whole(place, extension) as name:
-            shutil.copyfile(file, name)
-        keep_sidecar(place, info.get("segments"))
         told = {**info, "ts": int(time.time()), "name": place.name}
-        self._change(image, lambda entry: entry["labels"].update({tag: {"ext": extension, "info": told}}))
+        with self._alone():
+            self.history.keep(image, tag, self.place(image, tag), self.info(image, tag))
+            objects = copy.deepcopy(self.objects())
+            objects.setdefault(image, _entry())["labels"][tag] = {"ext": extension, "info": told}
+            # the list is on the disk before the label takes its place, so that a full disk changes neither
+            with appear_whole(self._list, ".json") as listed, appear_whole(place, extension) as name:
+                shutil.copyfile(file, name)
+                _write(listed, objects)
+                flush(listed)
+                keep_sidecar(place, info.get("segments"))
         for other in _EXTENSIONS:
             if other != extension:
                 self._file(image, tag, other).unlink(missing_ok=True)
@@ -140,23 +146,30 @@ class LabelFiles:
                 if extension and not file.name.startswith("."):
                     entry = found.setdefault(file.name.removesuffix(extension), _entry())
                     entry["labels"][folder.name] = {"ext": extension, "info": {"name": file.name}}
-        self._write(found)
+        with appear_whole(self._list, ".json") as name:
+            _write(name, found)
         return found
 
     def _file(self, image: str, tag: str, extension: str) -> Path:
         return self.root / "labels" / tag / f"{image}{extension}"
 
-    def _change(self, image: str, change: Any) -> None:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / ".lock"), self._lock:
+            yield
+
+    def _change(self, image: str, change: Any) -> None:
+        with self._alone():
             objects = copy.deepcopy(self.objects())
             change(objects.setdefault(image, _entry()))
-            self._write(objects)
+            with appear_whole(self._list, ".json") as name:
+                _write(name, objects)
 
-    def _write(self, objects: Mapping[str, Any]) -> None:
-        told = {"name": "SegMed", "description": "", "images_dir": ".", "labels_dir": "labels", "objects": objects}
-        with appear_whole(self._list, ".json") as name:
-            name.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
+
+def _write(path: Path, objects: Mapping[str, Any]) -> None:
+    told = {"name": "SegMed", "description": "", "images_dir": ".", "labels_dir": "labels", "objects": objects}
+    path.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def _entry() -> dict[str, Any]:

@@ -27,6 +27,7 @@ from segmed.server.access.users import Users
 from segmed.server.audit import Audit
 from segmed.server.dicomweb_settings import check_url
 from segmed.server.forwarded import TRUSTED, allowed_origins, networks
+from segmed.server.spared import spare_imports
 from segmed.server.timed_protocol import TIMED
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -93,7 +94,8 @@ def serve(
         ValueError: a setting is wrong, or the port is taken.
         FileNotFoundError: studies or weights are not there.
     """
-    from segmed.server.settings import ServerSettings
+    spare_imports()
+    from segmed.server.settings import ServerSettings  # MONAI comes with it
 
     access = access or Access()
     access.check(host)

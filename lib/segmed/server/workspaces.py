@@ -14,6 +14,7 @@ from segmed.server.workspace import Workspace
 _LOST = "Unsaved work of yours on this image had to make room for the work of others. Save more often."
 _BACK = "Your unsaved work on this image was brought back. Steps before it cannot be undone, and objects are accepted."
 _OTHER = "Unsaved work of yours was on another image of this name, or is damaged; it could not be brought back."
+_BEHIND = "The server cannot write your unsaved work to its disk, so that a restart would lose it. Save, or free space."
 _TOLD = 10_000  # keys of dropped work that are remembered
 
 
@@ -67,6 +68,7 @@ class Workspaces:
                 self._kept.move_to_end(key)
                 notes += [_LOST] if key in self._lost else []
                 self._lost.pop(key, None)
+            notes += [_BEHIND] if self._journal and self._journal.behind(key) else []
             with work.lock:
                 before = work.settle(), work.unsaved
                 try:
