@@ -73,14 +73,14 @@ def test_nor_does_one_whose_entry_in_the_list_does_not_fit(disk: Disk, store: Fo
     first, second = _noise(tmp_path / "a.png", 1, 24), _noise(tmp_path / "b.png", 2, 24)
     store.save_label("case", str(first), "final", dict(INFO))
     store.update_image_info("case", {"note": "x" * 300_000})
-    label, noted = Path(store.get_label_uri("case", "final")), store._root / LIST
+    label, noted = Path(store.get_label_uri("case", "final")), store.root / LIST
     before = label.read_bytes(), noted.read_bytes()
     with disk.full(100 * 2**10), pytest.raises(OSError) as caught:
         store.save_label("case", str(second), "final", dict(INFO))
     assert caught.value.errno in FULL
     assert (label.read_bytes(), noted.read_bytes()) == before
     assert not list(disk.folder.rglob(".part-*"))
-    again = FolderDatastore.of_folder(store._root, auto_reload=False)
+    again = FolderDatastore.of_folder(store.root, auto_reload=False)
     assert again.get_label_info("case", "final")["client_id"] == "anna"
 
 
