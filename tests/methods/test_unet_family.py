@@ -13,10 +13,10 @@ import torch
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.case_scores import mean_dice
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods import unet_family
+from segmed.methods import METHODS, unet_family
 from segmed.methods.loading import BackboneConfig, Loader, find_method
 from segmed.methods.trainable import Recipe, load_trained, read_facts, save_trained
-from segmed.methods.unet_family import METHODS, DeepLabV3, Pan, Unet, UnetFamily, UnetFamilyConfig
+from segmed.methods.unet_family import DeepLabV3, Pan, Unet, UnetFamily, UnetFamilyConfig
 from segmed.training.finetune import Finetuning, rate_factor
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import JobConfig, train_model
@@ -28,7 +28,7 @@ LABELS = ("disc", "block")
 SMALL: dict[str, Any] = {"encoder": "resnet18", "input_size": 32}
 BOX, OTHER = SlicePrompt(box=(10, 8, 40, 30)), SlicePrompt(box=(45, 20, 60, 44))
 IMAGE = np.random.default_rng(0).integers(0, 255, (50, 70), np.uint8)
-NAMES = [method.name for method in METHODS]
+NAMES = [name for name, method in METHODS.items() if method.place.startswith("segmed.methods.unet_family:")]
 
 
 @pytest.fixture(autouse=True)

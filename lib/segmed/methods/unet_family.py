@@ -14,14 +14,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from segmentation_models_pytorch import create_model
-from segmentation_models_pytorch.encoders import get_encoder, get_encoder_names
 from torch import Tensor, nn
 
 from segmed.data.augment import MEAN, STANDARD_DEVIATION
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.class_head import ClassConfig
-from segmed.methods.segmenter import Logits, Method, Training
+from segmed.methods.method import Parts, Training
+from segmed.methods.segmenter import Logits
 from segmed.methods.trainable import LossName, Recipe, TrainableSegmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
@@ -55,6 +54,8 @@ class UnetFamilyConfig(ClassConfig):
             object.__setattr__(self, "labels", ())
         else:
             super().__post_init__()
+        from segmentation_models_pytorch.encoders import get_encoder_names
+
         if self.encoder not in get_encoder_names():
             raise ValueError(
                 f"The encoder {str(self.encoder)[:60]!r} is unknown. Take efficientnet-b5, resnet18, or another one of "
@@ -98,6 +99,8 @@ class UnetFamily(TrainableSegmenter):
         self.labels, self.input_size, self.version = self.config.labels, self.config.input_size, version
         if self.input_size < self.least:
             raise ValueError(f"input_size is {self.input_size}; {self.name} takes multiples of 32 from {self.least}.")
+        from segmentation_models_pytorch import create_model
+
         self.network: nn.Module = create_model(
             self.architecture, self.config.encoder, None, 3 + self.config.box_channel, self.config.classes
         )
@@ -119,6 +122,8 @@ class UnetFamily(TrainableSegmenter):
         """
         if not self.config.pretrained:
             return
+        from segmentation_models_pytorch.encoders import get_encoder
+
         name = self.config.encoder
         try:
             knowing = get_encoder(name, 3 + self.config.box_channel, weights="imagenet")
@@ -234,19 +239,6 @@ class Pan(UnetFamily):
     least = 128  # its pyramid halves the map at a sixteenth three times
 
 
-METHODS = tuple(
-    Method(
-        kind.name,
-        f"{title}: all structures without a prompt, or what is in a box",
-        needs_backbone=False,
-        training=Training(kind, UnetFamilyConfig),
-        automatic=True,
-    )
-    for kind, title in (
-        (Unet, "U-Net"),
-        (UnetPlusPlus, "U-Net++"),
-        (DeepLabV3, "DeepLabV3"),
-        (DeepLabV3Plus, "DeepLabV3+"),
-        (Pan, "PAN"),
-    )
+UNET, UNETPP, DEEPLABV3, DEEPLABV3PLUS, PAN = (
+    Parts(training=Training(kind, UnetFamilyConfig)) for kind in (Unet, UnetPlusPlus, DeepLabV3, DeepLabV3Plus, Pan)
 )

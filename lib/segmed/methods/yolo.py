@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-_FOLDER = Path(__file__).resolve().parents[3] / "apps" / "segmed" / "model" / "ultralytics"
+from segmed.places import WORK
+
+_FOLDER = WORK / "model" / "ultralytics"
 _STRIDE = 32  # px; sides of the input are multiples of it
 _BEST = 300  # boxes that are looked at
 

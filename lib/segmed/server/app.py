@@ -20,7 +20,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 import segmed
 from segmed.imaging.limits import set_most_voxels
-from segmed.methods.loading import find_method
+from segmed.methods import find_method
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.codes import read_codes
 from segmed.server.detection import DetectionInferTask
@@ -107,7 +107,7 @@ class SegMedApp(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, TrainTask]:
         methods = [find_method(name) for name in self.engine.settings.models]
-        return {m.name: MethodTrainTask(m, self.engine) for m in methods if m.training}
+        return {m.name: MethodTrainTask(m, self.engine) for m in methods if m.learns}
 
     def init_strategies(self) -> dict[str, Strategy]:
         return strategies(self.learning)
