@@ -12,6 +12,7 @@ import segmed
 from segmed.commands import audit, data, labels, models, users
 from segmed.commands.benchmark import benchmark
 from segmed.commands.denoiser import denoiser
+from segmed.commands.doctor import doctor
 from segmed.commands.export import export
 from segmed.commands.features import features
 from segmed.commands.info import info
@@ -32,6 +33,7 @@ app.add_typer(labels.app, name="labels")
 app.add_typer(users.app, name="users")
 app.add_typer(audit.app, name="audit")
 app.command()(info)
+app.command()(doctor)
 app.command()(predict)
 app.command()(masks)
 app.command()(train)
