@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,8 +37,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / folder, work / "source" / folder, ignore=unwanted)
     (work / "source/apps/segmed/model/trained/unet").mkdir(parents=True)
     (work / "source/apps/segmed/model/trained/unet/current").write_text("somebody's model")
-    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "requirements.txt"):
-        shutil.copy(ROOT / name, work / "source" / name)
+    names = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+    for path in [*(ROOT / name for name in names), *ROOT.glob("requirements*.txt")]:
+        shutil.copy(path, work / "source" / path.name)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*command, "-w", str(work), str(work / "source")], check=True)
     return next(work.glob("segmed-*.whl"))
@@ -96,6 +98,7 @@ def test_the_wheel_asks_for_what_is_pinned(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         told = file.read(next(name for name in file.namelist() if name.endswith("/METADATA"))).decode()
     assert "Requires-Dist: monailabel==" in told
+    assert {"baselines", "cluster", "dev", "yolo"} == set(re.findall(r"^Provides-Extra: (\w+)$", told, re.MULTILINE))
     assert "Requires-Python: <3.12,>=3.11" in told
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
@@ -27,6 +28,22 @@ from segmed.sam.frame import Frame
 
 _STRIDE = 32  # px of the input per step of the encoder's last map
 _BESIDE = -14.0  # logit beside the box; those of float32 probabilities end there
+
+
+def _library() -> ModuleType:
+    """segmentation_models_pytorch, which is an extra, and takes a second to import.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import segmentation_models_pytorch
+    except ImportError as error:
+        raise ValueError(
+            "The U-Nets need segmentation-models-pytorch, which is not installed: pip install 'segmed[baselines]', or "
+            "-r requirements-baselines.txt in a checkout."
+        ) from error
+    return segmentation_models_pytorch
 
 
 @dataclass(frozen=True)
@@ -54,9 +71,7 @@ class UnetFamilyConfig(ClassConfig):
             object.__setattr__(self, "labels", ())
         else:
             super().__post_init__()
-        from segmentation_models_pytorch.encoders import get_encoder_names
-
-        if self.encoder not in get_encoder_names():
+        if self.encoder not in _library().encoders.get_encoder_names():
             raise ValueError(
                 f"The encoder {str(self.encoder)[:60]!r} is unknown. Take efficientnet-b5, resnet18, or another one of "
                 "segmentation_models_pytorch 0.6.0."
@@ -99,9 +114,7 @@ class UnetFamily(TrainableSegmenter):
         self.labels, self.input_size, self.version = self.config.labels, self.config.input_size, version
         if self.input_size < self.least:
             raise ValueError(f"input_size is {self.input_size}; {self.name} takes multiples of 32 from {self.least}.")
-        from segmentation_models_pytorch import create_model
-
-        self.network: nn.Module = create_model(
+        self.network: nn.Module = _library().create_model(
             self.architecture, self.config.encoder, None, 3 + self.config.box_channel, self.config.classes
         )
         loss: LossName = "dice_bce" if self.config.box_channel else "dice_ce"
@@ -122,11 +135,9 @@ class UnetFamily(TrainableSegmenter):
         """
         if not self.config.pretrained:
             return
-        from segmentation_models_pytorch.encoders import get_encoder
-
         name = self.config.encoder
         try:
-            knowing = get_encoder(name, 3 + self.config.box_channel, weights="imagenet")
+            knowing = _library().encoders.get_encoder(name, 3 + self.config.box_channel, weights="imagenet")
         except KeyError as error:
             raise ValueError(f"There are no ImageNet weights of {name}. Train it with pretrained=false.") from error
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

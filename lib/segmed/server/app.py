@@ -179,6 +179,9 @@ class SegMedApp(MONAILabelApp):
         """A final label was saved."""
         self.learning.submitted(image_id, user)
 
+    def _download_dcmqi_tools(self) -> None:
+        """MONAI Label would fetch programs from the internet here; DICOM SEG is written by `server/dicom_seg.py`."""
+
     def close(self) -> None:
         """The server ends."""
         self.learning.close()
