@@ -9,8 +9,8 @@ install -r requirements-supply-chain.txt`, then `--tools TOOLS/bin`. `report` lo
 that runs it.
 
 Exit codes: 0 nothing to complain about; 1 known vulnerabilities, or a licence that is not allowed; 2 wrong use, or a
-tool is missing or has failed; 3 the database of vulnerabilities could not be reached, so that nothing is known about
-them, and the rest is in order.
+tool is missing or has failed; 3 the database of vulnerabilities could not be reached, or does not have all packages, so
+that nothing is known about them, and the rest is in order.
 """
 
 from __future__ import annotations
@@ -172,8 +172,14 @@ def audit(folder: Path | None, out: Path) -> int:
     skipped = [one["name"] for one in found if "skip_reason" in one]
     for name, ids in bad.items():
         print(f"vulnerable: {name}: {', '.join(ids)}", file=sys.stderr)
-    print(f"vulnerabilities: {len(bad)} of {len(found) - len(skipped)} packages; not known there: {len(skipped)}")
-    return COMPLAINTS if bad else CLEAN
+    print(f"vulnerabilities: {len(bad)} of {len(found) - len(skipped)} packages")
+    if skipped:  # a mirror without the database says so of each package
+        print(
+            f"vulnerabilities: NOT KNOWN of {len(skipped)} of {len(found)} packages, as the database does not have them: "
+            f"{', '.join(skipped[:5])}{', …' if len(skipped) > 5 else ''}",
+            file=sys.stderr,
+        )
+    return COMPLAINTS if bad else UNKNOWN if skipped else CLEAN
 
 
 def report(folder: Path | None, out: Path) -> int:

@@ -74,6 +74,7 @@ def test_a_licence_that_is_not_allowed_is_told() -> None:
             "CVE-1",
         ),
         (None, supply_chain.UNKNOWN, "NOT KNOWN"),
+        ({"dependencies": [{"name": "a", "skip_reason": "not found"}]}, supply_chain.UNKNOWN, "NOT KNOWN of 1 of 1"),
     ],
 )
 def test_an_audit_says_whether_the_database_answered(
