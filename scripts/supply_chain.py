@@ -175,7 +175,7 @@ def audit(folder: Path | None, out: Path) -> int:
     print(f"vulnerabilities: {len(bad)} of {len(found) - len(skipped)} packages")
     if skipped:  # a mirror without the database says so of each package
         print(
-            f"vulnerabilities: NOT KNOWN of {len(skipped)} of {len(found)} packages, as the database does not have them: "
+            f"vulnerabilities: NOT KNOWN of {len(skipped)} of {len(found)} packages, which the database does not have: "
             f"{', '.join(skipped[:5])}{', …' if len(skipped) > 5 else ''}",
             file=sys.stderr,
         )
