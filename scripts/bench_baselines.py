@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from bench_train import make_volumes, seconds
 from segmed.data.slices import SliceDataset
-from segmed.methods.unet_family import METHODS, UnetFamilyConfig
+from segmed.methods import find_method
+from segmed.methods.unet_family import UnetFamilyConfig
 from segmed.training.finetune import Finetuning
 from segmed.training.finetune_config import FinetuneConfig
 from segmentation_models_pytorch import create_model
@@ -58,7 +59,7 @@ def rates(kind: type, data: SliceDataset, a: argparse.Namespace) -> tuple[float,
 
 
 def main() -> None:
-    names = [method.name for method in METHODS]
+    names = ["unet", "unetpp", "deeplabv3", "deeplabv3plus", "pan"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=names, default=names)
     parser.add_argument("--encoder", default="efficientnet-b5", help="resnet18 on laptops")
@@ -75,7 +76,7 @@ def main() -> None:
     print("| method | ours, slices/s | bare loop, slices/s | ratio |\n|---|---|---|---|")
     with TemporaryDirectory() as root:
         data = make_volumes(Path(root), 2, 512).with_object().thinned(a.slices)
-        for method in METHODS:
+        for method in map(find_method, names):
             if method.name in a.methods:
                 assert method.training is not None
                 ours, bare = rates(method.training.kind, data, a)  # type: ignore[arg-type]

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from segmed.evaluation.metrics import Overlap
-from segmed.sam.precision import cpu_has_bf16, prepare_encoder
+from segmed.sam.dtype import cpu_has_bf16
+from segmed.sam.precision import prepare_encoder
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel
 

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 import segmed
 from segmed.commands import audit, data, labels, models, users
 from segmed.commands.benchmark import benchmark
 from segmed.commands.denoiser import denoiser
+from segmed.commands.doctor import doctor
 from segmed.commands.export import export
 from segmed.commands.features import features
+from segmed.commands.info import info
 from segmed.commands.masks import masks
-from segmed.commands.method_table import method_table
 from segmed.commands.predict import predict
 from segmed.commands.report import report
-from segmed.commands.studies import show_studies, split_conf
 from segmed.commands.train import train
-
-if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers at once
-    from segmed.methods.segmenter import Method
 
 app = typer.Typer(
     help="SegMed: segment medical images with the SAM family. Start with `segmed serve`, or with `segmed predict`.",
@@ -36,6 +32,8 @@ app.add_typer(models.app, name="models")
 app.add_typer(labels.app, name="labels")
 app.add_typer(users.app, name="users")
 app.add_typer(audit.app, name="audit")
+app.command()(info)
+app.command()(doctor)
 app.command()(predict)
 app.command()(masks)
 app.command()(train)
@@ -45,67 +43,21 @@ app.command()(denoiser)
 app.command()(report)
 app.command()(benchmark)
 console = Console(stderr=True)
-APP_DIR = Path(__file__).resolve().parents[2] / "apps" / "segmed"
-
-Conf = Annotated[
-    list[str] | None, typer.Option("--conf", help="KEY=VALUE, repeatable; `segmed info` lists the keys.", metavar="K=V")
-]
 
 
-@app.command()
-def info(
-    conf: Conf = None,
-    studies: Annotated[
-        Path | None, typer.Option(help="Folder of studies: what is offered of it, and what is left out and why.")
-    ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print only the table of methods, as Markdown.")] = False,
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"segmed {segmed.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
 ) -> None:
-    """Show the methods, what each needs, and every --conf key of the server; with --studies what a folder offers."""
-    if markdown:
-        print(method_table())
-        return
-    if studies is not None:
-        show_studies(studies, conf or [])
-        return
-    import torch
-
-    from segmed.methods import METHODS
-    from segmed.sam.precision import cpu_has_bf16
-    from segmed.server.engine import Engine
-    from segmed.server.settings import ServerSettings
-    from segmed.training.registry import Registry
-
-    out = Console()
-    out.print(f"SegMed {segmed.__version__}")
-    names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
-    out.print(f"devices: {', '.join([*names, 'CPU (bf16)' if cpu_has_bf16() else 'CPU'])}")
-    methods = Table("method", "what it does", "needs")
-    for method in METHODS.values():
-        methods.add_row(method.name, method.title, _needs(method))
-    out.print(methods)
-    keys = Table("--conf", "meaning")
-    for key, meaning in ServerSettings.KEYS.items():
-        keys.add_row(key, meaning)
-    out.print(keys)
-    if conf:
-        try:
-            settings = ServerSettings.from_conf(split_conf(conf))
-        except (ValueError, FileNotFoundError) as error:
-            _say(str(error), "red")
-            raise typer.Exit(2) from error
-        engine = Engine(settings, Registry(settings.registry or models.REGISTRY))
-        names = [name for method in engine.offered() for name in engine.names(method)]
-        out.print(f"this server would offer: {', '.join(names)}")
-
-
-def _needs(method: Method) -> str:
-    if method.weights:
-        return "nothing, its weights come along"
-    if method.build is None:
-        return f"training: segmed train --method {method.name} --data … (or Train in the viewer)"
-    if method.read:
-        return f"--conf backbone_{method.name} …"
-    return "--conf backbone …" if method.needs_backbone else "nothing"
+    """Options of the command itself."""
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -143,7 +95,7 @@ def serve(
         if (certfile is None) != (keyfile is None):
             raise ValueError("--certfile and --keyfile belong together. Give both.")
         access = Access(users, insecure, (certfile, keyfile) if certfile and keyfile else None, audit, oidc)
-        start(APP_DIR, studies, host, port, _conf_pairs(context.args), access)
+        start(studies, host, port, _conf_pairs(context.args), access)
     except (ValueError, FileNotFoundError) as error:
         _say(str(error), "red")
         raise typer.Exit(2) from error

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.adapter import AdapterSam, AdapterSamConfig
-from segmed.methods.class_head import ClassConfig, TrainableClassSegmenter, head_names, share_weights, with_classes
+from segmed.methods.class_head import ClassConfig, TrainableClassSegmenter, head_names, with_classes
 from segmed.methods.lora import LoraSam, LoraSamConfig
 from segmed.methods.medsam import MedSam
+from segmed.methods.sharing import share_weights
 from segmed.methods.trainable import config_from, load_trained, read_facts, save_trained
 from segmed.sam.precision import prepare_encoder
 from segmed.sam.stem import build_sam

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from monai.losses import DiceLoss
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.gated_lora import GatedLora
 from segmed.methods.imedsam import Imedsam, ImedsamConfig
 from segmed.methods.trainable import config_from, load_trained, read_facts, save_trained
+from segmed.monai_parts import DiceLoss
 from segmed.sam.precision import prepare_encoder
 from segmed.sam.tiny import initialised
 from segmed.sam.tiny import tiny_config as stem_config

@@ -12,7 +12,7 @@ from segmed.methods.sam import Sam
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.segmenter import Segmed
 from segmed.methods.segmed.weights import save_network
-from segmed.sam import weights
+from segmed.sam import sources
 from tiny_sam import save_folder, tiny_sam
 
 
@@ -64,7 +64,7 @@ def test_without_its_weights_the_default_gives_way_and_says_so(
         save_network(PromptNetwork(), folder)
         file = folder / "model.safetensors"
         file.write_bytes(file.read_bytes()[:-1000] if state == "cut off" else b"a picture of a cat")
-    monkeypatch.setitem(weights.EMBEDDED_FOLDERS, "segmed-default", folder)
+    monkeypatch.setitem(sources.EMBEDDED_FOLDERS, "segmed-default", folder)
     loader = Loader()
     segmenter, warning = loader.get_or_fallback("segmed", BackboneConfig())
     assert isinstance(segmenter, Classical)

@@ -13,22 +13,23 @@ import torch
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.case_scores import mean_dice
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods import unet_family
+from segmed.methods import METHODS
 from segmed.methods.loading import BackboneConfig, Loader, find_method
 from segmed.methods.trainable import Recipe, load_trained, read_facts, save_trained
-from segmed.methods.unet_family import METHODS, DeepLabV3, Pan, Unet, UnetFamily, UnetFamilyConfig
+from segmed.methods.unet_family import DeepLabV3, Pan, Unet, UnetFamily, UnetFamilyConfig
 from segmed.training.finetune import Finetuning, rate_factor
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import JobConfig, train_model
 from segmed.training.registry import Registry
 from segmed.training.validation import validate
+from segmentation_models_pytorch import encoders
 from small_training import make_discs
 
 LABELS = ("disc", "block")
 SMALL: dict[str, Any] = {"encoder": "resnet18", "input_size": 32}
 BOX, OTHER = SlicePrompt(box=(10, 8, 40, 30)), SlicePrompt(box=(45, 20, 60, 44))
 IMAGE = np.random.default_rng(0).integers(0, 255, (50, 70), np.uint8)
-NAMES = [method.name for method in METHODS]
+NAMES = [name for name, method in METHODS.items() if method.place.startswith("segmed.methods.unet_family:")]
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +195,7 @@ def test_imagenet_is_fetched_where_a_training_begins_and_nowhere_else(
 ) -> None:
     method = built(pretrained=True, box_channel=True)
     asked: list[tuple[Any, ...]] = []
-    plain = unet_family.get_encoder
+    plain = encoders.get_encoder
 
     def fake(name: str, channels: int, weights: str) -> Any:
         asked.append((name, channels, weights))
@@ -203,7 +204,7 @@ def test_imagenet_is_fetched_where_a_training_begins_and_nowhere_else(
             encoder.conv1.weight.fill_(0.5)
         return encoder
 
-    monkeypatch.setattr(unet_family, "get_encoder", fake)
+    monkeypatch.setattr(encoders, "get_encoder", fake)
     built().begin()
     save_trained(method, tmp_path, "")
     assert not asked
@@ -214,7 +215,7 @@ def test_imagenet_is_fetched_where_a_training_begins_and_nowhere_else(
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no route")
 
-    monkeypatch.setattr(unet_family, "get_encoder", unreachable)
+    monkeypatch.setattr(encoders, "get_encoder", unreachable)
     with pytest.raises(FileNotFoundError, match=r"ImageNet weights of resnet18 cannot be fetched .*pretrained=false"):
         method.begin()
     Loader().get("unet", BackboneConfig(), trained=tmp_path)

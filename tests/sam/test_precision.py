@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from segmed.sam import precision
+from segmed.sam import dtype, number_format, precision
 from segmed.sam.attention import FastVisionAttention
-from segmed.sam.precision import cpu_has_bf16, encoder_dtype, prepare_encoder
+from segmed.sam.dtype import cpu_has_bf16, encoder_dtype
+from segmed.sam.precision import prepare_encoder
 from torch import nn
 from transformers import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionEncoder
@@ -54,9 +55,9 @@ def test_unknown_precision_is_refused(value: str) -> None:
 def test_dtype_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert encoder_dtype(CPU, "bf16") is torch.bfloat16
     assert encoder_dtype(CPU, "fp32") is torch.float32
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(dtype, "cpu_has_bf16", lambda: True)
     assert encoder_dtype(CPU) is torch.bfloat16
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(dtype, "cpu_has_bf16", lambda: False)
     assert encoder_dtype(CPU) is torch.float32
     assert encoder_dtype(torch.device("mps")) is torch.float32
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -71,9 +72,9 @@ def test_cpuinfo_is_the_fallback(flags: str, expected: bool, tmp_path: Path, mon
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
     info = tmp_path / "cpuinfo"
     info.write_text(f"flags : {flags}\n")
-    monkeypatch.setattr(precision, "_CPUINFO", info)
+    monkeypatch.setattr(number_format, "_CPUINFO", info)
     assert cpu_has_bf16() is expected
-    monkeypatch.setattr(precision, "_CPUINFO", tmp_path / "missing")
+    monkeypatch.setattr(number_format, "_CPUINFO", tmp_path / "missing")
     assert cpu_has_bf16() is False
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from segmed.sam.keymap import infer_config, to_transformers
-from segmed.sam.weights import check_source, is_hub_id, load_sam, weights_version
+from segmed.sam.sources import check_source, is_hub_id
+from segmed.sam.weights import load_sam, weights_version
 from tiny_sam import save_folder, tiny_config, tiny_sam, to_original
 from transformers import SamModel
 

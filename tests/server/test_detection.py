@@ -13,7 +13,7 @@ import torch
 from running import Start
 from segmed.data.phantom import Phantom
 from segmed.imaging.picture import Picture
-from segmed.methods.detection import Boxes
+from segmed.methods.boxes import Boxes
 from segmed.server.detection import link, markups
 
 

@@ -10,7 +10,7 @@ import pytest
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
 from segmed.methods import METHODS
-from segmed.sam import weights
+from segmed.sam import sources
 from segmed.server.engine import Engine
 from segmed.server.infer import PromptInferTask
 from segmed.server.requests import InferParams
@@ -21,7 +21,7 @@ from segmed.training.registry import Registry
 def test_classical_answers_and_the_viewer_is_told(
     phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(weights.EMBEDDED_FOLDERS, "segmed-default", tmp_path / "gone")
+    monkeypatch.setitem(sources.EMBEDDED_FOLDERS, "segmed-default", tmp_path / "gone")
     nib.save(nib.Nifti1Image(phantom.image, phantom.affine), tmp_path / "ct.nii.gz")
     settings = ServerSettings.from_conf({})
     assert "segmed" in settings.models

@@ -15,8 +15,8 @@ from running import Server, Start
 from segmed.data.phantom import Phantom
 from segmed.evaluation.case_scores import CaseScore
 from segmed.imaging.seg_nrrd import read_segments
-from segmed.methods.class_head import share_weights
 from segmed.methods.lora import LoraSam, LoraSamConfig
+from segmed.methods.sharing import share_weights
 from segmed.methods.trainable import save_trained
 from segmed.sam.weights import load_sam, weights_version
 from segmed.training.model_version import DataFingerprint, VersionRecord

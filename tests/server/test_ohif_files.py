@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from monailabel.config import settings
+from segmed.places import APP
 from segmed.server import ohif
 from segmed.server.errors import BadRequest
 from segmed.server.guard import Guard
 
-APP = Path(__file__).resolve().parents[2] / "apps" / "segmed"
-
 
 @pytest.fixture(autouse=True)
 def of_a_pacs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "MONAI_LABEL_APP_DIR", str(APP))
     monkeypatch.setattr(settings, "MONAI_LABEL_STUDIES", "http://127.0.0.1:9/dicom-web")
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from segmed.data.slices import SliceDataset
 from segmed.methods.loading import BackboneConfig, Loader
-from segmed.methods.trainable import read_facts
+from segmed.methods.trained_facts import read_facts
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import JobConfig, fingerprint_of, hold_out, train_model
 from segmed.training.registry import Registry

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.distance import cdist
-from scipy.stats import ks_2samp
 
 _MOST = 500  # of each side; enough for the smallest effect that is reported
 
@@ -117,6 +116,8 @@ def score_drift(reference: np.ndarray, recent: np.ndarray, config: DriftConfig |
     sides = [np.asarray(side, float)[np.isfinite(side)] for side in (reference, recent)]
     if min(len(side) for side in sides) < config.fewest:
         return Drift(math.nan, config.distance, math.nan)
+    from scipy.stats import ks_2samp  # half a second, and tests are made once a day at most
+
     test = ks_2samp(*sides)
     size, p = float(test.statistic), float(test.pvalue)
     drifted = p <= config.level and size >= config.distance

@@ -26,11 +26,14 @@ from segmed.data.catalogue import load_dataset
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.segmentation_scores import ImageScore
-from segmed.methods.loading import BackboneConfig, Loader, find_method, missing_weights
-from segmed.methods.segmenter import Method, Segmenter
+from segmed.methods import find_method
+from segmed.methods.backbone import BackboneConfig, missing_weights
+from segmed.methods.loading import Loader
+from segmed.methods.method import Method
+from segmed.methods.segmenter import Segmenter
 from segmed.methods.trainable import TrainableSegmenter
 from segmed.sam.precision import prepare_encoder
-from segmed.sam.weights import DEFAULT_MODEL, EMBEDDED
+from segmed.sam.sources import DEFAULT_MODEL, EMBEDDED
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import build_trainable
 from segmed.training.loop import TrainingResult, TrainingRun
@@ -99,7 +102,7 @@ def _measured(job: BenchmarkJob, stop: Callable[[], bool] | None) -> dict[str, A
         trainable = sum(p.numel() for name, p in candidate.named_parameters() if name in wanted)
         assert method.training is not None
         segmenter: Segmenter = method.training.finish(candidate.eval())
-        if method.needs_backbone and not method.read:
+        if method.needs_backbone and not method.own_format:
             model: Any = segmenter.model
             model.vision_encoder = prepare_encoder(model.vision_encoder, torch.device(job.device), "fp32")
     else:

@@ -9,7 +9,7 @@ from typing import Any
 from segmed.benchmark.settings import BenchmarkJob
 from segmed.benchmark.tables import Entry, Table, chosen_entries
 from segmed.data.catalogue import find_dataset, load_dataset
-from segmed.methods.loading import find_method
+from segmed.methods import find_method
 
 
 @dataclass(frozen=True)

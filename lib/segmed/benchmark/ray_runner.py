@@ -64,7 +64,13 @@ def _run_on_ray(jobs: Sequence[BenchmarkJob], workers: int, address: str, tell: 
             "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray writes one into the home folder
             "RAY_worker_niceness": "0",  # by default workers get what other programs leave
         }
-    import ray
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError(
+            "Jobs side by side need Ray, which is not installed: pip install 'segmed[cluster]', or -r "
+            "requirements-cluster.txt in a checkout. Or run one job at a time."
+        ) from error
 
     temporary = "" if address else tempfile.mkdtemp(prefix="segmed-ray-")
     try:

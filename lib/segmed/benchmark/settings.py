@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from segmed.benchmark.tables import TABLES, Entry
-from segmed.methods.loading import find_method
-from segmed.sam.weights import EMBEDDED
+from segmed.methods import find_method
+from segmed.sam.sources import EMBEDDED
 from segmed.training.finetune_config import FinetuneConfig
 
 RESULT, PROGRESS = "result.json", "progress.json"
@@ -91,7 +91,7 @@ class BenchmarkJob:
             "table": self.table,
             "entry": {**asdict(self.entry), "settings": dict(self.entry.settings)},
             "seed": self.seed,
-            "backbone": (self.backbones.get(method.name, "") if method.read else self.backbone)
+            "backbone": (self.backbones.get(method.name, "") if method.own_format else self.backbone)
             if method.needs_backbone
             else "",
             "image_size": self.image_size if method.needs_backbone else None,

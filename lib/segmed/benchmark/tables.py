@@ -301,4 +301,4 @@ def _row_of(name: str) -> Entry | None:
     method = METHODS.get(name)
     if method is None:
         return None
-    return Entry(name, name, {}, "classes" if method.automatic else "box", method.training is not None)
+    return Entry(name, name, {}, "classes" if method.automatic else "box", method.learns)

@@ -33,18 +33,23 @@ def features(
     Without --jbu a small network is fitted to this image (FeatUp's implicit upsampler): a minute with the embedded
     weights, many with a large encoder on a CPU.
     """
-    from segmed.evaluation.feature_sheet import feature_sheet
-    from segmed.imaging.picture import open_picture
-    from segmed.methods.loading import BackboneConfig, Loader
-
     try:
+        from segmed.methods import find_method
+        from segmed.methods.backbone import BackboneConfig
+
         wanted = channel_numbers(channels)
+        find_method(model)
+        base = BackboneConfig(backbone)
+        from segmed.evaluation.feature_sheet import feature_sheet  # seconds, after what can be refused at once
+        from segmed.imaging.picture import open_picture
+        from segmed.methods.loading import Loader
+
         picture = open_picture(image, window)
         k = picture.shape[2] // 2 if k < 0 else k
         if k >= picture.shape[2]:
             raise ValueError(f"--slice {k} is not there; the image has slices 0 to {picture.shape[2] - 1}.")
         with console.status(f"loading {model}"):
-            segmenter = Loader().get(model, BackboneConfig(backbone), device)
+            segmenter = Loader().get(model, base, device)
         bar = Progress(TextColumn("fitting"), BarColumn(), TimeRemainingColumn(), console=console)
         task = bar.add_task("fitting", total=None)
         with bar:

@@ -18,6 +18,7 @@ from segmed.commands.predict import (
     Models,
     Precision,
     Window,
+    check_model,
     check_out,
     load_predictor,
     say,
@@ -52,6 +53,7 @@ def masks(
     Example: `segmed masks ct.nii.gz --slice 42 -o everything.nii.gz`
     """
     try:
+        check_model(model, backbone, precision)
         check_out(out)
         from dataclasses import replace
 

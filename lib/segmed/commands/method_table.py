@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # methods import torch, and --help has to answer at once
-    from segmed.methods.segmenter import Method
+    from segmed.methods.method import Method
 
 HEAD = ("method", "what it does", "mode", "base weights", "training on your labels", "models in the viewers")
 
@@ -34,12 +34,12 @@ def _weights(method: Method) -> str:
         return f"included (`{method.weights}`)"
     if not method.needs_backbone:
         return "none"
-    if method.read:
+    if method.own_format:
         return f"`--conf backbone_{method.name}`"
-    return "`--conf backbone`, else `segmed-tiny` (included)" if method.build is None else "`--conf backbone`"
+    return "`--conf backbone`, else `segmed-tiny` (included)" if not method.ready else "`--conf backbone`"
 
 
 def _training(method: Method) -> str:
-    if method.training is None:
+    if not method.learns:
         return "no"
-    return "required" if method.build is None else "optional"
+    return "required" if not method.ready else "optional"

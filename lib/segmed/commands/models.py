@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from segmed.places import REGISTRY
+
 if TYPE_CHECKING:  # torch is imported late, so that --help answers at once
     from segmed.training.gate import LabelChange
     from segmed.training.model_version import ModelVersion, VersionRecord
@@ -21,7 +23,6 @@ app = typer.Typer(help="Trained versions of the models: list, compare, serve, ro
 console = Console(stderr=True)
 
 Folder = Annotated[Path, typer.Option("--registry", help="Folder that training keeps its models in.")]
-REGISTRY = Path(__file__).resolve().parents[3] / "apps" / "segmed" / "model" / "trained"
 Name = Annotated[str, typer.Argument(help="Name of the model, as `segmed models list` shows it.")]
 Reason = Annotated[str, typer.Option(help="Kept in the history.")]
 

@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from segmed.commands.models import REGISTRY
+from segmed.methods.method import FINISHES
 
 if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers at once
     import numpy as np
 
     from segmed.imaging.picture import Picture
+    from segmed.methods.method import Method
     from segmed.methods.predictor import Predictor
 
 console = Console(stderr=True)
@@ -59,6 +61,13 @@ def predict(
     -o liver.nii.gz`
     """
     try:
+        for text in box or []:
+            _numbers(text, 4, 6, "--box")
+        for text in [*(point or []), *(not_point or [])]:
+            _numbers(text, 2, 3, "--point" if text in (point or []) else "--not-point")
+        if finish and finish not in FINISHES:
+            raise ValueError(f"--finish {finish!r} must be one of {', '.join(FINISHES)}.")
+        check_model(model, backbone, precision)
         check_out(out)
         found = _predict(
             image,
@@ -106,8 +115,6 @@ def _predict(
     from segmed.methods.predictor import Masks
     from segmed.methods.refinement import REFINEMENTS
 
-    if options.finish and options.finish not in REFINEMENTS:
-        raise ValueError(f"--finish {options.finish!r} must be one of {', '.join(REFINEMENTS)}.")
     model = options.model or ("medsam" if options.backbone else "segmed")
     with console.status(f"reading {image.name}"):
         picture = open_picture(image, options.window)
@@ -224,6 +231,21 @@ def check_out(out: Path) -> None:
         raise FileNotFoundError(f"The folder {out.parent} does not exist. Make it first.")
 
 
+def check_model(model: str, backbone: str, precision: str) -> Method:
+    """The method of a model as the viewers name it; "" stands for the default. Nothing is loaded.
+
+    Raises:
+        ValueError: no such model or precision.
+        FileNotFoundError: weights are not there.
+    """
+    from segmed.methods import METHODS, find_method
+    from segmed.methods.backbone import BackboneConfig
+
+    BackboneConfig(backbone, precision=precision)
+    offered = {name: method for method in METHODS.values() for name in method.offered_as()}
+    return offered.get(model) or find_method(model.removesuffix("_3d") or ("medsam" if backbone else "segmed"))
+
+
 def load_predictor(model: str, backbone: str, device: str, precision: str, registry: Path) -> tuple[Predictor, bool]:
     """The predictor of a model as the viewers name them, and whether it labels without prompts.
 
@@ -241,27 +263,26 @@ def load_predictor(model: str, backbone: str, device: str, precision: str, regis
     import torch
 
     from segmed.imaging.store import ByteBoundedStore
-    from segmed.methods import METHODS
-    from segmed.methods.loading import BackboneConfig, Loader, find_method
+    from segmed.methods.backbone import BackboneConfig
+    from segmed.methods.loading import Loader
     from segmed.methods.predictor import Predictor
-    from segmed.sam.weights import EMBEDDED
+    from segmed.sam.sources import EMBEDDED
     from segmed.training.registry import Registry
 
-    offered = {name: method for method in METHODS.values() for name in method.offered_as()}
-    method = offered.get(model) or find_method(model.removesuffix("_3d"))
+    method = check_model(model, backbone, precision)
     if method.detects and model == method.name:
         raise ValueError(f"{model!r} gives boxes and no mask. Take the model 'auto', which outlines them.")
     automatic = method.detects or (method.automatic and model == method.name)
     device = device or ("cuda" if torch.cuda.is_available() and method.needs_backbone else "cpu")
     _check_device(device)
     version = Registry(registry).served(method.name)
-    if version is None and method.build is None:
+    if version is None and not method.ready:
         raise ValueError(
             f"{method.name!r} has not been trained, so there is nothing to predict with. Train it with `segmed train "
             f"--method {method.name} …`, or name the folder of your models by --registry."
         )
     base = BackboneConfig(backbone, precision=precision)
-    if not base.source and method.build is None and method.needs_backbone and not method.weights:
+    if not base.source and not method.ready and method.needs_backbone and not method.weights:
         base = BackboneConfig(EMBEDDED, precision=precision)
     with console.status(f"loading {method.name}"):
         trained = version.folder if version else None

@@ -15,6 +15,7 @@ from segmed.commands.models import REGISTRY
 
 if TYPE_CHECKING:  # torch is imported late, so that --help answers at once
     from segmed.data.slices import SliceDataset
+    from segmed.methods.backbone import BackboneConfig
 
 console = Console(stderr=True)
 
@@ -61,10 +62,15 @@ def train(
 
     Example: `segmed train --method lora --studies ~/studies --labels liver,spleen`
     """
+    try:
+        base = _base(method, backbone, image_size)
+        settings, options = pairs(setting, literal), pairs(option, str)
+        _check_source(studies, data, root)
+    except (ValueError, OSError) as error:
+        console.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from error
     import torch
 
-    from segmed.methods.loading import BackboneConfig, find_method
-    from segmed.sam.weights import EMBEDDED
     from segmed.training.finetune_config import FinetuneConfig
     from segmed.training.job import JobConfig, train_model
     from segmed.training.processes import Processes, torchrun_processes
@@ -81,9 +87,9 @@ def train(
         bar.update(task, description=text, completed=progress.step, total=progress.steps)
 
     try:
-        slices = _open(studies, data, root, pairs(option, str), labels, patients, seed)
+        slices = _open(studies, data, root, options, labels, patients, seed)
         config = JobConfig(
-            pairs(setting, literal),
+            settings,
             FinetuneConfig(epochs=epochs, epoch_steps=epoch_steps, batch=batch, patience=patience, seed=seed),
             learning_rate or None,
             validation,
@@ -95,7 +101,7 @@ def train(
         with torchrun_processes(device or ("cuda" if torch.cuda.is_available() else "cpu")) as mine:
             result = train_model(
                 method,
-                BackboneConfig(backbone or find_method(method).weights or EMBEDDED, image_size or None, "fp32"),
+                base,
                 slices,
                 Registry(registry),
                 registry / ".runs" / method / "command",
@@ -116,6 +122,19 @@ def train(
             console.print(f"{method} {result.version.version}: {state}", markup=False, highlight=False)
 
 
+def _base(method: str, backbone: str, image_size: int) -> BackboneConfig:
+    from segmed.methods import find_method
+    from segmed.methods.backbone import BackboneConfig
+    from segmed.sam.sources import EMBEDDED
+
+    return BackboneConfig(backbone or find_method(method).weights or EMBEDDED, image_size or None, "fp32")
+
+
+def _check_source(studies: Path | None, name: str, root: Path | None) -> None:
+    if (studies is None) == (not name) or (name and root is None):
+        raise ValueError("Give either --studies FOLDER, or --data NAME with --root FOLDER.")
+
+
 def _open(
     studies: Path | None,
     name: str,
@@ -129,8 +148,6 @@ def _open(
 
     from segmed.data.catalogue import load_dataset
 
-    if (studies is None) == (not name) or (name and root is None):
-        raise ValueError("Give either --studies FOLDER, or --data NAME with --root FOLDER.")
     found = (
         load_dataset("datastore", studies, **{"labels": labels, **options})
         if studies

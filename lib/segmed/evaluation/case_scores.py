@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segmed.evaluation.segmentation_scores import ImageScore
+if TYPE_CHECKING:  # it imports MONAI, which whoever compares scores does not need
+    from segmed.evaluation.segmentation_scores import ImageScore
 
 
 @dataclass(frozen=True)

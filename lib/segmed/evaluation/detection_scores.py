@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from monai.apps.detection.metrics.coco import COCOMetric
-from monai.apps.detection.metrics.matching import matching_batch
-from monai.data.box_utils import box_iou
+
+from segmed.monai_parts import COCOMetric, box_iou, matching_batch
 
 
 @dataclass(frozen=True)

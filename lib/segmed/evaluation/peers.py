@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segmed.methods.loading import BackboneConfig, Loader, find_method
+from segmed.methods import find_method
+from segmed.methods.backbone import BackboneConfig
+from segmed.methods.loading import Loader
 from segmed.methods.segmenter import Segmenter
 
 

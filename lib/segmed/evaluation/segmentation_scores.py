@@ -9,9 +9,9 @@ from functools import reduce
 from operator import add
 
 import numpy as np
-from monai.metrics import get_mask_edges, get_surface_distance
 
 from segmed.evaluation.metrics import EmptyPolicy, Overlap
+from segmed.monai_parts import get_mask_edges, get_surface_distance
 
 
 @dataclass(frozen=True)

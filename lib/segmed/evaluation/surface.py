@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from monai.metrics import compute_surface_dice
 
 from segmed.imaging.masks import bounding_box
+from segmed.monai_parts import compute_surface_dice
 
 
 def surface_dice(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from monai.transforms import FillHoles, KeepLargestConnectedComponent
 from scipy import ndimage
 from skimage.measure import label as pieces
 from skimage.measure import regionprops
@@ -26,6 +25,8 @@ def clean_labels(labels: np.ndarray, largest: bool = True, fill: bool = True) ->
     Raises:
         ValueError: not a volume of whole numbers.
     """
+    from segmed.monai_parts import FillHoles, KeepLargestConnectedComponent  # seconds; boxes do without it
+
     if labels.ndim != 3 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"The label map is {labels.ndim}-D {labels.dtype}; allowed is a 3-D array of whole numbers. Stack the "

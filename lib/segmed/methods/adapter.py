@@ -7,14 +7,17 @@ adapters per encoder layer as in the 2-D form published there, the third, along 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from transformers import SamModel
 
 from segmed.methods.adapter_layers import ACTIVATIONS, Activation, AdaptedAttention, Adapter, ParallelMlp
 from segmed.methods.class_head import ClassConfig, TrainableClassSegmenter
-from segmed.methods.segmenter import Method, Training
+from segmed.methods.method import Parts, Training
 from segmed.methods.trainable import Recipe
+
+if TYPE_CHECKING:
+    from transformers import SamModel
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,4 @@ class AdapterSam(TrainableClassSegmenter):
         return Adapter(last.shape[0], self.config.ratio, self.config.activation, skip, last)
 
 
-METHOD = Method(
-    "adapter",
-    "SAM-Adapter: all organs without a prompt, or one by a box or clicks",
-    training=Training(AdapterSam, AdapterSamConfig),
-    automatic=True,
-)
+PARTS = Parts(training=Training(AdapterSam, AdapterSamConfig))

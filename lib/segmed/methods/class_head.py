@@ -7,23 +7,25 @@ loss; Ma et al., FLARE22 (2024), for the organs.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import SamModel
-from transformers.models.sam.modeling_sam import SamMaskDecoder
+from torch import Tensor
 
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.medsam import MedSam
 from segmed.methods.segmenter import Logits
+from segmed.methods.sharing import share_weights
 from segmed.methods.trainable import TrainableSegmenter
 from segmed.sam.decoding import decode_low_resolution
 from segmed.sam.embedding import Embedding
+
+if TYPE_CHECKING:
+    from transformers import SamModel
 
 FLARE22 = (
     "liver",
@@ -72,20 +74,6 @@ class ClassConfig:
         return len(self.labels) + 1
 
 
-def share_weights(model: SamModel, own: Collection[str] = ()) -> SamModel:
-    """A copy of a model's modules on the weights of the original, for methods that hook into modules.
-
-    Args:
-        model: left as it is; neither its modules nor its `requires_grad` flags are touched through the copy.
-        own: names of parameters that the copy gets memory of its own for, because they will change.
-    """
-    memo: dict[int, nn.Parameter] = {}
-    for name, parameter in model.named_parameters():
-        weight = parameter.detach()
-        memo[id(parameter)] = nn.Parameter(weight.clone() if name in own else weight, requires_grad=False)
-    return copy.deepcopy(model, memo)
-
-
 def head_names(model: SamModel) -> list[str]:
     """Names of the parameters of the segmentation head and of the prompt encoder, its positional matrix excepted."""
     return [
@@ -106,6 +94,8 @@ def with_classes(base: SamModel, classes: int) -> SamModel:
         base: left as it is; frozen weights are shared with it.
         classes: C, background among them.
     """
+    from transformers.models.sam.modeling_sam import SamMaskDecoder
+
     model = share_weights(base, head_names(base))
     config, decoder = model.config.mask_decoder_config, model.mask_decoder
     config.num_multimask_outputs = classes

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from segmed.imaging.masks import largest_component, slice_box
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.segmenter import Logits, Method, Segmenter
+from segmed.methods.method import Parts
+from segmed.methods.segmenter import Logits, Segmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 
@@ -202,9 +203,4 @@ def _near(prompt: SlicePrompt, region: np.ndarray) -> np.ndarray:
     return near
 
 
-METHOD = Method(
-    "classical",
-    "No weights needed: box or clicks by grey values",
-    lambda model, version: Classical(),
-    needs_backbone=False,
-)
+PARTS = Parts(lambda model, version: Classical())

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
-from transformers import SamModel
 
 from segmed.methods.medsam import MedSam
-from segmed.methods.segmenter import Method, Training
+from segmed.methods.method import Parts, Training
 from segmed.methods.trainable import Recipe, TrainableSegmenter
 from segmed.sam.frame import Frame
+
+if TYPE_CHECKING:
+    from transformers import SamModel
 
 Preset = Literal["brats", "segmed", "full"]
 
@@ -84,6 +86,4 @@ def _untrained(model: SamModel | None, version: str) -> MedSam:
     return MedSam(model, f"medsam-{version}")
 
 
-METHOD = Method(
-    "medsam", "MedSAM: a box, refined by clicks", _untrained, training=Training(DecoderTuning, DecoderTuningConfig)
-)
+PARTS = Parts(_untrained, training=Training(DecoderTuning, DecoderTuningConfig))

@@ -7,22 +7,22 @@ al., FCOS, 2019; Howard et al., Searching for MobileNetV3, 2019.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models import detection
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.ops import batched_nms, clip_boxes_to_image
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from segmed.imaging.label_maps import boxes_of_pieces
+from segmed.methods.boxes import Boxes
 
 
 def _fcos_resnet18(**arguments: object) -> nn.Module:
     """FCOS as torchvision has it, on a backbone that a CPU can train."""
+    from torchvision.models.detection import FCOS
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+    from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
     for name in ("weights", "weights_backbone"):
         arguments.pop(name)
     backbone = resnet_fpn_backbone(
@@ -33,35 +33,18 @@ def _fcos_resnet18(**arguments: object) -> nn.Module:
         returned_layers=[2, 3, 4],
         extra_blocks=LastLevelP6P7(256, 256),
     )
-    return detection.FCOS(backbone, **arguments)
+    return FCOS(backbone, **arguments)
 
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
-    "fcos_resnet18": _fcos_resnet18,
-    "fasterrcnn_mobilenet": detection.fasterrcnn_mobilenet_v3_large_fpn,
-    "fasterrcnn_resnet50": detection.fasterrcnn_resnet50_fpn_v2,
-    "retinanet_resnet50": detection.retinanet_resnet50_fpn_v2,
-    "fcos_resnet50": detection.fcos_resnet50_fpn,
+# names of functions of torchvision, which is imported when a detector is built
+ARCHITECTURES = {
+    "fcos_resnet18": "",
+    "fasterrcnn_mobilenet": "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_resnet50": "fasterrcnn_resnet50_fpn_v2",
+    "retinanet_resnet50": "retinanet_resnet50_fpn_v2",
+    "fcos_resnet50": "fcos_resnet50_fpn",
 }
 _TWO_STAGES = ("fasterrcnn_mobilenet", "fasterrcnn_resnet50")
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """Boxes of one slice, the most certain first.
-
-    Attributes:
-        corners: (N, 4) as x0, y0, x1, y1 in px of the slice; x1 and y1 are the first column and row beyond.
-        labels: (N,) class, counted from 1.
-        scores: (N,) in [0, 1].
-    """
-
-    corners: Tensor
-    labels: Tensor
-    scores: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 class Detector(Protocol):
@@ -84,12 +67,15 @@ def build_torchvision(architecture: str, classes: int, image_size: int) -> nn.Mo
         classes: kinds of objects, background not among them.
         image_size: side in px to which the longer side of a picture is brought.
     """
+    from torchvision.models import detection
+
     own = (
         {"box_score_thresh": 0.0, "box_detections_per_img": 100}
         if architecture in _TWO_STAGES
         else {"score_thresh": 0.0, "detections_per_img": 100}
     )
-    return ARCHITECTURES[architecture](
+    build: Callable[..., nn.Module] = getattr(detection, ARCHITECTURES[architecture], _fcos_resnet18)
+    return build(
         weights=None,
         weights_backbone=None,
         num_classes=classes + 1,
@@ -111,6 +97,8 @@ def select(found: dict[str, Tensor], size: tuple[int, int], confidence: float, o
         overlap: IoU from which on the less certain one of two boxes of a class is dropped.
         most: boxes that are kept.
     """
+    from torchvision.ops import batched_nms, clip_boxes_to_image
+
     sure = found["scores"] >= confidence
     corners = clip_boxes_to_image(found["boxes"][sure].float(), size)
     labels, scores = found["labels"][sure], found["scores"][sure].float()

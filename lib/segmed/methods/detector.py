@@ -8,25 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods import decoder_tuning, sam
+from segmed.methods import find_method
+from segmed.methods.boxes import Boxes
 from segmed.methods.class_head import ClassConfig
-from segmed.methods.detection import ARCHITECTURES, Boxes, boxes_of, build_torchvision, select
-from segmed.methods.segmed import tuning
-from segmed.methods.segmenter import Logits, Method, Training
+from segmed.methods.detection import ARCHITECTURES, boxes_of, build_torchvision, select
+from segmed.methods.method import Parts, Training
+from segmed.methods.segmenter import Logits
 from segmed.methods.trainable import Recipe, TrainableSegmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
-from segmed.sam.weights import EMBEDDED
 
-_PROMPTERS = {one.METHOD.name: one.METHOD for one in (tuning, decoder_tuning, sam)}
+if TYPE_CHECKING:
+    from transformers import SamModel
+
+_PROMPTERS = ("segmed", "medsam", "sam")
 _FRAME = 1024  # px; the margin is in a frame of this side
 _NOTHING = -20.0  # logit where no box is
 
@@ -92,7 +94,7 @@ class DetectorSegmenter(TrainableSegmenter):
         self.config = config or DetectorConfig()
         self.model, self.version = model, version
         self.labels, self.input_size = self.config.labels, self.config.image_size
-        prompter = _PROMPTERS[self.config.prompter]
+        prompter = find_method(self.config.prompter)
         assert prompter.build is not None
         if prompter.read:  # it has weights of its own
             own, own_version = prompter.read(prompter.weights, None, torch.float32)
@@ -190,11 +192,4 @@ def _as_arrays(embedding: Embedding) -> list[np.ndarray]:
     return list(embedding.features.permute(0, 2, 3, 1).cpu().numpy())
 
 
-METHOD = Method(
-    "detector",
-    "Detector and prompts: structures are found as boxes, then outlined",
-    weights=EMBEDDED,
-    training=Training(DetectorSegmenter, DetectorConfig),
-    automatic=True,
-    detects=True,
-)
+PARTS = Parts(training=Training(DetectorSegmenter, DetectorConfig))

@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import SamModel
-from transformers.models.sam.modeling_sam import SamMaskDecoder
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.class_head import share_weights
 from segmed.methods.decoder_tuning import DecoderTuning
 from segmed.methods.jbu import JbuStack, load_jbu
-from segmed.methods.segmenter import Logits, Method, Training
+from segmed.methods.method import Parts, Training
+from segmed.methods.segmenter import Logits
+from segmed.methods.sharing import share_weights
 from segmed.methods.trainable import Recipe
 from segmed.sam.embedding import Embedding
+
+if TYPE_CHECKING:
+    from transformers import SamModel
 
 Variant = Literal["decoder", "hires"]
 
@@ -83,20 +85,6 @@ class GuidedUpscale(nn.ConvTranspose2d):
         return out + self.guidance.repeat_interleave(len(out) // len(self.guidance), 0)
 
 
-class GuidedDecoder(SamMaskDecoder):
-    """A mask decoder whose image embeddings may carry guidance, folded into further channels."""
-
-    def forward(self, image_embeddings: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """As of SAM, with image embeddings (B, C, h, w) or (B, C + C / 8 · f², h, w)."""
-        features, folded = image_embeddings.tensor_split([self.hidden_size], 1)
-        factor = round((folded.shape[1] / self.upscale_conv2.out_channels) ** 0.5)
-        self.upscale_conv2.guidance = F.pixel_shuffle(folded, factor) if factor else None
-        try:
-            return super().forward(features, *args, **kwargs)
-        finally:
-            self.upscale_conv2.guidance = None
-
-
 class FeatUp(DecoderTuning):
     """Frozen encoder → features upsampled along the image's edges → added inside the tuned mask decoder.
 
@@ -131,6 +119,8 @@ class FeatUp(DecoderTuning):
         self.to_decoder = nn.Conv2d(width, self.model.mask_decoder.upscale_conv2.out_channels, 1)
         nn.init.zeros_(self.to_decoder.weight)
         nn.init.zeros_(self.to_decoder.bias)  # type: ignore[arg-type]
+        from segmed.methods.guided_decoder import GuidedDecoder
+
         self.model.mask_decoder.__class__ = GuidedDecoder
         self.model.mask_decoder.upscale_conv2.__class__ = GuidedUpscale
 
@@ -189,6 +179,4 @@ def _checked(jbu: JbuStack, name: str, channels: int, stages: int) -> JbuStack:
     return jbu
 
 
-METHOD = Method(
-    "featup", "SAM with features upsampled along the image's edges: a box", training=Training(FeatUp, FeatUpConfig)
-)
+PARTS = Parts(training=Training(FeatUp, FeatUpConfig))

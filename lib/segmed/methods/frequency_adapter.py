@@ -5,12 +5,14 @@ Source: Wei et al., I-MedSAM: Implicit Medical Image Segmentation with Segment A
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.models.sam.modeling_sam import SamVisionEncoder
+
+if TYPE_CHECKING:
+    from transformers.models.sam.modeling_sam import SamVisionEncoder
 
 Variant = Literal["amplitude", "phase"]
 

@@ -6,17 +6,19 @@ Source: Shipitsin, Bespalov, Dylov, GAFL: Global Adaptive Filtering Layer for Co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
-from transformers import SamModel
 
 from segmed.methods.adaptive_filter import ACTIVATIONS, VARIANTS, Activation, AdaptiveFilter, Variant
-from segmed.methods.class_head import share_weights
 from segmed.methods.decoder_tuning import DecoderTuning
-from segmed.methods.segmenter import Method, Training
+from segmed.methods.method import Parts, Training
+from segmed.methods.sharing import share_weights
 from segmed.methods.trainable import Recipe
 from segmed.sam.embedding import Embedding
+
+if TYPE_CHECKING:
+    from transformers import SamModel
 
 _LARGE = 512  # px; from here the activations of an encoder that gradients pass through fill gigabytes
 
@@ -83,6 +85,4 @@ class Gafl(DecoderTuning):
         return self._encode((filtered - self.mean) / self.sd if self.config.normalise else filtered)
 
 
-METHOD = Method(
-    "gafl", "SAM behind a learned filter of the image's spectrum: a box", training=Training(Gafl, GaflConfig)
-)
+PARTS = Parts(training=Training(Gafl, GaflConfig))

@@ -12,23 +12,26 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
-from monai.losses import DiceCELoss
 from torch import Tensor
-from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.class_head import share_weights
 from segmed.methods.frequency_adapter import FrequencyAdapters, Variant
 from segmed.methods.gated_lora import GatedLora
 from segmed.methods.implicit_decoder import ImplicitDecoder, Refined
-from segmed.methods.segmenter import Logits, Method, Training
+from segmed.methods.method import Parts, Training
+from segmed.methods.segmenter import Logits
+from segmed.methods.sharing import share_weights
 from segmed.methods.trainable import Recipe, TrainableSegmenter
+from segmed.monai_parts import DiceCELoss
 from segmed.sam.decoding import decode_low_resolution
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
+
+if TYPE_CHECKING:
+    from transformers import SamModel
 
 _SEED = 0  # of the dropout when masks are made: the same prompt gives the same mask
 _RISE = 5  # epochs in which the weight moves from the coarse to the fine loss
@@ -263,9 +266,4 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-METHOD = Method(
-    "imedsam",
-    "I-MedSAM: a box or clicks, masks at any resolution with their uncertainty",
-    training=Training(Imedsam, ImedsamConfig),
-    gives_uncertainty=True,
-)
+PARTS = Parts(training=Training(Imedsam, ImedsamConfig))

@@ -5,65 +5,23 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from segmed.methods import METHODS
-from segmed.methods.class_head import share_weights
-from segmed.methods.segmenter import Method, Segmenter, Training
-from segmed.methods.trainable import config_from, load_trained, read_facts
-from segmed.sam.precision import encoder_dtype, prepare_encoder
-from segmed.sam.weights import check_source, load_sam, weights_version
+from segmed.methods import find_method
+from segmed.methods.backbone import BackboneConfig, missing_weights
+from segmed.methods.method import Method, Training
+from segmed.methods.segmenter import Segmenter
+from segmed.methods.sharing import share_weights
+from segmed.methods.trainable import config_from, load_trained
+from segmed.methods.trained_facts import read_facts
+from segmed.sam.dtype import encoder_dtype
 
 logger = logging.getLogger(__name__)
-
-
-def find_method(name: str) -> Method:
-    """The method of that name.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if name not in METHODS:
-        raise ValueError(f"There is no method {name!r}. Choose from {', '.join(METHODS)}.")
-    return METHODS[name]
-
-
-def missing_weights(method: Method) -> str:
-    """What to tell who wants a method without its base weights."""
-    if method.read:
-        return (
-            f"The model {method.name!r} needs weights of its own: add --conf backbone_{method.name} FOLDER, or a "
-            f"Hugging Face id such as {method.example}."
-        )
-    return (
-        f"The model {method.name!r} needs SAM weights: add --conf backbone FOLDER, a .pth FILE, or a Hugging Face id "
-        "such as facebook/sam-vit-base."
-    )
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """Base weights and how to run them.
-
-    Attributes:
-        source: folder, file, Hugging Face id or `segmed-tiny`; "" for the method's own or none.
-        image_size: input size in px, None for that of the weights.
-        precision: `auto`, `bf16` or `fp32`, for the image encoder.
-    """
-
-    source: str = ""
-    image_size: int | None = None
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        encoder_dtype(torch.device("cpu"), self.precision)  # refuses unknown ones
-        if self.source:
-            check_source(self.source)
 
 
 class Loader:
@@ -100,7 +58,7 @@ class Loader:
         if chosen.weights and not backbone.source:
             backbone = replace(backbone, source=chosen.weights)
         if not chosen.needs_backbone:
-            backbone, device = BackboneConfig(), device if chosen.training else "cpu"
+            backbone, device = BackboneConfig(), device if chosen.learns else "cpu"
         elif not backbone.source:
             raise ValueError(missing_weights(chosen))
         with self._lock:
@@ -134,7 +92,7 @@ class Loader:
             The segmenter, and what to tell the user: "" or why another one runs.
         """
         chosen = find_method(method)
-        if trained is not None and chosen.build is not None:
+        if trained is not None and chosen.ready:
             try:
                 return self.get(method, backbone, device, trained), ""
             except (ValueError, FileNotFoundError) as error:
@@ -179,7 +137,9 @@ class Loader:
             segmenter = training.kind(base and share_weights(base, own), config, f"{name}-{digest}")
             load_trained(segmenter, trained, version)
         served: Any = training.finish(segmenter.eval())
-        if base is not None and not method.read:
+        if base is not None and not method.own_format:
+            from segmed.sam.precision import prepare_encoder
+
             served.version += f"-{backbone.precision}"
             served.model.vision_encoder = prepare_encoder(
                 served.model.vision_encoder, torch.device(device), backbone.precision
@@ -187,18 +147,17 @@ class Loader:
         return cast(Segmenter, served)
 
     def _base(self, method: Method, backbone: BackboneConfig, device: str) -> tuple[Any, str]:
-        key = (method.read, backbone, device)
+        key = (method.name if method.own_format else "", backbone, device)
         if key not in self._bases:
             if method.read:
                 model, version = method.read(backbone.source, backbone.image_size, torch.float32)
             else:
-                model = load_sam(backbone.source, backbone.image_size)
-                version = weights_version(model)
+                model, version = _sam(backbone)
             self._bases[key] = model.requires_grad_(False).to(torch.device(device)), version
         return self._bases[key]
 
     def _model(self, method: Method, backbone: BackboneConfig, device: str) -> tuple[Any, str]:
-        key = (method.read, backbone, device)
+        key = (method.name if method.own_format else "", backbone, device)
         if key not in self._models:
             target, model = torch.device(device), None
             if method.read:
@@ -206,12 +165,21 @@ class Loader:
                 other, version = method.read(backbone.source, backbone.image_size, dtype)
                 model = other.requires_grad_(False).to(target)
             else:
-                model = load_sam(backbone.source, backbone.image_size)
-                version = weights_version(model)
+                from segmed.sam.precision import prepare_encoder
+
+                model, version = _sam(backbone)
                 model = model.requires_grad_(False).to(target)
                 model.vision_encoder = prepare_encoder(model.vision_encoder, target, backbone.precision)
             self._models[key] = model, f"{version}-{backbone.precision}"
         return self._models[key]
+
+
+def _sam(backbone: BackboneConfig) -> tuple[Any, str]:
+    """A SAM and the version of its weights; transformers is imported here, as the default method does without it."""
+    from segmed.sam.weights import load_sam, weights_version
+
+    model = load_sam(backbone.source, backbone.image_size)
+    return model, weights_version(model)
 
 
 def _contents(trained: Path) -> tuple[set[str], str]:

@@ -7,17 +7,19 @@ Anything Model for Medical Image Segmentation (2023).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from transformers import SamModel
 
-from segmed.methods.class_head import ClassConfig, ClassSegmenter, TrainableClassSegmenter, head_names, share_weights
-from segmed.methods.segmenter import Method, Training
+from segmed.methods.class_head import ClassConfig, ClassSegmenter, TrainableClassSegmenter, head_names
+from segmed.methods.method import Parts, Training
+from segmed.methods.sharing import share_weights
 from segmed.methods.trainable import Recipe
 from segmed.sam.stem import ConvStem
+
+if TYPE_CHECKING:
+    from transformers import SamModel
 
 _TARGETS = r"vision_encoder\.layers\.\d+\.attn\.qkv\.(q|v)|mask_decoder\.transformer\..+\.(q_proj|v_proj)"
 _STEM = r"vision_encoder\.patch_embed\.(down\.\d+\.0|(down|up)\..+\.?conv[12]|lateral\.\d+|projection)"
@@ -110,6 +112,8 @@ class LoraSam(TrainableClassSegmenter):
                 f"rank is {config.rank}; allowed are 1 to {narrowest}, the width of the narrowest projection of this "
                 "model. Take 1, 4 or 8."
             )
+        from peft import LoraConfig
+
         for layer in self.model.vision_encoder.layers:
             layer.attn.qkv = SplitQkv(layer.attn.qkv)
         # where most of the encoder is a stem, its convolutions change as little as the attention does
@@ -129,6 +133,8 @@ class LoraSam(TrainableClassSegmenter):
     @torch.no_grad()
     def merged(self) -> ClassSegmenter:
         """The same method with the changes added to the weights: a plain SAM in modules and cost, for serving."""
+        from peft.tuners.lora import LoraLayer
+
         model = share_weights(self.model, head_names(self.model))
         for name, module in list(model.named_modules()):
             if isinstance(module, LoraLayer):
@@ -148,9 +154,4 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return layer
 
 
-METHOD = Method(
-    "lora",
-    "LoRA-SAM: all organs without a prompt, or one by a box or clicks",
-    training=Training(LoraSam, LoraSamConfig, finish=LoraSam.merged),
-    automatic=True,
-)
+PARTS = Parts(training=Training(LoraSam, LoraSamConfig, finish=LoraSam.merged))

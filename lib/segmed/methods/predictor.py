@@ -12,7 +12,7 @@ from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt, SlicePrompt
 from segmed.imaging.scribbles import strokes_to_clicks
 from segmed.imaging.store import ByteBoundedStore
-from segmed.methods.detection import Boxes
+from segmed.methods.boxes import Boxes
 from segmed.methods.device_queue import DeviceQueue
 from segmed.methods.neighbour_walk import NeighbourWalk
 from segmed.methods.refinement import Refinement, Rough

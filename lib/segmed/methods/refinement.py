@@ -12,6 +12,7 @@ from segmed.imaging.masks import slice_box
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.crf import CrfConfig, crf
 from segmed.methods.level_set import LevelSetConfig, level_set
+from segmed.methods.method import FINISHES
 from segmed.methods.outline import OutlineConfig, outline_prompt
 
 _AROUND = 20  # px around the mask that are looked at
@@ -75,7 +76,7 @@ def by_level_set(rough: Rough, config: LevelSetConfig | None = None) -> np.ndarr
     return _on_crop(rough, lambda image, probability: level_set(image, probability > 0.5, config))
 
 
-REFINEMENTS: Mapping[str, Refinement] = {"outline": by_outline, "crf": by_crf, "level set": by_level_set}
+REFINEMENTS: Mapping[str, Refinement] = dict(zip(FINISHES, (by_outline, by_crf, by_level_set), strict=True))
 
 
 def guarded(before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.segmenter import Logits, Method, Segmenter
+from segmed.methods.method import Parts
+from segmed.methods.segmenter import Logits, Segmenter
 from segmed.sam.decoding import decode_all, decode_low_resolution
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
+
+if TYPE_CHECKING:
+    from transformers import SamModel
 
 
 class Sam(Segmenter):
@@ -72,4 +76,4 @@ def _build(model: SamModel | None, version: str) -> Sam:
     return Sam(model, f"sam-{version}")
 
 
-METHOD = Method("sam", "Segment Anything: clicks or a box, on any SAM weights", _build)
+PARTS = Parts(_build)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.method import Parts
 from segmed.methods.sam import Sam
-from segmed.methods.segmenter import Logits, Method, StackPrompt
+from segmed.methods.segmenter import Logits, StackPrompt
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 from segmed.sam.sam2 import Sam2Weights, StackSession, load_sam2
@@ -147,10 +148,4 @@ def _build(weights: Sam2Weights, version: str) -> Sam2:
     return Sam2(weights, f"sam2-{version}")
 
 
-METHOD = Method(
-    "sam2",
-    "SAM2: clicks or a box, carried through volumes by its memory",
-    _build,
-    read=load_sam2,
-    example="facebook/sam2.1-hiera-tiny",
-)
+PARTS = Parts(_build, load_sam2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 
 if TYPE_CHECKING:
-    from segmed.methods.detection import Boxes
+    from segmed.methods.boxes import Boxes
 
 
 @dataclass(frozen=True)
@@ -200,62 +200,3 @@ class Segmenter(nn.Module, ABC):
         device = next(self.parameters(), torch.empty(0)).device
         batch = torch.stack([tensor for tensor, _ in prepared]).to(device)
         return replace(self.encode(batch), frame=prepared[0][1])
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a method is built with weights that were trained.
-
-    Attributes:
-        kind: the `TrainableSegmenter`, called with a SamModel (None for methods that need no weights), a config and the
-            version of the weights.
-        config: class of that config; one with `labels` gets the names of the structures.
-        finish: what to serve of it, such as merged weights.
-    """
-
-    kind: Callable[..., Any]
-    config: type[Any]
-    finish: Callable[[Any], Segmenter] = lambda segmenter: segmenter
-
-
-@dataclass(frozen=True)
-class Method:
-    """How a method is offered.
-
-    Attributes:
-        name: as in `--conf models` and in the viewers.
-        title: one sentence for the viewers.
-        build: makes the Segmenter of untrained weights from a SamModel (or what `read` gives) and their version; both
-            are None and "" for methods that need no weights. None for methods that are of no use untrained.
-        needs_backbone: whether SAM weights are required.
-        read: reads weights of another architecture than SAM's from a source, for an input size (None for their own) and
-            a number format, and gives them with their version; `--conf backbone_<name>` alone names their source.
-        example: a Hugging Face id of such weights.
-        weights: those that it brings along; `--conf backbone` does not replace them, `--conf backbone_<name>` does.
-        training: None for methods that do not learn.
-        automatic: whether it also labels whole volumes without a prompt.
-        gives_uncertainty: whether it tells how unsure it is of each pixel.
-        detects: whether it finds boxes, which are offered as a model of their own; the one with masks is `auto` then.
-    """
-
-    name: str
-    title: str
-    build: Callable[[Any, str], Segmenter] | None = None
-    needs_backbone: bool = True
-    read: Callable[[str, int | None, torch.dtype], tuple[nn.Module, str]] | None = None
-    example: str = ""
-    weights: str = ""
-    training: Training | None = None
-    automatic: bool = False
-    gives_uncertainty: bool = False
-    detects: bool = False
-
-    def offered_as(self) -> list[str]:
-        """Names of the models in the viewers: the automatic one, with prompts on a slice, and through the volume.
-
-        Of a detector: the one that outlines what was found, and the boxes alone.
-        """
-        if self.detects:
-            return ["auto", self.name]
-        prompted = f"{self.name}_prompt" if self.automatic else self.name
-        return [*([self.name] if self.automatic else []), prompted, f"{prompted}_3d"]

@@ -6,20 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
-from monai.losses import DiceCELoss, DiceLoss, FocalLoss
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
-from transformers import SamModel
 
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.segmenter import Segmenter
+from segmed.methods.trained_facts import read_facts
 from segmed.sam.embedding import Embedding
+
+if TYPE_CHECKING:  # methods with other weights than SAM's do not wait for it
+    from transformers import SamModel
 
 LossName = Literal["dice_bce", "focal", "dice_ce"]
 
@@ -67,6 +69,8 @@ class Recipe:
             logits: (B, K, H, W) of K objects, or of classes for `dice_ce`.
             truth: (B, K, H, W) in [0, 1], or (B, 1, H, W) class indices for `dice_ce`.
         """
+        from segmed.monai_parts import DiceCELoss, DiceLoss, FocalLoss  # seconds that only a training has to wait
+
         logits = logits.float()
         if self.loss == "focal":
             return FocalLoss()(logits, truth.float())
@@ -187,25 +191,6 @@ def save_trained(segmenter: TrainableSegmenter, folder: Path, backbone: str) -> 
         "config": asdict(segmenter.config),
     }
     (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """The `config.json` beside trained weights.
-
-    Raises:
-        FileNotFoundError: none there.
-        ValueError: not ours.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder.name} has no config.json. Give a folder that `segmed train` wrote.")
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if not {"method", "backbone", "image_size", "config"} <= set(facts):
-            raise ValueError("method, backbone, image_size or config is missing")
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"The config.json in {folder.name} is not that of trained weights: {error}.") from error
-    return dict(facts)
 
 
 def config_from(kind: type, values: Mapping[str, Any]) -> Any:

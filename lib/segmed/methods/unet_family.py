@@ -9,25 +9,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
 import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from segmentation_models_pytorch import create_model
-from segmentation_models_pytorch.encoders import get_encoder, get_encoder_names
 from torch import Tensor, nn
 
 from segmed.data.augment import MEAN, STANDARD_DEVIATION
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.class_head import ClassConfig
-from segmed.methods.segmenter import Logits, Method, Training
+from segmed.methods.method import Parts, Training
+from segmed.methods.segmenter import Logits
 from segmed.methods.trainable import LossName, Recipe, TrainableSegmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 
 _STRIDE = 32  # px of the input per step of the encoder's last map
 _BESIDE = -14.0  # logit beside the box; those of float32 probabilities end there
+
+
+def _library() -> ModuleType:
+    """segmentation_models_pytorch, which is an extra, and takes a second to import.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import segmentation_models_pytorch
+    except ImportError as error:
+        raise ValueError(
+            "The U-Nets need segmentation-models-pytorch, which is not installed: pip install 'segmed[baselines]', or "
+            "-r requirements-baselines.txt in a checkout."
+        ) from error
+    return segmentation_models_pytorch
 
 
 @dataclass(frozen=True)
@@ -55,7 +71,7 @@ class UnetFamilyConfig(ClassConfig):
             object.__setattr__(self, "labels", ())
         else:
             super().__post_init__()
-        if self.encoder not in get_encoder_names():
+        if self.encoder not in _library().encoders.get_encoder_names():
             raise ValueError(
                 f"The encoder {str(self.encoder)[:60]!r} is unknown. Take efficientnet-b5, resnet18, or another one of "
                 "segmentation_models_pytorch 0.6.0."
@@ -98,7 +114,7 @@ class UnetFamily(TrainableSegmenter):
         self.labels, self.input_size, self.version = self.config.labels, self.config.input_size, version
         if self.input_size < self.least:
             raise ValueError(f"input_size is {self.input_size}; {self.name} takes multiples of 32 from {self.least}.")
-        self.network: nn.Module = create_model(
+        self.network: nn.Module = _library().create_model(
             self.architecture, self.config.encoder, None, 3 + self.config.box_channel, self.config.classes
         )
         prompted = self.config.box_channel
@@ -124,7 +140,7 @@ class UnetFamily(TrainableSegmenter):
             return
         name = self.config.encoder
         try:
-            knowing = get_encoder(name, 3 + self.config.box_channel, weights="imagenet")
+            knowing = _library().encoders.get_encoder(name, 3 + self.config.box_channel, weights="imagenet")
         except KeyError as error:
             raise ValueError(f"There are no ImageNet weights of {name}. Train it with pretrained=false.") from error
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -237,19 +253,6 @@ class Pan(UnetFamily):
     least = 128  # its pyramid halves the map at a sixteenth three times
 
 
-METHODS = tuple(
-    Method(
-        kind.name,
-        f"{title}: all structures without a prompt, or what is in a box",
-        needs_backbone=False,
-        training=Training(kind, UnetFamilyConfig),
-        automatic=True,
-    )
-    for kind, title in (
-        (Unet, "U-Net"),
-        (UnetPlusPlus, "U-Net++"),
-        (DeepLabV3, "DeepLabV3"),
-        (DeepLabV3Plus, "DeepLabV3+"),
-        (Pan, "PAN"),
-    )
+UNET, UNETPP, DEEPLABV3, DEEPLABV3PLUS, PAN = (
+    Parts(training=Training(kind, UnetFamilyConfig)) for kind in (Unet, UnetPlusPlus, DeepLabV3, DeepLabV3Plus, Pan)
 )

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-_FOLDER = Path(__file__).resolve().parents[3] / "apps" / "segmed" / "model" / "ultralytics"
+from segmed.places import WORK
+
+_FOLDER = WORK / "model" / "ultralytics"
 _STRIDE = 32  # px; sides of the input are multiples of it
 _BEST = 300  # boxes that are looked at
 
@@ -39,8 +41,9 @@ def build_yolo(name: str, classes: int, image_size: int) -> nn.Module:
         from ultralytics.nn.tasks import DetectionModel
     except ImportError as error:
         raise ValueError(
-            "The package ultralytics is not installed. It is under AGPL-3.0; if that suits you: pip install -r "
-            "requirements-yolo.txt. Else take another architecture, such as fcos_resnet18."
+            "The package ultralytics is not installed. It is under AGPL-3.0; if that suits you: pip install "
+            "'segmed[yolo]', or -r requirements-yolo.txt in a checkout. Else take another architecture, such as "
+            "fcos_resnet18."
         ) from error
     ultralytics.settings.update({"sync": False})
     try:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Sam2Model, SamModel
 
 from segmed.imaging.masks import slice_box
 from segmed.imaging.prompts import SlicePrompt
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
+
+if TYPE_CHECKING:
+    from transformers import Sam2Model, SamModel
 
 _CERTAIN = 10.0  # logit of a pixel of a mask prompt, METHODS 12.1
 _BATCH = 32
@@ -98,6 +101,8 @@ def _decode(
 
 def _features(model: SamModel | Sam2Model, embedding: Embedding, rows: list[int] | slice) -> Tensor | list[Tensor]:
     """The image embeddings as the model takes them: SAM2 wants its finer levels, too."""
+    from transformers import Sam2Model
+
     features = embedding.features[rows]
     return [*(extra[rows] for extra in embedding.extras), features] if isinstance(model, Sam2Model) else features
 

@@ -6,9 +6,6 @@ times faster than float32; elsewhere it is emulated and slower, so the choice fo
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import torch
 from torch import nn
 from transformers.models.sam.modeling_sam import (
@@ -19,46 +16,10 @@ from transformers.models.sam.modeling_sam import (
 )
 
 from segmed.sam.attention import use_fast_attention
-
-PRECISIONS = ("auto", "bf16", "fp32")
+from segmed.sam.dtype import encoder_dtype
 
 # Tokens per thread that pass through the MLP at a time.
 _TOKENS_PER_THREAD = 512
-_CPUINFO = Path("/proc/cpuinfo")
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware (AVX512-BF16 or AMX-BF16). Never raises."""
-    try:
-        # Private in torch, so a later version may lack them.
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    except Exception:
-        return _cpuinfo_has_bf16()
-
-
-def encoder_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
-    """The number format to run the image encoder in.
-
-    Args:
-        device: Where the encoder runs.
-        precision: "bf16" or "fp32" to force one; "auto" takes bf16 where the device computes it in hardware.
-
-    Returns:
-        ``torch.bfloat16`` or ``torch.float32``.
-
-    Raises:
-        ValueError: If ``precision`` is none of ``PRECISIONS``.
-    """
-    if precision not in PRECISIONS:
-        allowed = ", ".join(repr(name) for name in PRECISIONS)
-        raise ValueError(
-            f"unknown precision {precision!r}; allowed are {allowed}; use 'auto' to let the device decide."
-        )
-    if precision == "auto":
-        device = torch.device(device)
-        native = cpu_has_bf16() if device.type == "cpu" else _cuda_has_bf16(device)
-        return torch.bfloat16 if native else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def prepare_encoder(encoder: nn.Module, device: torch.device | str, precision: str = "auto") -> nn.Module:
@@ -155,19 +116,3 @@ def _convert(encoder: nn.Module, device: torch.device, dtype: torch.dtype) -> No
         norm.output_dtype = dtype
     if exact is not None:
         encoder.pos_embed.data = exact.to(device)
-
-
-def _cpuinfo_has_bf16() -> bool:
-    """Whether Linux lists a bf16 matrix instruction set for this CPU."""
-    try:
-        return re.search(r"\b(avx512_bf16|amx_bf16)\b", _CPUINFO.read_text(encoding="utf-8")) is not None
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def _cuda_has_bf16(device: torch.device) -> bool:
-    """Whether ``device`` is a CUDA device that computes bfloat16 in hardware."""
-    if device.type != "cuda" or not torch.cuda.is_available():
-        return False
-    with torch.cuda.device(device):
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoModel
 
-from segmed.sam.weights import local_source, state_digest
+from segmed.sam.digest import state_digest
+from segmed.sam.sources import local_source
 
 _WHERE = (
     "Give --conf backbone_sam2 a folder with config.json and model.safetensors in the Hugging Face format, or an id "

@@ -7,11 +7,14 @@ of Ronneberger et al., U-Net (MICCAI 2015). On CPUs a convolution also does more
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import SamConfig, SamModel
+
+if TYPE_CHECKING:
+    from transformers import SamConfig, SamModel
 
 
 class Residual(nn.Module):
@@ -76,6 +79,8 @@ def build_sam(config: SamConfig) -> SamModel:
     Raises:
         ValueError: the patch size is no power of two, or the stem's settings do not fit it.
     """
+    from transformers import SamModel
+
     model = SamModel(config)
     vision = config.vision_config
     channels = getattr(vision, "stem_channels", None)

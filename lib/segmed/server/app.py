@@ -20,7 +20,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 import segmed
 from segmed.imaging.limits import set_most_voxels
-from segmed.methods.loading import find_method
+from segmed.methods import find_method
 from segmed.server.automatic import AutomaticInferTask
 from segmed.server.codes import read_codes
 from segmed.server.decoding import decoder
@@ -109,7 +109,7 @@ class SegMedApp(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, TrainTask]:
         methods = [find_method(name) for name in self.engine.settings.models]
-        return {m.name: MethodTrainTask(m, self.engine) for m in methods if m.training}
+        return {m.name: MethodTrainTask(m, self.engine) for m in methods if m.learns}
 
     def init_strategies(self) -> dict[str, Strategy]:
         return strategies(self.learning)
@@ -181,6 +181,9 @@ class SegMedApp(MONAILabelApp):
     def on_save_label(self, image_id: str, label_id: str, user: str = "") -> None:
         """A final label was saved."""
         self.learning.submitted(image_id, user)
+
+    def _download_dcmqi_tools(self) -> None:
+        """MONAI Label would fetch programs from the internet here; DICOM SEG is written by `server/dicom_seg.py`."""
 
     def close(self) -> None:
         """The server ends."""

@@ -10,7 +10,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from segmed.imaging.label_maps import clean_labels
 from segmed.imaging.picture import Picture
-from segmed.methods.segmenter import Method
+from segmed.methods.method import Method
 from segmed.server.engine import Engine
 from segmed.server.infer import common_options, write_result
 from segmed.server.requests import InferParams

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
-from torchvision.ops import box_iou
 
 from segmed.imaging.picture import Picture
-from segmed.methods.detection import Boxes
-from segmed.methods.segmenter import Method
+from segmed.methods.boxes import Boxes
+from segmed.methods.method import Method
 from segmed.server.engine import Engine
 from segmed.server.infer import common_options, result_file
 from segmed.server.requests import InferParams
@@ -108,6 +107,8 @@ def link(found: Sequence[Boxes]) -> list[Region]:
     Args:
         found: boxes of slice 0, 1, …
     """
+    from torchvision.ops import box_iou  # a second and 100 MB; whoever detects has it already
+
     done: list[Region] = []
     open_ones: list[Region] = []
     for k, boxes in enumerate(found):

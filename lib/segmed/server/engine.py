@@ -14,14 +14,15 @@ from monailabel.utils.others.generic import device_list, name_to_device
 from segmed.imaging.denoised import Denoiser, gaussian
 from segmed.imaging.picture import Picture, PictureCache
 from segmed.imaging.store import ByteBoundedStore
+from segmed.methods import find_method
 from segmed.methods.device_queue import DeviceQueue
 from segmed.methods.dncnn import load_dncnn
-from segmed.methods.loading import Loader, find_method
+from segmed.methods.loading import Loader
+from segmed.methods.method import Method
 from segmed.methods.predictor import Predictor
-from segmed.methods.segmenter import Method
-from segmed.methods.trainable import read_facts
+from segmed.methods.trained_facts import read_facts
 from segmed.sam.embedding import Embedding
-from segmed.sam.weights import local_source
+from segmed.sam.sources import local_source
 from segmed.server.decoding import decoder
 from segmed.server.settings import ServerSettings
 from segmed.training.registry import Registry
@@ -58,7 +59,7 @@ class Engine:
     def offered(self) -> list[Method]:
         """The methods of the settings that can answer now: those that need training, once they have it."""
         methods = [find_method(name) for name in self.settings.models]
-        return [m for m in methods if m.build or self.settings.untrained or self.registry.served(m.name)]
+        return [m for m in methods if m.ready or self.settings.untrained or self.registry.served(m.name)]
 
     def names(self, method: Method) -> list[str]:
         """Its models in the viewers; a version that tells no classes apart has no automatic one."""

@@ -20,9 +20,9 @@ from segmed.imaging.masks import stack_slices, write_mask, write_nrrd_slices
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt, parse_prompt
 from segmed.imaging.seg_nrrd import SEGMENTATION
+from segmed.methods.method import Method
 from segmed.methods.predictor import Masks, is_blank
 from segmed.methods.refinement import REFINEMENTS, RefinementName
-from segmed.methods.segmenter import Method
 from segmed.server.engine import Engine
 from segmed.server.label_intake import prompt_mask
 from segmed.server.requests import InferParams

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from segmed.active.policy import RetrainConfig
 from segmed.active.strategies import STRATEGIES, find_strategy
-from segmed.methods.loading import find_method
+from segmed.methods import find_method
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class LearningSettings:
         Raises:
             ValueError: a method or strategy that is none, or a number out of range.
         """
-        learners = [name for name in models if find_method(name).training]
+        learners = [name for name in models if find_method(name).learns]
         model = conf.get("active_model", next(iter([*learners, *models]), ""))
         if model not in models:
             raise ValueError(f"--conf active_model {model!r} must be one of {', '.join(models)}.")

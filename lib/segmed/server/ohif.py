@@ -13,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 
+from segmed.places import APP
 from segmed.server.errors import BadRequest
 
 router = APIRouter(
@@ -67,7 +68,7 @@ async def tools(request: Request, path: str) -> Response:
 
 
 def _tools() -> StaticFiles:
-    return StaticFiles(directory=Path(settings.MONAI_LABEL_APP_DIR) / "ohif", check_dir=False)
+    return StaticFiles(directory=APP / "ohif", check_dir=False)
 
 
 async def _file(folder: StaticFiles, path: str, request: Request) -> Response:

@@ -11,7 +11,6 @@ from monailabel.interfaces.utils.app import app_instance
 
 from segmed.active.anonymous import anonymised
 from segmed.active.report import collect
-from segmed.active.report_page import render
 from segmed.active.study_files import StudyFiles
 from segmed.evaluation.page import POLICY
 from segmed.server.retrainer import is_remote
@@ -25,6 +24,8 @@ _one_at_a_time = threading.Lock()  # each may hold a large volume
 @router.get("/report", dependencies=ADMIN, response_class=HTMLResponse)
 def report(anonymous: bool = False) -> HTMLResponse:
     """Versions, labels, work, agreement, worst cases, drift and quarantine as one HTML page."""
+    from segmed.active.report_page import render  # matplotlib, which a server does without until then
+
     app = app_instance()
     learning, settings = app.learning, app.engine.settings
     folder = Path(getattr(app.datastore(), "_datastore_path", None) or app.studies)

@@ -22,6 +22,7 @@ import psutil
 from uvicorn.config import HTTP_PROTOCOLS
 
 from segmed.data.phantom import write_demo_study
+from segmed.places import DEMO, make_work
 from segmed.server.access.oidc_settings import OidcSettings
 from segmed.server.access.users import Users
 from segmed.server.audit import Audit
@@ -77,14 +78,11 @@ class Access:
                 raise FileNotFoundError(f"There is no file {str(file)!r}. Give certificate and key as PEM files.")
 
 
-def serve(
-    app_dir: Path, studies: str, host: str, port: int, conf: Mapping[str, str], access: Access | None = None
-) -> None:
+def serve(studies: str, host: str, port: int, conf: Mapping[str, str], access: Access | None = None) -> None:
     """Run until interrupted.
 
     Args:
-        app_dir: the MONAI Label app.
-        studies: folder or DICOMweb URL; "" makes a demo study in `studies/demo` of the checkout.
+        studies: folder or DICOMweb URL; "" makes a demo study.
         host: address to listen on.
         port: TCP port.
         conf: settings of the app.
@@ -103,7 +101,7 @@ def serve(
     allowed_origins(os.environ.get("SEGMED_ORIGINS", ""))
     networks(os.environ.get("SEGMED_PROXIES", TRUSTED))
     _check_port(host, port)
-    studies = _resolve(studies, app_dir.parents[1] / "studies" / "demo")
+    studies = _resolve(studies, DEMO)
     temporary = _private_folder()
     os.environ.update(_environment(temporary, host))
     if access.users is not None:
@@ -113,11 +111,14 @@ def serve(
     if access.log is not None:
         os.environ["SEGMED_AUDIT"] = str(access.log.resolve())
     tempfile.tempdir = temporary
+    import segmed.monai_parts  # noqa: F401, before MONAI Label imports all of MONAI
+
+    # isort: split
     from monailabel.main import Main  # reads the environment when imported
 
     HTTP_PROTOCOLS["auto"] = TIMED  # MONAI Label passes no protocol on
 
-    words = ["start_server", "--app", str(app_dir), "--studies", studies, "--host", host, "--port", str(port)]
+    words = ["start_server", "--app", str(make_work()), "--studies", studies, "--host", host, "--port", str(port)]
     words += ["--uvicorn_app", "segmed.server.asgi:app", "--log_level", "warning", "--verbose", "WARNING"]
     if access.certificate:
         words += ["--ssl_certfile", str(access.certificate[0]), "--ssl_keyfile", str(access.certificate[1])]

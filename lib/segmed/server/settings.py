@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from segmed.imaging.intensity import WINDOWS
-from segmed.methods import METHODS
-from segmed.methods.loading import BackboneConfig, find_method, missing_weights
-from segmed.sam.weights import EMBEDDED
+from segmed.methods import METHODS, find_method
+from segmed.methods.backbone import BackboneConfig, missing_weights
+from segmed.sam.sources import EMBEDDED
 from segmed.server.dicomweb_settings import DicomwebSettings
 from segmed.server.learning_settings import LearningSettings
 
@@ -105,8 +105,8 @@ class ServerSettings:
             if not METHODS[method].needs_backbone:
                 return BackboneConfig()
             own = METHODS[method].weights
-            default = EMBEDDED if METHODS[method].build is None else ""
-            shared = "" if METHODS[method].read else conf.get("backbone", default)
+            default = EMBEDDED if not METHODS[method].ready else ""
+            shared = "" if METHODS[method].own_format else conf.get("backbone", default)
             source = conf.get(f"backbone_{method}", own or shared)
             return BackboneConfig(source, _positive("image_size", size) if size and source != own else None, precision)
 

@@ -17,7 +17,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from segmed.active.owner import ProcessId, is_alive
 from segmed.data.datastore import load_datastore
 from segmed.data.slices import SliceDataset
-from segmed.methods.segmenter import Method
+from segmed.methods.method import Method
 from segmed.server.dicom_studies import DicomStudies
 from segmed.server.engine import Engine
 from segmed.server.errors import BadRequest

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, HTMLResponse, Response
-from monailabel.interfaces.utils.app import app_instance
 
+from segmed.places import APP
 from segmed.server.errors import BadRequest
 
 router = APIRouter(include_in_schema=False)
@@ -30,8 +30,8 @@ checkout while it can reach the network, then reload.</p>
 
 
 def built() -> Path:
-    """The folder of what was built."""
-    return Path(app_instance().app_dir) / "web" / "dist"
+    """The folder of the built pages."""
+    return APP / "web" / "dist"
 
 
 @router.api_route("/", methods=["GET", "HEAD"])

@@ -17,10 +17,11 @@ from segmed.data.augment import Augmentation
 from segmed.data.checksums import common_folder
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.case_scores import CaseScore
-from segmed.methods.loading import BackboneConfig, find_method
-from segmed.methods.segmenter import Method
-from segmed.methods.trainable import TrainableSegmenter, config_from, load_trained, read_facts, save_trained
-from segmed.sam.weights import load_sam, weights_version
+from segmed.methods import find_method
+from segmed.methods.backbone import BackboneConfig
+from segmed.methods.method import Method
+from segmed.methods.trainable import TrainableSegmenter, config_from, load_trained, save_trained
+from segmed.methods.trained_facts import read_facts
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.gate import GateConfig
 from segmed.training.loop import TrainingResult, TrainingRun
@@ -200,14 +201,15 @@ def build_trainable(
         ValueError: the method does not learn, needs weights and has none, or a setting that it does not know.
         FileNotFoundError: weights are not there.
     """
-    if method.training is None:
+    training = method.training
+    if training is None:
         raise ValueError(f"{method.name} does not learn. Train one of the methods that `segmed info` lists so.")
     source = backbone.source or method.weights
     if not method.needs_backbone and backbone.image_size:
         raise ValueError(f"{method.name} has no SAM weights to resize. Leave image_size out and set its input_size.")
     if method.needs_backbone and not source:
         raise ValueError(f"{method.name} needs SAM weights. Name them with --backbone or --conf backbone.")
-    known = {f.name for f in fields(method.training.config)}
+    known = {f.name for f in fields(training.config)}
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ValueError(f"{method.name} does not know {unknown[0]!r}. It takes {', '.join(sorted(known))}.")
@@ -217,12 +219,14 @@ def build_trainable(
         if method.read:
             base, version = method.read(source, backbone.image_size, torch.float32)
         else:
+            from segmed.sam.weights import load_sam, weights_version
+
             base = load_sam(source, backbone.image_size)
             version = weights_version(base)
         base.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # new heads are drawn
-        built = method.training.kind(base, method.training.config(**{**labels, **settings}), version)
+        built = training.kind(base, training.config(**{**labels, **settings}), version)
     return built.to(device), version
 
 
@@ -253,14 +257,14 @@ def _scores_of_served(
     except ValueError as error:  # it was trained for other structures
         logger.warning("The served version cannot be compared, %s is: %s", _otherwise(method), error)
         rival, scores = candidate, validate(candidate, held_out, prompted).scores
-    if rival is not candidate or method.build is not None:
+    if rival is not candidate or method.ready:
         return scores
     return tuple(replace(s, dice=float(not s.present), hd95=math.inf if s.present else 0.0) for s in scores)
 
 
 def _otherwise(method: Method) -> str:
     """What a first version has to beat: new heads that nobody would use find something by chance."""
-    return UNTRAINED if method.build is not None else "a model that finds nothing"
+    return UNTRAINED if method.ready else "a model that finds nothing"
 
 
 def _take_over(candidate: TrainableSegmenter, served: ModelVersion, version: str) -> bool:

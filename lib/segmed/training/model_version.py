@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from segmed.evaluation.case_scores import CaseScore
-from segmed.methods.trainable import read_facts
+from segmed.methods.trained_facts import read_facts
 from segmed.training.gate import Verdict
 
 RECORD = "metrics.json"

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from segmed.evaluation.case_scores import CaseScore
@@ -110,6 +108,9 @@ class RunReport:
         self._writer.close()
 
     def _draw(self, history: Sequence[Mapping[str, Any]], shown: Sequence[ShownCase]) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # servers import this file, too
+        from matplotlib.figure import Figure
+
         figure = Figure((8, 3.2), layout="constrained")
         FigureCanvasAgg(figure)
         for place, (name, title) in enumerate((("loss", "Loss"), ("dice", "Dice of the validation")), 1):

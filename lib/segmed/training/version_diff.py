@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segmed.methods.trainable import read_facts
+from segmed.methods.trained_facts import read_facts
 from segmed.training.gate import LabelChange, label_changes
 from segmed.training.model_version import DataFingerprint, ModelVersion, VersionRecord
 

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.method import Parts, Training
 from segmed.methods.segmed.losses import step_loss
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.segmenter import Segmed
 from segmed.methods.segmed.views import View, is_lone_click, place, sample
 from segmed.methods.segmed.weights import load_network, network_version
-from segmed.methods.segmenter import Method, Training
 from segmed.methods.trainable import Recipe, TrainableSegmenter
 from segmed.sam.embedding import Embedding
-from segmed.sam.weights import DEFAULT_MODEL, local_source
+from segmed.sam.sources import local_source
 from segmed.sam.window import squares_around, windows_around
 from segmed.simulation.annotator import Prompted, click_in, correct
 
@@ -186,11 +186,4 @@ def _served(tuned: SegmedTuning) -> Segmed:
     return Segmed(tuned.network, tuned.version)
 
 
-METHOD = Method(
-    "segmed",
-    "SegMed's own model: a box, clicks or scribbles",
-    _untrained,
-    read=load_default,
-    weights=DEFAULT_MODEL,
-    training=Training(SegmedTuning, SegmedTuningConfig, _served),
-)
+PARTS = Parts(_untrained, load_default, Training(SegmedTuning, SegmedTuningConfig, _served))

@@ -1,0 +1,25 @@
+"""What detectors find."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes of one slice, the most certain first.
+
+    Attributes:
+        corners: (N, 4) as x0, y0, x1, y1 in px of the slice; x1 and y1 are the first column and row beyond.
+        labels: (N,) class, counted from 1.
+        scores: (N,) in [0, 1].
+    """
+
+    corners: Tensor
+    labels: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
