@@ -14,48 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segmed.active.clock import Reading, passed, read_clock
+from segmed.active.tables.schema import FORMATS
 
 logger = logging.getLogger(__name__)
 
 _WAIT = 30.0  # s for other processes' transactions
-_FORMATS = (  # each is made from the one before it
-    """
-CREATE TABLE clock (boot TEXT NOT NULL, uptime REAL NOT NULL, wall REAL NOT NULL, elapsed REAL NOT NULL);
-CREATE TABLE generation (number INTEGER NOT NULL, structure INTEGER NOT NULL);
-INSERT INTO generation VALUES (0, 0);
-CREATE TABLE images (
-    image TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, position INTEGER NOT NULL, labelled INTEGER NOT NULL);
-CREATE TABLE scored (
-    image TEXT NOT NULL, version TEXT NOT NULL, fingerprint TEXT NOT NULL, scores TEXT NOT NULL, embedding BLOB,
-    encodes INTEGER NOT NULL, decodes INTEGER NOT NULL, seconds REAL NOT NULL, generation INTEGER NOT NULL,
-    PRIMARY KEY (image, version));
-CREATE INDEX scored_lately ON scored (version, generation, image, fingerprint);
-CREATE TABLE reservations (
-    image TEXT PRIMARY KEY, user TEXT NOT NULL, strategy TEXT NOT NULL, until REAL NOT NULL);
-CREATE TABLE skips (image TEXT NOT NULL, user TEXT NOT NULL, forever INTEGER NOT NULL, since REAL NOT NULL,
-    PRIMARY KEY (image, user));
-CREATE TABLE cases (
-    id INTEGER PRIMARY KEY, image TEXT NOT NULL, user TEXT NOT NULL, strategy TEXT NOT NULL, opened REAL NOT NULL,
-    last REAL NOT NULL, seconds REAL NOT NULL, prompts INTEGER NOT NULL, label INTEGER);
-CREATE UNIQUE INDEX one_open_case ON cases (image, user) WHERE label IS NULL;
-CREATE TABLE labels (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, image TEXT NOT NULL, user TEXT NOT NULL, checksum TEXT NOT NULL,
-    sizes TEXT NOT NULL, agreement TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, reviewer TEXT NOT NULL,
-    at REAL NOT NULL);
-CREATE INDEX labels_by_image ON labels (image);
-CREATE TABLE witnesses (
-    label INTEGER NOT NULL, version TEXT NOT NULL, dice REAL NOT NULL, PRIMARY KEY (label, version));
-CREATE TABLE jobs (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
-    owner TEXT NOT NULL, attempts INTEGER NOT NULL, upto INTEGER NOT NULL, version TEXT NOT NULL,
-    message TEXT NOT NULL, created REAL NOT NULL, changed REAL NOT NULL, elapsed REAL NOT NULL);
-CREATE UNIQUE INDEX one_active_job ON jobs ((1)) WHERE state IN ('reserved', 'training', 'judging');
-""",
-    """
-ALTER TABLE cases ADD COLUMN model TEXT NOT NULL DEFAULT '';
-ALTER TABLE images ADD COLUMN arrived REAL NOT NULL DEFAULT 0;
-""",
-)
 _OURS_TO_TELL = {
     sqlite3.SQLITE_FULL: (errno.ENOSPC, "the disk is full; make room"),
     sqlite3.SQLITE_READONLY: (errno.EROFS, "it cannot be written; give this user the right to"),
@@ -145,7 +108,9 @@ class Database:
             self._opened = None
 
     def _connection(self) -> sqlite3.Connection:
-        if self._opened and self._opened[0] != os.getpid():  # SQLite's connections must not be carried over a fork
+        if (
+            self._opened and self._opened[0] != os.getpid()
+        ):  # SQLite's connections must not be carried over a fork
             self._inherited.append(self._opened[1])
             self._opened = None
         if self._opened is None:
@@ -170,7 +135,9 @@ class Database:
             if code not in _OURS_TO_TELL:
                 raise
             number, remedy = _OURS_TO_TELL[code]
-            raise OSError(number, f"The state of active learning cannot be kept: {remedy}", str(self.path)) from error
+            raise OSError(
+                number, f"The state of active learning cannot be kept: {remedy}", str(self.path)
+            ) from error
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -182,12 +149,12 @@ def _open(path: Path) -> sqlite3.Connection:
         if (fault := sql.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(fault)
         version = sql.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(_FORMATS):
+        if version > len(FORMATS):
             raise ValueError(
-                f"{path.name} is of format {version}, this program knows {len(_FORMATS)}. Use the newer program, or "
+                f"{path.name} is of format {version}, this program knows {len(FORMATS)}. Use the newer program, or "
                 "move the file away to begin anew."
             )
-        for number, change in enumerate(_FORMATS[version:], version + 1):
+        for number, change in enumerate(FORMATS[version:], version + 1):
             sql.executescript(f"BEGIN IMMEDIATE; {change} PRAGMA user_version = {number}; COMMIT;")
     except BaseException:
         sql.close()

@@ -18,6 +18,7 @@ from segmed.active.report_cases import FINAL, Pair, WorstCase, label_pairs, wors
 from segmed.active.retraining import Job, Retraining
 from segmed.active.state import ActiveState
 from segmed.active.study_files import StudyFiles
+from segmed.active.tables.images import ImageRepository
 from segmed.evaluation.case_scores import mean_dice
 from segmed.training.gate import Verdict, label_changes
 from segmed.training.model_version import ModelVersion
@@ -109,7 +110,11 @@ class Report:
 
 
 def collect(
-    database: Database | None, files: StudyFiles, registry: Registry | None, window: str = "auto", name: str = ""
+    database: Database | None,
+    files: StudyFiles,
+    registry: Registry | None,
+    window: str = "auto",
+    name: str = "",
 ) -> Report:
     """Read everything; label maps and images one after the other, a bounded number of them.
 
@@ -131,7 +136,7 @@ def collect(
     labels, jobs = tuple(log.labels()), tuple(Retraining(database).jobs())
     pairs, left = label_pairs(files, labels)
     with database.read() as sql:
-        images, labelled = sql.execute("SELECT count(*), coalesce(sum(labelled), 0) FROM images").fetchone()
+        images, labelled = ImageRepository(sql).counts()
     return Report(
         made=time.time(),
         name=name,
@@ -147,7 +152,9 @@ def collect(
         worst=tuple(worst_cases(files, labels, window)),
         drift=_drift(database, jobs),
         suspects=tuple(
-            Suspect(label, log.witnesses(label.id)) for label in labels if label.reason or label.state == "dropped"
+            Suspect(label, log.witnesses(label.id))
+            for label in labels
+            if label.reason or label.state == "dropped"
         ),
     )
 
