@@ -1,4 +1,4 @@
-"""A picture of labelled slices, to see whether images and labels belong together."""
+"""Overview pictures of labelled slices, to check by eye whether images and labels belong together."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from segmed.data.slices import SliceDataset
 
 
 def label_sheet(
-    dataset: SliceDataset, places: Sequence[int], path: str | os.PathLike[str], columns: int = 6, rows: int = 4
+    dataset: SliceDataset,
+    places: Sequence[int],
+    path: str | os.PathLike[str],
+    columns: int = 6,
+    rows: int = 4,
 ) -> Path:
     """Write a PNG of slices with their labels outlined, and the names of the labels below.
 
     Args:
-        dataset: that the slices are from.
-        places: of slices; if they are more than the sheet shows, those at even distances are taken.
-        path: PNG to write.
-        columns: of pictures at most.
-        rows: of pictures at most.
+        dataset: Dataset with the slices.
+        places: Indices of the slices; if there are more than the sheet shows, evenly spaced ones are taken.
+        path: Path of the PNG file to write.
+        columns: Largest number of pictures in a row.
+        rows: Largest number of rows.
 
     Raises:
-        ValueError: no slices, or a name that does not end in .png.
+        ValueError: There are no slices, or the path does not end in `.png`.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -38,7 +42,9 @@ def label_sheet(
 
     shown = [
         places[n]
-        for n in np.unique(np.linspace(0, len(places) - 1, min(columns * rows, len(places))).round().astype(int))
+        for n in np.unique(
+            np.linspace(0, len(places) - 1, min(columns * rows, len(places))).round().astype(int)
+        )
     ]
     columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)
@@ -64,7 +70,12 @@ def label_sheet(
         title = volume.image.stem if volume.slices == 1 else f"{sample.patient} / {k}"
         axes.set_title(title[-28:], fontsize=5.5, pad=2)
         axes.axis("off")
-    handles = [Patch(color=colours[value], label=f"{value} {name}") for value, name in sorted(dataset.classes.items())]
-    figure.legend(handles=handles, loc="lower center", ncols=min(4, len(handles)), fontsize=6.5, frameon=False)
+    handles = [
+        Patch(color=colours[value], label=f"{value} {name}")
+        for value, name in sorted(dataset.classes.items())
+    ]
+    figure.legend(
+        handles=handles, loc="lower center", ncols=min(4, len(handles)), fontsize=6.5, frameon=False
+    )
     figure.savefig(path, dpi=120)
     return path
