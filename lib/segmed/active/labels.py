@@ -1,6 +1,4 @@
-"""The log of submitted labels: who labelled what, how long it took, and which labels are held back for
-review.
-"""
+"""The log of submitted labels: who labelled what, the work it took, and which labels are held for review."""
 
 from __future__ import annotations
 
@@ -173,15 +171,13 @@ class LabelLog:
         return sorted((r for r in newest.values() if r.state == "kept"), key=lambda r: r.id)
 
     def unexamined(self, version: str, most: int = 50) -> list[LabelRecord]:
-        """Labels that were not compared with this model version yet, among the newest `most` that are trained
-        on.
-        """
+        """Labels not compared with this model version yet, among the newest `most` that are trained on."""
         with self.database.read() as sql:
             examined = ModelAgreementRepository(sql).labels_of(version)
         return [record for record in self.usable()[-most:] if record.id not in examined]
 
-    def witnesses(self, label: int) -> dict[str, float]:
-        """Model agreement of a label: its Dice, by model version."""
+    def model_agreements(self, label: int) -> dict[str, float]:
+        """Dice of the model versions with a label, by version."""
         with self.database.read() as sql:
             return ModelAgreementRepository(sql).of_label(label)
 

@@ -1,4 +1,4 @@
-"""The curves of a report, as SVG images. They hold numbers and dates only; names stand beside them in the page."""
+"""The plots of a report as SVG images. They hold numbers and dates only; the page adds the names."""
 
 from __future__ import annotations
 
@@ -35,11 +35,15 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
 
 
 def plot_versions(versions: Sequence[VersionRow], colours: Mapping[str, str]) -> bytes:
-    """Mean Dice of the versions over time: filled where the gate let them pass, hollow where not."""
+    """Mean Dice of the versions over time: filled where the gate accepted them, hollow where not."""
     figure, axes = _figure("Dice on validation cases")
     for model, colour in colours.items():
-        mine = [v for v in versions if v.model == model and math.isfinite(v.dice) and math.isfinite(v.created)]
-        axes.plot(_times([v.created for v in mine]), [v.dice for v in mine], color=colour, linewidth=0.8, alpha=0.6)
+        mine = [
+            v for v in versions if v.model == model and math.isfinite(v.dice) and math.isfinite(v.created)
+        ]
+        axes.plot(
+            _times([v.created for v in mine]), [v.dice for v in mine], color=colour, linewidth=0.8, alpha=0.6
+        )
         for version in mine:
             passed = version.verdict is None or version.verdict.accepted
             axes.plot(
@@ -54,7 +58,7 @@ def plot_versions(versions: Sequence[VersionRow], colours: Mapping[str, str]) ->
 
 
 def plot_labels(days: Counter[tuple[date, str]], colours: Mapping[str, str]) -> bytes:
-    """Labels per day, the users one above the other."""
+    """Labels per day, stacked by user."""
     figure, axes = _figure("labels per day")
     shown = sorted({day for day, _ in days})
     below = [0] * len(shown)
@@ -83,7 +87,9 @@ def plot_work(cases: Sequence[CaseWork], colours: Mapping[str, str]) -> bytes:
     return _svg(figure, upper, lower)
 
 
-def plot_proposals(labels: Sequence[LabelRecord], colours: Mapping[str, str], changes: Sequence[float]) -> bytes:
+def plot_proposals(
+    labels: Sequence[LabelRecord], colours: Mapping[str, str], changes: Sequence[float]
+) -> bytes:
     """Dice of each proposal against the submitted label over time; lines where another version was served."""
     rated = [(label, dice) for label in labels if (dice := proposal_dice(label)) is not None]
     times, values = _times([label.at for label, _ in rated]), [dice for _, dice in rated]
@@ -145,5 +151,5 @@ def _svg(figure: Figure, *axes: Axes) -> bytes:
 
 
 def _times(values: Sequence[float]) -> np.ndarray:
-    """Days as matplotlib counts them, by the clocks where this machine is."""
+    """Times as matplotlib's dates, in the time zone of this machine."""
     return np.asarray(date2num([datetime.fromtimestamp(value) for value in values]))

@@ -1,12 +1,12 @@
-"""One retraining at a time, from the decision to the verdict, over crashes of any of its steps.
+"""The state machine of retraining: one job at a time, which survives a crash in any of its steps.
 
     idle → reserved → training → judging → promoted | rejected
                  └────────┴──────────┴───→ failed
 
-Idle is that no job is in one of the three states of the middle; the database lets no second one in. Each step is a
-transaction that names the state it comes from and the owner, so that of two who believe they own a job one is refused.
-A job whose process died is taken over by whoever finds it and goes on with the step it was in.
-"""
+Idle means that no job is in one of the three middle states; the database allows one such job at most. Each
+step is a transaction that states the previous state and the owner, so that of two processes that both claim a
+job, one is refused. Another process takes over the job of a process that died, and continues with the step it
+was in."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _STEPS: dict[str, tuple[str, ...]] = {
 
 
 class LostJobError(RuntimeError):
-    """The job is another owner's by now, or in another state."""
+    """The job belongs to another owner by now, or is in another state."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the gate said.
+    """The verdict of the gate.
 
     Attributes:
-        promoted: whether the version is served.
-        version: that was kept.
-        message: the verdict.
+        promoted: Whether the version is served.
+        version: Version that was kept.
+        message: Verdict for the user.
     """
 
     promoted: bool
@@ -52,16 +52,16 @@ class Outcome:
 
 
 class Steps(Protocol):
-    """What a retraining does. Each step may be killed at any moment and is called again then."""
+    """The steps of a retraining. Each step may be interrupted at any moment and is then called again."""
 
     def train(self, job: Job) -> None:
-        """Train, going on from a checkpoint if there is one."""
+        """Train, from a checkpoint if there is one."""
 
     def judge(self, job: Job) -> Outcome:
-        """Compare with what is served, keep the version, and serve it or not."""
+        """Compare the new version with the served one, keep it, and serve it or not."""
 
     def outcome(self, job: Job) -> Outcome | None:
-        """What a `judge` that was killed had brought about already; None if it had not."""
+        """The outcome of a `judge` that was interrupted after its verdict; None if it had none."""
 
 
 @dataclass
@@ -69,11 +69,11 @@ class Retraining:
     """The state machine.
 
     Args:
-        database: where it is kept.
-        attempts: how often a job is begun before it counts as failed: a training that kills its process, for want of
-            memory perhaps, must not do so forever.
-        owner: who carries out what this object reserves.
-        alive: whether another owner still is.
+        database: Database that holds the jobs.
+        attempts: Number of times a job is begun before it counts as failed: a training that kills its
+            process, for instance by lack of memory, must not be repeated forever.
+        owner: Process that carries out the jobs that this object reserves.
+        alive: Function that checks whether another owner still runs.
     """
 
     database: Database
@@ -83,12 +83,12 @@ class Retraining:
     _running: set[int] = field(default_factory=set)
 
     def active(self) -> Job | None:
-        """The job that is under way, whoever its owner is; None is idle."""
+        """The job that is under way, whoever its owner is; None if idle."""
         with self.database.read() as sql:
             return JobRepository(sql).active()
 
     def jobs(self) -> list[Job]:
-        """All of them, oldest first."""
+        """All jobs, oldest first."""
         with self.database.read() as sql:
             return JobRepository(sql).all()
 
@@ -96,7 +96,7 @@ class Retraining:
         """Begin a job, which the caller has to `carry_out`.
 
         Returns:
-            None if one is under way already, be its owner dead (see `take_over`).
+            The job; None if one is under way already, even if its owner is dead (see `take_over`).
         """
         with self.database.write() as (sql, now, wall):
             jobs = JobRepository(sql)
@@ -107,10 +107,10 @@ class Retraining:
         return job
 
     def take_over(self) -> Job | None:
-        """The job of an owner that is dead, or one of ours that nobody carries out any more; ours from now on.
+        """Take over the job of a dead owner, or one of this owner that is not carried out any more.
 
         Returns:
-            None if there is no such job, or if it was begun too often and has failed now.
+            The job; None if there is no such job, or if it was begun too often and has failed now.
         """
         if self.active() is None:
             return None
@@ -120,7 +120,9 @@ class Retraining:
             if job is None or (job.id in self._running if job.owner == self.owner else self.alive(job.owner)):
                 return None
             if job.attempts >= self.attempts:
-                message = f"It was begun {job.attempts} times and never ended; the last time it stopped while {job.state}."
+                message = (
+                    f"It was begun {job.attempts} times and never ended; it last stopped while {job.state}."
+                )
                 jobs.move(job, "failed", "", message, now, wall)
                 return None
             jobs.assign(job.id, self.owner, wall)
@@ -128,7 +130,7 @@ class Retraining:
             return jobs.active()
 
     def give_back(self) -> None:
-        """This process ends in good order, so that whoever goes on with its job has an attempt more."""
+        """Return the attempt of a job that is interrupted by an orderly shutdown."""
         with self.database.write() as (sql, _, _):
             jobs = JobRepository(sql)
             job = jobs.active()
@@ -139,9 +141,9 @@ class Retraining:
         """Take one step.
 
         Raises:
-            ValueError: there is no such step.
-            LostJobError: the job has another owner or state by now.
-            OSError: the step was not taken.
+            ValueError: There is no such step.
+            LostJobError: The job has another owner or state by now.
+            OSError: The step could not be stored.
         """
         if state not in _STEPS.get(job.state, ()):
             allowed = ", ".join(_STEPS.get(job.state, ())) or "none"
@@ -149,15 +151,15 @@ class Retraining:
         with self.database.write() as (sql, now, wall):
             jobs = JobRepository(sql)
             if job.owner != self.owner or not jobs.move(job, state, version, message, now, wall):
-                raise LostJobError(f"Job {job.id} is not {job.state} in this process's hands any more.")
+                raise LostJobError(f"Job {job.id} is no longer {job.state} in this process.")
             return jobs.get(job.id)
 
     def carry_out(self, job: Job, steps: Steps) -> Job:
-        """Take a reserved or taken over job to its end; an error of a step makes it `failed`.
+        """Carry a job that was reserved or taken over to its end; an error in a step makes it `failed`.
 
         Raises:
-            LostJobError: somebody else has it.
-            OSError: the end could not be written down; `take_over` gives the job again.
+            LostJobError: Another process owns the job.
+            OSError: The end could not be stored; `take_over` returns the job again.
         """
         try:
             begun = job.attempts > 1 or job.state != "reserved"
@@ -181,10 +183,10 @@ class Retraining:
             self._running.discard(job.id)
 
     def situation(self, drift: str = "") -> Situation:
-        """What `policy.retraining_reason` decides by.
+        """The facts for `policy.retraining_reason`.
 
         Args:
-            drift: what a measurement said, "" for none.
+            drift: Description of the measured drift; "" if there is none.
         """
         with self.database.read() as sql:
             now = self.database.now(sql)

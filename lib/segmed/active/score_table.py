@@ -74,9 +74,7 @@ def _source(sql: sqlite3.Connection, version: str) -> str:
 
 
 def _rearranged(sql: sqlite3.Connection, known: ScoreTable) -> tuple[ScoreTable, list[str]]:
-    """The known scores of the images that are in the studies now, and the images that are new or have
-    changed.
-    """
+    """The known scores of the present images, and the images that are new or have changed."""
     rows = ImageRepository(sql).fingerprints()
     before = {row: n for n, row in enumerate(zip(known.images, known.fingerprints, strict=True))}
     # origin: (N,) row of each image in the known table, -1 for images that are new or have changed

@@ -1,6 +1,4 @@
-"""The images that active learning knows, their scores, and which user labels which: reservations and next
-samples.
-"""
+"""The state of active learning: images with their scores, reservations, and the choice of next samples."""
 
 from __future__ import annotations
 
@@ -168,7 +166,7 @@ class ActiveState:
         """Images, scores by quantity (N,) and embeddings (N, D) of one version, as `CandidatePool` has them.
 
         Scores of different versions are never mixed. While fewer than half as many images are scored by this
-        version as by another one, which was served before, the scores of that other version are returned. """
+        version as by another one, which was served before, the scores of that other version are returned."""
         known = self._known(version)
         return known.images, known.scores, known.embeddings
 
@@ -233,8 +231,7 @@ class ActiveState:
             ReservationRepository(sql).release(image, user)
 
     def skip(self, image: str, user: str, forever: bool = False) -> None:
-        """Release a user's image and note whether the user wants it later, when no others are left, or never.
-        """
+        """Release a user's image, which is proposed to the user again when no others are left, or never."""
         with self.database.write() as (sql, now, _):
             ReservationRepository(sql).release(image, user)
             if ImageRepository(sql).exists(image):

@@ -86,9 +86,7 @@ class LabelRepository:
         agreement: Mapping[str, float],
         wall: float,
     ) -> LabelRecord:
-        """Store a submission as `kept`; the arguments are the fields of `LabelRecord`, and `wall` is its
-        time.
-        """
+        """Store a submission as `kept`; the arguments are those of `LabelRecord`, and `wall` is its time."""
         number = self._connection.execute(
             "INSERT INTO labels (image, user, checksum, sizes, agreement, state, reason, reviewer, at) "
             "VALUES (?, ?, ?, ?, ?, 'kept', '', '', ?)",

@@ -10,8 +10,7 @@ from segmed.active.tables.labels import KEPT_LABELS
 
 
 class ModelAgreementRepository:
-    """The table `witnesses`, whose name is older than the term: a model agreement is the Dice of a version
-    and a label.
+    """The table `witnesses`: the Dice of model versions and labels; its name is older than the term.
 
     Args:
         connection: Open connection, within a transaction of the caller.

@@ -17,8 +17,7 @@ class ReservationRepository:
         self._connection = connection
 
     def images(self) -> set[str]:
-        """Ids of all reserved images, among them those whose reservation has expired and was not removed yet.
-        """
+        """Ids of all reserved images, including expired reservations that were not removed yet."""
         return {row[0] for row in self._connection.execute("SELECT image FROM reservations")}
 
     def holders(self, now: float) -> dict[str, str]:
@@ -77,8 +76,7 @@ class SkipRepository:
         self._connection = connection
 
     def of_user(self, user: str) -> list[tuple[str, bool]]:
-        """Images that a user has skipped, the longest skipped first, and whether the user never wants them.
-        """
+        """Images that a user has skipped, the longest skipped first, and whether the skip is forever."""
         query = "SELECT image, forever FROM skips WHERE user = ? ORDER BY since"
         return [(row[0], bool(row[1])) for row in self._connection.execute(query, (user,))]
 

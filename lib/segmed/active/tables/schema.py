@@ -1,8 +1,7 @@
-"""The format of the active learning database: the statements that make each version of it from the one
-before.
+"""The format of the active learning database: statements that create it and migrate older versions.
 
 The table `witnesses` holds the model agreements (see `tables/model_agreements.py`); it keeps the name under
-which existing databases have it. """
+which existing databases have it."""
 
 from __future__ import annotations
 
