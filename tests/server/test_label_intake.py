@@ -154,7 +154,7 @@ def _far() -> np.ndarray:
         (_two()[:15], AFFINE, (), ["(15, 20, 6)", "15 voxels along i where the image has 24"]),
         (_two()[:, :, :4], AFFINE, (), ["4 voxels along k where the image has 6"]),
         (_two(), _far(), (), ["its middle lies 1559 mm from that of the image"]),
-        (_two() * 0.5, AFFINE, (), ["other numbers than 0 to 65535, such as 0.5"]),
+        (_two() * 0.5, AFFINE, (), ["values such as 0.5; allowed are whole numbers from 0 to 65535"]),
         (_two().astype(np.int16) - 2, AFFINE, (), ["other numbers", "-2"]),
         (_two().astype(np.int32) * 60000, AFFINE, (), ["other numbers", "120000"]),
         (_two(), AFFINE, (("x" * 80, 1), ("spleen", 2)), ["name has 1 to 64", "80"]),
