@@ -116,7 +116,7 @@ class SlicePrompt:
 
     @property
     def is_satisfied(self) -> bool:
-        """Whether the previous mask agrees with all clicks and strokes, so that nothing is left to correct."""
+        """Whether the previous mask agrees with all clicks and strokes, so that nothing needs correction."""
         said = len(self.labels) > 0 or has_strokes(self.scribbles) or has_strokes(self.scribbles, -1)
         if self.mask is None or not said:
             return False

@@ -270,9 +270,7 @@ class WorkspaceActions:
     def _task(self, model: str, kind: type[Any]) -> Any:
         task = self.app.task(model)
         if not isinstance(task, kind):
-            wanted = (
-                "takes no prompts; segment the volume with it" if kind is PromptInferTask else "needs prompts"
-            )
+            wanted = "takes no prompts; segment with it" if kind is PromptInferTask else "needs prompts"
             raise BadRequest(f"The model {model} {wanted}, or choose another one.")
         return task
 
