@@ -9,7 +9,6 @@ since making them would take hours. Prints a Markdown table. Usage: python scrip
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -26,8 +25,9 @@ import torch
 from bench_serve import SHAPE, Server
 from PIL import Image
 from segmed.active.database import Database
-from segmed.active.score_table import next_generation
 from segmed.active.strategies import STRATEGIES
+from segmed.active.tables.images import ImageRepository
+from segmed.active.tables.scores import ScoreRepository, ScoringCost, StoredScores
 
 SIDE = 64
 EMBEDDING = 512  # of SAM; the default model has 256
@@ -59,20 +59,21 @@ def fill(folder: Path, version: str) -> None:
     rng = np.random.default_rng(1)
     centres = rng.normal(0, 1, (12, EMBEDDING))
     with Database(folder / ".segmed").write() as (sql, _, _):
-        number = next_generation(sql, structure=True)
-        rows = []
-        for image, mark in sql.execute("SELECT image, fingerprint FROM images").fetchall():
-            embedding = (centres[rng.integers(12)] + rng.normal(0, 0.5, EMBEDDING)).astype(np.float32).tobytes()
-            scores = json.dumps({name: rng.random() for name in ("jitter", "entropy", "predicted_iou", "bald")})
-            rows.append((image, version, mark, scores, embedding, 1, 1, 0.1, number))
-        sql.executemany("INSERT OR REPLACE INTO scored VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        table = ScoreRepository(sql)
+        generation = table.next_generation(structure=True)
+        for image, fingerprint in ImageRepository(sql).fingerprints():
+            embedding = (centres[rng.integers(12)] + rng.normal(0, 0.5, EMBEDDING)).astype(np.float32)
+            scores = {name: rng.random() for name in ("jitter", "entropy", "predicted_iou", "bald")}
+            stored = StoredScores(image, scores, embedding)
+            table.save(version, fingerprint, stored, ScoringCost(1, 1, 0.1), generation)
 
 
 def forget(folder: Path, count: int) -> None:
     """Take the scores of some images away, so that there is work."""
     with Database(folder / ".segmed").write() as (sql, _, _):
-        sql.execute("DELETE FROM scored WHERE image IN (SELECT image FROM images ORDER BY position LIMIT ?)", (count,))
-        next_generation(sql, structure=True)
+        table = ScoreRepository(sql)
+        table.remove(image for image, _ in ImageRepository(sql).fingerprints()[:count])
+        table.next_generation(structure=True)
 
 
 class Bench:

@@ -201,7 +201,7 @@ def test_names_and_colours_go_with_the_mask(phantom_file: Path, tmp_path: Path) 
     assert np.allclose(affine, nib.load(tmp_path / "a.nii.gz").affine, atol=1e-4)
     (tmp_path / "b.tsv").write_text("participant\tage\n")
     result = _run("predict", phantom_file, *boxes, "-o", tmp_path / "b.nii.gz")
-    assert result.exit_code == 2 and "b.tsv is no table of label names" in _text(result)
+    assert result.exit_code == 2 and "b.tsv is not a table of label names" in _text(result)
 
 
 def test_a_picture_takes_four_numbers_and_gives_a_png(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_a_newer_file_is_refused(tmp_path: Path) -> None:
     sql = sqlite3.connect(tmp_path / "active.sqlite3")
     sql.execute("PRAGMA user_version = 99")
     sql.close()
-    with pytest.raises(ValueError, match="newer program"):
+    with pytest.raises(ValueError, match="newer version"):
         Database(tmp_path)
 
 
@@ -335,7 +335,7 @@ def test_noise_is_held_until_somebody_decides(tmp_path: Path) -> None:
     assert noise
     reason = log.examine(noise.id, {"v1": 0.02, "v2": 0.01})
     assert "v1 0.02" in reason
-    assert "v2" not in reason  # a version that agrees with nobody is no witness
+    assert "v2" not in reason  # a version that never agrees does not count
     assert [r.image for r in log.labels("held")] == ["i9"]
     assert "i9" not in {r.image for r in log.usable()}
     assert log.review(noise.id, True, "eve").state == "kept"

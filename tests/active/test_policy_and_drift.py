@@ -119,7 +119,7 @@ GOOD = [0.8, 0.82, 0.84, 0.86, 0.88, 0.9]
 
 
 def test_suspicion_needs_all_reliable_versions() -> None:
-    assert suspicion({"a": 0.05}, {"a": GOOD}).startswith("The label differs wildly")
+    assert suspicion({"a": 0.05}, {"a": GOOD}).startswith("The label differs strongly")
     assert suspicion({"a": 0.05, "b": 0.5}, {"a": GOOD, "b": GOOD}) == ""
     assert "a 0.05" in suspicion({"a": 0.05, "b": 0.5}, {"a": GOOD, "b": [0.3] * 6})
     assert suspicion({"a": 0.05}, {"a": GOOD[:4]}) == ""  # too few to know what is usual

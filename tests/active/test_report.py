@@ -170,7 +170,7 @@ def test_labels_and_work_are_those_of_the_state(clinic: Clinic) -> None:
     rows = _rows(page, "labels")
     assert ["ann", "3", "3", "3", "0", "0", "0", "0.700", "2026-03-02", "2026-03-03"] in rows
     assert ["bob", "2", "2", "1", "0", "1", "0", "–", "2026-03-02", "2026-03-03"] in rows
-    assert ["2026-03-02", "ann", "2"] in rows and ["2026-03-03", "(not told)", "1"] in rows
+    assert ["2026-03-02", "ann", "2"] in rows and ["2026-03-03", "(unknown)", "1"] in rows
     assert ["ann", "3", "4", "90", "15", "0.1"] in _rows(page, "work")
     assert ["segmed", "5", "2", "90", "17", "0.1"] in _rows(page, "work")
     assert "1 case is open" in page
@@ -333,11 +333,11 @@ def test_the_worst_proposals_are_shown_where_they_differ(clinic: Clinic) -> None
     (clinic.studies / "c.nii.gz").write_bytes(b"no image")
     notes = {case.label.image: case.note for case in clinic.report().worst}
     assert "replaced by another one" in notes["a"]
-    assert "is gone" in notes["b"] and "cannot be read" in notes["c"]
+    assert "is missing" in notes["b"] and "cannot be read" in notes["c"]
     assert "data:image/png" not in render(clinic.report())
 
 
-def test_the_quarantine_is_listed_with_its_witnesses(clinic: Clinic) -> None:
+def test_the_quarantine_is_listed_with_its_model_agreements(clinic: Clinic) -> None:
     clinic.state.observe({f"i{n}": "f" for n in range(8)}, [])
     for n in range(6):
         assert not clinic.log.examine(clinic.label(f"i{n}", "ann"), {"v1": 0.9})

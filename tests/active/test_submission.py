@@ -116,7 +116,7 @@ def test_a_proposal_that_lies_elsewhere_says_nothing(tmp_path: Path) -> None:
 def test_numbers_that_are_no_labels() -> None:
     assert whole_labels(np.array([0.0, 2.0])).tolist() == [0, 2]
     for wrong in ([0.5], [-1], [70000]):
-        with pytest.raises(ValueError, match="other numbers than 0 to 65535"):
+        with pytest.raises(ValueError, match="allowed are whole numbers from 0 to 65535"):
             whole_labels(np.array(wrong))
 
 

@@ -196,7 +196,7 @@ def _channels() -> Iterator[Row]:
         for n in range(count):
             segments |= {f"Segment{n}_Layer": f"={n}", f"Segment{n}_Name": f"=organ{n}", f"Segment{n}_LabelValue": "=1"}
         write = _write(layers, kinds="list domain domain domain", **segments)
-        words = f"a segmentation of {count} layers, which is no image"
+        words = f"a segmentation of {count} layers, which is not an image"
         yield Row(f"layers_{count}.seg.nrrd", write, words=words, thread=_LAYERS)
 
 

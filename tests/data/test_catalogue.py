@@ -275,7 +275,7 @@ def test_brats_channels_and_regions(tmp_path: Path) -> None:
         one = load_dataset("brats", tmp_path, region=region)
         assert one.classes == {1: region}
         assert np.array_equal(one[0].labels == 1, np.isin(stack[0].labels, values))
-    with pytest.raises(ValueError, match="modality 't3' is none of t1n"):
+    with pytest.raises(ValueError, match="modality 't3' is not one of t1n"):
         load_dataset("brats", tmp_path, modality="t3")
 
 
@@ -310,7 +310,7 @@ def test_cvc_sequences(tmp_path: Path) -> None:
     other = load_dataset("cvc-clinicdb", tmp_path, metadata=str(table))
     assert [v.patient for v in other.volumes] == ["sequence 31", "sequence 30", "sequence 30", "sequence 02"]
     table.rename(tmp_path / "metadata.csv").write_text("frame,sequence\n1,2\n")
-    with pytest.raises(ValueError, match="does not tell the sequences"):
+    with pytest.raises(ValueError, match="does not state the sequences"):
         load_dataset("cvc-clinicdb", tmp_path)
     (tmp_path / "metadata.csv").write_text("frame_id,sequence_id\n3,1\n")
     with pytest.raises(ValueError, match=r"25\.tif is not known"):

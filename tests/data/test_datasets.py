@@ -184,7 +184,7 @@ def test_splits_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'a' is in two parts"):
         Split(("a", "b"), (), ("a",), 0)
     (tmp_path / "split.json").write_text('{"train": ["a"]}')
-    with pytest.raises(ValueError, match="Remove it to split anew"):
+    with pytest.raises(ValueError, match="Remove it to split again"):
         Split.load(tmp_path / "split.json")
 
 

@@ -62,5 +62,5 @@ def test_meta_images_cannot_say_what_their_values_are(tmp_path: Path, channels: 
 def test_a_layered_segmentation_is_no_image(tmp_path: Path, layers: int) -> None:
     names = {f"Segment{n}_{key}": value for n in range(layers) for key, value in (("Layer", str(n)), ("Name", f"s{n}"))}
     _nrrd(tmp_path / "a.seg.nrrd", layers, "list", **names)
-    with pytest.raises(ValueError, match=f"a.seg.nrrd is a segmentation of {layers} layers, which is no image"):
+    with pytest.raises(ValueError, match=f"a.seg.nrrd is a segmentation of {layers} layers, which is not an image"):
         read_volume(tmp_path / "a.seg.nrrd")

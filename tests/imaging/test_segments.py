@@ -201,7 +201,7 @@ def test_a_segmentation_that_is_packed_by_bzip2(tmp_path: Path) -> None:
 def test_several_layers_are_a_label_map_and_no_image(tmp_path: Path) -> None:
     _slicer(tmp_path / "a.seg.nrrd", 3, [1, 1, 1])
     assert read_grid(tmp_path / "a.seg.nrrd", labels=True).shape == SHAPE
-    with pytest.raises(ValueError, match="a segmentation of 3 layers, which is no image"):
+    with pytest.raises(ValueError, match="a segmentation of 3 layers, which is not an image"):
         read_grid(tmp_path / "a.seg.nrrd")
 
 
@@ -252,13 +252,13 @@ def test_a_table_of_another_kind_tells_nothing(tmp_path: Path, text: str) -> Non
 def test_a_pipe_in_the_place_of_a_table_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.tsv")
     assert read_sidecar(tmp_path / "a.nii.gz") == []
-    with pytest.raises(ValueError, match=r"a\.tsv is no table of label names"):
+    with pytest.raises(ValueError, match=r"a\.tsv is not a table of label names"):
         write_sidecar([StoredSegment("liver", 1)], tmp_path / "a.nii.gz")
 
 
 def test_a_table_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("participant\tage\n")
-    with pytest.raises(ValueError, match=r"a\.tsv is no table of label names"):
+    with pytest.raises(ValueError, match=r"a\.tsv is not a table of label names"):
         write_sidecar([StoredSegment("liver", 1)], tmp_path / "a.nii.gz")
     assert (tmp_path / "a.tsv").read_text() == "participant\tage\n"
 

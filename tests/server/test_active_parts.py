@@ -195,7 +195,7 @@ def test_noise_is_held_for_review(tmp_path: Path) -> None:
     submit(7, np.zeros_like(truth))
     held = learning.log.labels("held")
     assert [record.image for record in held] == ["i6"]
-    assert "differs wildly" in held[0].reason
+    assert "differs strongly" in held[0].reason
     assert learning.status()["held"] == 1
     learning.log.review(held[0].id, True, "chief")
     learning.tick()
@@ -383,7 +383,7 @@ def _begin_retraining(practice: Practice, monkeypatch: pytest.MonkeyPatch, carry
     monkeypatch.setattr("segmed.server.retrainer.background_executors", background.background_executors)
     monkeypatch.setattr(background, "_task_func", carry_out)
     practice.submit(0, practice.truth)
-    practice.learning.tick()  # all witnesses have been heard
+    practice.learning.tick()  # all model agreements are known
 
 
 def test_trainings_end_with_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

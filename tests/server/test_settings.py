@@ -22,7 +22,7 @@ def test_labels_may_come_from_a_file(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ValueError, match="must hold"):
             ServerSettings.from_conf({"labels": str(path)})
-    with pytest.raises(FileNotFoundError, match="is not there"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         ServerSettings.from_conf({"labels": str(tmp_path / "none.json")})
 
 
@@ -72,7 +72,7 @@ def test_models_choose_and_order() -> None:
         ({"models": "medsam"}, "needs SAM weights"),
         ({"precision": "fp16"}, "unknown precision 'fp16'"),
         ({"window": "ct"}, "ct-lung"),
-        ({"patient": "("}, "is no regular expression"),
+        ({"patient": "("}, "is not a regular expression"),
         ({"patient": "^p[0-9]+"}, "has no group"),
         ({"embedding_cache_mb": "-3"}, "whole number above 0"),
         ({"image_size": "big", "backbone": "facebook/sam-vit-base"}, "whole number above 0"),

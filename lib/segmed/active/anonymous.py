@@ -1,4 +1,4 @@
-"""A report without names: users and images are numbers, and what people or error messages wrote is left out."""
+"""Anonymised reports: users and images are numbered, and texts of users and error messages are left out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LEFT_OUT = "(left out)"
 
 
 def anonymised(report: Report) -> Report:
-    """The same numbers without names of users, ids of images and free text, which may hold both.
+    """The report without user names, image ids and free text, which may hold both.
 
     Pictures stay, and so do the names of structures.
     """
@@ -31,7 +31,11 @@ def anonymised(report: Report) -> Report:
 
     def of_label(label: LabelRecord) -> LabelRecord:
         return replace(
-            label, image=images[label.image], user=users[label.user], reviewer=users[label.reviewer], checksum=""
+            label,
+            image=images[label.image],
+            user=users[label.user],
+            reviewer=users[label.reviewer],
+            checksum="",
         )
 
     def of_case(case: CaseWork) -> CaseWork:
@@ -64,7 +68,7 @@ def _numbered(what: str, names: Iterable[str]) -> dict[str, str]:
 
 
 def _without_text(row: VersionRow) -> VersionRow:
-    """A verdict that could not compare names the first case that is missing; others name structures only."""
+    """The row without texts that may name images, as a verdict does that lacks cases to compare."""
     damage = _LEFT_OUT if row.damage else ""
     if row.verdict is None or row.verdict.cases:
         return replace(row, damage=damage)

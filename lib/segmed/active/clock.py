@@ -1,4 +1,4 @@
-"""Time that only goes forward, whatever happens to the clock on the wall, and goes on over restarts."""
+"""A clock that never goes back, whatever happens to the system time, and continues after restarts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 
 class Reading(NamedTuple):
-    """What the machine's clocks say.
+    """A reading of the machine's clocks.
 
     Attributes:
-        boot: names the time between two starts of the machine.
-        uptime: s since then, sleep among them; the same for all processes and never set by anyone.
-        wall: s since 1970; may be set forward and back.
+        boot: Identifier of the time between two starts of the machine.
+        uptime: Time since the start in seconds, including sleep; the same for all processes and never set.
+        wall: System time in seconds since 1970, which may be set forward and back.
     """
 
     boot: str
@@ -22,7 +22,7 @@ class Reading(NamedTuple):
 
 
 def boot_id() -> str:
-    """The name of this run of the machine; "" where the system does not tell."""
+    """Identifier of the current run of the machine; "" where the system provides none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -30,16 +30,15 @@ def boot_id() -> str:
 
 
 def read_clock() -> Reading:
-    """The clocks of now."""
+    """The current reading of the clocks."""
     return Reading(boot_id(), time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
 
 
 def passed(before: Reading, now: Reading) -> float:
     """Seconds between two readings, never negative.
 
-    Within one run of the machine the uptime counts. Between two runs only the wall clock can tell; if it was set back,
-    no time has passed.
-    """
+    Within one run of the machine the uptime counts. Between two runs, only the system time is available; if
+    it was set back, no time has passed."""
     if before.boot == now.boot:
         return max(0.0, now.uptime - before.uptime)
     return max(0.0, now.wall - before.wall)

@@ -1,8 +1,8 @@
-"""What a retraining learns from, and its steps: one training that goes on where it was killed, and the gate's verdict.
+"""The training images of a retraining, and its steps: a training that resumes after a crash, and a verdict.
 
-A retraining begins with the served weights and learns the labels that these have not learnt, with a replay of earlier
-ones. Who is held out stays so, and all of them are measured on each time, so that the gate sees what is forgotten.
-"""
+A retraining begins with the served weights and trains on the labels that are new to them, with a replay of
+earlier ones. Patients that are held out stay so, and each retraining is evaluated on all of them, so that the
+gate notices what is forgotten."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _NOTE = "retraining"
 
 @dataclass(frozen=True)
 class LessonConfig:
-    """What is learnt in one retraining.
+    """Selection of the images of a retraining.
 
     Attributes:
-        replay: earlier images that are learnt again, at most.
-        validation: share of the images held out, as in the training itself.
-        seed: of both draws, as in the training itself.
+        replay: Largest number of earlier images to train on again.
+        validation: Share of the patients to hold out, as in the training itself.
+        seed: Seed of both random draws, as in the training itself.
     """
 
     replay: int = 100
@@ -39,7 +39,7 @@ class LessonConfig:
 
 
 def learnt_until(jobs: Sequence[Job], job: Job) -> int:
-    """Id of the newest label that the last version to be promoted before this job had learnt; 0 if there is none.
+    """Id of the newest label that the last promoted version before this job was trained on; 0 if none.
 
     Labels of a rejected retraining count as new in the next one.
     """
@@ -47,23 +47,28 @@ def learnt_until(jobs: Sequence[Job], job: Job) -> int:
 
 
 def select_training_images(
-    data: SliceDataset, labels: Sequence[LabelRecord], since: int, upto: int, config: LessonConfig | None = None
+    data: SliceDataset,
+    labels: Sequence[LabelRecord],
+    since: int,
+    upto: int,
+    config: LessonConfig | None = None,
 ) -> SliceDataset:
-    """The images that a retraining learns from and is measured on.
+    """The images that a retraining is trained and evaluated on.
 
     Args:
-        data: all labelled slices; images are named as the labels name them.
-        labels: all submissions. Labels without one, such as those copied into the studies, are earlier ones.
-        since: id of the newest label that was learnt.
-        upto: id of the newest label that counts; images labelled anew after it are left out.
-        config: how much of the earlier labels.
+        data: All labelled slices, with the image names that the labels use.
+        labels: All submissions. Labels without a submission, such as those copied into the studies, count as
+            earlier ones.
+        since: Id of the newest label that was trained on before.
+        upto: Id of the newest label to use; images labelled again after it are left out.
+        config: Selection of earlier labels.
 
     Returns:
-        All that are held out, the new ones, and the replay; without labels that are held back or turned down.
-        Patients are held out with all their images.
+        The held-out images, the new ones and the replay, without labels that are held or dropped. Patients
+        are held out with all their images.
 
     Raises:
-        ValueError: images of fewer than two patients are left.
+        ValueError: Images of fewer than two patients are left.
     """
     config = config or LessonConfig()
     newest = {record.image: record for record in labels if record.state != "deleted"}
@@ -81,13 +86,13 @@ def select_training_images(
 
 
 def note_of(job: Job) -> dict[str, str]:
-    """What a version remembers of the job that it came from; ids alone would repeat in a state that was begun anew."""
+    """Note in a version on the job that trained it; ids alone would repeat with a new database."""
     return {_NOTE: f"{job.id} of {job.created!r}", "reason": job.reason}
 
 
 @contextmanager
 def training_lock(folder: Path) -> Iterator[None]:
-    """Wait until no other process trains here, such as the orphan of a server that was killed."""
+    """Wait until no other process trains in this folder, such as one left over from a killed server."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".retraining.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -96,33 +101,34 @@ def training_lock(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class TrainingSteps:
-    """The steps of a retraining by `train_model`, which trains and decides in one call: all of it is the judgement.
+    """The steps of a retraining by `train_model`, which trains and judges in one call, in the step `judge`.
 
     Attributes:
-        registry: where versions are kept.
-        run: trains with `note_of(job)` to the end; returns what to tell the user if no version was kept.
+        registry: Registry of the model versions.
+        run: Function that trains to the end with `note_of(job)` and returns a message for the case that no
+            version was kept.
     """
 
     registry: Registry
     run: Callable[[Job], str]
 
     def train(self, job: Job) -> None:
-        """Nothing; `judge` goes on from the training's own checkpoint."""
+        """Do nothing; `judge` continues from the training's own checkpoint."""
 
     def judge(self, job: Job) -> Outcome:
         """Train, have the gate decide, and find the version.
 
         Raises:
-            RuntimeError: no version was kept.
+            RuntimeError: No version was kept.
         """
         message = self.run(job)
-        found = self.outcome(job)
-        if found is None:
+        outcome = self.outcome(job)
+        if outcome is None:
             raise RuntimeError(message or "The training kept no version.")
-        return found
+        return outcome
 
     def outcome(self, job: Job) -> Outcome | None:
-        """The version with this job's note. If a crash came between the verdict and its execution, it is served now."""
+        """The version with this job's note, promoted now if a crash prevented that after the verdict."""
         note = note_of(job)[_NOTE]
         versions = self.registry.versions(job.model)
         mine = [v for v in versions if v.record is not None and v.record.settings.get(_NOTE) == note and not v.damage]
@@ -134,5 +140,5 @@ class TrainingSteps:
         return Outcome(verdict.accepted, version.version, verdict.reason)
 
     def _left(self, version: ModelVersion) -> bool:
-        """Whether it was served and somebody took it back."""
+        """Whether the version was served before and replaced by a user."""
         return any(move.previous == version.version for move in self.registry.history(version.name))

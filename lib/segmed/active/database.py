@@ -1,4 +1,4 @@
-"""The SQLite file that active learning keeps its state in: one transaction at a time, over processes and crashes."""
+"""The SQLite database of active learning: one transaction at a time, over processes and crashes."""
 
 from __future__ import annotations
 
@@ -14,49 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segmed.active.clock import Reading, passed, read_clock
+from segmed.active.tables.schema import FORMATS
 
 logger = logging.getLogger(__name__)
 
 _WAIT = 30.0  # s for other processes' transactions
-_FORMATS = (  # each is made from the one before it
-    """
-CREATE TABLE clock (boot TEXT NOT NULL, uptime REAL NOT NULL, wall REAL NOT NULL, elapsed REAL NOT NULL);
-CREATE TABLE generation (number INTEGER NOT NULL, structure INTEGER NOT NULL);
-INSERT INTO generation VALUES (0, 0);
-CREATE TABLE images (
-    image TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, position INTEGER NOT NULL, labelled INTEGER NOT NULL);
-CREATE TABLE scored (
-    image TEXT NOT NULL, version TEXT NOT NULL, fingerprint TEXT NOT NULL, scores TEXT NOT NULL, embedding BLOB,
-    encodes INTEGER NOT NULL, decodes INTEGER NOT NULL, seconds REAL NOT NULL, generation INTEGER NOT NULL,
-    PRIMARY KEY (image, version));
-CREATE INDEX scored_lately ON scored (version, generation, image, fingerprint);
-CREATE TABLE reservations (
-    image TEXT PRIMARY KEY, user TEXT NOT NULL, strategy TEXT NOT NULL, until REAL NOT NULL);
-CREATE TABLE skips (image TEXT NOT NULL, user TEXT NOT NULL, forever INTEGER NOT NULL, since REAL NOT NULL,
-    PRIMARY KEY (image, user));
-CREATE TABLE cases (
-    id INTEGER PRIMARY KEY, image TEXT NOT NULL, user TEXT NOT NULL, strategy TEXT NOT NULL, opened REAL NOT NULL,
-    last REAL NOT NULL, seconds REAL NOT NULL, prompts INTEGER NOT NULL, label INTEGER);
-CREATE UNIQUE INDEX one_open_case ON cases (image, user) WHERE label IS NULL;
-CREATE TABLE labels (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, image TEXT NOT NULL, user TEXT NOT NULL, checksum TEXT NOT NULL,
-    sizes TEXT NOT NULL, agreement TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, reviewer TEXT NOT NULL,
-    at REAL NOT NULL);
-CREATE INDEX labels_by_image ON labels (image);
-CREATE TABLE witnesses (
-    label INTEGER NOT NULL, version TEXT NOT NULL, dice REAL NOT NULL, PRIMARY KEY (label, version));
-CREATE TABLE jobs (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
-    owner TEXT NOT NULL, attempts INTEGER NOT NULL, upto INTEGER NOT NULL, version TEXT NOT NULL,
-    message TEXT NOT NULL, created REAL NOT NULL, changed REAL NOT NULL, elapsed REAL NOT NULL);
-CREATE UNIQUE INDEX one_active_job ON jobs ((1)) WHERE state IN ('reserved', 'training', 'judging');
-""",
-    """
-ALTER TABLE cases ADD COLUMN model TEXT NOT NULL DEFAULT '';
-ALTER TABLE images ADD COLUMN arrived REAL NOT NULL DEFAULT 0;
-""",
-)
-_OURS_TO_TELL = {
+_EXPLAINED = {
     sqlite3.SQLITE_FULL: (errno.ENOSPC, "the disk is full; make room"),
     sqlite3.SQLITE_READONLY: (errno.EROFS, "it cannot be written; give this user the right to"),
     sqlite3.SQLITE_CANTOPEN: (errno.EACCES, "it cannot be opened; check the folder and its rights"),
@@ -66,12 +29,12 @@ _OURS_TO_TELL = {
 
 
 class Transaction(NamedTuple):
-    """What a piece of work has while nobody else writes.
+    """A transaction during which nobody else writes.
 
     Attributes:
-        sql: the connection.
-        now: s that have passed since the file was made; never goes back.
-        wall: s since 1970, for people to read.
+        sql: Open connection.
+        now: Time since the database was created in seconds, which never goes back.
+        wall: System time in seconds since 1970, for display.
     """
 
     sql: sqlite3.Connection
@@ -80,18 +43,18 @@ class Transaction(NamedTuple):
 
 
 class Database:
-    """One file in a folder of a local disk; safe for threads and processes.
+    """A database file in a folder of a local disk; safe for threads and processes.
 
-    A file that is damaged is set aside under another name, and a new one begun: scores and embeddings come back by
-    themselves, and the labels lie in the studies.
+    A damaged file is renamed and replaced by a new one: scores and embeddings are computed again, and the
+    label files are in the studies.
 
     Args:
-        folder: made if need be.
-        clock: reads the clocks.
+        folder: Folder of the file, which is created if necessary.
+        clock: Function that reads the clocks.
 
     Raises:
-        OSError: the file can be neither read nor made.
-        ValueError: it is of a newer version of this program.
+        OSError: The file can be neither read nor created.
+        ValueError: The file was written by a newer version of SegMed.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], Reading] = read_clock) -> None:
@@ -105,10 +68,10 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        """All or nothing, on the disk when it is over; other writers wait.
+        """Write all or nothing, and to the disk before the block ends; other writers wait.
 
         Raises:
-            OSError: nothing was changed, for instance because the disk is full.
+            OSError: Nothing was changed, for instance because the disk is full.
         """
         with self._lock, self._explained():
             sql = self._connection()
@@ -124,7 +87,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """A view that nobody changes meanwhile."""
+        """Read from a view that does not change meanwhile."""
         with self._lock, self._explained():
             sql = self._connection()
             sql.execute("BEGIN")
@@ -134,11 +97,11 @@ class Database:
                 sql.execute("ROLLBACK")
 
     def now(self, sql: sqlite3.Connection) -> float:
-        """`Transaction.now` for those who only read."""
+        """`Transaction.now` for a transaction that only reads."""
         return _elapsed(sql, self._clock())
 
     def close(self) -> None:
-        """Give the file back; it is opened again when it is needed."""
+        """Close the file; it is opened again when it is needed."""
         with self._lock:
             if self._opened and self._opened[0] == os.getpid():
                 self._opened[1].close()
@@ -167,9 +130,9 @@ class Database:
             yield
         except sqlite3.OperationalError as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code not in _OURS_TO_TELL:
+            if code not in _EXPLAINED:
                 raise
-            number, remedy = _OURS_TO_TELL[code]
+            number, remedy = _EXPLAINED[code]
             raise OSError(number, f"The state of active learning cannot be kept: {remedy}", str(self.path)) from error
 
 
@@ -182,12 +145,12 @@ def _open(path: Path) -> sqlite3.Connection:
         if (fault := sql.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(fault)
         version = sql.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(_FORMATS):
+        if version > len(FORMATS):
             raise ValueError(
-                f"{path.name} is of format {version}, this program knows {len(_FORMATS)}. Use the newer program, or "
-                "move the file away to begin anew."
+                f"{path.name} is of format {version}, this version of SegMed reads up to {len(FORMATS)}. Use "
+                "a newer version, or move the file away to begin again."
             )
-        for number, change in enumerate(_FORMATS[version:], version + 1):
+        for number, change in enumerate(FORMATS[version:], version + 1):
             sql.executescript(f"BEGIN IMMEDIATE; {change} PRAGMA user_version = {number}; COMMIT;")
     except BaseException:
         sql.close()
@@ -202,11 +165,11 @@ def _set_aside(path: Path, error: Exception) -> None:
     path.replace(kept)
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    logger.error("%s is damaged (%s) and kept as %s; a new one is begun.", path, error, kept.name)
+    logger.error("%s is damaged (%s) and was renamed to %s; a new file is created.", path, error, kept.name)
 
 
 def _tick(sql: sqlite3.Connection, now: Reading) -> float:
-    """Seconds since the file was made; moves the clock in the file."""
+    """Time since the file was created in seconds; updates the clock in the file."""
     elapsed = _elapsed(sql, now)
     sql.execute("DELETE FROM clock")
     sql.execute("INSERT INTO clock VALUES (?, ?, ?, ?)", (*now, elapsed))

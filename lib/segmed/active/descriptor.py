@@ -1,4 +1,4 @@
-"""One vector for an image: what its slices look like to the model, or to the eye where the model keeps no features."""
+"""Descriptors of images: a vector from the model's features, or from grey values where there are none."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def pooled_features(embedding: Embedding) -> np.ndarray:
     """Mean and maximum of each channel over the part of the model input that holds the slice.
 
     Args:
-        embedding: of one slice.
+        embedding: Embedding of one slice.
 
     Returns:
-        (2 C,) float32; of SAM's 256 channels, 512.
+        Descriptor (2 C,) float32, 512 values for SAM's 256 channels.
     """
     features = embedding.features[0].float()
     shares = [part / embedding.frame.size for part in embedding.frame.content]
@@ -31,11 +31,11 @@ def picture_features(image: np.ndarray) -> np.ndarray:
     """Grey values and edges on a coarse grid, and a histogram.
 
     Args:
-        image: (H, W) or (H, W, 3) uint8.
+        image: Slice (H, W) or (H, W, 3), uint8.
 
     Returns:
-        (256,) float32 in [0, 1]: means, standard deviations and edge strengths of 8 × 8 fields, and the root of the
-        shares of 64 grey values.
+        Descriptor (256,) float32 in [0, 1]: means, standard deviations and edge strengths of 8 × 8 fields,
+        and the root of the shares of 64 grey values.
     """
     grey = image.astype(np.float32) / 255
     grey = grey.mean(2) if grey.ndim == 3 else grey

@@ -1,4 +1,4 @@
-"""Whether the images of late are other ones than those the model was trained and measured on."""
+"""Tests for drift: whether recent images differ from those that the model was trained and evaluated on."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.distance import cdist
 
-_MOST = 500  # of each side; enough for the smallest effect that is reported
+_MOST = 500  # embeddings of each side; enough for the smallest effect that is reported
 
 
 @dataclass(frozen=True)
 class DriftConfig:
-    """What counts as drift: it must be certain, and large.
+    """Limits of drift, which has to be both significant and large.
 
     Attributes:
-        level: of significance; the alarm is raised by chance in one of 1/level measurements.
-        energy: least energy coefficient, in [0, 1].
-        distance: least distance of the distribution functions of scores, in [0, 1].
-        fewest: of images on each side; with fewer nothing is said.
-        permutations: of the test.
-        seed: likewise.
+        level: Level of significance; one of 1/level measurements raises a false alarm.
+        energy: Least energy coefficient, in [0, 1].
+        distance: Least distance of the distribution functions of scores, in [0, 1].
+        fewest: Least number of images on each side; with fewer, nothing is measured.
+        permutations: Number of permutations of the test.
+        seed: Seed of the permutations.
     """
 
     level: float = 0.01
@@ -34,8 +34,8 @@ class DriftConfig:
     def __post_init__(self) -> None:
         if not 0 < self.level < 1 or self.permutations < 1 / self.level - 1:
             raise ValueError(
-                f"level {self.level} must be in (0, 1) and permutations {self.permutations} at least 1/level - 1, else "
-                "no result is certain enough."
+                f"level {self.level} must be in (0, 1) and permutations {self.permutations} at least 1/level "
+                "- 1, otherwise no result is significant."
             )
         if not (0 <= self.energy <= 1 and 0 <= self.distance <= 1) or self.fewest < 2:
             raise ValueError(
@@ -45,13 +45,13 @@ class DriftConfig:
 
 @dataclass(frozen=True)
 class Drift:
-    """A measurement.
+    """A measurement of drift.
 
     Attributes:
-        size: effect in [0, 1]; NaN if there are too few images.
-        threshold: size from which it is an alarm.
-        p: share of random divisions into two sides that differ as much.
-        message: a sentence if there is drift, else "".
+        size: Effect size in [0, 1]; NaN if there are too few images.
+        threshold: Effect size from which an alarm is raised.
+        p: Share of random divisions into two sides that differ as much.
+        message: Description of the drift; "" if there is none.
     """
 
     size: float
@@ -63,16 +63,17 @@ class Drift:
 def embedding_drift(reference: np.ndarray, recent: np.ndarray, config: DriftConfig | None = None) -> Drift:
     """Energy distance of two sets of embeddings, with a permutation test.
 
-    Source: Székely and Rizzo, Energy statistics: A class of statistics based on distances (2013). Measures every
-    difference of the distributions, not only of their means. Of more than 500 a sample of 500 is taken.
+    Source: Székely and Rizzo, Energy statistics: A class of statistics based on distances (2013). The test
+    measures every difference of the distributions, not only of their means. From more than 500 embeddings, a
+    sample of 500 is taken.
 
     Args:
-        reference: (N, D) of one model version.
-        recent: (M, D) of the same version.
-        config: limits.
+        reference: Embeddings (N, D) by one model version.
+        recent: Embeddings (M, D) by the same version.
+        config: Limits of drift.
 
     Raises:
-        ValueError: the embeddings have different lengths.
+        ValueError: The embeddings have different lengths.
     """
     config = config or DriftConfig()
     generator = np.random.default_rng(config.seed)
@@ -81,18 +82,20 @@ def embedding_drift(reference: np.ndarray, recent: np.ndarray, config: DriftConf
         return Drift(math.nan, config.energy, math.nan)
     if sides[0].shape[1] != sides[1].shape[1]:
         raise ValueError(
-            f"Embeddings of {sides[0].shape[1]} and {sides[1].shape[1]} values cannot be compared; take those of one "
-            "model version."
+            f"Embeddings of {sides[0].shape[1]} and {sides[1].shape[1]} values cannot be compared; use those "
+            "of one model version."
         )
     everything = np.concatenate(sides)
     table = cdist(everything, everything)
+    # first (P + 1, N + M): membership of the first side, row 0 as measured, the others permuted.
+    # energy = 2 E|x - y| - E|x - x'| - E|y - y'|, from sums over the table (N + M, N + M) of distances
     first = np.zeros((config.permutations + 1, len(everything)))
     first[0, : len(sides[0])] = 1
     for row in first[1:]:
         row[generator.permutation(len(everything))[: len(sides[0])]] = 1
     n, m = len(sides[0]), len(sides[1])
-    mine = first @ table
-    within_first, cross = (mine * first).sum(1), (mine * (1 - first)).sum(1)
+    sums_to_first = first @ table
+    within_first, cross = (sums_to_first * first).sum(1), (sums_to_first * (1 - first)).sum(1)
     within_second = table.sum() - within_first - 2 * cross
     energy = 2 * cross / (n * m) - within_first / n**2 - within_second / m**2
     # Székely and Rizzo's coefficient, energy / (2 mean distance across)
@@ -100,17 +103,17 @@ def embedding_drift(reference: np.ndarray, recent: np.ndarray, config: DriftConf
     p = float((energy >= energy[0] - 1e-12).mean())
     threshold = max(config.energy, float(np.quantile(size, 1 - config.level)))
     drifted = p <= config.level and size[0] >= config.energy
-    message = f"The images of late differ from those before (energy coefficient {size[0]:.2f}, p = {p:.3f})."
+    message = f"Recent images differ from earlier ones (energy coefficient {size[0]:.2f}, p = {p:.3f})."
     return Drift(float(size[0]), threshold, p, message if drifted else "")
 
 
 def score_drift(reference: np.ndarray, recent: np.ndarray, config: DriftConfig | None = None) -> Drift:
-    """Kolmogorov and Smirnov's test of two sets of scores, such as the predicted IoU or the Dice of proposals.
+    """Kolmogorov-Smirnov test of two sets of scores, such as the predicted IoU or the Dice of proposals.
 
     Args:
-        reference: (N,) NaN left out.
-        recent: (M,) likewise.
-        config: limits.
+        reference: Scores (N,); NaN is left out.
+        recent: Scores (M,); NaN is left out.
+        config: Limits of drift.
     """
     config = config or DriftConfig()
     sides = [np.asarray(side, float)[np.isfinite(side)] for side in (reference, recent)]
@@ -123,7 +126,7 @@ def score_drift(reference: np.ndarray, recent: np.ndarray, config: DriftConfig |
     drifted = p <= config.level and size >= config.distance
     middle = [float(np.median(side)) for side in sides]
     message = (
-        f"The scores of late are others than before (median {middle[1]:.2f} instead of {middle[0]:.2f}, p = {p:.1g})."
+        f"Recent scores differ from earlier ones (median {middle[1]:.2f} instead of {middle[0]:.2f}, p = {p:.1g})."
     )
     return Drift(size, config.distance, p, message if drifted else "")
 

@@ -1,9 +1,8 @@
-"""Scores and embeddings of the images in the order of their arrival, and where they differ from those of the training.
+"""The history of drift: scores and embeddings in the order of arrival, compared with those of the training.
 
-Images that arrived before the last retraining are the reference, as for the alarm of the server; before the first
-retraining, those that arrived first. The order is cut into windows. Each window after the reference is compared with
-it by the tests of `drift`; of many windows one in a hundred raises an alarm by chance.
-"""
+The reference is the images that arrived before the last retraining, as for the alarm of the server; before
+the first retraining, it is those that arrived first. The order is cut into windows. Each window after the
+reference is compared with it by the tests of `drift`; one in a hundred windows raises a false alarm."""
 
 from __future__ import annotations
 
@@ -22,14 +21,14 @@ _MOST = 200  # images of a side in the test of a window
 
 @dataclass(frozen=True)
 class DriftWindow:
-    """Images that arrived one after the other.
+    """A window of images that arrived one after the other.
 
     Attributes:
-        begin: arrival of the first, s since 1970.
-        end: of the last.
-        images: how many.
-        quartiles: of the quantity; None where no image has it.
-        drift: against the reference; None for windows that belong to it.
+        begin: Arrival of the first image, in seconds since 1970.
+        end: Arrival of the last image, in seconds since 1970.
+        images: Number of images.
+        quartiles: Quartiles of the quantity; None where no image has it.
+        drift: Drift from the reference; None for windows that belong to it.
     """
 
     begin: float
@@ -44,10 +43,10 @@ class DriftQuantity:
     """One quantity over time.
 
     Attributes:
-        name: `embedding`, or a score. Of embeddings the distance from the middle of the reference is shown, in units of
-            its median there, while the test is of the embeddings themselves.
-        windows: in the order of time.
-        overall: everything after the reference against it, which is what raises the alarm.
+        name: `embedding`, or the name of a score. For embeddings, the distance from the mean of the reference
+            is shown, in units of its median there, while the embeddings themselves are tested.
+        windows: Windows in the order of time.
+        overall: Drift of all images after the reference, which raises the alarm.
     """
 
     name: str
@@ -65,14 +64,14 @@ def drift_history(
     """Cut the images into windows and compare these with the reference.
 
     Args:
-        arrived: of each image, s since 1970.
-        trained: when the last retraining began, likewise; None if there was none.
-        scores: (N,) by quantity, NaN where unknown.
-        embeddings: (N, D), rows of NaN where unknown, or None.
-        config: limits.
+        arrived: Arrival of each image, in seconds since 1970.
+        trained: Time at which the last retraining began, in seconds since 1970; None if there was none.
+        scores: Scores (N,) by quantity, NaN where unknown.
+        embeddings: Embeddings (N, D), rows of NaN where unknown; or None.
+        config: Limits of drift.
 
     Returns:
-        One per quantity that any image has; nothing of fewer images than make two windows.
+        The history of each quantity that any image has; empty if the images are too few for two windows.
     """
     config = config or DriftConfig()
     times = np.asarray(arrived, float)
@@ -106,7 +105,7 @@ def _windows(part: np.ndarray, times: np.ndarray, fewest: int) -> list[np.ndarra
 
 
 def _few(part: np.ndarray) -> np.ndarray:
-    """Evenly spaced ones of many: large samples cost seconds, and windows are to show what is large."""
+    """An evenly spaced selection of the rows: large samples take seconds, and small effects do not matter."""
     return part if len(part) <= _MOST else part[np.linspace(0, len(part) - 1, _MOST).astype(int)]
 
 
@@ -120,7 +119,7 @@ def _window(times: np.ndarray, rows: np.ndarray, values: np.ndarray, drift: Drif
 
 
 def _distance(embeddings: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """(N,) from the mean of the reference, 1 for its median image; NaN where there is no embedding."""
+    """Distance (N,) from the mean of the reference, 1 for its median image; NaN without an embedding."""
     known = embeddings[reference][np.isfinite(embeddings[reference]).all(1)]
     if not len(known):
         return np.full(len(embeddings), np.nan)

@@ -1,84 +1,33 @@
-"""Who labelled what, how long it took, and which labels are held back for review."""
+"""The log of submitted labels: who labelled what, the work it took, and which labels are held for review."""
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from segmed.active.database import Database
 from segmed.active.quarantine import QuarantineConfig, suspicion
+from segmed.active.tables.cases import CaseRepository, CaseWork
+from segmed.active.tables.images import ImageRepository
+from segmed.active.tables.labels import LabelRecord, LabelRepository, LabelState
+from segmed.active.tables.model_agreements import ModelAgreementRepository
+from segmed.active.tables.reservations import ReservationRepository
 
-LabelState = Literal["kept", "held", "dropped", "deleted"]
-_HISTORY = 200  # earlier labels that tell what is usual
-
-
-@dataclass(frozen=True)
-class LabelRecord:
-    """One submission.
-
-    Attributes:
-        id: rises with each submission.
-        image: id.
-        user: who submitted it.
-        checksum: of the label's file.
-        sizes: voxels by name of the structure; empty for an empty label.
-        agreement: Dice of what the model proposed against what was submitted, by structure.
-        state: `kept` is learnt from, `held` waits for review, `dropped` was turned down there, `deleted` is gone.
-        reason: why it is held.
-        reviewer: who decided.
-        at: s since 1970.
-    """
-
-    id: int
-    image: str
-    user: str
-    checksum: str
-    sizes: Mapping[str, int]
-    agreement: Mapping[str, float]
-    state: LabelState
-    reason: str
-    reviewer: str
-    at: float
-
-
-@dataclass(frozen=True)
-class CaseWork:
-    """One user's work on one image.
-
-    Attributes:
-        image: id.
-        user: who.
-        strategy: that proposed the image; "" if the user opened it alone.
-        seconds: of work; pauses count up to two minutes each.
-        prompts: answered ones.
-        label: id of the label it led to; None while it is open.
-        opened: s since 1970.
-        model: whose prompts were answered last, or as the viewer tells.
-    """
-
-    image: str
-    user: str
-    strategy: str
-    seconds: float
-    prompts: int
-    label: int | None
-    opened: float
-    model: str = ""
+__all__ = ["CaseWork", "Effort", "LabelLog", "LabelRecord", "LabelState"]
+_HISTORY = 200  # earlier labels from which a version's usual agreement is taken
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What a viewer that counts for itself tells of the work on a label.
+    """The work on a label as reported by a viewer that counts it.
 
     Attributes:
-        prompts: None where it does not tell.
-        seconds: likewise.
-        model: "" likewise.
+        prompts: Number of prompts; None if the viewer does not report it.
+        seconds: Working time in seconds; None if the viewer does not report it.
+        model: Model that was used; "" if the viewer does not report it.
     """
 
     prompts: int | None = None
@@ -87,12 +36,12 @@ class Effort:
 
 
 class LabelLog:
-    """Labels and the work on them.
+    """The submitted labels and the work on them.
 
     Args:
-        database: where it is kept.
-        lease: s by which each sign of work prolongs a reservation.
-        pause: s between two signs of work that count at most.
+        database: Database that holds the log.
+        lease: Time in seconds for which a reservation is valid after each sign of work.
+        pause: Longest time in seconds between two signs of work that counts as working time.
     """
 
     def __init__(self, database: Database, lease: float = 1800.0, pause: float = 120.0) -> None:
@@ -101,12 +50,17 @@ class LabelLog:
         self.pause = pause
 
     def work(self, image: str, user: str, prompts: int = 0, model: str = "") -> None:
-        """Note a sign of work: the image was opened (0 prompts), or a prompt was answered. Prolongs the reservation."""
+        """Note a sign of work and prolong the reservation.
+
+        Args:
+            image: Identifier of the image.
+            user: Name of the user.
+            prompts: Number of prompts that were answered; 0 if the image was opened.
+            model: Model that answered them, or "".
+        """
         with self.database.write() as (sql, now, wall):
             self._work(sql, now, wall, image, user, prompts, model)
-            sql.execute(
-                "UPDATE reservations SET until = ? WHERE image = ? AND user = ?", (now + self.lease, image, user)
-            )
+            ReservationRepository(sql).prolong(image, user, now + self.lease)
 
     def record(
         self,
@@ -117,130 +71,116 @@ class LabelLog:
         agreement: Mapping[str, float] | None = None,
         effort: Effort | None = None,
     ) -> LabelRecord | None:
-        """Note a submitted label; the image is labelled then, and nobody's any more.
+        """Note a submitted label; the image counts as labelled from then on, and all reservations of it end.
 
         Args:
-            image: id.
-            user: who submitted it.
-            checksum: of the file.
-            sizes: voxels by structure; those of 0 are left out.
-            agreement: Dice of the proposal by structure, NaN left out; None if nothing was proposed.
-            effort: what the viewer tells of the work, in place of what was counted here.
+            image: Identifier of the image.
+            user: Name of the user who submitted the label.
+            checksum: Checksum of the label's file.
+            sizes: Number of voxels by structure; structures without voxels are left out.
+            agreement: Dice of the model's proposal by structure, NaN left out; None if nothing was proposed.
+            effort: Work as reported by the viewer, which replaces what was counted here.
 
         Returns:
-            None if the user's last label of this image is the same.
+            The submission; None if the newest label of this image is by the same user and has the same file.
         """
-        facts = {name: count for name, count in sizes.items() if count}
+        present = {name: count for name, count in sizes.items() if count}
         dice = {name: value for name, value in (agreement or {}).items() if math.isfinite(value)}
-        told = effort or Effort()
+        reported = effort or Effort()
         with self.database.write() as (sql, now, wall):
-            sql.execute("UPDATE images SET labelled = 1 WHERE image = ?", (image,))
-            last = sql.execute(
-                "SELECT user, checksum FROM labels WHERE image = ? AND state != 'deleted' ORDER BY id DESC LIMIT 1",
-                (image,),
-            ).fetchone()
-            found = None
-            if last is None or tuple(last) != (user, checksum):
-                self._work(sql, now, wall, image, user, 0, told.model)
-                number = sql.execute(
-                    "INSERT INTO labels (image, user, checksum, sizes, agreement, state, reason, reviewer, at) "
-                    "VALUES (?, ?, ?, ?, ?, 'kept', '', '', ?)",
-                    (image, user, checksum, json.dumps(facts), json.dumps(dice), wall),
-                ).lastrowid
-                sql.execute(
-                    "UPDATE cases SET label = ?, prompts = coalesce(?, prompts), seconds = coalesce(?, seconds) "
-                    "WHERE image = ? AND user = ? AND label IS NULL",
-                    (number, told.prompts, told.seconds, image, user),
-                )
-                found = _record(sql.execute("SELECT * FROM labels WHERE id = ?", (number,)).fetchone())
-            sql.execute("DELETE FROM reservations WHERE image = ?", (image,))
-        return found
+            ImageRepository(sql).set_labelled(image, True)
+            labels = LabelRepository(sql)
+            newest = labels.newest_of(image)
+            submitted = None
+            if newest is None or (newest.user, newest.checksum) != (user, checksum):
+                self._work(sql, now, wall, image, user, 0, reported.model)
+                submitted = labels.add(image, user, checksum, present, dice, wall)
+                CaseRepository(sql).close(image, user, submitted.id, reported.prompts, reported.seconds)
+            ReservationRepository(sql).remove([image])
+        return submitted
 
     def delete(self, image: str) -> int:
-        """Note that the labels of an image are gone; it can be proposed again.
+        """Note that the labels of an image were deleted; the image can be proposed again.
 
         Returns:
-            How many there were.
+            Number of labels that the image had.
         """
         with self.database.write() as (sql, _, _):
-            sql.execute("UPDATE images SET labelled = 0 WHERE image = ?", (image,))
-            query = "UPDATE labels SET state = 'deleted' WHERE image = ? AND state != 'deleted'"
-            return sql.execute(query, (image,)).rowcount
+            ImageRepository(sql).set_labelled(image, False)
+            return LabelRepository(sql).delete_of(image)
 
     def examine(self, label: int, dice: Mapping[str, float], config: QuarantineConfig | None = None) -> str:
-        """Compare a label with what model versions predict, and hold it if it is suspect.
+        """Compare a label with the predictions of model versions, and hold it if it is suspect.
 
         Args:
-            label: id.
-            dice: mean Dice over structures by version.
-            config: limits.
+            label: Identifier of the label.
+            dice: Mean Dice over structures, by model version.
+            config: Limits beyond which a label is suspect.
 
         Returns:
-            Why it is held, or "".
+            Why the label is held, or "" if it is not.
 
         Raises:
-            ValueError: there is no such label.
+            ValueError: There is no such label.
         """
         with self.database.write() as (sql, _, _):
-            row = sql.execute("SELECT state FROM labels WHERE id = ?", (label,)).fetchone()
-            if row is None:
-                raise ValueError(f"There is no label {label}.")
-            usual: dict[str, list[float]] = defaultdict(list)
-            for version in dice:
-                rows = sql.execute(
-                    "SELECT w.dice FROM witnesses w JOIN labels l ON l.id = w.label WHERE w.version = ? AND "
-                    "w.label != ? AND l.state = 'kept' ORDER BY w.label DESC LIMIT ?",
-                    (version, label, _HISTORY),
-                )
-                usual[version] = [r[0] for r in rows]
-            finite = [(label, version, value) for version, value in dice.items() if math.isfinite(value)]
-            sql.executemany("INSERT OR REPLACE INTO witnesses VALUES (?, ?, ?)", finite)
+            labels, agreements = LabelRepository(sql), ModelAgreementRepository(sql)
+            record = labels.get(label)
+            if record is None:
+                raise ValueError(f"There is no label {label}; use the identifier of a submitted label.")
+            usual = {version: agreements.usual(version, label, _HISTORY) for version in dice}
+            agreements.put(label, dice)
             reason = suspicion(dice, usual, config)
-            if reason and row[0] == "kept":
-                sql.execute(
-                    "UPDATE labels SET state = 'held', reason = ? WHERE id = ? AND reviewer = ''", (reason, label)
-                )
-                changed = sql.execute("SELECT changes()").fetchone()[0]
-                return reason if changed else ""
+            if reason and record.state == "kept" and labels.hold(label, reason):
+                return reason
         return ""
 
     def review(self, label: int, keep: bool, reviewer: str) -> LabelRecord:
-        """Decide on a label; it is not held again. One that is not kept does not count, but its file is left alone.
+        """Decide on a label, which is not held again after that.
+
+        Args:
+            label: Identifier of the label.
+            keep: Whether to train on it; a label that is dropped does not count, but its file is left as it
+                is.
+            reviewer: Name of the user who decides.
+
+        Returns:
+            The submission after the review.
 
         Raises:
-            ValueError: there is no such label, or it is deleted, or nobody decides.
+            ValueError: There is no such label, it is deleted, or no reviewer is given.
         """
         if not reviewer:
-            raise ValueError("A review needs a reviewer; say who decides.")
+            raise ValueError("A review needs a reviewer; give the name of the user who decides.")
         with self.database.write() as (sql, _, _):
-            state = "kept" if keep else "dropped"
-            query = "UPDATE labels SET state = ?, reviewer = ? WHERE id = ? AND state != 'deleted'"
-            known = 0 < label < 2**63  # SQLite takes no larger numbers
-            if not known or not sql.execute(query, (state, reviewer, label)).rowcount:
+            labels = LabelRepository(sql)
+            # SQLite takes no larger numbers
+            reviewed = 0 < label < 2**63 and labels.review(label, "kept" if keep else "dropped", reviewer)
+            record = labels.get(label) if reviewed else None
+            if record is None:
                 raise ValueError(f"There is no label {label} to review; it may have been deleted.")
-            return _record(sql.execute("SELECT * FROM labels WHERE id = ?", (label,)).fetchone())
+            return record
 
     def labels(self, state: LabelState | None = None) -> list[LabelRecord]:
-        """All submissions, or those of one state, oldest first."""
+        """All submissions, or those in one state, oldest first."""
         with self.database.read() as sql:
-            rows = sql.execute("SELECT * FROM labels WHERE ? IS NULL OR state = ? ORDER BY id", (state, state))
-            return [_record(row) for row in rows]
+            return LabelRepository(sql).all(state)
 
     def usable(self) -> list[LabelRecord]:
-        """What is learnt from: the newest label of each image, unless that is held, dropped or deleted."""
+        """The labels to train on: the newest of each image, unless it is held, dropped or deleted."""
         newest = {record.image: record for record in self.labels() if record.state != "deleted"}
         return sorted((r for r in newest.values() if r.state == "kept"), key=lambda r: r.id)
 
     def unexamined(self, version: str, most: int = 50) -> list[LabelRecord]:
-        """The labels that this version has not borne witness on, among the newest `most` that are learnt from."""
+        """Labels not compared with this model version yet, among the newest `most` that are trained on."""
         with self.database.read() as sql:
-            known = {row[0] for row in sql.execute("SELECT label FROM witnesses WHERE version = ?", (version,))}
-        return [record for record in self.usable()[-most:] if record.id not in known]
+            examined = ModelAgreementRepository(sql).labels_of(version)
+        return [record for record in self.usable()[-most:] if record.id not in examined]
 
-    def witnesses(self, label: int) -> dict[str, float]:
-        """Dice by version that were found for a label."""
+    def model_agreements(self, label: int) -> dict[str, float]:
+        """Dice of the model versions with a label, by version."""
         with self.database.read() as sql:
-            return dict(sql.execute("SELECT version, dice FROM witnesses WHERE label = ?", (label,)).fetchall())
+            return ModelAgreementRepository(sql).of_label(label)
 
     def contested(self) -> dict[str, list[LabelRecord]]:
         """Images that several users labelled differently, with each user's newest label."""
@@ -249,33 +189,25 @@ class LabelLog:
             if record.state in ("kept", "held"):
                 by_image[record.image][record.user] = record
         newest = {image: sorted(users.values(), key=lambda r: r.id) for image, users in by_image.items()}
-        return {image: found for image, found in newest.items() if len({r.checksum for r in found}) > 1}
+        return {image: records for image, records in newest.items() if len({r.checksum for r in records}) > 1}
 
     def cases(self) -> list[CaseWork]:
-        """Work on images, in the order it began."""
+        """The users' work on images, in the order in which it began."""
         with self.database.read() as sql:
-            columns = "image, user, strategy, seconds, prompts, label, opened, model"
-            return [CaseWork(*row) for row in sql.execute(f"SELECT {columns} FROM cases ORDER BY id")]
+            return CaseRepository(sql).all()
 
     def _work(
-        self, sql: sqlite3.Connection, now: float, wall: float, image: str, user: str, prompts: int, model: str
+        self,
+        sql: sqlite3.Connection,
+        now: float,
+        wall: float,
+        image: str,
+        user: str,
+        prompts: int,
+        model: str,
     ) -> None:
-        changed = sql.execute(
-            "UPDATE cases SET seconds = seconds + min(? - last, ?), last = ?, prompts = prompts + ?, "
-            "model = coalesce(nullif(?, ''), model) WHERE image = ? AND user = ? AND label IS NULL",
-            (now, self.pause, now, prompts, model, image, user),
-        ).rowcount
-        if not changed:
-            row = sql.execute(
-                "SELECT strategy FROM reservations WHERE image = ? AND user = ?", (image, user)
-            ).fetchone()
-            sql.execute(
-                "INSERT INTO cases (image, user, strategy, opened, last, seconds, prompts, model) "
-                "VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
-                (image, user, row[0] if row else "", wall, now, prompts, model),
-            )
-
-
-def _record(row: sqlite3.Row) -> LabelRecord:
-    facts = {**dict(row), "sizes": json.loads(row["sizes"]), "agreement": json.loads(row["agreement"])}
-    return LabelRecord(**facts)
+        """Add a sign of work to the open case of the user's image, or open a case."""
+        cases = CaseRepository(sql)
+        if not cases.add_work(image, user, prompts, model, now, self.pause):
+            strategy = ReservationRepository(sql).strategy(image, user)
+            cases.open(image, user, strategy, prompts, model, now, wall)

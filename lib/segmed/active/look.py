@@ -1,4 +1,4 @@
-"""One slice under one segmenter: what it is asked for, how unsure the answers are, and what that cost."""
+"""Scores one slice with one segmenter: the prompts, the uncertainty of the masks, and the cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from segmed.active.proposals import Corners, box_of, class_objects, click_prompts, distinct_objects, region_objects
+from segmed.active.proposals import (
+    Corners,
+    box_of,
+    class_objects,
+    click_prompts,
+    distinct_objects,
+    region_objects,
+)
 from segmed.active.scorer_config import ScorerConfig
 from segmed.active.uncertainty import (
     bald_of_variance,
@@ -26,15 +33,15 @@ from segmed.methods.segmenter import Logits, Segmenter
 from segmed.sam.embedding import Embedding
 
 Turn = Callable[[Callable[[], Any]], Any]
-_AT_ONCE = 4  # prompts that are encoded by themselves; a user who comes waits for so many
+_AT_ONCE = 4  # prompts that are encoded together; a user's request waits for this many
 
 
 class SliceProbe:
-    """A slice, its embedding and what was spent on it.
+    """A slice with its embedding and the cost of scoring it.
 
     Attributes:
-        bare: the method keeps the slice itself and no features of it.
-        automatic: it labels slices without a prompt.
+        bare: Whether the method's embedding is the slice itself, without features.
+        automatic: Whether the method labels slices without a prompt.
     """
 
     def __init__(
@@ -73,11 +80,11 @@ class SliceProbe:
         return logits.masks[0].float().softmax(0).cpu().numpy()
 
     def boxes(self, places: np.ndarray | None, classes: np.ndarray | None) -> list[Corners]:
-        """What to ask for.
+        """The boxes to prompt the segmenter with.
 
         Args:
-            places: (N, 2) where objects may be, as shares of width and height, or None.
-            classes: (C, h, w) probabilities of an automatic method, else None.
+            places: Places (N, 2) where objects may be, as shares of width and height, or None.
+            classes: Probabilities (C, h, w) of an automatic method, else None.
         """
         shape = self.image.shape[0], self.image.shape[1]
         if classes is not None:
@@ -91,18 +98,19 @@ class SliceProbe:
             masks = (logits.masks[0] > 0).cpu().numpy()
             quality = np.ones(len(masks)) if logits.quality is None else logits.quality[0].float().cpu().numpy()
             objects = distinct_objects(masks, quality, self.config.objects)
-            if not objects and places is not None and len(places):  # nothing where others had something
+            if not objects and places is not None and len(places):  # no object at the given places
                 return self.boxes(None, None)
         return [box_of(mask, shape) for mask in objects]
 
     def score_boxes(self, boxes: Sequence[Corners], generator: np.random.Generator) -> dict[str, float]:
-        """Quantities by each box as it is and drawn otherwise, decoded together."""
+        """Scores from each box and its jittered copies, decoded together."""
         shape = self.image.shape[0], self.image.shape[1]
-        drawings = [
+        variants = [
             [b, *(jittered(b, self.config.jitter, shape, generator) for _ in range(self.config.jitters))] for b in boxes
         ]
-        logits = self.decode([SlicePrompt(box=box) for row in drawings for box in row])
+        logits = self.decode([SlicePrompt(box=box) for row in variants for box in row])
         each = 1 + self.config.jitters
+        # masks (O, P, h, w) of O boxes in P variants each, of which the first is the box itself
         masks = (logits.masks[0] > 0).cpu().numpy().reshape(len(boxes), each, *self.size)
         probability = logits.masks[0, ::each].float().sigmoid().cpu().numpy()
         scores = {
@@ -119,7 +127,7 @@ class SliceProbe:
         return scores
 
     def probabilities(self, boxes: Sequence[Corners]) -> np.ndarray:
-        """(O, h, w) of the boxes' objects, or (1, C, h, w) of the classes of an automatic method."""
+        """Probabilities (O, h, w) of the boxes' objects, or (1, C, h, w) of an automatic method's classes."""
         if self.automatic:
             return self.classes()[None]
         logits = self.decode([SlicePrompt(box=box) for box in boxes])
@@ -128,14 +136,15 @@ class SliceProbe:
     def ensemble(self, boxes: Sequence[Corners], members: Sequence[Segmenter]) -> np.ndarray:
         """Probabilities (O, P, …) by this segmenter and others."""
         others = [SliceProbe(member, self.image, self.config, turn=self._turn) for member in members]
-        found = [look.probabilities(boxes) for look in (self, *others)]
+        by_member = [probe.probabilities(boxes) for probe in (self, *others)]
         self._pay(*others)
-        return np.stack(found, 1)
+        return np.stack(by_member, 1)
 
     def passes(self, boxes: Sequence[Corners]) -> np.ndarray | None:
         """Probabilities (O, P, …) by passes with dropout, the same at each call; None where there is none."""
-        found: np.ndarray | None = self._at_turn(lambda: self._passes(boxes))  # nobody else's with dropout
-        return found
+        # on one turn, so that no other work runs with dropout
+        probabilities: np.ndarray | None = self._at_turn(lambda: self._passes(boxes))
+        return probabilities
 
     def _passes(self, boxes: Sequence[Corners]) -> np.ndarray | None:
         with dropout(self.segmenter, encoder=self.bare) as layers, torch.random.fork_rng():
@@ -145,21 +154,22 @@ class SliceProbe:
             return np.stack([self.probabilities(boxes) for _ in range(self.config.passes)], 1)
 
     def augmented(self, boxes: Sequence[Corners]) -> float:
-        """Disagreement of the slice with itself, mirrored and darkened."""
+        """Disagreement between the masks of the slice and of its mirrored and darkened copies."""
         dark = (255 * (self.image / 255.0) ** 1.3).round().astype(np.uint8)
         mirrored = np.ascontiguousarray(self.image[:, ::-1])
         right = self.image.shape[1] - 1
-        turned = [(right - x1, y0, right - x0, y1) for x0, y0, x1, y1 in boxes]
+        mirrored_boxes = [(right - x1, y0, right - x0, y1) for x0, y0, x1, y1 in boxes]
         votes = [self._votes(boxes)]
-        for image, asked, flip in ((dark, boxes, False), (mirrored, turned, True)):
-            look = SliceProbe(self.segmenter, image, self.config, turn=self._turn)
-            found = look._votes(asked)
-            votes.append(found[..., ::-1] if flip else found)
-            self._pay(look)
+        for image, image_boxes, flip in ((dark, boxes, False), (mirrored, mirrored_boxes, True)):
+            probe = SliceProbe(self.segmenter, image, self.config, turn=self._turn)
+            masks = probe._votes(image_boxes)
+            votes.append(masks[..., ::-1] if flip else masks)
+            self._pay(probe)
+        # (O, P, h, w): the P = 3 masks of each of the O objects
         return float(np.mean([vote_entropy(v) for v in np.stack(votes, 1)]))
 
     def _votes(self, boxes: Sequence[Corners]) -> np.ndarray:
-        """(O, h, w) boolean; of automatic methods each class is one object, the background not."""
+        """Masks (O, h, w), boolean; for automatic methods, each class but the background is one object."""
         probability = self.probabilities(boxes)
         if self.automatic:
             best = probability[0].argmax(0)
@@ -181,12 +191,12 @@ class SliceProbe:
         return self._turn(inside)
 
     def _pay(self, *others: SliceProbe) -> None:
-        self.encodes += sum(look.encodes for look in others)
-        self.decodes += sum(look.decodes for look in others)
+        self.encodes += sum(probe.encodes for probe in others)
+        self.decodes += sum(probe.decodes for probe in others)
 
 
 def is_bare(segmenter: Segmenter) -> bool:
-    """Whether its embedding is the slice itself, so that each prompt is encoded."""
+    """Whether the method's embedding is the slice itself, so that each prompt is encoded."""
     return segmenter.keeps_slices or segmenter.input_size is None
 
 
@@ -197,14 +207,14 @@ def _joined(parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
 
 @contextmanager
 def dropout(segmenter: nn.Module, encoder: bool = False) -> Iterator[int]:
-    """Dropout as in training while all else is as in use.
+    """Apply dropout as in training, while all other layers stay in evaluation mode.
 
     Args:
-        segmenter: in evaluation mode.
-        encoder: whether layers of the encoder count, which cached embeddings have behind them.
+        segmenter: Segmenter in evaluation mode.
+        encoder: Whether to include layers of the encoder, which do not affect cached embeddings.
 
     Yields:
-        How many layers drop.
+        Number of layers with dropout.
     """
     kinds = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
     layers = [

@@ -1,4 +1,4 @@
-"""Which process carries out a retraining, and whether it still runs."""
+"""Identifies the process that carries out a retraining, and checks whether it still runs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from segmed.active.clock import boot_id
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process, named so that none that comes later is taken for it.
+    """A process, identified so that no later process is mistaken for it.
 
     Attributes:
-        pid: of the process.
-        started: clock ticks between the start of the machine and that of the process.
-        boot: names the run of the machine.
-        token: tells the machines of one process apart.
+        pid: Process id.
+        started: Clock ticks between the start of the machine and that of the process.
+        boot: Identifier of the run of the machine, see `boot_id`.
+        token: Random text that distinguishes the state machines of one process.
     """
 
     pid: int
@@ -28,12 +28,12 @@ class ProcessId:
 
     @classmethod
     def current(cls) -> ProcessId:
-        """This process, with a token of its own each time."""
+        """The current process, with a new token at each call."""
         return cls(os.getpid(), _started(os.getpid()) or 0, boot_id(), uuid.uuid4().hex)
 
 
 def is_alive(owner: ProcessId) -> bool:
-    """Whether the process still runs; another one with its number does not count."""
+    """Whether the process still runs; another process with the same id does not count."""
     return owner.boot == boot_id() and _started(owner.pid) == owner.started
 
 

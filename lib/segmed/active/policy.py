@@ -1,4 +1,4 @@
-"""When labels are worth a new training."""
+"""The policy that decides when to retrain."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _LONGEST_WAIT = 24.0
 
 @dataclass(frozen=True)
 class RetrainConfig:
-    """Any of these begins a retraining; with all of them off none is ever begun.
+    """Conditions of a retraining, of which one suffices; with all of them off, none is begun.
 
     Attributes:
-        labels: images labelled anew since the last one; 0 is off.
-        hours: since the last one, if anything was labelled; 0 is off.
-        on_drift: whether drift does, if anything was labelled since.
+        labels: Number of images labelled since the last retraining; 0 turns the condition off.
+        hours: Time since the last retraining in hours, if anything was labelled; 0 turns the condition off.
+        on_drift: Whether drift begins a retraining, if anything was labelled since the last one.
     """
 
     labels: int = 20
@@ -32,15 +32,15 @@ class RetrainConfig:
 
 @dataclass(frozen=True)
 class Situation:
-    """What the decision depends on.
+    """The facts that the decision depends on.
 
     Attributes:
-        busy: whether a retraining is under way.
-        new_labels: images labelled since the last one that came to a verdict was reserved.
-        hours: since that one ended, or since the beginning.
-        drift: what a measurement said, "" for none.
-        failures: failed ones since.
-        hours_since_failure: of the last.
+        busy: Whether a retraining is under way.
+        new_labels: Number of images labelled since the last retraining with a verdict was reserved.
+        hours: Time in hours since that retraining ended, or since the database was created.
+        drift: Description of the measured drift; "" if there is none.
+        failures: Number of retrainings that failed since.
+        hours_since_failure: Time since the last failure in hours.
     """
 
     busy: bool = False
@@ -52,10 +52,10 @@ class Situation:
 
 
 def retraining_reason(config: RetrainConfig, situation: Situation) -> str:
-    """Why to retrain now, or "".
+    """The reason to retrain now; "" if there is none.
 
-    After failures it waits, a quarter of an hour at first and twice as long each time, at most a day.
-    """
+    After a failure, no retraining is begun for a quarter of an hour, and for twice as long after each further
+    one, at most a day."""
     if situation.busy or not situation.new_labels:
         return ""
     if situation.failures:

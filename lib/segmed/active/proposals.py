@@ -1,16 +1,17 @@
-"""Prompts for images that nobody has looked at: what a promptable model could be asked for, without a user.
+"""Automatic prompts for images that no user has opened, so that a promptable model can be scored on them.
 
 Three sources, best first:
 
-1. Models that label whole slices say themselves where objects are: each connected part of theirs is one.
-2. Clicks at the places where labelled images had their objects, if such places are given, since studies of one kind
-   show the same things at about the same places; else a grid of clicks, as in the automatic masks of Kirillov et al.,
-   Segment Anything (2023). Each click is decoded from the cached embedding; the masks of the highest predicted IoU that
-   are neither specks nor backgrounds nor copies of each other are taken for objects.
-3. Methods without a cached embedding pay for each prompt, so a grid would be too dear: the regions of thresholds
-   (Otsu, 1979) with the strongest edges are taken for objects instead.
+1. Models that label whole slices find the objects themselves: each connected part of a label is one.
+2. Clicks at the places where labelled images had their objects, if such places are given, since studies of
+   one kind show the same things at about the same places; else a grid of clicks, as in the automatic masks of
+   Kirillov et al., Segment Anything (2023). Each click is decoded from the cached embedding; the masks of the
+   highest predicted IoU that are neither specks nor backgrounds nor copies of each other are taken for
+   objects.
+3. Methods without a cached embedding pay for each prompt, so a grid would cost too much: the regions of
+   thresholds (Otsu, 1979) with the strongest edges are taken for objects instead.
 
-Either way the outcome is a box per object, which is the prompt most users draw.
+The result is a box per object, which is the prompt that most users draw.
 """
 
 from __future__ import annotations
@@ -29,15 +30,16 @@ _SAME = 0.5  # IoU of masks that mean the same object
 
 
 def click_prompts(size: tuple[int, int], grid: int, places: np.ndarray | None = None) -> list[SlicePrompt]:
-    """One click each on an even grid, or at given places.
+    """Prompts of one click each, on an even grid or at given places.
 
     Args:
-        size: (H, W) of the slice in px.
-        grid: clicks per side.
-        places: (N, 2) as shares (x, y) of width and height, in place of the grid; of many grid² are taken, far apart.
+        size: Size (H, W) of the slice in px.
+        grid: Number of clicks per side.
+        places: Places (N, 2) as shares (x, y) of width and height, in place of the grid; at most grid² of
+            them are used, far apart from each other.
 
     Returns:
-        Lone foreground clicks.
+        Prompts with one foreground click each.
     """
     if places is None or not len(places):
         line = (np.arange(grid) + 0.5) / grid
@@ -55,12 +57,12 @@ def distinct_objects(masks: np.ndarray, quality: np.ndarray, most: int) -> list[
     """Masks that could each be an object of its own, the best first.
 
     Args:
-        masks: (K, h, w) boolean.
-        quality: (K,) larger is better.
-        most: how many to keep.
+        masks: Masks (K, h, w), boolean.
+        quality: Quality (K,) of the masks; larger is better.
+        most: Largest number of masks to keep.
 
     Returns:
-        (h, w) boolean each; none if all are empty, specks or backgrounds.
+        Masks (h, w), boolean; none if all are empty, specks or backgrounds.
     """
     share = masks.reshape(len(masks), -1).mean(1)
     chosen: list[np.ndarray] = []
@@ -88,12 +90,13 @@ def region_objects(image: np.ndarray, most: int) -> list[np.ndarray]:
     """Regions between thresholds of the grey values, those with the strongest edges first.
 
     Args:
-        image: (h, w) float.
-        most: how many to keep.
+        image: Grey values (h, w), float.
+        most: Largest number of masks to keep.
 
     Returns:
-        (h, w) boolean each; none if the picture is all of a shade.
+        Masks (h, w), boolean; none if all grey values are equal.
     """
+    # strength of a region: mean gradient on its rim × log of its area, so that small noise ranks low
     smooth = ndimage.gaussian_filter(image.astype(float), 1.5)
     try:
         levels = threshold_multiotsu(smooth, classes=4, nbins=64)
@@ -114,7 +117,7 @@ def region_objects(image: np.ndarray, most: int) -> list[np.ndarray]:
 
 
 def box_of(mask: np.ndarray, size: tuple[int, int]) -> Corners:
-    """The box x0, y0, x1, y1 (ends inclusive, px of a slice of `size`) of a mask (h, w) that shows it smaller."""
+    """The box x0, y0, x1, y1 (ends inclusive, in px of a slice of `size`) of a scaled-down mask (h, w)."""
     x0, y0, x1, y1 = slice_box(mask)
     along_x, along_y = size[1] / mask.shape[1], size[0] / mask.shape[0]
     return (
@@ -126,7 +129,7 @@ def box_of(mask: np.ndarray, size: tuple[int, int]) -> Corners:
 
 
 def _apart(places: np.ndarray, most: int) -> np.ndarray:
-    """The place nearest to the middle of all, and then those farthest from what is chosen."""
+    """The place nearest to the mean of all, and then repeatedly the place farthest from those chosen."""
     distance = np.linalg.norm(places - places.mean(0), axis=1)
     chosen = [int(distance.argmin())]
     distance = np.linalg.norm(places - places[chosen[0]], axis=1)

@@ -1,10 +1,10 @@
-"""Which earlier labels are learnt again beside the new ones, so that what was learnt is not forgotten.
+"""Selects the earlier labels to train on again beside the new ones, so that nothing is forgotten.
 
-Sources: Vitter, Random Sampling with a Reservoir (1985), for samples of a stream; Chrysakis and Moens, Online Continual
-Learning from Imbalanced Data (2020), for one reservoir per class; Rolnick et al., Experience Replay for Continual
-Learning (2019), for its use. The draw of an image is a hash of its name, so that nothing has to be remembered between
-two trainings, the sample changes little when images are added, and the order in which they came does not matter.
-"""
+Sources: Vitter, Random Sampling with a Reservoir (1985), for samples of a stream; Chrysakis and Moens, Online
+Continual Learning from Imbalanced Data (2020), for one reservoir per class; Rolnick et al., Experience Replay
+for Continual Learning (2019), for its use. The draw of an image is a hash of its name, so that nothing has to
+be remembered between two trainings, the sample changes little when images are added, and the order in which
+they came does not matter."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from collections.abc import Collection, Mapping
 
 
 def replay_set(earlier: Mapping[str, Collection[str]], size: int, seed: int = 0) -> list[str]:
-    """A sample in which each class is on as many images as any other, as far as there are so many.
+    """A sample in which all classes occur on equally many images, as far as possible.
 
     Args:
-        earlier: names of the structures by image; images without any are a class of their own.
-        size: how many images to take.
-        seed: of the draw.
+        earlier: Names of the structures by image; images without any form a class of their own.
+        size: Number of images to take.
+        seed: Seed of the draw.
 
     Returns:
-        Images, at most `size`; those of a smaller size come first in one of a larger size.
+        At most `size` images; a larger sample begins with the images of a smaller one.
 
     Raises:
-        ValueError: a negative size.
+        ValueError: The size is negative.
     """
     if size < 0:
         raise ValueError(f"A replay set of {size} images is not possible; give 0 or more.")

@@ -1,4 +1,4 @@
-"""What active learning has done so far, put together for people to read: numbers and pictures, no layout.
+"""Collects the report on active learning: numbers and pictures, without layout.
 
 Everything is read from the state database, the list of the datastore and the registry; nothing is changed.
 """
@@ -18,6 +18,7 @@ from segmed.active.report_cases import FINAL, Pair, WorstCase, label_pairs, wors
 from segmed.active.retraining import Job, Retraining
 from segmed.active.state import ActiveState
 from segmed.active.study_files import StudyFiles
+from segmed.active.tables.images import ImageRepository
 from segmed.evaluation.case_scores import mean_dice
 from segmed.training.gate import Verdict, label_changes
 from segmed.training.model_version import ModelVersion
@@ -30,17 +31,17 @@ class VersionRow:
     """A model version.
 
     Attributes:
-        model: name in the registry.
-        version: number and checksum.
-        created: s since 1970; NaN where the record cannot be read.
-        served: whether it answers prompts now.
-        damage: why it must not be served, or "".
-        images: that it was trained and validated on.
-        cases: validation cases.
-        dice: mean over cases and then labels; NaN without scores.
-        labels: mean Dice by structure.
-        verdict: of the gate; None if it was not asked.
-        reason: why it was trained; "" if by hand.
+        model: Name of the model in the registry.
+        version: Name of the version, from its number and checksum.
+        created: Time of creation in seconds since 1970; NaN where the record cannot be read.
+        served: Whether the version answers prompts now.
+        damage: Why the version must not be served; "" if it may.
+        images: Number of images that it was trained and validated on.
+        cases: Number of validation cases.
+        dice: Mean Dice over cases and then labels; NaN without scores.
+        labels: Mean Dice by structure.
+        verdict: Verdict of the gate; None if there is none.
+        reason: Why it was trained; "" if a user began the training.
     """
 
     model: str
@@ -58,37 +59,37 @@ class VersionRow:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A label that was held back at some time, or turned down.
+    """A label that is or was held for review, or was dropped.
 
     Attributes:
-        label: what was submitted, and what a reviewer said.
-        witnesses: Dice that model versions reach, by version.
+        label: The submission, with the outcome of the review.
+        model_agreements: Dice of the model versions with the label, by version.
     """
 
     label: LabelRecord
-    witnesses: Mapping[str, float]
+    model_agreements: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Report:
-    """The state of the loop.
+    """The contents of a report.
 
     Attributes:
-        made: s since 1970.
-        name: of the studies.
-        images: in the studies.
-        labelled: of these.
-        versions: by model, oldest first.
-        moves: of what is served, by model.
-        jobs: retrainings.
-        labels: submissions.
-        cases: work on images.
-        pairs: of labels of one image.
-        pairs_left: images whose pairs were too many to be read.
-        worst: what the model proposed worst.
-        drift: by quantity; nothing while there are too few images.
-        suspects: labels in quarantine, those that were, and those that a reviewer turned down.
-        anonymous: whether users and images are numbers.
+        made: Time of the report in seconds since 1970.
+        name: Name of the studies.
+        images: Number of images in the studies.
+        labelled: Number of images that have a label.
+        versions: Versions by model, oldest first.
+        moves: Changes of the served version, by model.
+        jobs: Retrainings.
+        labels: Submissions.
+        cases: Work of users on images.
+        pairs: Pairs of labels of one image.
+        pairs_left: Number of images whose pairs were not read because there are too many.
+        worst: Labels that the model's proposals differ from most.
+        drift: History of drift by quantity; empty while there are too few images.
+        suspects: Labels that are or were held for review, and those that a reviewer dropped.
+        anonymous: Whether users and images are numbered instead of named.
     """
 
     made: float
@@ -109,19 +110,23 @@ class Report:
 
 
 def collect(
-    database: Database | None, files: StudyFiles, registry: Registry | None, window: str = "auto", name: str = ""
+    database: Database | None,
+    files: StudyFiles,
+    registry: Registry | None,
+    window: str = "auto",
+    name: str = "",
 ) -> Report:
-    """Read everything; label maps and images one after the other, a bounded number of them.
+    """Collect a report; label maps and images are read one after the other, a bounded number of them.
 
     Args:
-        database: the state; None if there is none yet.
-        files: of the studies.
-        registry: of trained models; None if there is none yet.
-        window: of the pictures.
-        name: of the studies, for the title.
+        database: Database of active learning; None if there is none yet.
+        files: Files of the studies.
+        registry: Registry of trained models; None if there is none yet.
+        window: Intensity window of the pictures.
+        name: Name of the studies, for the title.
 
     Raises:
-        OSError: the state cannot be read.
+        OSError: The database cannot be read.
     """
     versions, moves = _versions(registry) if registry else ((), {})
     if database is None:
@@ -131,7 +136,7 @@ def collect(
     labels, jobs = tuple(log.labels()), tuple(Retraining(database).jobs())
     pairs, left = label_pairs(files, labels)
     with database.read() as sql:
-        images, labelled = sql.execute("SELECT count(*), coalesce(sum(labelled), 0) FROM images").fetchone()
+        images, labelled = ImageRepository(sql).counts()
     return Report(
         made=time.time(),
         name=name,
@@ -147,7 +152,9 @@ def collect(
         worst=tuple(worst_cases(files, labels, window)),
         drift=_drift(database, jobs),
         suspects=tuple(
-            Suspect(label, log.witnesses(label.id)) for label in labels if label.reason or label.state == "dropped"
+            Suspect(label, log.model_agreements(label.id))
+            for label in labels
+            if label.reason or label.state == "dropped"
         ),
     )
 
@@ -158,16 +165,16 @@ def _versions(registry: Registry) -> tuple[tuple[VersionRow, ...], dict[str, tup
     return tuple(rows), {name: tuple(registry.history(name)) for name in names}
 
 
-def _row(found: ModelVersion) -> VersionRow:
-    record = found.record
+def _row(version: ModelVersion) -> VersionRow:
+    record = version.record
     if record is None:
-        return VersionRow(found.name, found.version, math.nan, found.served, found.damage)
+        return VersionRow(version.name, version.version, math.nan, version.served, version.damage)
     return VersionRow(
-        model=found.name,
-        version=found.version,
+        model=version.name,
+        version=version.version,
         created=datetime.fromisoformat(record.created).timestamp() if record.created else math.nan,
-        served=found.served,
-        damage=found.damage,
+        served=version.served,
+        damage=version.damage,
         images=len(record.data.images),
         cases=len({score.case for score in record.scores}),
         dice=mean_dice(record.scores),

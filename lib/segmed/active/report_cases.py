@@ -1,4 +1,4 @@
-"""What only the label maps themselves tell: how far annotators agree, and what the worst proposals look like."""
+"""Parts of the report that need the label maps: the agreement of annotators, and the worst proposals."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Pair:
     """Two labels of one image.
 
     Attributes:
-        image: id.
-        users: who submitted them; "" where nothing tells.
-        tags: under which they are stored; "" for one whose file was replaced by a later one.
-        dice: by structure; None where a file was replaced, so that they cannot be compared any more.
-        possible: the highest mean Dice that the sizes of the structures allow; NaN where they are not known.
+        image: Identifier of the image.
+        users: Users who submitted the labels; "" where they are not known.
+        tags: Tags under which the labels are stored; "" for a label whose file was replaced by a later one.
+        dice: Dice by structure; None where a file was replaced, so that the labels cannot be compared.
+        possible: Highest mean Dice that the sizes of the structures allow; NaN where these are not known.
     """
 
     image: str
@@ -51,13 +51,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two users agree, or one with itself.
+    """How far two users agree, or one user with their own earlier labels.
 
     Attributes:
-        users: who, in alphabetical order.
-        pairs: that could be compared.
-        dice: mean of these.
-        lowest: of these.
+        users: Names of the users in alphabetical order.
+        pairs: Number of pairs that could be compared.
+        dice: Mean Dice of these pairs.
+        lowest: Lowest Dice of these pairs.
     """
 
     users: tuple[str, str]
@@ -68,13 +68,13 @@ class Agreement:
 
 @dataclass(frozen=True)
 class WorstCase:
-    """A label that the proposal was far from.
+    """A label that the model's proposal differs from strongly.
 
     Attributes:
-        label: what was submitted.
-        dice: mean over structures of the proposal.
-        overlay: (H, W, 3) uint8, the label green, the proposal red, both yellow; None without files.
-        note: which slice is shown, or why none is.
+        label: The submission.
+        dice: Dice of the proposal, mean over structures.
+        overlay: Picture (H, W, 3) uint8, the label green, the proposal red, both yellow; None without files.
+        note: Which slice is shown, or why none is.
     """
 
     label: LabelRecord
@@ -84,8 +84,8 @@ class WorstCase:
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """A label of an image: whose, where, and what is known of it."""
+class _UserLabel:
+    """A label of an image, with its user, its tag, and the known facts."""
 
     user: str
     tag: str
@@ -97,29 +97,29 @@ class _Drawn:
 def label_pairs(files: StudyFiles, labels: Sequence[LabelRecord], most: int = 40) -> tuple[list[Pair], int]:
     """All pairs of labels of one image by different users or under different tags, proposals left out.
 
-    The datastore keeps one file per tag, so that a second final label takes the place of the first. Of such pairs
-    only the sizes are left, which bound the Dice from above.
+    The datastore keeps one file per tag, so that a second final label replaces the first. For such pairs only
+    the sizes are known, which bound the Dice from above.
 
     Args:
-        files: of the studies.
-        labels: all submissions, oldest first; those that are deleted or dropped do not count.
-        most: images whose files are read, those labelled last first.
+        files: Files of the studies.
+        labels: All submissions, oldest first; deleted and dropped ones do not count.
+        most: Largest number of images whose files are read, those labelled last first.
 
     Returns:
-        The pairs of which anything is known, and the number of images that were left out.
+        The pairs that can be compared or bounded, and the number of images that were left out.
     """
     records: dict[str, dict[str, LabelRecord]] = defaultdict(dict)
     for label in labels:
         if label.state in ("kept", "held"):
             records[label.image].pop(label.user, None)
             records[label.image][label.user] = label
-    stored = {name for name, found in files.labels.items() if len(found.keys() - {ORIGINAL}) > 1}
+    stored = {name for name, tags in files.labels.items() if len(tags.keys() - {ORIGINAL}) > 1}
     several = [name for name in sorted({*files.labels, *records}) if name in stored or len(records[name]) > 1]
     several.sort(key=lambda name: -max((label.id for label in records[name].values()), default=0))
     pairs = []
     for name in several[:most]:
-        drawn = _drawn(files.labels.get(name, {}), list(records[name].values()))
-        pairs += [_pair(name, first, second) for first, second in combinations(drawn, 2)]
+        user_labels = _user_labels(files.labels.get(name, {}), list(records[name].values()))
+        pairs += [_pair(name, first, second) for first, second in combinations(user_labels, 2)]
     known = [pair for pair in pairs if pair.dice is not None or math.isfinite(pair.possible)]
     return known, max(0, len(several) - most)
 
@@ -134,32 +134,33 @@ def agreements(pairs: Sequence[Pair]) -> list[Agreement]:
 
 
 def worst_cases(files: StudyFiles, labels: Sequence[LabelRecord], window: str, most: int = 8) -> list[WorstCase]:
-    """The labels that the model's proposal was farthest from, with outlines of both.
+    """The labels that the model's proposals differ from most, with outlines of both.
 
     Args:
-        files: of the studies.
-        labels: all submissions, oldest first; of each image the newest counts, unless that is deleted or dropped.
-        window: of the pictures.
-        most: how many.
+        files: Files of the studies.
+        labels: All submissions, oldest first; the newest of each image counts, unless it is deleted or
+            dropped.
+        window: Intensity window of the pictures.
+        most: Largest number of labels.
     """
     newest = {label.image: label for label in labels if label.state != "deleted"}
     rated = [(dice, label) for label in newest.values() if (dice := proposal_dice(label)) is not None]
     rated = sorted(((d, label) for d, label in rated if label.state != "dropped"), key=lambda r: (r[0], r[1].id))
-    found = []
+    worst = []
     for dice, label in rated[:most]:
         try:
             overlay, note = _overlay(files, label, window)
         except OSError:
-            overlay, note = None, "A file of it is gone, so nothing can be shown."
+            overlay, note = None, "One of its files is missing, so nothing can be shown."
         except ValueError:
-            overlay, note = None, "A file of it cannot be read, so nothing can be shown."
-        found.append(WorstCase(label, dice, overlay, note))
-    return found
+            overlay, note = None, "One of its files cannot be read, so nothing can be shown."
+        worst.append(WorstCase(label, dice, overlay, note))
+    return worst
 
 
-def _drawn(labels: Mapping[str, StoredLabel], records: Sequence[LabelRecord]) -> list[_Drawn]:
+def _user_labels(labels: Mapping[str, StoredLabel], records: Sequence[LabelRecord]) -> list[_UserLabel]:
     """Labels of an image whose files are there, and then those whose files were replaced."""
-    found, seen = [], set()
+    user_labels, recorded = [], set()
     for tag, stored in sorted(labels.items()):
         if tag == ORIGINAL:
             continue
@@ -167,14 +168,14 @@ def _drawn(labels: Mapping[str, StoredLabel], records: Sequence[LabelRecord]) ->
             digest = file_checksum(stored.label_map.file)
         except OSError:
             continue
-        record = next((r for r in reversed(records) if r.checksum == digest and r.id not in seen), None)
-        seen |= {record.id} if record else set()
+        record = next((r for r in reversed(records) if r.checksum == digest and r.id not in recorded), None)
+        recorded |= {record.id} if record else set()
         user = record.user if record else stored.user
-        found.append(_Drawn(user, tag, digest, record.sizes if record else None, stored.label_map))
-    return found + [_Drawn(r.user, "", r.checksum, r.sizes, None) for r in records if r.id not in seen]
+        user_labels.append(_UserLabel(user, tag, digest, record.sizes if record else None, stored.label_map))
+    return user_labels + [_UserLabel(r.user, "", r.checksum, r.sizes, None) for r in records if r.id not in recorded]
 
 
-def _pair(image: str, first: _Drawn, second: _Drawn) -> Pair:
+def _pair(image: str, first: _UserLabel, second: _UserLabel) -> Pair:
     dice = None
     if first.checksum == second.checksum:
         dice = dict.fromkeys(first.sizes or second.sizes or (), 1.0)
@@ -190,9 +191,10 @@ def _pair(image: str, first: _Drawn, second: _Drawn) -> Pair:
 
 
 def _possible(first: Mapping[str, int] | None, second: Mapping[str, int] | None) -> float:
-    """The most Dice of two label maps with structures of these sizes; NaN where they are not known."""
+    """The highest possible mean Dice of structures of these sizes; NaN where they are not known."""
     if first is None or second is None:
         return math.nan
+    # 2 |A ∩ B| / (|A| + |B|) is at most 2 min(|A|, |B|) / (|A| + |B|)
     sizes = [(first.get(name, 0), second.get(name, 0)) for name in {*first, *second}]
     return float(np.mean([2 * min(pair) / sum(pair) for pair in sizes])) if sizes else 1.0
 

@@ -1,4 +1,4 @@
-"""Sums and medians over submissions and the work on them, by user, day and strategy."""
+"""Numbers of the report: sums and medians over submissions and work, by user, day and strategy."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class UserLabels:
-    """What a user submitted.
+    """The submissions of a user.
 
     Attributes:
-        user: who.
-        labels: submissions, whatever became of them.
-        images: different ones.
-        states: submissions by what became of them.
-        first: day.
-        last: day.
-        proposals: median Dice of what the model proposed against what was submitted; None if nothing was proposed.
+        user: Name of the user.
+        labels: Number of submissions in any state.
+        images: Number of different images.
+        states: Number of submissions by state.
+        first: Day of the first submission.
+        last: Day of the last submission.
+        proposals: Median Dice of the model's proposals against the submissions; None if nothing was proposed.
     """
 
     user: str
@@ -43,12 +43,12 @@ class Work:
     """Finished cases of one user, or proposed by one strategy.
 
     Attributes:
-        name: of the user or strategy.
-        cases: finished ones.
-        prompts: median.
-        seconds: median.
-        prompts_in_all: sum.
-        hours: sum of the seconds.
+        name: Name of the user or strategy.
+        cases: Number of finished cases.
+        prompts: Median number of prompts per case.
+        seconds: Median working time per case in seconds.
+        prompts_in_all: Number of prompts of all cases.
+        hours: Working time of all cases in hours.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Work:
 
 
 def day_of(at: float) -> date:
-    """The day of a time (s since 1970) where this machine is."""
+    """The day of a time, in seconds since 1970, in the time zone of this machine."""
     return datetime.fromtimestamp(at).date()
 
 
 def proposal_dice(label: LabelRecord) -> float | None:
-    """Mean Dice over structures of what was proposed; None if nothing was."""
+    """Dice of the proposal, mean over structures; None if nothing was proposed."""
     return statistics.fmean(label.agreement.values()) if label.agreement else None
 
 
@@ -77,15 +77,15 @@ def labels_per_day(labels: Iterable[LabelRecord]) -> Counter[tuple[date, str]]:
 def labels_per_user(labels: Iterable[LabelRecord]) -> list[UserLabels]:
     """One row per user, those with the most labels first."""
     rows = []
-    for user, mine in _grouped(labels, lambda label: label.user).items():
-        days = [day_of(label.at) for label in mine]
-        dice = [value for label in mine if (value := proposal_dice(label)) is not None]
+    for user, group in _grouped(labels, lambda label: label.user).items():
+        days = [day_of(label.at) for label in group]
+        dice = [value for label in group if (value := proposal_dice(label)) is not None]
         rows.append(
             UserLabels(
                 user=user,
-                labels=len(mine),
-                images=len({label.image for label in mine}),
-                states=Counter(label.state for label in mine),
+                labels=len(group),
+                images=len({label.image for label in group}),
+                states=Counter(label.state for label in group),
                 first=min(days),
                 last=max(days),
                 proposals=statistics.median(dice) if dice else None,
@@ -95,7 +95,7 @@ def labels_per_user(labels: Iterable[LabelRecord]) -> list[UserLabels]:
 
 
 def is_finished(case: CaseWork) -> bool:
-    """Whether it led to a label and there is a sign of work on it; labels drawn elsewhere have none."""
+    """Whether the case led to a label and holds signs of work; labels drawn in other programs have none."""
     return case.label is not None and (case.prompts > 0 or case.seconds > 0)
 
 
@@ -105,13 +105,13 @@ def work_per(cases: Iterable[CaseWork], key: Callable[[CaseWork], str]) -> list[
     rows = [
         Work(
             name=name,
-            cases=len(mine),
-            prompts=statistics.median(case.prompts for case in mine),
-            seconds=statistics.median(case.seconds for case in mine),
-            prompts_in_all=sum(case.prompts for case in mine),
-            hours=sum(case.seconds for case in mine) / 3600,
+            cases=len(group),
+            prompts=statistics.median(case.prompts for case in group),
+            seconds=statistics.median(case.seconds for case in group),
+            prompts_in_all=sum(case.prompts for case in group),
+            hours=sum(case.seconds for case in group) / 3600,
         )
-        for name, mine in groups.items()
+        for name, group in groups.items()
     ]
     return sorted(rows, key=lambda row: (-row.cases, row.name))
 

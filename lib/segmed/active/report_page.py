@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: pictures are inside, no script is, and all text is escaped."""
+"""Renders a report as one self-contained HTML page: with pictures, without scripts, all text escaped."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _QUANTITIES = {
 
 
 def render(report: Report) -> str:
-    """The page.
+    """The HTML text of the page.
 
     Args:
-        report: see `collect`.
+        report: Report from `collect`.
     """
     environment = page_environment(Path(__file__).parent)
     environment.filters |= {"when": _when, "dice": _dice, "user": _user, "long": _long}
@@ -83,11 +83,11 @@ def _dice(value: float | None) -> str:
 
 
 def _user(name: str) -> str:
-    return name or "(not told)"
+    return name or "(unknown)"
 
 
 def _long(seconds: float) -> str:
-    """A time that people can read."""
+    """A duration in a readable form."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""The curves of a report, as SVG images. They hold numbers and dates only; names stand beside them in the page."""
+"""The plots of a report as SVG images. They hold numbers and dates only; the page adds the names."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
 
 
 def plot_versions(versions: Sequence[VersionRow], colours: Mapping[str, str]) -> bytes:
-    """Mean Dice of the versions over time: filled where the gate let them pass, hollow where not."""
+    """Mean Dice of the versions over time: filled where the gate accepted them, hollow where not."""
     figure, axes = _figure("Dice on validation cases")
     for model, colour in colours.items():
         mine = [v for v in versions if v.model == model and math.isfinite(v.dice) and math.isfinite(v.created)]
@@ -54,7 +54,7 @@ def plot_versions(versions: Sequence[VersionRow], colours: Mapping[str, str]) ->
 
 
 def plot_labels(days: Counter[tuple[date, str]], colours: Mapping[str, str]) -> bytes:
-    """Labels per day, the users one above the other."""
+    """Labels per day, stacked by user."""
     figure, axes = _figure("labels per day")
     shown = sorted({day for day, _ in days})
     below = [0] * len(shown)
@@ -145,5 +145,5 @@ def _svg(figure: Figure, *axes: Axes) -> bytes:
 
 
 def _times(values: Sequence[float]) -> np.ndarray:
-    """Days as matplotlib counts them, by the clocks where this machine is."""
+    """Times as matplotlib's dates, in the time zone of this machine."""
     return np.asarray(date2num([datetime.fromtimestamp(value) for value in values]))

@@ -1,14 +1,16 @@
-"""Scores and embeddings of all images in memory, brought up to date by the rows that are new."""
+"""Scores and embeddings of all images in memory, brought up to date by reading the rows that are new."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+
+from segmed.active.tables.images import ImageRepository
+from segmed.active.tables.scores import ScoreRepository
 
 _FEW = 500  # images that are looked up one by one
 
@@ -18,14 +20,14 @@ class ScoreTable:
     """Scores and embeddings of the images in the order of the studies.
 
     Attributes:
-        generation: rises with each change of a score.
-        structure: generation of the last change that is more than one image's score.
-        version: asked for.
-        source: version that the scores are of.
-        images: ids.
-        marks: of the images' files.
-        scores: (N,) by quantity, NaN where unknown.
-        embeddings: (N, D), rows of NaN where unknown; None where there are none at all.
+        generation: Number that rises with each change of a score.
+        structure: Generation of the last change that concerned more than one image's score.
+        version: Model version whose scores were requested.
+        source: Model version that gave the scores.
+        images: Ids of the N images.
+        fingerprints: Fingerprints of the images' files.
+        scores: (N,) float64 by quantity, NaN where unknown.
+        embeddings: (N, D) float32, rows of NaN where unknown; None where no image has an embedding.
     """
 
     generation: int
@@ -33,7 +35,7 @@ class ScoreTable:
     version: str
     source: str
     images: tuple[str, ...]
-    marks: tuple[str, ...]
+    fingerprints: tuple[str, ...]
     scores: Mapping[str, np.ndarray]
     embeddings: np.ndarray | None
 
@@ -41,15 +43,16 @@ class ScoreTable:
 def read_table(sql: sqlite3.Connection, version: str, kept: ScoreTable | None) -> ScoreTable:
     """The table as it is now.
 
-    Scores of different versions are never mixed. While fewer than half as many images are scored by the version asked
-    for as by another one, which was served before, that one's are given.
+    Scores of different versions are never mixed. While fewer than half as many images are scored by the
+    requested version as by another one, which was served before, the scores of that other version are
+    returned.
 
     Args:
-        sql: within a transaction.
-        version: asked for.
-        kept: the table of an earlier call, which is left as it is.
+        sql: Open connection, within a transaction.
+        version: Model version whose scores are requested.
+        kept: Table of an earlier call, which is left as it is; None if there is none.
     """
-    generation, structure = sql.execute("SELECT number, structure FROM generation").fetchone()
+    generation, structure = ScoreRepository(sql).generations()
     if kept is not None and (kept.generation, kept.version) == (generation, version):
         return kept
     source = _source(sql, version)
@@ -60,72 +63,62 @@ def read_table(sql: sqlite3.Connection, version: str, kept: ScoreTable | None) -
         kept, new = _rearranged(sql, kept)
         if kept.generation < 0 or len(new) > _FEW:
             kept, new = replace(kept, generation=-1), []
-    return replace(_with_news(sql, kept, new), generation=generation, structure=structure, version=version)
-
-
-def next_generation(sql: sqlite3.Connection, structure: bool = False) -> int:
-    """Note a change of a score, or with `structure` one of more than that; gives the number of the generation."""
-    sql.execute("UPDATE generation SET number = number + 1")
-    if structure:
-        sql.execute("UPDATE generation SET structure = number")
-    return int(sql.execute("SELECT number FROM generation").fetchone()[0])
+    return replace(_updated(sql, kept, new), generation=generation, structure=structure, version=version)
 
 
 def _source(sql: sqlite3.Connection, version: str) -> str:
-    """The version whose scores are shown when this one is served."""
-    rows = sql.execute(
-        "SELECT s.version, count(*) FROM scored s JOIN images i ON i.image = s.image AND i.fingerprint = s.fingerprint "
-        "GROUP BY s.version"
-    )
-    counts = dict(rows.fetchall())
+    """The version whose scores are shown when `version` is served."""
+    counts = ScoreRepository(sql).counts()
     best = max(counts, key=lambda v: (counts[v], v), default=version)
     return version if 2 * counts.get(version, 0) >= counts.get(best, 0) else best
 
 
 def _rearranged(sql: sqlite3.Connection, known: ScoreTable) -> tuple[ScoreTable, list[str]]:
-    """What is known of the images that are there now, and those that are new or have changed."""
-    rows = sql.execute("SELECT image, fingerprint FROM images ORDER BY position").fetchall()
-    images, marks = tuple(row[0] for row in rows), tuple(row[1] for row in rows)
-    before = {(image, mark): n for n, (image, mark) in enumerate(zip(known.images, known.marks, strict=True))}
-    origin = np.array([before.get((row[0], row[1]), -1) for row in rows], int)
-    there = origin >= 0
+    """The known scores of the present images, and the images that are new or have changed."""
+    rows = ImageRepository(sql).fingerprints()
+    before = {row: n for n, row in enumerate(zip(known.images, known.fingerprints, strict=True))}
+    # origin: (N,) row of each image in the known table, -1 for images that are new or have changed
+    origin = np.array([before.get(row, -1) for row in rows], int)
+    unchanged = origin >= 0
 
-    def moved(values: np.ndarray) -> np.ndarray:
-        found = np.full((len(rows), *values.shape[1:]), np.nan, values.dtype)
-        found[there] = values[origin[there]]
-        return found
+    def rearrange(values: np.ndarray) -> np.ndarray:
+        rearranged = np.full((len(rows), *values.shape[1:]), np.nan, values.dtype)
+        rearranged[unchanged] = values[origin[unchanged]]
+        return rearranged
 
-    scores = {name: moved(values) for name, values in known.scores.items()}
-    embeddings = None if known.embeddings is None else moved(known.embeddings)
-    arranged = replace(known, images=images, marks=marks, scores=scores, embeddings=embeddings)
-    return arranged, [images[n] for n in np.flatnonzero(~there)]
-
-
-def _with_news(sql: sqlite3.Connection, known: ScoreTable, new: Sequence[str]) -> ScoreTable:
-    """What is known, with the scores that were saved since, and those of images that are new here."""
-    place = {image: n for n, image in enumerate(known.images)}
-    query = (
-        "SELECT s.image, s.scores, s.embedding FROM scored s JOIN images i ON i.image = s.image AND "
-        "i.fingerprint = s.fingerprint WHERE s.version = ? AND "
+    images = tuple(image for image, _ in rows)
+    table = replace(
+        known,
+        images=images,
+        fingerprints=tuple(fingerprint for _, fingerprint in rows),
+        scores={name: rearrange(values) for name, values in known.scores.items()},
+        embeddings=None if known.embeddings is None else rearrange(known.embeddings),
     )
-    rows = sql.execute(f"{query} s.generation > ?", (known.source, known.generation)).fetchall()
+    return table, [images[n] for n in np.flatnonzero(~unchanged)]
+
+
+def _updated(sql: sqlite3.Connection, known: ScoreTable, new: Sequence[str]) -> ScoreTable:
+    """The known table with the scores that were saved since, and with those of images that are new in it."""
+    row_of = {image: n for n, image in enumerate(known.images)}
+    repository = ScoreRepository(sql)
+    saved = repository.saved_since(known.source, known.generation)
     for image in new:
-        rows += sql.execute(f"{query} s.image = ?", (known.source, image)).fetchall()
-    fresh = np.array([place[row[0]] for row in rows], int)
-    found = [json.loads(row[1]) for row in rows]
+        saved += repository.of_image(known.source, image)
+    # the M saved entries replace rows (M,) of the scores (N,) and of the embeddings (N, D)
+    rows = np.array([row_of[entry.image] for entry in saved], int)
     scores = {}
-    for name in known.scores.keys() | {name for one in found for name in one}:
-        scores[name] = known.scores.get(name, np.full(len(place), np.nan)).copy()
-        scores[name][fresh] = [one.get(name, np.nan) for one in found]
+    for name in known.scores.keys() | {name for entry in saved for name in entry.scores}:
+        scores[name] = known.scores.get(name, np.full(len(row_of), np.nan)).copy()
+        scores[name][rows] = [entry.scores.get(name, np.nan) for entry in saved]
+    vectors = {n: entry.embedding for n, entry in enumerate(saved) if entry.embedding is not None}
     embeddings = known.embeddings
-    sizes = Counter(len(row[2]) for row in rows if row[2] is not None)
-    if embeddings is None and sizes:
-        embeddings = np.full((len(place), sizes.most_common(1)[0][0] // 4), np.nan, np.float32)
+    if embeddings is None and vectors:
+        usual_length = Counter(len(vector) for vector in vectors.values()).most_common(1)[0][0]
+        embeddings = np.full((len(row_of), usual_length), np.nan, np.float32)
     if embeddings is not None:
         embeddings = embeddings.copy()
-        embeddings[fresh] = np.nan
-        size = 4 * embeddings.shape[1]
-        fits = [n for n, row in enumerate(rows) if row[2] is not None and len(row[2]) == size]
-        joined = np.frombuffer(b"".join(rows[n][2] for n in fits), np.float32)
-        embeddings[fresh[fits]] = joined.reshape(len(fits), -1) if fits else 0
+        embeddings[rows] = np.nan
+        fitting = [n for n, vector in vectors.items() if len(vector) == embeddings.shape[1]]
+        if fitting:
+            embeddings[rows[fitting]] = np.stack([vectors[n] for n in fitting])
     return replace(known, scores=scores, embeddings=embeddings)

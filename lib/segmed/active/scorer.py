@@ -1,11 +1,10 @@
-"""All quantities of `strategies` of one image in one go: each slice is encoded once and decoded many times.
+"""Scores an image for all `strategies` at once: each slice is encoded once and decoded many times.
 
-A slice is looked at in one turn on the device, so that users' prompts come in between; by methods that encode each
-prompt, a few prompts are. Which slices: a few, evenly spaced among those that show anything, because neighbours
-resemble each other. What is asked for: the boxes of `proposals`, since there is no user yet. The image's score is the
-mean of its worst slices; objects of a slice count alike. An image in which nothing can be found has no score, but an
-embedding.
-"""
+A slice is scored in one turn on the device, so that users' prompts are answered in between; methods that
+encode each prompt process a few prompts per turn. A few slices are scored, evenly spaced among those that
+show anything, because neighbours resemble each other. The prompts are the boxes of `proposals`, since there
+is no user yet. The image's score is the mean of its worst slices, in which all objects count alike. An image
+without objects has no score, but an embedding."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ Embed = Callable[[Picture, Sequence[int]], Embedding]
 
 @dataclass(frozen=True)
 class SliceScores:
-    """What one slice gave."""
+    """The scores of one slice."""
 
     scores: Mapping[str, float]
     features: np.ndarray
@@ -41,15 +40,15 @@ class SliceScores:
 
 @dataclass(frozen=True)
 class ImageScores:
-    """What one image gave.
+    """The scores of one image.
 
     Attributes:
-        scores: by quantity; those that could not be had are missing.
-        embedding: (D,) float32, the mean over the slices.
-        slices: that were looked at.
-        encodes: at most; slices whose embedding was cached cost none.
-        decodes: masks that were made.
-        seconds: all in all, waiting for the device among them.
+        scores: Scores by quantity; those that could not be computed are missing.
+        embedding: Descriptor (D,) float32, the mean over the slices.
+        slices: Slices that were scored.
+        encodes: Upper bound of the encoder passes; slices whose embedding was cached cost none.
+        decodes: Number of decoded masks.
+        seconds: Total time in seconds, including the wait for the device.
     """
 
     scores: Mapping[str, float]
@@ -65,11 +64,12 @@ class Scorer:
     """Scores pictures with one segmenter.
 
     Args:
-        segmenter: in evaluation mode.
-        config: how thoroughly.
-        ensemble: further segmenters, whose disagreement with the first counts as `bald` in place of dropout.
-        embed: gives embeddings of slices, such as a cache's; the segmenter encodes if it is None.
-        turn: has work done on the device's turn; at once if it is None.
+        segmenter: Segmenter in evaluation mode.
+        config: Thoroughness of the scoring.
+        ensemble: Further segmenters, whose disagreement with the first gives `bald` in place of dropout.
+        embed: Function that returns embeddings of slices, such as from a cache; None encodes them by the
+            segmenter.
+        turn: Function that runs work on the device's turn; None runs it at once.
     """
 
     segmenter: Segmenter
@@ -84,15 +84,16 @@ class Scorer:
         places: np.ndarray | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> ImageScores | None:
-        """Look at an image.
+        """Score an image.
 
         Args:
-            picture: the image.
-            places: (N, 2) middles of objects of labelled images as shares (x, y) of width and height, if there are any.
-            cancelled: asked between slices.
+            picture: Image to score.
+            places: Centres (N, 2) of objects of labelled images as shares (x, y) of width and height; None if
+                there are none.
+            cancelled: Function that is called between slices and returns whether to stop.
 
         Returns:
-            None if it was cancelled.
+            The scores; None if the scoring was cancelled.
         """
         began = time.perf_counter()
         ks = informative_slices(picture, self.config.slices)
@@ -150,10 +151,10 @@ def informative_slices(picture: Picture, most: int) -> list[int]:
 
 
 def pool_slices(scores: Sequence[Mapping[str, float]], worst: float) -> dict[str, float]:
-    """The mean of the largest share of each quantity over the slices that have it, at least of one.
+    """Mean of the highest values of each quantity, over a share of the slices that have it, at least one.
 
-    The largest alone would be that of the strangest slice; the mean of all would hide a hard part of a long volume.
-    """
+    The maximum alone would reflect the most unusual slice; the mean of all would hide a difficult part of a
+    long volume."""
     values: dict[str, list[float]] = defaultdict(list)
     for slice_scores in scores:
         for name, value in slice_scores.items():

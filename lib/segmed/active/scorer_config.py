@@ -1,4 +1,4 @@
-"""How thoroughly images are looked at."""
+"""The settings of scoring."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ScorerConfig:
-    """How thoroughly an image is looked at.
+    """How thoroughly an image is scored.
 
     Attributes:
-        slices: of a volume, at most.
-        objects: of a slice, at most.
-        jitters: further drawings of each box.
-        jitter: most that a side of a box moves, as share of the box.
-        grid: clicks per side where objects are sought by clicks.
-        passes: with dropout, where the method has any; 0 is off.
-        augment: whether mirrored and darkened slices are segmented too, which costs two more encodes a slice.
-        resolution: longer side of the masks that are compared, px.
-        worst: share of the slices whose mean is the image's score.
-        seed: of the jitter.
+        slices: Largest number of slices of a volume.
+        objects: Largest number of objects of a slice.
+        jitters: Number of jittered copies of each box.
+        jitter: Largest shift of a side of a box, as a share of the box.
+        grid: Number of clicks per side where objects are searched by clicks.
+        passes: Number of passes with dropout, for methods that have any; 0 turns them off.
+        augment: Whether mirrored and darkened slices are segmented too, which takes two more encodes per
+            slice.
+        resolution: Longer side of the compared masks in px.
+        worst: Share of the slices whose mean is the image's score.
+        seed: Seed of the jitter.
     """
 
     slices: int = 3

@@ -1,8 +1,7 @@
-"""What active learning knows of the images, and who labels which: scores, embeddings, reservations, next samples."""
+"""The state of active learning: images with their scores, reservations, and the choice of next samples."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -10,23 +9,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from segmed.active.database import Database
-from segmed.active.score_table import ScoreTable, next_generation, read_table
+from segmed.active.score_table import ScoreTable, read_table
 from segmed.active.strategies import CandidatePool, find_strategy, missing, rank
+from segmed.active.tables.images import ImageFacts, ImageRepository
+from segmed.active.tables.reservations import ReservationRepository, SkipRepository
+from segmed.active.tables.scores import ScoreRepository, ScoringCost, StoredScores
 
 _MOST = 100  # images that a user may hold
-_SPARE = 2  # more are ranked than asked for, because another process may be faster
+_SPARE = 2  # images ranked beyond the number requested, because another process may reserve some of them first
 _TRIES = 8
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """An image that is the user's until the reservation ends.
+    """An image that is reserved for a user.
 
     Attributes:
-        image: id.
-        strategy: that chose it.
-        again: whether the user had it already.
-        note: what the user should know, such as that no scores were there.
+        image: Identifier of the image.
+        strategy: Name of the strategy that chose it.
+        again: Whether the user held the image already.
+        note: What the user should know, such as that scores were missing; "" if nothing.
     """
 
     image: str
@@ -36,14 +38,14 @@ class Proposal:
 
 
 class ActiveState:
-    """The images and their users.
+    """The images, their scores and their reservations.
 
     Args:
-        database: where it is kept; several processes may have it open.
-        lease: s that a proposed image stays reserved without a sign of work on it.
+        database: Database that holds the state; several processes may have it open.
+        lease: Time in seconds that a proposed image stays reserved without a sign of work on it.
 
     Raises:
-        ValueError: a lease that is not above 0.
+        ValueError: The lease is not above 0.
     """
 
     def __init__(self, database: Database, lease: float = 1800.0) -> None:
@@ -54,41 +56,40 @@ class ActiveState:
         self._kept: ScoreTable | None = None
 
     def observe(self, images: Mapping[str, str], labelled: Collection[str]) -> None:
-        """Take note of what is in the studies; cheap where nothing has changed.
+        """Bring the state up to date with the studies; cheap where nothing has changed.
 
         Args:
-            images: fingerprint of the file by id, in the order of the studies.
-            labelled: ids that have a final label.
+            images: Fingerprint of each image's file by image id, in the order of the studies.
+            labelled: Ids of the images that have a final label.
         """
-        wanted = {image: (mark, n, int(image in labelled)) for n, (image, mark) in enumerate(images.items())}
-        query = "SELECT image, fingerprint, position, labelled FROM images"
+        wanted = {
+            image: ImageFacts(fingerprint, position, int(image in labelled))
+            for position, (image, fingerprint) in enumerate(images.items())
+        }
         with self.database.read() as sql:
-            if {row[0]: tuple(row)[1:] for row in sql.execute(query)} == wanted:
+            if ImageRepository(sql).facts() == wanted:
                 return
         with self.database.write() as (sql, _, wall):
-            before = {row[0]: tuple(row)[1:] for row in sql.execute(query)}
-            gone = [(image,) for image in before.keys() - wanted.keys()]
-            changed = [(image, *facts) for image, facts in wanted.items() if before.get(image) != facts]
-            for table in ("images", "scored", "reservations", "skips"):
-                sql.executemany(f"DELETE FROM {table} WHERE image = ?", gone)
-            sql.executemany(
-                "INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (image) DO UPDATE SET fingerprint = "
-                "excluded.fingerprint, position = excluded.position, labelled = excluded.labelled",
-                [(*row, wall) for row in changed],
-            )
-            sql.execute("DELETE FROM reservations WHERE image IN (SELECT image FROM images WHERE labelled)")
-            if gone or any(before.get(row[0], (None, None))[:2] != row[1:3] for row in changed):
-                next_generation(sql, structure=True)
+            table, scores = ImageRepository(sql), ScoreRepository(sql)
+            reservations, skips = ReservationRepository(sql), SkipRepository(sql)
+            before = table.facts()
+            gone = before.keys() - wanted.keys()
+            changed = {image: facts for image, facts in wanted.items() if before.get(image) != facts}
+            table.remove(gone)
+            scores.remove(gone)
+            reservations.remove(gone)
+            skips.remove(gone)
+            table.put(changed, wall)
+            reservations.remove(reservations.images() & table.labelled())
+            # labels alone leave the score table's rows as they are
+            moved = any(image not in before or before[image][:2] != facts[:2] for image, facts in changed.items())
+            if gone or moved:
+                scores.next_generation(structure=True)
 
     def stale(self, version: str, limit: int = 100) -> list[str]:
-        """Images without scores of this version, or changed since; those without a label first."""
+        """Images that lack scores of this version, or have changed since; those without a label first."""
         with self.database.read() as sql:
-            rows = sql.execute(
-                "SELECT i.image FROM images i LEFT JOIN scored s ON s.image = i.image AND s.version = ? AND "
-                "s.fingerprint = i.fingerprint WHERE s.image IS NULL ORDER BY i.labelled, i.position LIMIT ?",
-                (version, limit),
-            )
-            return [row[0] for row in rows]
+            return ScoreRepository(sql).images_without(version, limit)
 
     def save_scores(
         self,
@@ -101,165 +102,168 @@ class ActiveState:
         decodes: int = 0,
         seconds: float = 0.0,
     ) -> bool:
-        """Keep what was found out about an image; without scores and embedding, that it cannot be looked at.
+        """Store the scores of an image; without scores and embedding, that the image cannot be scored.
 
         Args:
-            image: id.
-            version: of the model.
-            fingerprint: of the file that was looked at.
-            scores: by quantity; NaN counts as unknown.
-            embedding: (D,)
-            encodes: what it cost.
-            decodes: likewise.
-            seconds: likewise.
+            image: Identifier of the image.
+            version: Model version that gave the scores.
+            fingerprint: Fingerprint of the image's file that was scored.
+            scores: Score by quantity; NaN counts as unknown.
+            embedding: (D,) vector that describes the image; None, or not finite, where there is none.
+            encodes: Number of passes of the encoder that the scores took.
+            decodes: Number of passes of the decoder that they took.
+            seconds: Time in seconds that they took.
 
         Returns:
-            Whether the image is still there.
+            Whether the image is still in the studies; if not, nothing is stored.
 
         Raises:
-            OSError: nothing was kept.
+            OSError: The scores could not be stored.
         """
         finite = {name: float(value) for name, value in scores.items() if math.isfinite(value)}
-        blob = None
-        if embedding is not None and np.isfinite(embedding).all():
-            blob = np.ascontiguousarray(embedding, np.float32).tobytes()
+        if embedding is not None and not np.isfinite(embedding).all():
+            embedding = None
         with self.database.write() as (sql, _, _):
-            if sql.execute("SELECT 1 FROM images WHERE image = ?", (image,)).fetchone() is None:
+            if not ImageRepository(sql).exists(image):
                 return False
-            cost = encodes, decodes, seconds, next_generation(sql)
-            row = (image, version, fingerprint, json.dumps(finite), blob, *cost)
-            sql.execute("INSERT OR REPLACE INTO scored VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            table = ScoreRepository(sql)
+            cost = ScoringCost(encodes, decodes, seconds)
+            table.save(version, fingerprint, StoredScores(image, finite, embedding), cost, table.next_generation())
         return True
 
     def arrived(self) -> dict[str, float]:
-        """When each image was first seen, s since 1970."""
+        """Time at which each image was first seen, in seconds since 1970, by image id."""
         with self.database.read() as sql:
-            return dict(sql.execute("SELECT image, arrived FROM images").fetchall())
+            return ImageRepository(sql).arrivals()
 
     def prune(self, version: str) -> int:
-        """Forget the scores of all other versions, once no image lacks those of this one.
+        """Delete the scores of all other versions, once no image lacks those of this one.
 
         Returns:
-            Rows that were forgotten.
+            Number of images whose scores were deleted, counted once per version.
         """
         with self.database.read() as sql:  # nothing is written where there is nothing to do
-            if sql.execute("SELECT 1 FROM scored WHERE version != ? LIMIT 1", (version,)).fetchone() is None:
+            if not ScoreRepository(sql).has_other_versions(version):
                 return 0
         if self.stale(version, 1):
             return 0
         with self.database.write() as (sql, _, _):
-            count = sql.execute("DELETE FROM scored WHERE version != ?", (version,)).rowcount
+            table = ScoreRepository(sql)
+            count = table.remove_other_versions(version)
             if count:
-                next_generation(sql, structure=True)
+                table.next_generation(structure=True)
         return count
 
     def table(self, version: str) -> tuple[tuple[str, ...], Mapping[str, np.ndarray], np.ndarray | None]:
         """Images, scores by quantity (N,) and embeddings (N, D) of one version, as `CandidatePool` has them.
 
-        Scores of different versions are never mixed. While fewer than half as many images are scored by the version
-        asked for as by another one, which was served before, that one's are given.
-        """
+        Scores of different versions are never mixed. While fewer than half as many images are scored by this
+        version as by another one, which was served before, the scores of that other version are returned."""
         known = self._known(version)
         return known.images, known.scores, known.embeddings
 
     def propose(
-        self, strategy: str, user: str, count: int = 1, version: str = "", keep: bool = True, seed: int | None = None
+        self,
+        strategy: str,
+        user: str,
+        count: int = 1,
+        version: str = "",
+        keep: bool = True,
+        seed: int | None = None,
     ) -> list[Proposal]:
-        """Reserve the next images for a user; no two users have one image at a time.
+        """Reserve the next images for a user; no two users hold an image at the same time.
 
-        Images that the user skipped come when nothing else is left, the longest skipped first.
+        Images that the user skipped are proposed when no others are left, the longest skipped first.
 
         Args:
-            strategy: name.
-            user: who asks.
-            count: how many images the user wants to have, 1 to 100.
-            version: of the model that is served.
-            keep: whether images that the user has but did not label count among them and come first, so that a
-                repeated request has the same answer; else they are given back.
-            seed: of the chance.
+            strategy: Name of the strategy that ranks the images.
+            user: Name of the user.
+            count: Number of images that the user wants to hold, 1 to 100.
+            version: Model version whose scores are used.
+            keep: Whether images that the user holds but has not labelled count among them and come first, so
+                that a repeated request has the same answer; if False, these images are released.
+            seed: Seed for strategies that draw at random; None for a new draw each time.
 
         Returns:
-            Fewer than `count`, or none, if there are not so many images without a label that nobody else has.
+            The reserved images; fewer than `count`, or none, if there are not enough images without a label
+            that nobody else holds.
 
         Raises:
-            ValueError: no such strategy, or an impossible count.
+            ValueError: There is no such strategy, or the count is out of range.
         """
         find_strategy(strategy)
         if not 1 <= count <= _MOST:
             raise ValueError(f"{count} images cannot be proposed; ask for 1 to {_MOST}.")
         chosen: list[Proposal] = []
+        released: list[str] = []
         with self.database.write() as (sql, now, _):
-            sql.execute("DELETE FROM reservations WHERE until <= ?", (now,))
-            mine = "FROM reservations WHERE user = ?"
-            given_back = []
+            reservations = ReservationRepository(sql)
+            reservations.remove_expired(now)
+            held = reservations.of_user(user)
             if keep:
-                rows = sql.execute(f"SELECT image, strategy {mine} ORDER BY until, image LIMIT ?", (user, count))
-                chosen = [Proposal(row[0], row[1], again=True) for row in rows]
+                chosen = [Proposal(image, chosen_by, again=True) for image, chosen_by in held[:count]]
             else:
-                given_back = [row[0] for row in sql.execute(f"SELECT image {mine}", (user,))]
-                sql.execute(f"DELETE {mine}", (user,))
+                released = [image for image, _ in held]
+                reservations.release_all(user)
         for _ in range(_TRIES):
             if len(chosen) >= count:
                 break
-            ranked, note, complete = self._ranked(strategy, user, count - len(chosen), version, given_back, seed)
-            taken = self._reserve(ranked, user, strategy, count - len(chosen))
-            chosen += [Proposal(image, strategy, note=note) for image in taken]
-            if complete and len(taken) == len(ranked):
+            ranked, note, complete = self._ranked(strategy, user, count - len(chosen), version, released, seed)
+            reserved = self._reserve(ranked, user, strategy, count - len(chosen))
+            chosen += [Proposal(image, strategy, note=note) for image in reserved]
+            if complete and len(reserved) == len(ranked):
                 break
         return chosen
 
     def release(self, image: str, user: str) -> None:
-        """Give an image back without a word on it."""
+        """Release a user's image without noting anything about it."""
         with self.database.write() as (sql, _, _):
-            sql.execute("DELETE FROM reservations WHERE image = ? AND user = ?", (image, user))
+            ReservationRepository(sql).release(image, user)
 
     def skip(self, image: str, user: str, forever: bool = False) -> None:
-        """Give an image back: the user wants it later, when nothing else is left, or never ("not this one")."""
+        """Release a user's image, which is proposed to the user again when no others are left, or never."""
         with self.database.write() as (sql, now, _):
-            sql.execute("DELETE FROM reservations WHERE image = ? AND user = ?", (image, user))
-            if sql.execute("SELECT 1 FROM images WHERE image = ?", (image,)).fetchone():
-                sql.execute("INSERT OR REPLACE INTO skips VALUES (?, ?, ?, ?)", (image, user, int(forever), now))
+            ReservationRepository(sql).release(image, user)
+            if ImageRepository(sql).exists(image):
+                SkipRepository(sql).put(image, user, forever, now)
 
     def reserved(self) -> dict[str, str]:
-        """Who has which image now."""
+        """User who holds each reserved image, by image id."""
         with self.database.read() as sql:
-            query = "SELECT image, user FROM reservations WHERE until > ?"
-            return dict(sql.execute(query, (self.database.now(sql),)).fetchall())
+            return ReservationRepository(sql).holders(self.database.now(sql))
 
     def _ranked(
-        self, strategy: str, user: str, count: int, version: str, given_back: Collection[str], seed: int | None
+        self, strategy: str, user: str, count: int, version: str, released: Collection[str], seed: int | None
     ) -> tuple[list[str], str, bool]:
-        """Candidates, best first, a note, and whether there are no others."""
+        """Candidates, best first; a note for the user; and whether there are no other candidates."""
         known = self._known(version)
         with self.database.read() as sql:
-            labelled = {row[0] for row in sql.execute("SELECT image FROM images WHERE labelled")}
-            reserved = {row[0] for row in sql.execute("SELECT image FROM reservations")}
-            skips = sql.execute("SELECT image, forever FROM skips WHERE user = ? ORDER BY since", (user,)).fetchall()
-        away = {row[0] for row in skips} | set(given_back)
-        # what somebody works on will be labelled soon
+            labelled = ImageRepository(sql).labelled()
+            reserved = ReservationRepository(sql).images()
+            skips = SkipRepository(sql).of_user(user)
+        unwanted = {image for image, _ in skips} | set(released)
+        # images that somebody works on will be labelled soon, so they count as covered
         covered = np.array([image in labelled or image in reserved for image in known.images], bool)
-        free = ~covered & np.array([image not in away for image in known.images], bool)
+        free = ~covered & np.array([image not in unwanted for image in known.images], bool)
         pool = CandidatePool(known.images, free, known.scores, known.embeddings)
         ranked = rank(strategy, pool, count + _SPARE, seed, covered)
         note = missing(strategy, pool) if ranked else ""
-        last = [row[0] for row in skips if not row[1]] + list(given_back)
+        last = [image for image, forever in skips if not forever] + list(released)
         if len(ranked) < count + _SPARE:
             ranked += [image for image in dict.fromkeys(last) if image not in labelled | reserved | set(ranked)]
         return ranked, note, len(ranked) < count + _SPARE
 
     def _reserve(self, ranked: Collection[str], user: str, strategy: str, count: int) -> list[str]:
-        taken: list[str] = []
+        """The first `count` images that are still free, reserved for the user."""
+        reserved: list[str] = []
         with self.database.write() as (sql, now, _):
+            images, reservations = ImageRepository(sql), ReservationRepository(sql)
             for image in ranked:
-                if len(taken) == count:
+                if len(reserved) == count:
                     break
-                added = sql.execute(
-                    "INSERT OR IGNORE INTO reservations SELECT image, ?, ?, ? FROM images WHERE image = ? AND NOT "
-                    "labelled",
-                    (user, strategy, now + self.lease, image),
-                )
-                taken += [image] * added.rowcount
-        return taken
+                if images.lacks_label(image) and reservations.add(image, user, strategy, now + self.lease):
+                    reserved.append(image)
+        return reserved
 
     def _known(self, version: str) -> ScoreTable:
         with self.database.read() as sql:

@@ -1,4 +1,4 @@
-"""The list of strategies, and the one function that ranks a pool of images by any of them."""
+"""The strategies, and the function that ranks a pool of images by any of them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class CandidatePool:
     """N images of which some can be proposed.
 
     Attributes:
-        images: ids, in the order of the studies.
-        available: (N,) boolean, not labelled and free for whoever asks.
-        scores: (N,) by quantity (see `Strategy.score`), NaN where unknown.
-        embeddings: (N, D), rows of NaN where unknown; None where there are none at all.
+        images: Ids of the images in the order of the studies.
+        available: Images (N,), boolean, that have no label and are free for the user.
+        scores: Scores (N,) by quantity (see `Strategy.score`), NaN where unknown.
+        embeddings: Embeddings (N, D), rows of NaN where unknown; None where there are none at all.
     """
 
     images: Sequence[str]
@@ -41,14 +41,15 @@ Choose = Callable[[np.ndarray, int, np.ndarray, np.ndarray, np.ndarray | None], 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way of choosing.
+    """A way of choosing images.
 
     Attributes:
-        name: as viewers ask for it.
-        title: one sentence for the viewers.
-        needs: what has to be computed of an image before.
-        score: the quantity in `CandidatePool.scores` that it looks at; "" for none.
-        choose: by embeddings; None ranks by the score, or in the order of the pool where there is none either.
+        name: Name by which viewers request it.
+        title: Description for the viewers in one sentence.
+        needs: Quantities that have to be computed for an image before.
+        score: Quantity in `CandidatePool.scores` that it ranks by; "" for none.
+        choose: Function that chooses by embeddings; None ranks by the score, or without one in the order of
+            the pool.
     """
 
     name: str
@@ -71,11 +72,24 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy("sequential", "One after the other, in the order of the studies"),
         Strategy("entropy", "Where the pixels are least certain", frozenset({"probabilities"}), "entropy"),
         Strategy(
-            "bald", "Where passes with dropout, or several models, disagree", frozenset({"probabilities"}), "bald"
+            "bald",
+            "Where passes with dropout, or several models, disagree",
+            frozenset({"probabilities"}),
+            "bald",
         ),
         Strategy("tta", "Where the mirrored or darker image is segmented otherwise", frozenset({"prompts"}), "tta"),
-        Strategy("jitter", "Where the mask depends on how exactly the box is drawn", frozenset({"prompts"}), "jitter"),
-        Strategy("predicted_iou", "Where the model trusts its own mask least", frozenset({"prompts"}), "predicted_iou"),
+        Strategy(
+            "jitter",
+            "Where the mask depends on how exactly the box is drawn",
+            frozenset({"prompts"}),
+            "jitter",
+        ),
+        Strategy(
+            "predicted_iou",
+            "Where the model trusts its own mask least",
+            frozenset({"prompts"}),
+            "predicted_iou",
+        ),
         Strategy("core_set", "The image least like all labelled ones", frozenset({"embedding"}), choose=_core_set),
         Strategy(
             "typicality",
@@ -99,7 +113,7 @@ def find_strategy(name: str) -> Strategy:
     """A strategy by name.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: There is no strategy of this name.
     """
     if name not in STRATEGIES:
         raise ValueError(f"There is no strategy {name[:80]!r}. Take one of {', '.join(STRATEGIES)}.")
@@ -107,25 +121,30 @@ def find_strategy(name: str) -> Strategy:
 
 
 def rank(
-    strategy: str, pool: CandidatePool, count: int, seed: int | None = None, labelled: np.ndarray | None = None
+    strategy: str,
+    pool: CandidatePool,
+    count: int,
+    seed: int | None = None,
+    labelled: np.ndarray | None = None,
 ) -> list[str]:
     """The images to label next.
 
-    Ties are broken by chance. Images of which nothing is known yet come after those that are, in random order, so that
-    a strategy works from the first image on, and as `random` until the first scores are there.
+    Ties are broken at random. Images without scores follow in random order, so that a strategy works from the
+    first image on, and like `random` until there are scores.
 
     Args:
-        strategy: name.
-        pool: where to choose from.
-        count: how many at most.
-        seed: of the chance; None draws another order at each call.
-        labelled: (N,) boolean, images labelled already or being labelled; strategies by embedding keep away from them.
+        strategy: Name of the strategy.
+        pool: Images to choose from.
+        count: Largest number of images.
+        seed: Seed of the random draws; None draws another order at each call.
+        labelled: Images (N,), boolean, that are or will soon be labelled; strategies by embedding avoid
+            images like them.
 
     Returns:
-        Ids, best first; fewer than `count` if fewer are available.
+        Ids of the images, best first; fewer than `count` if fewer are available.
 
     Raises:
-        ValueError: no such strategy, or `count` is below 1.
+        ValueError: There is no such strategy, or `count` is below 1.
     """
     chosen = find_strategy(strategy)
     if count < 1:
@@ -137,17 +156,17 @@ def rank(
 
 
 def missing(strategy: str, pool: CandidatePool) -> str:
-    """Why the strategy can only choose at random as yet, a sentence for the user, or "".
+    """Why the strategy can only choose at random so far, as a message for the user; "" if it need not.
 
     Raises:
-        ValueError: no such strategy.
+        ValueError: There is no such strategy.
     """
     chosen = find_strategy(strategy)
     free = np.asarray(pool.available, bool)
     if chosen.score and not np.isfinite(_score(chosen, pool)[free]).any():
         return f"No image has a score for {chosen.name} yet, so this one was drawn at random."
     if chosen.choose and not _known(pool)[free].any():
-        return "No image has been looked at yet, so this one was drawn at random."
+        return "No image has been scored yet, so this one was drawn at random."
     return ""
 
 

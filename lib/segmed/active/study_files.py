@@ -1,4 +1,4 @@
-"""The files of the studies by image id, as the list of the datastore names them."""
+"""The files of the studies by image id, from the list of the datastore."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class StoredLabel:
     """A label map of an image.
 
     Attributes:
-        label_map: file and names.
-        user: who submitted it, as far as the list tells.
+        label_map: File of the label map and names of its values.
+        user: User who submitted it; "" where the list does not state it.
     """
 
     label_map: LabelMap
@@ -30,11 +30,11 @@ class StoredLabel:
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """Where things are.
+    """The files of the studies.
 
     Attributes:
-        labels: label maps whose file is there, by image and tag.
-        locate: gives the file or folder of an image; raises an OSError if it is gone.
+        labels: Label maps whose file exists, by image and tag.
+        locate: Function that returns the file or folder of an image, and raises an OSError if it is missing.
     """
 
     labels: Mapping[str, Mapping[str, StoredLabel]] = field(default_factory=dict)
@@ -47,16 +47,16 @@ class StudyFiles:
         structures: Mapping[str, int] | None = None,
         locate: Callable[[str], Path] | None = None,
     ) -> StudyFiles:
-        """The files of a folder; none if no server was ever started on it.
+        """The files of a folder; empty if no server was ever started on it.
 
         Args:
-            root: folder of the list.
-            structures: values by name where a label map does not tell.
-            locate: gives images that do not lie in the folder.
+            root: Folder of the studies, which holds the list.
+            structures: Values by name for label maps that state no names.
+            locate: Function that returns the files of images outside of the folder.
 
         Raises:
-            FileNotFoundError: there is no such folder.
-            ValueError: the list cannot be read.
+            FileNotFoundError: There is no such folder.
+            ValueError: The list cannot be read.
         """
         if not root.is_dir():
             raise FileNotFoundError(f"There is no folder {root}. Give the folder that the server has as --studies.")
@@ -69,8 +69,8 @@ class StudyFiles:
             labels = {name: _labels(root, facts, name, structures or {}) for name in images}
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{root / LIST} is not the list of a datastore ({type(error).__name__}: {error}). Start the server "
-                "once on this folder, which writes it anew."
+                f"{root / LIST} is not the list of a datastore ({type(error).__name__}: {error}). Start the "
+                "server once on this folder, which rewrites it."
             ) from error
 
         def place(image: str) -> Path:

@@ -1,4 +1,4 @@
-"""What a submitted label map says: how large each structure is, where it lies, and how far the proposal was right."""
+"""Reads submitted label maps: the sizes and places of structures, and their agreement with the proposal."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class LabelMap:
     """A stored label map with the names of its values.
 
     Attributes:
-        file: of it.
-        names: by value; others are called by their number.
+        file: File of the label map.
+        names: Names by value; structures without a name are called by their number.
     """
 
     file: Path
@@ -34,12 +34,12 @@ class LabelMap:
 
 @dataclass(frozen=True)
 class Submission:
-    """What is noted of a label.
+    """The facts about a submitted label.
 
     Attributes:
-        checksum: of the file.
-        sizes: voxels by structure.
-        agreement: Dice of the proposal by structure; None if there was none, or it lies elsewhere.
+        checksum: Checksum of the file.
+        sizes: Number of voxels by structure.
+        agreement: Dice of the proposal by structure; None if there was none, or it lies on another grid.
     """
 
     checksum: str
@@ -50,17 +50,17 @@ class Submission:
 def names_of(
     info: Mapping[str, Any], structures: Mapping[str, int], values: Collection[int] | None = None
 ) -> dict[int, str]:
-    """Names by value out of what is known of a label map.
+    """Names by value from the facts that are known about a label map.
 
-    3D Slicer stores the values 1, 2, … in the order of `label_info`, and its `idx` counts segments that are not stored
-    too; others mean `idx` as it is written. So `idx` holds where the values of the map are exactly those of `idx`, or
-    where they cannot be numbers of that order, and else the order.
+    3D Slicer stores the values 1, 2, … in the order of `label_info`, and its `idx` counts segments that are
+    not stored too; others mean `idx` as it is written. So `idx` holds where the values of the map are exactly
+    those of `idx`, or where they cannot be numbers of that order, and else the order.
 
     Args:
-        info: holds `segments`, which is what this server found out when it took the label map; or `label_info` as it
-            was sent; or `label_names` in `params`, as models tell them.
-        structures: values by name that hold if it tells none of these.
-        values: that the label map has, if that is known.
+        info: Facts in the datastore's list: `segments`, which this server noted when it took the label map;
+            or `label_info` as it was sent; or `label_names` in `params`, as models return them.
+        structures: Values by name, used if `info` has none of these.
+        values: Values that occur in the label map; None if they are not known.
     """
     try:
         if stored := info.get("segments"):
@@ -68,18 +68,18 @@ def names_of(
         entries = [(str(item["name"]).strip(), item.get("idx")) for item in info.get("label_info") or ()]
         if entries := [(name, idx) for name, idx in entries if idx != 0]:  # 0 is the background
             return _by_value(entries, None if values is None else set(values) - {0})
-        told = (info.get("params") or {}).get("label_names") or {}
-        if told:
-            return {int(value): str(name) for name, value in told.items()}
+        label_names = (info.get("params") or {}).get("label_names") or {}
+        if label_names:
+            return {int(value): str(name) for name, value in label_names.items()}
     except (AttributeError, KeyError, TypeError, ValueError):  # whatever a client sent
         pass
     return {value: name for name, value in structures.items()}
 
 
 def names_of_file(file: Path, info: Mapping[str, Any], structures: Mapping[str, int]) -> dict[int, str]:
-    """As `names_of`; where nothing was sent with a label map, what it brings along itself counts.
+    """As `names_of`; where nothing was sent with a label map, the names in its own file count.
 
-    A label map that cannot be read has the names that it is said to have.
+    A label map that cannot be read has the names in `info` or `structures`.
     """
     if not any(info.get(key) for key in ("segments", "label_info", "params")):
         with contextlib.suppress(ValueError, OSError):
@@ -101,11 +101,11 @@ def _by_value(entries: Sequence[tuple[str, Any]], values: set[int] | None) -> di
 
 
 def read_submission(final: LabelMap, proposal: LabelMap | None = None) -> Submission:
-    """Read a label map and what was proposed for it, compared by the names of the structures.
+    """Read a label map and compare it with its proposal by the names of the structures.
 
     Raises:
-        FileNotFoundError: the label map is gone.
-        ValueError: it cannot be read, or holds numbers that are no labels.
+        FileNotFoundError: The label map is missing.
+        ValueError: The label map cannot be read, or holds values that are not labels.
     """
     grid = read_grid(final.file, labels=True)
     labels = whole_labels(read_labels(final.file, grid))
@@ -131,13 +131,13 @@ def named_dice(
     """Dice of each structure that either map has, whatever its value in each.
 
     Args:
-        first: label map of whole numbers.
-        first_names: by value.
-        second: likewise, of the same shape.
-        second_names: likewise.
+        first: Label map of integers.
+        first_names: Names by value in `first`.
+        second: Label map of integers, of the same shape.
+        second_names: Names by value in `second`.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: The shapes differ.
     """
     values: dict[str, int] = {}
     same = [_renumbered(m, names, values) for m, names in ((first, first_names), (second, second_names))]
@@ -146,29 +146,30 @@ def named_dice(
 
 
 def whole_labels(array: np.ndarray) -> np.ndarray:
-    """Labels as whole numbers.
+    """Labels as integers.
 
     Raises:
-        ValueError: fractions, negative numbers, or more than 16 bits hold.
+        ValueError: There are fractions, negative values, or values beyond 16 bits.
     """
     labels = array if np.issubdtype(array.dtype, np.integer) else np.rint(array).astype(np.int64)
     if labels.size and (labels.min() < 0 or labels.max() > _LARGEST or not np.array_equal(labels, array)):
         odd = array[(array != labels) | (labels < 0) | (labels > _LARGEST)]
         raise ValueError(
-            f"The label map holds other numbers than 0 to {_LARGEST}, such as {odd.flat[0]:g}. Export whole numbers."
+            f"The label map holds values such as {odd.flat[0]:g}; allowed are whole numbers from 0 to "
+            f"{_LARGEST}. Export it as such."
         )
     return labels
 
 
 def object_slices(mask: np.ndarray, most: int) -> list[int]:
-    """Evenly spaced slices among those on which a mask (I, J, K) has anything."""
+    """Evenly spaced slices among those on which a mask (I, J, K) is not empty."""
     shown = np.flatnonzero(mask.any(axis=(0, 1)))
     count = min(most, len(shown))
     return [int(shown[int((n + 0.5) / count * len(shown))]) for n in range(count)]
 
 
 def object_places(labels: np.ndarray, slices: int = 2) -> np.ndarray:
-    """Middles (N, 2) of the structures of a label map (I, J, K), as shares (x, y) of width and height."""
+    """Centres (N, 2) of the structures of a label map (I, J, K), as shares (x, y) of width and height."""
     places = []
     for value in np.unique(labels):
         mask = labels == value
@@ -179,7 +180,7 @@ def object_places(labels: np.ndarray, slices: int = 2) -> np.ndarray:
 
 
 def _renumbered(labels: np.ndarray, names: Mapping[int, str], values: dict[str, int]) -> np.ndarray:
-    """Labels by the numbers in `values`, which grows by the names that are new."""
+    """The labels renumbered by `values` (number by name), to which new names are added."""
     table = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
     for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)):
         if value:

@@ -1,4 +1,4 @@
-"""How far a model follows a label: it is asked for each structure by the box that a careful user would draw."""
+"""Model agreement: how well a model reproduces a label when prompted with the box of each structure."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def followed(
     slices: int = 3,
     turn: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> float:
-    """Mean Dice over the structures of a label map.
+    """Dice of a model and a label map, mean over structures.
 
     Args:
-        predictor: of the model version that bears witness.
-        picture: the image.
-        labels: (I, J, K) whole numbers on its grid.
-        slices: of each structure that are asked for, at most; of the structures, the eight largest count.
-        turn: held while a slice is looked at, such as to let users go first.
+        predictor: Predictor of the model version.
+        picture: Image of the label map.
+        labels: Label map (I, J, K) of integers on the image's grid.
+        slices: Largest number of slices per structure to segment; the eight largest structures count.
+        turn: Context manager that is held while a slice is segmented, for instance to let users go first.
 
     Returns:
-        NaN where nothing is labelled, or nothing wider than a line.
+        Mean Dice; NaN where nothing is labelled, or nothing wider than a line.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: The shapes differ.
     """
     if labels.shape != picture.shape:
         raise ValueError(f"The label map {labels.shape} does not lie on the image {picture.shape}. Export it again.")
@@ -55,8 +55,8 @@ def followed(
             if x0 == x1 or y0 == y1:
                 continue
             with turn():
-                found = predictor.segment_slices(picture, Prompt(Box((x0, x1), (y0, y1), (k, k))))[k]
-            overlap += Overlap.of(found, mask[:, :, k].T)
+                segmented = predictor.segment_slices(picture, Prompt(Box((x0, x1), (y0, y1), (k, k))))[k]
+            overlap += Overlap.of(segmented, mask[:, :, k].T)
         if overlap.tp + overlap.fn:
             dice.append(overlap.dice())
     return float(np.mean(dice)) if dice else math.nan

@@ -1,1 +1,1 @@
-"""Procedural data: volumes with known truth, and drawn pictures for training."""
+"""Procedural data: volumes with known truth, and synthetic images for training."""

@@ -1,8 +1,7 @@
 """AMOS 2022: abdominal CT and MR with 15 organs.
 
-Source: Ji et al., AMOS: A Large-Scale Abdominal Multi-Organ Benchmark for Versatile Medical Image Segmentation
-(NeurIPS, 2022).
-"""
+Source: Ji et al., AMOS: A Large-Scale Abdominal Multi-Organ Benchmark for Versatile Medical Image
+Segmentation (NeurIPS, 2022)."""
 
 from __future__ import annotations
 
@@ -38,12 +37,12 @@ def load_amos(folder: str | os.PathLike[str], modality: str = "") -> SliceDatase
     """All axial slices of the training cases, CT in the soft-tissue window; each case is a patient.
 
     Args:
-        folder: with `imagesTr` and `labelsTr`.
-        modality: CT or MR; "" takes both.
+        folder: Folder with `imagesTr` and `labelsTr`.
+        modality: `CT` or `MR`; "" takes both.
 
     Raises:
-        FileNotFoundError: no images, none of the modality, or one without label map.
-        ValueError: unknown modality, or no case can be used.
+        FileNotFoundError: There are no images, none of the modality, or one has no label map.
+        ValueError: The modality is unknown, or no case can be used.
     """
     if modality.upper() not in ("", "CT", "MR"):
         raise ValueError(f"modality {modality!r} is neither CT nor MR. Take one of them, or none for both.")

@@ -1,8 +1,8 @@
 """Seeded augmentations of labelled slices, which can be replayed.
 
-The list and the shares of the intensity changes follow what is common for U-Nets on the LGG set; mirrored and turned
-pictures are left out where labels tell left from right, because a mirrored right kidney is a left one.
-"""
+The list and the shares of the intensity changes follow what is common for U-Nets on the LGG set; mirrored and
+rotated images are left out where labels distinguish left from right, because a mirrored right kidney is a
+left one."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ _LEAST_TILE = 16  # px; the histogram of fewer is noise
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How often, and how much.
+    """Probabilities and strengths of the augmentations.
 
     Attributes:
-        crop: chance to take a part of the slice.
-        least_side: share of each side that a part has at least.
-        flip: chance to mirror left to right, and again to mirror up to down.
-        rotate: chance to turn by 90, 180 or 270 degrees.
-        clahe: chance of contrast-limited adaptive histogram equalisation (Zuiderveld, 1994).
-        clip_limit: of that, from and to; 1 leaves the contrast unlimited.
-        contrast: chance to change brightness and contrast.
-        most_change: of brightness as share of the range of values, and of contrast as share of itself.
-        gamma: chance to raise values to a power.
-        powers: from and to.
-        normalise: give float32 with the mean and standard deviation of ImageNet instead of 8 bit, for networks that do
-            not scale their input themselves, as the SAM family does.
+        crop: Probability of cropping the slice.
+        least_side: Smallest share of each side that a crop keeps.
+        flip: Probability of mirroring left to right, and independently of mirroring up to down.
+        rotate: Probability of rotating by 90, 180 or 270 degrees.
+        clahe: Probability of contrast-limited adaptive histogram equalisation (Zuiderveld, 1994).
+        clip_limit: Range of the clip limit of `clahe`; 1 leaves the contrast unlimited.
+        contrast: Probability of changing brightness and contrast.
+        most_change: Largest change of the brightness as a share of the range of values, and of the contrast
+            as a share of itself.
+        gamma: Probability of raising the values to a power.
+        powers: Range of these powers.
+        normalise: Whether to return float32 with the mean and standard deviation of ImageNet instead of 8
+            bit, for networks that do not scale their input themselves, as the SAM family does.
     """
 
     crop: float = 0.5
@@ -63,12 +64,12 @@ class AugmentConfig:
 
 
 class Augmentation:
-    """Changes slices by chance, the same for the same seed.
+    """Changes slices at random; equal seeds give equal changes.
 
     Args:
-        config: how often and how much.
-        lateralised: labels that tell sides, as `SliceDataset.lateralised` finds them; where there are any, nothing is
-            mirrored or turned.
+        config: Probabilities and strengths of the augmentations.
+        lateralised: Labels that distinguish sides, as `SliceDataset.lateralised` lists them; if there are
+            any, nothing is mirrored or rotated.
     """
 
     def __init__(self, config: AugmentConfig | None = None, lateralised: tuple[str, ...] = ()) -> None:
@@ -77,16 +78,20 @@ class Augmentation:
             self.config = replace(self.config, flip=0.0, rotate=0.0)
 
     def __call__(self, sample: LabelledSlice, *seed: int) -> LabelledSlice:
-        """An augmented copy; of labels, only the place changes.
+        """An augmented copy; the labels are moved with the image, and their values do not change.
 
         Args:
-            sample: left as it is.
-            seed: whole numbers of at least 0, such as a run's seed, the epoch and the number of the slice.
+            sample: Slice to augment, which is left as it is.
+            seed: Integers of at least 0, such as a run's seed, the epoch and the number of the slice.
         """
         config, draw = self.config, np.random.default_rng(seed)
         # all draws come first and always, so that a change of one share leaves the other draws as they are
         crop, flips, turn, clahe, contrast, gamma = draw.random(), draw.random(2), *draw.random(4)
-        quarter, sides, place = int(draw.integers(1, 4)), draw.uniform(config.least_side, 1, 2), draw.random(2)
+        quarter, sides, place = (
+            int(draw.integers(1, 4)),
+            draw.uniform(config.least_side, 1, 2),
+            draw.random(2),
+        )
         change, limit, power = draw.uniform(-1, 1, 2) * config.most_change, draw.random(), draw.random()
         image, labels, spacing = sample.image, sample.labels, sample.spacing
         if crop < config.crop:
@@ -113,7 +118,7 @@ class Augmentation:
 
 
 def normalised(image: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint8 to (H, W, 3) float32 with ImageNet's mean and standard deviation taken out."""
+    """(H, W) or (H, W, 3) uint8 to (H, W, 3) float32, normalised by the statistics of ImageNet."""
     colour = np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image
     return ((colour / 255 - MEAN) / STANDARD_DEVIATION).astype(np.float32)
 

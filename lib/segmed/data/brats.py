@@ -1,8 +1,8 @@
 """BraTS 2023, adult glioma: four MR sequences and the tumour's parts.
 
 Source: Baid et al., The RSNA-ASNR-MICCAI BraTS 2021 Benchmark on Brain Tumor Segmentation and Radiogenomic
-Classification (2021), whose cases and labels the 2023 challenge took over with other file names and label 3 for 4.
-"""
+Classification (2021), whose cases and labels the 2023 challenge took over with other file names and label 3
+for 4."""
 
 from __future__ import annotations
 
@@ -23,22 +23,25 @@ _CASE = re.compile(r"^(?P<patient>BraTS-\w+-\d+)-\d+$")
 
 
 def load_brats(folder: str | os.PathLike[str], modality: str = "", region: str = "") -> SliceDataset:
-    """All axial slices. A patient may have several cases, which are points in time.
+    """All axial slices. A patient may have several cases, from different times.
 
     Each sequence is clipped to the 0.5 and 99.5 percentiles of its voxels above zero.
 
     Args:
-        folder: with the folders of the cases in it, or in a folder of it.
-        modality: one of `SEQUENCES` in grey; "" shows T1c, T2w and T2f as red, green and blue.
-        region: one of `REGIONS` as label 1; "" keeps the three labels, of which the regions are unions.
+        folder: Folder that holds the folders of the cases, or a folder with them.
+        modality: One of `SEQUENCES` in grey; "" shows T1c, T2w and T2f as red, green and blue.
+        region: One of `REGIONS` as label 1; "" keeps the three labels, of which the regions are unions.
 
     Raises:
-        FileNotFoundError: no case, or a case without one of its files.
-        ValueError: unknown modality or region, or no case can be used.
+        FileNotFoundError: There is no case, or a case lacks one of its files.
+        ValueError: The modality or region is unknown, or no case can be used.
     """
-    for what, given, allowed in (("modality", modality.lower(), SEQUENCES), ("region", region, tuple(REGIONS))):
+    for what, given, allowed in (
+        ("modality", modality.lower(), SEQUENCES),
+        ("region", region, tuple(REGIONS)),
+    ):
         if given and given not in allowed:
-            raise ValueError(f"{what} {given!r} is none of {', '.join(allowed)}. Take one of them, or none for all.")
+            raise ValueError(f"{what} {given!r} is not one of {', '.join(allowed)}. Take one of them, or none for all.")
     root = Path(folder)
     cases = {path.name: path for pattern in ("*/", "*/*/") for path in root.glob(pattern) if _CASE.match(path.name)}
     if not cases:

@@ -30,14 +30,14 @@ LAYOUT = "RawData/Training/img/img0001.nii.gz and RawData/Training/label/label00
 
 
 def load_btcv(folder: str | os.PathLike[str]) -> SliceDataset:
-    """All axial slices of the training cases, in the soft-tissue window; each case is a patient, such as `0001`.
+    """All axial slices of the training cases, in the soft-tissue window; each case is a patient (`0001`).
 
     Args:
         folder: `Training`, `RawData`, or the folder that holds it.
 
     Raises:
-        FileNotFoundError: no images, or one without label map.
-        ValueError: no case can be used.
+        FileNotFoundError: There are no images, or one has no label map.
+        ValueError: No case can be used.
     """
     inner = ("Training/img", "RawData/Training/img", "img")
     root = find_folder(Path(folder), *inner, holds="img*.nii.gz", layout=LAYOUT)

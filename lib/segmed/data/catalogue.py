@@ -1,4 +1,4 @@
-"""The datasets that can be opened by name."""
+"""The catalogue of the datasets that can be opened by name."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from segmed.data.slices import SliceDataset, sided
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset that people know by name.
+    """A public dataset.
 
     Attributes:
-        name: short, for commands.
-        title: for people.
-        load: takes the folder, and options by name.
-        source: where to get it.
-        layout: what the folder has to hold, in one sentence.
-        labels: names by value; empty where the files name them.
+        name: Short name for commands.
+        title: Full name for users.
+        load: Function that opens the dataset, given its folder and options by name.
+        source: Address where the dataset can be obtained.
+        layout: Required contents of the folder, in one sentence.
+        labels: Label names by value; empty where the files name them.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Dataset:
 
     @property
     def lateralised(self) -> tuple[str, ...]:
-        """Labels that mirrored or turned pictures would make wrong; those of named files are told by the dataset."""
+        """Labels that mirroring would make wrong; if files name labels, see the opened dataset."""
         return sided(self.labels.values())
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of what `load` takes besides the folder."""
+        """Names of the options that `load` takes besides the folder."""
         return tuple(inspect.signature(self.load).parameters)[1:]
 
 
@@ -153,7 +153,7 @@ def find_dataset(name: str) -> Dataset:
     """The entry of a dataset.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: There is no dataset of this name.
     """
     if name not in DATASETS:
         raise ValueError(f"There is no dataset {name!r}. Known are {', '.join(DATASETS)}.")
@@ -164,13 +164,13 @@ def load_dataset(name: str, root: str | os.PathLike[str], **options: Any) -> Sli
     """Open a dataset; headers are read, voxels are not.
 
     Args:
-        name: one of `DATASETS`.
-        root: its folder.
-        options: of its loader, such as `modality`.
+        name: One of `DATASETS`.
+        root: Folder of the dataset.
+        options: Options of the loader, such as `modality`.
 
     Raises:
-        FileNotFoundError: the folder or a file in it is missing.
-        ValueError: unknown name or option, or no pair of image and label map can be used.
+        FileNotFoundError: The folder or a file in it is missing.
+        ValueError: The name or an option is unknown, or no pair of image and label map can be used.
     """
     entry = find_dataset(name)
     if not Path(root).is_dir():

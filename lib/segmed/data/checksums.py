@@ -1,4 +1,4 @@
-"""What a dataset is made of, to the bit: checksums of its files, and one fingerprint of them all."""
+"""Exact identification of a dataset: checksums of its files, and one fingerprint of all of them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def file_checksum(path: Path, algorithm: str = "sha256") -> str:
     """Hexadecimal digest of a file, read in pieces.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: unknown algorithm.
+        FileNotFoundError: There is no such file.
+        ValueError: The algorithm is unknown.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm.lower()).hexdigest()
@@ -31,13 +31,13 @@ def checksums(dataset: SliceDataset) -> dict[str, str]:
     """SHA-256 of the files whose slices are in the dataset; reads them all, every time.
 
     Args:
-        dataset: or a part of one.
+        dataset: Dataset, or a part of one.
 
     Returns:
-        By path, relative to `common_folder`.
+        Checksums by path, relative to `common_folder`.
 
     Raises:
-        FileNotFoundError: a file is gone.
+        FileNotFoundError: A file is missing.
     """
     root = common_folder(dataset)
     used = {path for n in {n for n, _ in dataset.slices} for path in dataset.volumes[n].files}

@@ -1,8 +1,7 @@
 """CVC-ClinicDB, also CVC-612: polyps in frames of colonoscopy videos.
 
-Source: Bernal et al., WM-DOVA maps for accurate polyp highlighting in colonoscopy: Validation vs. saliency maps from
-physicians (Computerized Medical Imaging and Graphics, 2015).
-"""
+Source: Bernal et al., WM-DOVA maps for accurate polyp highlighting in colonoscopy: Validation vs. saliency
+maps from physicians (Computerized Medical Imaging and Graphics, 2015)."""
 
 from __future__ import annotations
 
@@ -27,13 +26,13 @@ def load_cvc_clinicdb(folder: str | os.PathLike[str], metadata: str | os.PathLik
     """All frames, in order; the patient is the sequence, because frames of one sequence hardly differ.
 
     Args:
-        folder: with `Original` and `Ground Truth` in it or in its folder `PNG` or `TIF`.
-        metadata: CSV with the columns `frame_id` and `sequence_id`; "" takes `metadata.csv` beside the frames' folder
-            where it is there, else `LAST_FRAMES`.
+        folder: Folder with `Original` and `Ground Truth`, or with these in its folder `PNG` or `TIF`.
+        metadata: CSV with the columns `frame_id` and `sequence_id`; "" takes `metadata.csv` beside the
+            frames' folder where it is there, else `LAST_FRAMES`.
 
     Raises:
-        FileNotFoundError: no frames, one without mask, or no such CSV.
-        ValueError: a frame of no known sequence, or no pair can be used.
+        FileNotFoundError: There are no frames, one has no mask, or there is no such CSV file.
+        ValueError: The sequence of a frame is unknown, or no pair can be used.
     """
     root = Path(folder)
     inner = [f"{where}Original" for where in ("", "TIF/", "PNG/", "CVC-ClinicDB/", "CVC-ClinicDB/PNG/")]
@@ -47,8 +46,8 @@ def load_cvc_clinicdb(folder: str | os.PathLike[str], metadata: str | os.PathLik
         frame = int(stem) if stem.isdigit() else 0
         if frame not in known:
             raise ValueError(
-                f"The sequence of the frame {image.name} is not known: frames are numbered 1 to 612. Give a CSV with "
-                "the columns frame_id and sequence_id as metadata, or remove the frame."
+                f"The sequence of the frame {image.name} is not known: frames are numbered 1 to 612. Give a "
+                "CSV with the columns frame_id and sequence_id as metadata, or remove the frame."
             )
         volumes.append(LabelledVolume(f"sequence {known[frame]:02d}", image, mask))
     return open_volumes(volumes, LABELS, unit="px", binary=True)
@@ -62,6 +61,6 @@ def _read_sequences(path: Path) -> dict[int, int]:
             return {int(row["frame_id"]): int(row["sequence_id"]) for row in csv.DictReader(file)}
         except (KeyError, ValueError, TypeError) as error:
             raise ValueError(
-                f"{path} does not tell the sequences ({type(error).__name__}: {error}). It needs whole numbers in the "
-                "columns frame_id and sequence_id."
+                f"{path} does not state the sequences ({type(error).__name__}: {error}). It needs whole "
+                "numbers in the columns frame_id and sequence_id."
             ) from error

@@ -1,4 +1,4 @@
-"""The datastore of MONAI Label: what people have labelled through the server."""
+"""Loads the datastore of MONAI Label: the images that users have labelled through the server."""
 
 from __future__ import annotations
 
@@ -28,27 +28,30 @@ def load_datastore(
     images: Mapping[str, Path] | None = None,
     patients: Mapping[str, str] | None = None,
 ) -> SliceDataset:
-    """All slices of the images that have a label map; images without one are no part of the dataset.
+    """All slices of the images that have a label map; images without one are not part of the dataset.
 
-    What a value means may be another for each image: the names are what counts. The server notes them when it takes a
-    label map (`segments`); where it has not, values are 1, 2, … in the order of the label info, or what a table
-    beside the label map says.
+    The meaning of a value may differ from image to image, so labels are matched by name. The server notes
+    them when it takes a label map (`segments`); where it has not, values are 1, 2, … in the order of the
+    label info, or as stated in a table beside the label map.
 
     Args:
-        folder: of the studies.
-        tag: of the label maps.
-        labels: names in the order of their values, or values by name; other structures become background. Empty takes
-            all that label infos name, in order of appearance. Label maps without info, such as copied ones, are
-            believed to hold these values, and skipped where none are given.
-        patient: regular expression whose first group is the patient in an image id; "" makes each image a patient.
-        verify: compare the files with the checksums that the datastore states, if it does; reads them all.
-        images: folders of DICOM series by their ids, those that are wanted; None finds them in the folder.
-        patients: whose images are, by id, where the list of the datastore does not tell; that of DICOM series in the
-            folder is in their headers.
+        folder: Folder of the studies.
+        tag: Tag of the label maps to load.
+        labels: Label names in the order of their values, or values by name; other structures become
+            background. If empty, all structures that label infos name are taken, in order of appearance.
+            Label maps without info, such as copied ones, are assumed to hold these values, and skipped if
+            none are given.
+        patient: Regular expression whose first group is the patient in an image id; "" makes each image a
+            patient.
+        verify: Whether to compare the files with the checksums that the datastore states, if any; this reads
+            all of them.
+        images: Folders of the wanted DICOM series by image id; None finds them in the folder.
+        patients: Patient of each image by image id, where the datastore's list does not name the patient; for
+            DICOM series in the folder, the headers do.
 
     Raises:
-        FileNotFoundError: no datastore, or none of its images is labelled.
-        ValueError: the list cannot be read, or no pair can be used.
+        FileNotFoundError: There is no datastore, or none of its images is labelled.
+        ValueError: The list cannot be read, or no pair can be used.
     """
     root = Path(folder)
     if not (root / LIST).is_file():
@@ -64,8 +67,8 @@ def load_datastore(
         pairs = [_Pair.of(root, facts, tag, name, images.get(name)) for name in names]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{root / LIST} is not the list of a datastore ({type(error).__name__}: {error}). Start the server once "
-            "on this folder, which writes it anew."
+            f"{root / LIST} is not the list of a datastore ({type(error).__name__}: {error}). Start the "
+            "server once on this folder, which rewrites it."
         ) from error
     if not pairs:
         raise FileNotFoundError(f"No image in {root} has a label map {tag!r}. Submit labels in the viewer first.")
@@ -94,7 +97,7 @@ def load_datastore(
 
 @dataclass(frozen=True)
 class _Pair:
-    """An entry of the list: files, names by stored value, and checksums or "" where none are told."""
+    """An entry of the list: files, names by stored value, and checksums, "" where none are stated."""
 
     name: str
     image: Path
@@ -117,12 +120,12 @@ class _Pair:
 
 
 def _series(root: Path, names: Sequence[str]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Folders of DICOM series that lie scattered below the folder, which last as long as the process; and patients."""
+    """Temporary folders of the DICOM series that lie scattered below the folder, and their patients."""
     if not names:
         return {}, {}
     files = DicomFiles(root)
-    found = {name: files.series()[name].facts.owner for name in names if name in files.series()}
-    return {name: files.folder_of(name) for name in found}, found
+    owners = {name: files.series()[name].facts.owner for name in names if name in files.series()}
+    return {name: files.folder_of(name) for name in owners}, owners
 
 
 def _numbered(labels: Mapping[str, int] | Sequence[str] | str) -> dict[str, int]:
@@ -156,8 +159,8 @@ def _values(names: Mapping[int, str], labels: Mapping[str, int]) -> dict[int, in
 
 
 def _change(path: Path, stated: str) -> str:
-    """Why a file is not the one whose checksum, such as `SHA256:…`, is stated; "" if it is, or none is stated."""
+    """Why a file does not match its stated checksum, such as `SHA256:…`; "" if it does, or has none."""
     kind, _, digest = stated.partition(":")
     if not digest or not path.is_file() or file_checksum(path, kind) == digest.lower():
         return ""
-    return f"{path.name} is not the file that the datastore was told of: its checksum differs. Submit it again."
+    return f"{path.name} is not the file in the datastore's list: its checksum differs. Submit it again."

@@ -1,9 +1,8 @@
-"""DICOM files in a folder, however they are scattered, told apart by series."""
+"""DICOM files anywhere below a folder, grouped by series."""
 
 from __future__ import annotations
 
 import atexit
-import functools
 import hashlib
 import logging
 import os
@@ -13,7 +12,6 @@ import tempfile
 import threading
 import time
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,6 +20,7 @@ from typing import Any
 
 import pydicom
 
+from segmed.data.dicom_series import FileFacts, FoundSeries, SeriesFacts, group_by_series
 from segmed.imaging.dicom_faults import is_dicom
 
 logger = logging.getLogger(__name__)
@@ -35,99 +34,15 @@ _LOOKED_AT = 20_000  # files, until a folder counts as one without DICOM
 _ROOT_OF_MADE_UIDS = "2.25."
 
 
-@dataclass(frozen=True)
-class SeriesFacts:
-    """What headers tell of a series.
-
-    Attributes:
-        series: SeriesInstanceUID.
-        study: StudyInstanceUID.
-        modality: DICOM term.
-        description: of the series, as somebody typed it.
-        date: of the study, YYYYMMDD.
-        patient: PatientID.
-        number: SeriesNumber.
-        slices: number of files.
-    """
-
-    series: str
-    study: str
-    modality: str = ""
-    description: str = ""
-    date: str = ""
-    patient: str = ""
-    number: int = 0
-    slices: int = 0
-
-    @property
-    def owner(self) -> str:
-        """A pseudonym of the patient, by which series of one patient are kept together where models learn."""
-        if not self.patient.strip():
-            return self.series
-        return f"patient {hashlib.sha256(self.patient.strip().encode()).hexdigest()[:16]}"
-
-    @property
-    def order(self) -> tuple[str, str, int, str]:
-        """Key to sort by: study after study, the oldest first."""
-        return self.date, self.study, self.number, self.series
-
-    def to_json(self) -> dict[str, Any]:
-        """What clients are told, under the names that they know."""
-        return {
-            "description": self.description or f"{self.modality} {self.number or ''}".strip(),
-            "modality": self.modality,
-            "date": self.date,
-            "slices": self.slices,
-            "StudyInstanceUID": self.study,
-            "SeriesInstanceUID": self.series,
-            "Modality": self.modality,
-            "StudyDate": self.date,
-            "PatientID": self.patient,
-        }
-
-
-@dataclass(frozen=True)
-class FoundSeries:
-    """A series on disk.
-
-    Attributes:
-        facts: of its headers.
-        files: in the order of InstanceNumber.
-        refers_to: series that it is about, as a segmentation tells.
-        made: when, as text that sorts.
-        repeated: whether each place has as many slices, more than one, as of a time series.
-    """
-
-    facts: SeriesFacts
-    files: tuple[Path, ...]
-    refers_to: tuple[str, ...] = ()
-    made: str = ""
-    repeated: bool = False
-
-
-@dataclass(frozen=True)
-class _File:
-    """What is kept of a header."""
-
-    stamp: tuple[int, int]
-    facts: SeriesFacts | None = None
-    instance: str = ""
-    number: int = 0
-    refers_to: tuple[str, ...] = ()
-    made: str = ""
-    damaged: bool = False
-    place: str = ""
-
-
 def holds_dicom(root: Path) -> bool:
     """Whether one of the first files below a folder is DICOM; hidden ones do not count."""
     return any(is_dicom(path) for path, _ in islice(_files(root), _LOOKED_AT))
 
 
 def holds_more_dicom(root: Path, than: int) -> bool:
-    """Whether more than so many of the first files below a folder are DICOM."""
-    found = (path for path, _ in islice(_files(root), _LOOKED_AT) if is_dicom(path))
-    return sum(1 for _ in islice(found, than + 1)) > than
+    """Whether more than `than` of the first files below a folder are DICOM."""
+    dicom = (path for path, _ in islice(_files(root), _LOOKED_AT) if is_dicom(path))
+    return sum(1 for _ in islice(dicom, than + 1)) > than
 
 
 @dataclass
@@ -135,13 +50,13 @@ class DicomFiles:
     """The series below a folder. Files that come or go are noticed by their time; only new ones are read.
 
     Attributes:
-        root: of the folder; what is hidden, and `labels` in it, which is ours, are left out.
-        every: s between two looks.
+        root: Folder to search; hidden files and the folder `labels`, which SegMed writes, are left out.
+        every: Time between two searches in seconds.
     """
 
     root: Path
     every: float = 10.0
-    _headers: dict[Path, _File] = field(default_factory=dict, init=False, repr=False)
+    _headers: dict[Path, FileFacts] = field(default_factory=dict, init=False, repr=False)
     _series: dict[str, FoundSeries] = field(default_factory=dict, init=False, repr=False)
     _linked: dict[str, tuple[Path, ...]] = field(default_factory=dict, init=False, repr=False)
     _links: Path | None = field(default=None, init=False, repr=False)
@@ -149,7 +64,7 @@ class DicomFiles:
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
 
     def series(self) -> dict[str, FoundSeries]:
-        """All of them by SeriesInstanceUID, whatever their modality."""
+        """All series by SeriesInstanceUID, whatever their modality."""
         with self._lock:
             if time.monotonic() - self._looked >= self.every:
                 self._look()
@@ -157,44 +72,44 @@ class DicomFiles:
             return self._series
 
     def damaged(self) -> list[Path]:
-        """Files that say they are DICOM, and whose header cannot be read."""
+        """Files that are marked as DICOM but whose header cannot be read."""
         self.series()
-        return sorted(path for path, found in self._headers.items() if found.damaged)
+        return sorted(path for path, header in self._headers.items() if header.damaged)
 
     def forget(self) -> None:
-        """Look again when next asked."""
+        """Search again at the next request."""
         self._looked = float("-inf")
 
     def folder_of(self, series: str) -> Path:
         """A folder that holds links to the files of a series and nothing else; gone when the process ends.
 
         Raises:
-            FileNotFoundError: there is no such series.
+            FileNotFoundError: There is no such series.
         """
         with self._lock:
-            found = self.series().get(series)
-            if found is None:
+            stored = self.series().get(series)
+            if stored is None:
                 raise FileNotFoundError(f"There is no series {series} in the studies any more.")
             if self._links is None:
                 self._links = Path(tempfile.mkdtemp(prefix="series-"))
                 atexit.register(shutil.rmtree, self._links, ignore_errors=True)
             folder = self._links / series
-            if self._linked.get(series) != found.files:
+            if self._linked.get(series) != stored.files:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
-                for n, path in enumerate(found.files):
+                for n, path in enumerate(stored.files):
                     (folder / f"{n:06d}.dcm").symlink_to(path)
-                self._linked[series] = found.files
+                self._linked[series] = stored.files
             return folder
 
     def _look(self) -> None:
-        headers: dict[Path, _File] = {}
+        headers: dict[Path, FileFacts] = {}
         for path, facts in _files(self.root):
             stamp = facts.st_mtime_ns, facts.st_size
             known = self._headers.get(path)
             headers[path] = known if known and known.stamp == stamp else _read(self.root, path, stamp)
         if headers != self._headers:
-            self._headers, self._series = headers, _grouped(headers)
+            self._headers, self._series = headers, group_by_series(headers)
 
 
 def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -213,9 +128,9 @@ def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
                     yield path, facts
 
 
-def _read(root: Path, path: Path, stamp: tuple[int, int]) -> _File:
+def _read(root: Path, path: Path, stamp: tuple[int, int]) -> FileFacts:
     if path.name.upper() == "DICOMDIR" or not is_dicom(path):
-        return _File(stamp)
+        return FileFacts(stamp)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote headers
@@ -223,8 +138,8 @@ def _read(root: Path, path: Path, stamp: tuple[int, int]) -> _File:
             text = {name: str(header.get(name) or "").strip() for name in _TAGS}
             refers_to = tuple(str(item.SeriesInstanceUID) for item in header.get("ReferencedSeriesSequence") or ())
     except Exception as error:  # damaged files make pydicom raise anything
-        logger.info("a file of the studies is no readable DICOM: %s", type(error).__name__)
-        return _File(stamp, damaged=True)
+        logger.info("a file of the studies is not readable as DICOM: %s", type(error).__name__)
+        return FileFacts(stamp, damaged=True)
     if not _is_uid(text["SeriesInstanceUID"]):
         text["SeriesInstanceUID"] = _made_uid(root, path, text["StudyInstanceUID"])
     facts = SeriesFacts(
@@ -238,7 +153,7 @@ def _read(root: Path, path: Path, stamp: tuple[int, int]) -> _File:
     )
     made = text["ContentDate"] + text["ContentTime"]
     place = text["ImagePositionPatient"] and text["ImagePositionPatient"] + text["ImageOrientationPatient"]
-    return _File(stamp, facts, text["SOPInstanceUID"], whole(text["InstanceNumber"]), refers_to, made, place=place)
+    return FileFacts(stamp, facts, text["SOPInstanceUID"], whole(text["InstanceNumber"]), refers_to, made, place=place)
 
 
 def _is_uid(text: str) -> bool:
@@ -246,61 +161,14 @@ def _is_uid(text: str) -> bool:
 
 
 def _made_uid(root: Path, path: Path, study: str) -> str:
-    """A UID for files that do not tell their series: those of one folder and study are one."""
+    """A UID for files that state no series: those of one folder and study form one."""
     key = f"{path.parent.relative_to(root.absolute())}\0{study}"
     return _ROOT_OF_MADE_UIDS + str(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big"))
 
 
-@functools.lru_cache(maxsize=100_000)
-def _digest(path: Path, stamp: tuple[int, int]) -> bytes:
-    """Of the content of a file; `stamp` changes when that does."""
-    try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except OSError:
-        return str(path).encode()
-
-
 def whole(value: Any) -> int:
-    """A whole number, 0 for what is none."""
+    """The value as an integer; 0 if it is not one."""
     try:
         return int(value)
     except (TypeError, ValueError):
         return 0
-
-
-def _grouped(headers: dict[Path, _File]) -> dict[str, FoundSeries]:
-    """Series by UID; a file that was copied twice counts once, and other files of one instance UID each count."""
-    groups: dict[str, dict[str, list[tuple[Path, _File]]]] = {}
-    for path, found in headers.items():
-        if found.facts is not None:
-            same = groups.setdefault(found.facts.series, {}).setdefault(found.instance or str(path), [])
-            same.append((path, found))
-    series = {}
-    for uid, group in groups.items():
-        single = [pair for same in group.values() for pair in _without_copies(same)]
-        files = sorted(single, key=lambda pair: (pair[1].number, str(pair[0])))
-        first = files[0][1]
-        assert first.facts is not None
-        facts = SeriesFacts(**{**vars(first.facts), "slices": len(files)})
-        series[uid] = FoundSeries(
-            facts,
-            tuple(path for path, _ in files),
-            tuple(dict.fromkeys(uid for _, found in files for uid in found.refers_to)),
-            max(found.made for _, found in files),
-            _repeated([found.place for _, found in files]),
-        )
-    return series
-
-
-def _without_copies(same: list[tuple[Path, _File]]) -> Iterator[tuple[Path, _File]]:
-    """Files of one instance UID, each content once."""
-    if len(same) == 1:
-        yield same[0]
-        return
-    yield from {_digest(path, found.stamp): (path, found) for path, found in reversed(same)}.values()
-
-
-def _repeated(places: list[str]) -> bool:
-    """Whether slices lie at the same places again and again; those of some doubled places are just damaged."""
-    counts = set(Counter(places).values())
-    return all(places) and len(counts) == 1 and counts.pop() > 1

@@ -1,8 +1,7 @@
 """FLARE 2022: abdominal CT with 13 organs.
 
-Source: Ma et al., Unleashing the strengths of unlabelled data in deep learning-assisted pan-cancer abdominal organ
-quantification: the FLARE22 challenge (The Lancet Digital Health, 2024).
-"""
+Source: Ma et al., Unleashing the strengths of unlabelled data in deep learning-assisted pan-cancer abdominal
+organ quantification: the FLARE22 challenge (The Lancet Digital Health, 2024)."""
 
 from __future__ import annotations
 
@@ -34,11 +33,12 @@ def load_flare22(folder: str | os.PathLike[str]) -> SliceDataset:
     """All axial slices of the labelled cases, in the soft-tissue window; each case is a patient.
 
     Args:
-        folder: with `imagesTr` and `labelsTr`, or with `images` and `labels`, as in the archive of labelled cases.
+        folder: Folder with `imagesTr` and `labelsTr`, or with `images` and `labels`, as in the archive of
+            labelled cases.
 
     Raises:
-        FileNotFoundError: no images, or one without label map.
-        ValueError: no case can be used.
+        FileNotFoundError: There are no images, or one has no label map.
+        ValueError: No case can be used.
     """
     images = find_folder(Path(folder), "imagesTr", "images", holds="FLARE22_Tr_*_0000.nii.gz", layout=LAYOUT)
     labels = images.with_name(images.name.replace("images", "labels"))

@@ -1,4 +1,4 @@
-"""Any images and label maps: a folder `images` and a folder `labels` with equal names."""
+"""Loads any images and label maps: a folder `images` and a folder `labels` with equal file names."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ LAYOUT = "images/<name>.* and labels/<name>.*, and in labels.json the names of t
 def load_folder(folder: str | os.PathLike[str], patient: str = "") -> SliceDataset:
     """All slices along the last axis. Images without label map are skipped.
 
-    `labels.json` or `dataset.json` names the values, either as {"1": "liver"} or as {"liver": 1}, by itself or under
-    "labels". Without it pictures are binary masks and volumes may hold the value 1 only, named `object`.
+    `labels.json` or `dataset.json` names the values, either as {"1": "liver"} or as {"liver": 1}, by itself
+    or under "labels". Without it pictures are binary masks and volumes may hold the value 1 only, named
+    `object`.
 
     Args:
-        folder: with `images` and `labels`.
-        patient: regular expression whose first group is the patient in a file name; "" makes each file a patient.
+        folder: Folder with `images` and `labels`.
+        patient: Regular expression whose first group is the patient in a file name; "" makes each file a
+            patient.
 
     Raises:
-        FileNotFoundError: no images, or a label map without image.
-        ValueError: names that cannot be read, or no pair can be used.
+        FileNotFoundError: There are no images, or a label map has no image.
+        ValueError: The names cannot be read, or no pair can be used.
     """
     root = find_folder(Path(folder), holds="images/*", layout=LAYOUT)
     images, labels = files_by_stem(root / "images"), files_by_stem(root / "labels")
     alone = [stem for stem in labels if stem not in images]
     if alone:
         raise FileNotFoundError(
-            f"labels/{labels[alone[0]].name} has no images/{alone[0]}.* ({len(alone)} of {len(labels)} have none). "
-            "Fetch it, or remove the label map."
+            f"labels/{labels[alone[0]].name} has no images/{alone[0]}.* ({len(alone)} of {len(labels)} have "
+            "none). Fetch it, or remove the label map."
         )
     named = next((path for path in (root / "labels.json", root / "dataset.json") if path.is_file()), None)
     classes = _read_names(named) if named else {1: "object"}

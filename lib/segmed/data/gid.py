@@ -1,8 +1,7 @@
-"""GID-5 as tiles: land cover in satellite pictures.
+"""GID-5 as tiles: land cover in satellite images.
 
-Source: Tong et al., Land-cover classification with high-resolution remote sensing images using transferable deep
-models (Remote Sensing of Environment, 2020).
-"""
+Source: Tong et al., Land-cover classification with high-resolution remote sensing images using transferable
+deep models (Remote Sensing of Environment, 2020)."""
 
 from __future__ import annotations
 
@@ -18,16 +17,16 @@ STORED = {0: 1, 1: 2, 2: 3, 3: 4, 4: 5, 5: 0}  # built-up is stored as 0, undefi
 
 
 def load_gid5(folder: str | os.PathLike[str]) -> SliceDataset:
-    """All tiles; the patient is the tile, because the scene that it was cut from is not told.
+    """All tiles; the patient is the tile, because the files do not state the scene that it was cut from.
 
-    Stored values are moved up by one, so that 0 is what nobody defined: it counts as background.
+    Stored values are raised by one, so that 0 stands for undefined pixels, which count as background.
 
     Args:
-        folder: with `image` and `label_gray`.
+        folder: Folder with `image` and `label_gray`.
 
     Raises:
-        FileNotFoundError: no tiles, or one without label.
-        ValueError: no tile can be used.
+        FileNotFoundError: There are no tiles, or one has no label.
+        ValueError: No tile can be used.
     """
     root = find_folder(Path(folder), holds="image/*/*.tif", layout=LAYOUT)
     volumes = []

@@ -1,8 +1,7 @@
 """Kvasir-SEG, polyps in colonoscopy, and Kvasir-Sessile, the small, flat ones among them.
 
-Sources: Jha et al., Kvasir-SEG: A Segmented Polyp Dataset (MMM, 2020); Jha et al., A comprehensive study on colorectal
-polyp segmentation with ResUNet++, conditional random field and test-time augmentation (2021).
-"""
+Sources: Jha et al., Kvasir-SEG: A Segmented Polyp Dataset (MMM, 2020); Jha et al., A comprehensive study on
+colorectal polyp segmentation with ResUNet++, conditional random field and test-time augmentation (2021)."""
 
 from __future__ import annotations
 
@@ -18,27 +17,27 @@ SESSILE_LAYOUT = "sessile-main-Kvasir-SEG/images/<id>.jpg and sessile-main-Kvasi
 
 
 def load_kvasir_seg(folder: str | os.PathLike[str]) -> SliceDataset:
-    """All pictures. Who is on them is not published, so each is a patient of its own.
+    """All pictures. The patients are not published, so each picture counts as a patient of its own.
 
     Args:
-        folder: with `images` and `masks`, or the folder that holds it.
+        folder: Folder with `images` and `masks`, or the folder that holds it.
 
     Raises:
-        FileNotFoundError: no pictures, or one without mask.
-        ValueError: no pair can be used.
+        FileNotFoundError: There are no pictures, or one has no mask.
+        ValueError: No pair can be used.
     """
     return _load(Path(folder), "Kvasir-SEG", SEG_LAYOUT)
 
 
 def load_kvasir_sessile(folder: str | os.PathLike[str]) -> SliceDataset:
-    """All pictures, which are part of Kvasir-SEG too: who trains on that set cannot test on this one.
+    """All pictures, which are in Kvasir-SEG too: a model trained on that set cannot be tested on this one.
 
     Args:
-        folder: with `images` and `masks`, or the folder that holds it.
+        folder: Folder with `images` and `masks`, or the folder that holds it.
 
     Raises:
-        FileNotFoundError: no pictures, or one without mask.
-        ValueError: no pair can be used.
+        FileNotFoundError: There are no pictures, or one has no mask.
+        ValueError: No pair can be used.
     """
     return _load(Path(folder), "sessile-main-Kvasir-SEG", SESSILE_LAYOUT)
 

@@ -1,4 +1,4 @@
-"""What lies in a studies folder and is not offered as an image, each with its reason."""
+"""Files in a studies folder that are not offered as images, each with its reason."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _HIDDEN = "hidden file, as macOS leaves beside others"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Something that is not offered.
+    """A file, folder or series that is not offered.
 
     Attributes:
-        name: of the file, folder or series.
-        reason: why, and what can be done.
-        count: of files, where it is a folder.
+        name: Name of the file, folder or series.
+        reason: Why it is not offered, and what can be done.
+        count: Number of files, for a folder.
     """
 
     name: str
@@ -37,22 +37,22 @@ class LeftOut:
     count: int = 1
 
     def to_json(self) -> dict[str, str | int]:
-        """For JSON."""
+        """The entries as JSON objects."""
         return {"name": self.name, "reason": self.reason, "count": self.count}
 
 
 def image_names(root: Path) -> dict[str, str]:
-    """Files of a folder that are images, by id; of those with one stem, the first in the order of `EXTENSIONS`.
+    """Image files of a folder by id; of files with one stem, the first in the order of `EXTENSIONS`.
 
-    Extensions count in upper case too. Hidden files, and those whose name cannot be an id, are none.
+    Extensions count in upper case too. Hidden files, and those whose name cannot be an id, are left out.
     """
-    found: dict[str, str] = {}
+    by_stem: dict[str, str] = {}
     files = [name for name in names_in(root) if extension_of(name) not in ("", ".dcm") and not is_hidden(name)]
     for name in sorted(files, key=lambda name: (EXTENSIONS.index(extension_of(name)), name)):
         stem = name[: -len(extension_of(name))]
         if not fault_of_id(stem) and not name.lower().endswith(SEGMENTATION):
-            found.setdefault(stem, name)
-    return found
+            by_stem.setdefault(stem, name)
+    return by_stem
 
 
 def names_in(folder: Path) -> list[str]:
@@ -77,22 +77,22 @@ def fault_of_id(name: str) -> str:
 
 
 def left_out_files(root: Path, listed: Collection[str]) -> list[LeftOut]:
-    """What of a folder of image files is not offered.
+    """The files of a folder of image files that are not offered.
 
     Args:
-        root: the folder.
-        listed: names of the files that are offered.
+        root: Folder of the studies.
+        listed: Names of the files that are offered.
     """
     stems = {name[: -len(extension_of(name))]: name for name in listed}
-    found = []
+    left_out = []
     for name in sorted(names_in(root)):
         if name not in listed and not (root / name).is_dir() and (reason := _reason(root / name, stems)):
-            found.append(LeftOut(name, reason))
-    return found + list(_below(root))
+            left_out.append(LeftOut(name, reason))
+    return left_out + list(_below(root))
 
 
 def _reason(path: Path, stems: Mapping[str, str]) -> str:
-    """Why a file of the folder itself is not offered; "" if it is no image at all."""
+    """Why a file of the folder itself is not offered; "" if it is not an image."""
     name, extension = path.name, extension_of(path.name)
     if is_hidden(name):
         return f"{_HIDDEN}. Delete it." if extension and name.startswith("._") else ""
@@ -106,12 +106,12 @@ def _reason(path: Path, stems: Mapping[str, str]) -> str:
     if stem in stems:
         return f"{stems[stem]} has the same name but for its extension. Rename one of them."
     if not path.is_file():
-        return "it is no regular file, or a link to nowhere."
+        return "it is not a regular file, or is a broken link."
     return "it has only just come, or has been taken off the list. Look again."
 
 
 def _below(root: Path) -> Iterator[LeftOut]:
-    """Images in folders of the folder, told by folder."""
+    """Images in subfolders, listed by folder."""
     images, dicom = Counter[str](), Counter[str]()
     for path in files_below(root):
         top = path.relative_to(root).parts[0]
@@ -125,8 +125,8 @@ def _below(root: Path) -> Iterator[LeftOut]:
     for name, count in images.items():
         yield LeftOut(
             f"{name}/",
-            f"{count} images lie in a folder of the studies; only those in the folder itself are offered. Move them "
-            "up, or open that folder.",
+            f"{count} images lie in a folder of the studies; only those in the folder itself are offered. "
+            "Move them up, or open that folder.",
             count,
         )
     for name, count in dicom.items():
@@ -134,7 +134,7 @@ def _below(root: Path) -> Iterator[LeftOut]:
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """The first files below a folder, but for hidden folders and what is ours."""
+    """The first files below a folder, without hidden folders and those that SegMed writes."""
     count = 0
     for folder, inner, names in os.walk(root):
         top = Path(folder) == root
@@ -147,7 +147,7 @@ def files_below(root: Path) -> Iterator[Path]:
 
 
 def left_out_beside_dicom(root: Path) -> list[LeftOut]:
-    """Images of other kinds in a folder of DICOM files, told by folder and kind."""
+    """Images of other kinds in a folder of DICOM files, listed by folder and kind."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for path in files_below(root):
         extension = extension_of(path.name)
@@ -158,16 +158,18 @@ def left_out_beside_dicom(root: Path) -> list[LeftOut]:
         else:
             kind = "picture" if extension in PICTURE_EXTENSIONS else "volume"
         kinds.setdefault((str(path.parent.relative_to(root)), kind), []).append(path.name)
-    found = []
+    left_out = []
     for (folder, kind), names in kinds.items():
         shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
-        reason = "these studies are DICOM, and images of other kinds beside it are left out. Put them into a folder of "
-        reason += "their own and open it."
+        reason = (
+            "these studies are DICOM, and images of other kinds beside it are left out. Put them into a "
+            "folder of their own and open it."
+        )
         if kind == "hidden":
             reason = f"{_HIDDEN}. Delete it."
         where = "" if folder == "." else f"{folder}/"
-        found.append(LeftOut(f"{where}{shown}", reason, len(names)))
-    return found
+        left_out.append(LeftOut(f"{where}{shown}", reason, len(names)))
+    return left_out
 
 
 def sentence(left: Iterable[LeftOut]) -> str:

@@ -22,23 +22,23 @@ _SLICE = re.compile(r"^(?P<patient>.+)_(?P<number>\d+)\.tif$")
 def load_lgg(folder: str | os.PathLike[str]) -> SliceDataset:
     """All slices: `kaggle_3m/<patient>/<patient>_<n>.tif` with `…_<n>_mask.tif` beside it.
 
-    The channels are pre-contrast, FLAIR and post-contrast; label 1 is the FLAIR abnormality. Slices come in the order
-    of n, which the file names do not pad.
+    The channels are pre-contrast, FLAIR and post-contrast; label 1 is the FLAIR abnormality. Slices come in
+    the order of n, which the file names do not pad.
 
     Args:
         folder: `kaggle_3m` or the folder that holds it.
 
     Raises:
-        FileNotFoundError: no such folder, no slices in it, or a slice without mask.
-        ValueError: no slice can be used.
+        FileNotFoundError: There is no such folder, it holds no slices, or a slice has no mask.
+        ValueError: No slice can be used.
     """
     root = Path(folder)
     root = root / "kaggle_3m" if (root / "kaggle_3m").is_dir() else root
-    found = [(match, path) for path in root.glob("*/*.tif") if (match := _SLICE.match(path.name))]
-    if not found:
+    slices = [(match, path) for path in root.glob("*/*.tif") if (match := _SLICE.match(path.name))]
+    if not slices:
         raise FileNotFoundError(f"{root} holds no LGG slices. Give the folder {LAYOUT}")
     volumes = []
-    for _, path in sorted(found, key=lambda item: (item[1].parent.name, int(item[0]["number"]))):
+    for _, path in sorted(slices, key=lambda item: (item[1].parent.name, int(item[0]["number"]))):
         mask = path.with_name(f"{path.stem}_mask.tif")
         if not mask.is_file():
             raise FileNotFoundError(

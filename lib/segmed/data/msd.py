@@ -23,13 +23,13 @@ def load_msd(folder: str | os.PathLike[str], modality: str | Sequence[str] = "")
     Of multi-modal tasks, whose images have a fourth axis, three images are shown as colours, or one as grey.
 
     Args:
-        folder: of the task, with `dataset.json`, `imagesTr` and `labelsTr`.
-        modality: one name of `modality` in `dataset.json`, or three; the first three where there are as many, else
-            the first.
+        folder: Folder of the task, with `dataset.json`, `imagesTr` and `labelsTr`.
+        modality: One name of `modality` in `dataset.json`, or three; the first three where there are as many,
+            else the first.
 
     Raises:
-        FileNotFoundError: no `dataset.json`, or a file that it lists is missing.
-        ValueError: `dataset.json` cannot be read, an unknown modality, or no volume can be used.
+        FileNotFoundError: There is no `dataset.json`, or a file that it lists is missing.
+        ValueError: `dataset.json` cannot be read, the modality is unknown, or no volume can be used.
     """
     root = Path(folder)
     facts = _read_list(root / "dataset.json")
@@ -43,8 +43,8 @@ def load_msd(folder: str | os.PathLike[str], modality: str | Sequence[str] = "")
         for path in (image, label):
             if not path.is_file():
                 raise FileNotFoundError(
-                    f"dataset.json lists {path.parent.name}/{path.name}, which is not in {root}. Fetch it, or take the "
-                    "pair out of dataset.json."
+                    f"dataset.json lists {path.parent.name}/{path.name}, which is not in {root}. Fetch it, "
+                    "or take the pair out of dataset.json."
                 )
         patient = image.name.removesuffix(extension_of(image))
         volumes.append(LabelledVolume(patient, image, label, components=components, window=window))
@@ -52,7 +52,7 @@ def load_msd(folder: str | os.PathLike[str], modality: str | Sequence[str] = "")
 
 
 def _components(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:
-    """Places of the wanted images along the fourth axis; none where there is no such axis."""
+    """Indices of the wanted images along the fourth axis; none where there is no such axis."""
     if any(wanted):
         unknown = [name for name in wanted if name not in names]
         if unknown or len(wanted) not in (1, 3):
@@ -76,7 +76,7 @@ def _read_list(path: Path) -> dict[str, Any]:
         {int(value) for value in facts["labels"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} is not the list of a Decathlon task ({type(error).__name__}: {error}). It needs 'labels' and "
-            "'training'; copy it again from the task."
+            f"{path} is not the list of a Decathlon task ({type(error).__name__}: {error}). It needs "
+            "'labels' and 'training'; copy it again from the task."
         ) from error
     return facts

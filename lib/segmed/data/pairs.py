@@ -1,4 +1,4 @@
-"""From files found in a folder to a dataset: pairs by name, and what their headers say about them."""
+"""Pairs of images and label maps in a folder, matched by name and checked by their headers."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def open_volumes(
     """A dataset of the pairs whose headers fit; the others are skipped. No voxel is read.
 
     Args:
-        volumes: without slices and spacing, which the headers tell.
-        classes: names by label value.
-        unit: of spacings.
-        binary: see `SliceDataset`.
-        skipped: pairs that have been found to be unusable before.
+        volumes: Volumes without slices and spacing, which are read from the headers.
+        classes: Label names by value.
+        unit: Unit of the spacings.
+        binary: See `SliceDataset`.
+        skipped: Pairs that were found to be unusable before.
 
     Raises:
-        ValueError: no pair is left.
+        ValueError: No pair can be used.
     """
     kept, left_out = [], list(skipped)
     for volume in volumes:
@@ -48,16 +48,16 @@ def open_volumes(
 
 
 def find_folder(root: Path, *inner: str, holds: str, layout: str) -> Path:
-    """The first of `root` and its folders `inner` that holds something.
+    """The first of `root` and its folders `inner` that holds certain files.
 
     Args:
-        root: folder that the user gave.
-        inner: folders in it that are tried too, in this order.
-        holds: a glob pattern that must match.
-        layout: what is expected, for the message.
+        root: Folder that the user gave.
+        inner: Folders in it that are searched too, in this order.
+        holds: Glob pattern that has to match a file of the folder.
+        layout: Description of the expected layout, for the message.
 
     Raises:
-        FileNotFoundError: none does.
+        FileNotFoundError: No folder holds such a file.
     """
     for folder in (root, *(root / name for name in inner)):
         if folder.is_dir() and next(folder.glob(holds), None):
@@ -69,15 +69,15 @@ def files_by_stem(folder: Path, suffix: str = "") -> dict[str, Path]:
     """Images and label maps of a folder by their names without extension, in natural order.
 
     Args:
-        folder: hidden files in it, as archives leave behind, are not taken.
-        suffix: end of each name before the extension, which is taken off where it is there.
+        folder: Folder to list; hidden files, which archives may leave behind, are not taken.
+        suffix: End of the names before the extension, which is removed where it is present.
     """
-    found = {}
+    files = {}
     for path in sorted(folder.iterdir(), key=lambda p: natural(p.name)) if folder.is_dir() else ():
         extension = extension_of(path)
         if extension and not path.name.startswith("."):
-            found[path.name[: -len(extension)].removesuffix(suffix)] = path
-    return found
+            files[path.name[: -len(extension)].removesuffix(suffix)] = path
+    return files
 
 
 def pair_up(
@@ -86,20 +86,21 @@ def pair_up(
     """Stem, image and label map of every image.
 
     Args:
-        images: by stem.
-        labels: by stem.
-        folder: of the label maps.
-        layout: what is expected, for the message.
-        named: how a label map is named after its stem.
+        images: Images by stem.
+        labels: Label maps by stem.
+        folder: Folder of the label maps.
+        layout: Description of the expected layout, for the message.
+        named: Pattern by which a label map is named after its stem.
 
     Raises:
-        FileNotFoundError: an image without label map.
+        FileNotFoundError: An image has no label map.
     """
     missing = [stem for stem in images if stem not in labels]
     if missing:
         raise FileNotFoundError(
-            f"{images[missing[0]].name} has no label map {named.format(missing[0])}.* in {folder} ({len(missing)} of "
-            f"{len(images)} have none). Fetch it, or remove the image. Expected is {layout}"
+            f"{images[missing[0]].name} has no label map {named.format(missing[0])}.* in {folder} "
+            f"({len(missing)} of {len(images)} have none). Fetch it, or remove the image. Expected is "
+            f"{layout}"
         )
     return [(stem, image, labels[stem]) for stem, image in images.items()]
 
@@ -110,26 +111,26 @@ def natural(text: str) -> list[tuple[bool, int | str]]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is of a kind that knows nothing of millimetres."""
+    """Whether a file is of a kind that states no size in millimetres."""
     return extension_of(path) in PICTURE_EXTENSIONS
 
 
 def patient_of(stem: str, pattern: str) -> str:
-    """The patient that a file name tells.
+    """The patient that a file name states.
 
     Args:
-        stem: name without extension.
-        pattern: regular expression whose first group is the patient; "" takes the whole stem.
+        stem: File name without extension.
+        pattern: Regular expression whose first group is the patient; "" takes the whole stem.
 
     Raises:
-        ValueError: not a regular expression with a group, or one that does not match.
+        ValueError: The pattern is not a regular expression with a group, or does not match.
     """
     if not pattern:
         return stem
     try:
-        found = re.search(pattern, stem)
-        if found:
-            return found.group(1)
+        match = re.search(pattern, stem)
+        if match:
+            return match.group(1)
     except (re.error, IndexError) as error:
         raise ValueError(
             f"patient={pattern!r} is not a regular expression with a group ({error}). Give one such as '^([^_]+)_'."
@@ -138,10 +139,10 @@ def patient_of(stem: str, pattern: str) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object of a JSON file.
+    """The object in a JSON file.
 
     Raises:
-        ValueError: not one.
+        ValueError: The file does not hold a JSON object.
     """
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -153,10 +154,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _shared_grid(volume: LabelledVolume) -> Grid:
-    """The grid of the image of a pair that fits.
+    """The grid of the image of a pair, if the label map fits it.
 
     Raises:
-        ValueError: a file is gone or damaged, or they do not belong together.
+        ValueError: A file is missing or damaged, or they do not belong together.
     """
     gone = [path for path in volume.files if not path.exists()]
     if gone:
@@ -168,8 +169,8 @@ def _shared_grid(volume: LabelledVolume) -> Grid:
     for path, grid, chosen in ((volume.image, image, volume.components), (volume.label, label, ())):
         if grid.channels not in (1, 3, 4) or (grid.components > 1 and not chosen):
             raise ValueError(
-                f"{path.name} has {max(grid.channels, grid.components)} channels. Save the one that counts as a file "
-                "of its own."
+                f"{path.name} has {max(grid.channels, grid.components)} channels. Save the one that counts "
+                "as a file of its own."
             )
     if max(volume.components, default=0) >= image.components:
         raise ValueError(
@@ -179,7 +180,7 @@ def _shared_grid(volume: LabelledVolume) -> Grid:
     if not label.lies_on(image) and not label.can_move_to(image):
         check_same_grid(volume, image.shape, label.shape)
         raise ValueError(
-            f"{volume.label.name} does not lie on {volume.image.name}: their affines differ, and they hardly overlap. "
-            "Resample the label map to the image, or take the pair out of the dataset."
+            f"{volume.label.name} does not lie on {volume.image.name}: their affines differ, and they hardly "
+            "overlap. Resample the label map to the image, or take the pair out of the dataset."
         )
     return image

@@ -1,4 +1,4 @@
-"""A picture of labelled slices, to see whether images and labels belong together."""
+"""Overview pictures of labelled slices, to check by eye whether images and labels belong together."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from segmed.data.slices import SliceDataset
 
 
 def label_sheet(
-    dataset: SliceDataset, places: Sequence[int], path: str | os.PathLike[str], columns: int = 6, rows: int = 4
+    dataset: SliceDataset,
+    places: Sequence[int],
+    path: str | os.PathLike[str],
+    columns: int = 6,
+    rows: int = 4,
 ) -> Path:
     """Write a PNG of slices with their labels outlined, and the names of the labels below.
 
     Args:
-        dataset: that the slices are from.
-        places: of slices; if they are more than the sheet shows, those at even distances are taken.
-        path: PNG to write.
-        columns: of pictures at most.
-        rows: of pictures at most.
+        dataset: Dataset with the slices.
+        places: Indices of the slices; if there are more than the sheet shows, evenly spaced ones are taken.
+        path: Path of the PNG file to write.
+        columns: Largest number of pictures in a row.
+        rows: Largest number of rows.
 
     Raises:
-        ValueError: no slices, or a name that does not end in .png.
+        ValueError: There are no slices, or the path does not end in `.png`.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":

@@ -17,15 +17,15 @@ LAYOUT = "images/Misc_1.png, masks/Misc_1_pixels0.png and the split in idx_427/{
 
 
 def load_sirst(folder: str | os.PathLike[str], lists: str = "idx_427") -> SliceDataset:
-    """All pictures, each a patient of its own; `published` is the authors' split where its lists are there.
+    """All pictures, each a patient of its own; `published` is the authors' split where its lists exist.
 
     Args:
-        folder: with `images` and `masks`.
-        lists: folder of the split in it.
+        folder: Folder with `images` and `masks`.
+        lists: Folder in it that holds the split.
 
     Raises:
-        FileNotFoundError: no pictures, one without mask, or one that the split lists is missing.
-        ValueError: no pair can be used, or a picture is in two parts of the split.
+        FileNotFoundError: There are no pictures, one has no mask, or one that the split lists is missing.
+        ValueError: No pair can be used, or a picture is in two parts of the split.
     """
     root = find_folder(Path(folder), holds="images/*.png", layout=LAYOUT)
     images = files_by_stem(root / "images")

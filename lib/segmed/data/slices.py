@@ -1,4 +1,4 @@
-"""Labelled slices of studies on disk, read when asked for: what methods are trained and measured on."""
+"""Labelled slices of studies on disk, read on access, on which methods are trained and evaluated."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class LabelledVolume:
     """An image and its label map.
 
     Attributes:
-        patient: whose it is; a patient may have several.
-        image: file.
-        label: file.
-        slices: along the last axis; 0 until the headers are read.
-        channels: two further files on the grid of `image`; the three are red, green and blue.
-        components: which images of a fourth axis of `image`, one for grey or three for colour; none of a 3-D file.
-        window: for intensities, see `imaging/intensity.py`.
-        values: labels of the dataset by the values in `label`; None where they are the same.
-        spacing: of voxels along (i, j, k) in mm, or 1 where the files do not tell.
-        image_id: what a server calls the image; "" where that is the patient.
+        patient: Patient of the image; a patient may have several images.
+        image: File of the image.
+        label: File of the label map.
+        slices: Number of slices along the last axis; 0 until the headers are read.
+        channels: Two further files on the grid of `image`; the three are shown as red, green and blue.
+        components: Indices along the fourth axis of `image`, 1 for grey, 3 for colour; () for 3-D files.
+        window: Intensity window, see `imaging/intensity.py`.
+        values: Labels of the dataset by the values in `label`; None where they are the same.
+        spacing: Spacing of the voxels along (i, j, k) in mm, or 1 where the files do not state it.
+        image_id: Identifier of the image on a server; "" where it is that of the patient.
     """
 
     patient: str
@@ -55,24 +55,24 @@ class LabelledVolume:
 
     @property
     def name(self) -> str:
-        """Of the image; patients may have several."""
+        """Name of the image; patients may have several."""
         return self.image_id or self.patient
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Images, then the label map."""
+        """The images, followed by the label map."""
         return (self.image, *self.channels, self.label)
 
 
 @dataclass(frozen=True)
 class LabelledSlice:
-    """One slice as methods take it.
+    """One slice in the form that methods take.
 
     Attributes:
-        image: (H, W) or (H, W, 3) uint8.
-        labels: (H, W) uint8, 0 for background.
-        patient: whose it is.
-        spacing: distance of rows and of columns in the dataset's `unit`.
+        image: Pixels (H, W) or (H, W, 3), uint8.
+        labels: Labels (H, W), uint8, 0 for background.
+        patient: Patient of the image.
+        spacing: Distance of rows and of columns in the dataset's `unit`.
     """
 
     image: np.ndarray
@@ -86,9 +86,9 @@ class Skipped:
     """A pair that cannot be used.
 
     Attributes:
-        patient: whose it is.
-        file: the one at fault, or the image.
-        reason: a sentence.
+        patient: Patient of the image.
+        file: The file at fault, or the image.
+        reason: Why the pair cannot be used, in one sentence.
     """
 
     patient: str
@@ -97,7 +97,7 @@ class Skipped:
 
 
 def sided(names: Collection[str]) -> tuple[str, ...]:
-    """The names that tell left from right, or front from back: mirrored or turned pictures would make them wrong."""
+    """The names that distinguish left from right or front from back, which mirroring would make wrong."""
     return tuple(name for name in names if _SIDE.search(name.lower().replace("_", " ")))
 
 
@@ -105,15 +105,15 @@ class SliceDataset(Dataset[LabelledSlice]):
     """Slices of volumes; of these only a bounded number of bytes is kept in memory.
 
     Args:
-        volumes: on disk; nothing is read before a slice is asked for.
-        classes: names by label value, without background.
+        volumes: Volumes on disk, which are read when their slices are accessed.
+        classes: Label names by value, without background.
         unit: `mm` where the files state their spacing, else `px`.
-        binary: every value above zero is label 1, as in masks of 0 and 255; in JPEG masks, whose edges blur, every
-            value of the upper half.
-        slices: (volume, k) of each slice; None takes all of them.
-        store: volumes read lately, shared by the parts of a dataset.
-        skipped: pairs that were found but cannot be used.
-        published: the split that comes with the files.
+        binary: Whether every value above zero is label 1, as in masks of 0 and 255; in JPEG masks, whose
+            edges blur, every value in the upper half is.
+        slices: Index (volume, k) of each slice; None takes all slices.
+        store: Cache of volumes, shared by the parts of a dataset.
+        skipped: Pairs that were found but cannot be used.
+        published: The split that comes with the files.
     """
 
     def __init__(
@@ -144,8 +144,8 @@ class SliceDataset(Dataset[LabelledSlice]):
         """Read slice n.
 
         Raises:
-            FileNotFoundError: a file is gone.
-            ValueError: a file is damaged, image and label map do not belong together, or a label has no name.
+            FileNotFoundError: A file is missing.
+            ValueError: A file is damaged, image and label map do not belong together, or a label has no name.
         """
         volume, k = self.slices[n]
         image, labels = self.read(volume)
@@ -158,7 +158,7 @@ class SliceDataset(Dataset[LabelledSlice]):
 
     @property
     def patients(self) -> list[str]:
-        """Sorted, each once."""
+        """The patients, sorted, each once."""
         return sorted({self.volumes[n].patient for n, _ in self.slices})
 
     @property
@@ -168,20 +168,20 @@ class SliceDataset(Dataset[LabelledSlice]):
 
     @property
     def lateralised(self) -> tuple[str, ...]:
-        """The labels that mirrored or turned pictures would make wrong, such as `left kidney`."""
+        """The labels that mirroring or rotating the images would make wrong, such as `left kidney`."""
         return sided(self.classes.values())
 
     def of(self, patients: Collection[str]) -> SliceDataset:
         """The slices of some patients.
 
         Raises:
-            ValueError: the dataset does not know a patient.
+            ValueError: The dataset does not know a patient.
         """
         unknown = sorted(set(patients) - set(self.patients))
         if unknown:
             raise ValueError(
-                f"The dataset has no patient {unknown[0]!r} ({len(unknown)} of {len(patients)} are unknown). Use the "
-                "split that was made for this dataset, or make a new one."
+                f"The dataset has no patient {unknown[0]!r} ({len(unknown)} of {len(patients)} are unknown). "
+                "Use the split that was made for this dataset, or make a new one."
             )
         return self._part([(n, k) for n, k in self.slices if self.volumes[n].patient in patients])
 
@@ -195,7 +195,7 @@ class SliceDataset(Dataset[LabelledSlice]):
         Label maps that cannot be read are skipped.
 
         Raises:
-            ValueError: none can be read.
+            ValueError: None can be read.
         """
 
         def labelled(n: int) -> Collection[int]:
@@ -207,7 +207,7 @@ class SliceDataset(Dataset[LabelledSlice]):
         """All slices but those of volumes that cannot be read, which are skipped; reads every file once.
 
         Raises:
-            ValueError: none can be read.
+            ValueError: None can be read.
         """
         return self._where(lambda n: range(self.read(n)[1].shape[2]))
 
@@ -221,11 +221,11 @@ class SliceDataset(Dataset[LabelledSlice]):
         return self._part(kept)
 
     def picked(self, slices: Sequence[tuple[int, int]]) -> SliceDataset:
-        """These slices, each as (volume, k)."""
+        """The part of the dataset with these slices, each given as (volume, k)."""
         return self._part(slices)
 
     def read(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image (I, J, K) or (I, J, K, 3) and labels (I, J, K) of volume n, both uint8. Raises as a slice does."""
+        """Image (I, J, K) or (I, J, K, 3) and labels (I, J, K) of volume n, uint8; raises as a slice does."""
         return self._image(n), self._labels(n)
 
     def _part(self, slices: Sequence[tuple[int, int]], **changes: Any) -> SliceDataset:
@@ -234,7 +234,7 @@ class SliceDataset(Dataset[LabelledSlice]):
         return part
 
     def _where(self, wanted: Callable[[int], Collection[int]]) -> SliceDataset:
-        """The slices that `wanted` tells of each volume; a volume on which it fails is skipped."""
+        """The slices that `wanted` returns for each volume; a volume on which it fails is skipped."""
         kept: dict[int, set[int]] = {}
         skipped = []
         volumes = list(dict.fromkeys(n for n, _ in self.slices))
@@ -267,14 +267,14 @@ class SliceDataset(Dataset[LabelledSlice]):
         if self.binary:
             return (stored > (127 if extension_of(volume.label) in (".jpg", ".jpeg") else 0)).astype(np.uint8)
         values = {v: v for v in self.classes} if volume.values is None else volume.values
-        found = np.unique(stored)
-        unknown = [v for v in found if int(v) != v or int(v) not in {0, *values}]
+        present = np.unique(stored)
+        unknown = [v for v in present if int(v) != v or int(v) not in {0, *values}]
         if unknown:
             raise ValueError(
                 f"{volume.label.name} holds the label {unknown[0]:g}, but the dataset names only "
-                f"{', '.join(map(str, values))}. Name it where the dataset names its labels, or take the pair out."
+                f"{', '.join(map(str, values))}. Name it where the dataset names its labels, or remove it."
             )
-        table = np.zeros(max(int(found.max()), *values) + 1, np.uint8)
+        table = np.zeros(max(int(present.max()), *values) + 1, np.uint8)
         table[list(values)] = list(values.values())
         return table[stored.astype(np.intp)]
 
@@ -291,10 +291,10 @@ def check_same_grid(volume: LabelledVolume, image: Sequence[int], label: Sequenc
     """Refuse a pair whose shapes in voxels differ.
 
     Raises:
-        ValueError: they do.
+        ValueError: The shapes differ.
     """
     if tuple(image) != tuple(label):
         raise ValueError(
             f"{volume.image.name} has the shape {tuple(image)}, but its label map {volume.label.name} has "
-            f"{tuple(label)}: they do not belong together. Fetch both again, or take the pair out of the dataset."
+            f"{tuple(label)}: they do not belong together. Fetch both again, or take the pair out."
         )

@@ -1,4 +1,4 @@
-"""Splits by patient, so that no slice of a patient is tested on whom a method has seen in training."""
+"""Splits by patient, so that no method is tested on slices of a patient that it was trained on."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Split:
     """Patients of the three parts; none is in two of them.
 
     Attributes:
-        train: to learn from.
-        validation: to choose settings by.
-        test: to report.
-        seed: that the patients were shuffled with.
+        train: Patients to train on.
+        validation: Patients to choose settings by.
+        test: Patients to report results on.
+        seed: Seed with which the patients were shuffled.
     """
 
     train: tuple[str, ...]
@@ -30,7 +30,7 @@ class Split:
         everyone = [*self.train, *self.validation, *self.test]
         twice = sorted({p for p in everyone if everyone.count(p) > 1})
         if twice:
-            raise ValueError(f"The patient {twice[0]!r} is in two parts of the split; each may be in one. Split anew.")
+            raise ValueError(f"The patient {twice[0]!r} is in two parts of the split; each may be in one. Split again.")
 
     def save(self, path: Path) -> None:
         """Write as JSON, to be replayed by `load`."""
@@ -41,8 +41,8 @@ class Split:
         """Read what `save` wrote.
 
         Raises:
-            FileNotFoundError: nothing there.
-            ValueError: not a split, or one with a patient in two parts.
+            FileNotFoundError: There is no such file.
+            ValueError: The file does not hold a split, or a patient is in two parts.
         """
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
@@ -50,23 +50,23 @@ class Split:
             seed = int(facts["seed"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} is not a split (train, validation, test and seed): {error}. Remove it to split anew."
+                f"{path} is not a split (train, validation, test and seed): {error}. Remove it to split again."
             ) from error
         return cls(**parts, seed=seed)
 
 
 def split_patients(patients: Iterable[str], seed: int, validation: float = 0.1, test: float = 0.1) -> Split:
-    """Deal patients out by chance; the same patients and seed give the same split, in whatever order they come.
+    """Divide patients at random; equal sets of patients and equal seeds give equal splits.
 
     Args:
-        patients: names; repeated ones count once.
-        seed: of the shuffle.
-        validation: share of the patients, 0 for none.
-        test: likewise. A part with a share gets at least one patient. The default 80 : 10 : 10 is that of Ma et al.,
-            Segment anything in medical images (2024).
+        patients: Names of the patients; repeated names count once.
+        seed: Seed of the shuffle.
+        validation: Share of the patients for validation, 0 for none.
+        test: Share of the patients for the test, 0 for none. A part with a share above 0 gets at least one
+            patient. The default 80 : 10 : 10 is that of Ma et al., Segment anything in medical images (2024).
 
     Raises:
-        ValueError: shares that leave nobody to train on, or too few patients.
+        ValueError: The shares leave no patient to train on, or there are too few patients.
     """
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise ValueError(
@@ -76,8 +76,8 @@ def split_patients(patients: Iterable[str], seed: int, validation: float = 0.1, 
     sizes = [max(1, round(share * len(names))) if share else 0 for share in (validation, test)]
     if sum(sizes) >= len(names):
         raise ValueError(
-            f"{len(names)} patients are too few for {sizes[0]} of validation, {sizes[1]} of test and one of training. "
-            "Add patients or set a share to 0."
+            f"{len(names)} patients are too few for {sizes[0]} of validation, {sizes[1]} of test and one of "
+            "training. Add patients or set a share to 0."
         )
     held_out, tested, trained = names[: sizes[0]], names[sizes[0] : sum(sizes)], names[sum(sizes) :]
     return Split(tuple(sorted(trained)), tuple(sorted(held_out)), tuple(sorted(tested)), seed)

@@ -1,4 +1,4 @@
-"""What a dataset holds: counts, spacing, a histogram of labels, and what cannot be read."""
+"""A survey of the contents of a dataset: counts, spacing, a histogram of labels, and unreadable files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from segmed.data.slices import Skipped, SliceDataset
 
 @dataclass(frozen=True)
 class LabelCount:
-    """How often a label is there.
+    """How often a label occurs.
 
     Attributes:
-        value: of the label.
-        name: of the label.
-        voxels: in all slices.
-        slices: that hold it.
-        patients: that have it.
+        value: Value of the label.
+        name: Name of the label.
+        voxels: Number of voxels in all slices.
+        slices: Number of slices with the label.
+        patients: Number of patients with the label.
     """
 
     value: int
@@ -32,19 +32,19 @@ class LabelCount:
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found.
+    """The contents of a dataset.
 
     Attributes:
-        patients: that have a readable slice.
-        volumes: files, or sets of files of one image.
-        slices: of them.
-        labelled: slices with a label.
-        sizes: least and greatest size in voxels along i, j and k, each by itself.
-        spacing: likewise of the spacing in the dataset's unit.
-        labels: in the order of their values.
-        skipped: what could not be used.
-        examples: place in the dataset of the slice that shows most labels, then most of them, of each patient that has
-            one, in the order of the patients.
+        patients: Number of patients with a readable slice.
+        volumes: Number of images, each in one or several files.
+        slices: Number of readable slices.
+        labelled: Number of slices with a label.
+        sizes: Least and greatest size in voxels along i, j and k, each axis by itself.
+        spacing: Least and greatest spacing along i, j and k in the dataset's unit.
+        labels: Counts of the labels in the order of their values.
+        skipped: Pairs that could not be used.
+        examples: Index in the dataset of the slice with the most labels, and then the most labelled voxels,
+            of each patient that has one, in the order of the patients.
     """
 
     patients: int
@@ -62,11 +62,11 @@ def survey(dataset: SliceDataset, tell: Callable[[int, int], None] | None = None
     """Read everything once, one volume at a time.
 
     Args:
-        dataset: or a part of one.
-        tell: called with the number of volumes done and of all.
+        dataset: Dataset, or a part of one.
+        tell: Function that is called with the number of finished volumes and the number of all.
 
     Raises:
-        ValueError: nothing can be read.
+        ValueError: No volume can be read.
     """
     places: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for place, (n, k) in enumerate(dataset.slices):

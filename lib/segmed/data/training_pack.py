@@ -1,4 +1,4 @@
-"""Reads a folder of labelled images from many public data sets: `index.json` with paths, labels, licence and source."""
+"""Reads a folder of labelled images from many public datasets, listed in its `index.json`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class PackImage:
     """One labelled image.
 
     Attributes:
-        image: (H, W) or (H, W, 3) uint8.
-        labels: (H, W) uint8, 0 for background.
-        entry: its facts in the index.
+        image: Pixels (H, W) or (H, W, 3), uint8.
+        labels: Labels (H, W), uint8, 0 for background.
+        entry: Entry of the image in the index.
     """
 
     image: np.ndarray
@@ -53,7 +53,7 @@ class PackImage:
 
     def parts(self, value: int) -> list[tuple[slice, slice]]:
         """Bounding slices of the connected parts of a label; the n-th one holds `part_mask(value, n)`."""
-        return [found for found in ndimage.find_objects(self._parts(value)) if found is not None]
+        return [slices for slices in ndimage.find_objects(self._parts(value)) if slices is not None]
 
     def part_mask(self, value: int, part: int | None = None) -> np.ndarray:
         """The pixels (H, W) of a label, or of its connected part counted from 0."""
@@ -69,13 +69,13 @@ class TrainingPack:
     """All images of the folder, read once.
 
     Args:
-        folder: with `index.json`.
-        without: sources that are left out, such as those held out for decisions.
-        only: sources that are taken; all if None.
+        folder: Folder with `index.json`.
+        without: Sources to leave out, such as those held out for evaluation.
+        only: Sources to take; all if None.
 
     Raises:
-        FileNotFoundError: no index in the folder.
-        ValueError: a source that the index does not have, or nothing is left.
+        FileNotFoundError: There is no index in the folder.
+        ValueError: The index does not have a given source, or no image is left.
     """
 
     def __init__(
@@ -129,8 +129,8 @@ class TrainingPack:
 @lru_cache(_PARTS_KEPT)
 def _connected(image: PackImage, value: int) -> np.ndarray:
     """Connected parts of a label, numbered from 1 by size, largest first; (H, W) uint16."""
-    found, count = ndimage.label(image.labels == value, np.ones((3, 3)))
-    order = np.argsort(-np.bincount(found.ravel(), minlength=count + 1)[1:])
+    components, count = ndimage.label(image.labels == value, np.ones((3, 3)))
+    order = np.argsort(-np.bincount(components.ravel(), minlength=count + 1)[1:])
     rank = np.zeros(count + 1, np.uint16)
     rank[order + 1] = np.arange(1, count + 1)
-    return np.asarray(rank[found])
+    return np.asarray(rank[components])

@@ -1,4 +1,4 @@
-"""A dataset in the layout of YOLO trainers: PNG pictures, a text file of boxes for each, and a list of classes."""
+"""Exports a dataset in the layout of YOLO trainers: PNG pictures, text files of boxes, and a class list."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def export_yolo(
     min_area: int = 100,
     tell: Callable[[int, int], None] | None = None,
 ) -> dict[str, int]:
-    """Write every slice; those without a box are there as background, with an empty text file.
+    """Write every slice; those without a box count as background and get an empty text file.
 
-    Pictures are 8-bit RGB in the window of the dataset. Boxes are centre and size as shares of the picture, around each
-    8-connected piece of each label.
+    Pictures are 8-bit RGB in the window of the dataset. Boxes are centre and size as shares of the picture,
+    around each 8-connected piece of each label.
 
     Args:
-        data: all slices.
-        split: of its patients; `validation` becomes `val`.
-        folder: new, or empty.
-        min_area: px; smaller pieces get no box.
-        tell: told how many slices are written, and of how many.
+        data: Dataset to export.
+        split: Split of its patients; `validation` becomes `val`.
+        folder: New or empty folder to write to.
+        min_area: Area in px below which pieces get no box.
+        tell: Function that is called with the number of written slices and the number of all.
 
     Returns:
-        Boxes by part.
+        Number of boxes by part of the split.
 
     Raises:
-        FileExistsError: the folder holds something.
-        ValueError: a slice cannot be read, or the split does not fit.
+        FileExistsError: The folder is not empty.
+        ValueError: A slice cannot be read, or the split does not fit.
     """
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty. Give a new folder, so that nothing of another export stays.")

@@ -15,7 +15,7 @@ def check_axes(path: Path) -> None:
     """Refuse an NRRD file with an axis that is neither of space nor of colours, which ITK calls damaged.
 
     Raises:
-        ImageFault: it has one.
+        ImageFault: There is such an axis.
     """
     if path.suffix.lower() in META_EXTENSIONS:
         return
@@ -30,32 +30,32 @@ def check_axes(path: Path) -> None:
 
 
 def is_colour(path: Path, channels: int) -> bool:
-    """Whether the values of a voxel are colours, as only the header can say.
+    """Whether the values of a voxel are colours, which only the header states.
 
     Args:
-        path: of an NRRD or MetaImage file.
-        channels: values per voxel.
+        path: Path of an NRRD or MetaImage file.
+        channels: Number of values per voxel.
 
     Raises:
-        ImageFault: there are several, and they are layers, time points or vectors.
+        ImageFault: There are several values per voxel, and they are layers, time points or vectors.
     """
     if channels == 1:
         return False
-    told = "its format does not call them colours"
+    reason = "its format does not call them colours"
     if path.suffix.lower() not in META_EXTENSIONS:
         fields = nrrd_fields(path)
         if channels in (3, 4) and _COLOURS & set(_kinds(fields)):
             return True
         if any(name.startswith("Segment0_") for name in fields):
             raise ImageFault(
-                f"{path.name} is a segmentation of {channels} layers, which is no image. Its segments may overlap: "
-                "send it as the label map of its image, or export all segments as one label map."
+                f"{path.name} is a segmentation of {channels} layers, which is not an image. Its segments "
+                "may overlap: send it as the label map of its image, or export all segments as one label map."
             )
-        told = f"its header calls them {fields.get('kinds') or 'nothing'}, and not RGB-color"
+        reason = f"its header calls them {fields.get('kinds') or 'nothing'}, and not RGB-color"
     raise ImageFault(
-        f"{path.name} has {channels} channels; SegMed takes grey or RGB images, and {told}: they may be time points, "
-        "layers or a vector field. Save one channel as a file of its own, or colours as PNG, TIFF or NRRD of the kind "
-        "RGB-color."
+        f"{path.name} has {channels} channels; SegMed takes grey or RGB images, and {reason}: they may be "
+        "time points, layers or a vector field. Save one channel as a file of its own, or colours as PNG, "
+        "TIFF or NRRD of the kind RGB-color."
     )
 
 

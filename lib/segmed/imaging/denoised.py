@@ -1,4 +1,4 @@
-"""Pictures without their noise: what the models see when the option `denoise` is on."""
+"""Denoised pictures, which the models segment when the option `denoise` is on."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _KEPT = 8  # slices; embeddings are cached elsewhere, this is for what looks at 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """How noise is taken away.
+    """A way of removing noise.
 
     Attributes:
-        name: tells it from others; part of the keys of caches.
-        clean: (H, W) or (H, W, 3) uint8 to the same without noise.
+        name: Name that identifies the denoiser; part of the keys of caches.
+        clean: Function that maps a slice, (H, W) or (H, W, 3) uint8, to the same slice without noise.
     """
 
     name: str
     clean: Callable[[np.ndarray], np.ndarray]
 
     def __call__(self, picture: Picture) -> Picture:
-        """The picture with every slice cleaned when it is asked for."""
+        """The picture, with each slice denoised when it is requested."""
         return DenoisedPicture(**{**vars(picture), "key": f"{picture.key}:{self.name}"}, denoiser=self)
 
 
 @dataclass(frozen=True)
 class DenoisedPicture(Picture):
-    """A picture whose slices come out clean; `array` stays as it was."""
+    """A picture whose slices are returned without noise; `array` stays as it was."""
 
     denoiser: Denoiser = Denoiser("", lambda image: image)
     _slice: Callable[[int], np.ndarray] = field(init=False, repr=False, compare=False)
@@ -51,10 +51,10 @@ def gaussian(sigma: float = 1.0) -> Denoiser:
     """A Gaussian filter.
 
     Args:
-        sigma: width in px.
+        sigma: Standard deviation in px.
 
     Raises:
-        ValueError: not above 0.
+        ValueError: `sigma` is not above 0.
     """
     if not sigma > 0:
         raise ValueError(f"A Gaussian filter of {sigma} px is not possible. Give a width above 0, such as 1.")

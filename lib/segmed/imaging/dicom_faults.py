@@ -1,4 +1,4 @@
-"""Why a DICOM series cannot be used, told so that somebody can do something about it."""
+"""Why a DICOM series cannot be used, in messages that say what to do about it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HTJ2K = {f"1.2.840.10008.1.2.4.{n}": "High-Throughput JPEG 2000" for n in (201,
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM, by the word behind its preamble or, where it has none, by its first elements."""
+    """Whether a file is DICOM, by the prefix after its preamble or, without one, by its first elements."""
     try:
         if not path.is_file():
             return False
@@ -45,7 +45,7 @@ def _looks_like_elements(start: bytes) -> bool:
 
 
 def _has_class(path: Path) -> bool:
-    """Whether a file without preamble tells what kind of object it is."""
+    """Whether a file without preamble states its SOP class."""
     with warnings.catch_warnings(), contextlib.suppress(Exception):  # other files make pydicom raise anything
         warnings.simplefilter("ignore")
         header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID", "Modality"])
@@ -57,11 +57,11 @@ def check_complete(folder: Path, read: Iterable[str]) -> None:
     """Refuse a folder with DICOM files that the reader passed over, as it does with damaged ones.
 
     Args:
-        folder: of one series.
-        read: the files that make up the image.
+        folder: Folder of one series.
+        read: Files that make up the image.
 
     Raises:
-        ImageFault: there are others.
+        ImageFault: The folder holds other DICOM files too.
     """
     taken = {Path(name).name for name in read}
     left = [
@@ -71,8 +71,8 @@ def check_complete(folder: Path, read: Iterable[str]) -> None:
     ]
     if left:
         raise ImageFault(
-            f"{len(left)} of the {len(left) + len(taken)} DICOM files of {folder.name} cannot be read, such as "
-            f"{left[0]}: damaged, or no image. Fetch the whole series again."
+            f"{len(left)} of the {len(left) + len(taken)} DICOM files of {folder.name} cannot be read, such "
+            f"as {left[0]}: damaged, or no image. Fetch the whole series again."
         )
 
 
@@ -81,38 +81,42 @@ def check_direction(orientations: Sequence[str], name: str) -> None:
 
     Args:
         orientations: ImageOrientationPatient of each slice, as text.
-        name: of the series.
+        name: Name of the series, for messages.
 
     Raises:
-        ImageFault: they differ.
+        ImageFault: The directions differ.
     """
     if len(set(orientations)) < 2:
         return
     given = np.array([[float(v) for v in text.split("\\")] for text in orientations])
     if np.abs(given - given[0]).max() > _SAME_DIRECTION:
         raise ImageFault(
-            f"The slices of {name} do not all lie in the same direction, as in a localizer of several planes. Open "
-            "the series that was planned on it, or part its planes into series of their own."
+            f"The slices of {name} do not all lie in the same direction, as in a localizer of several "
+            "planes. Open the series that was planned on it, or part its planes into series of their own."
         )
 
 
 def fault_of(files: Sequence[str], name: str) -> str:
-    """A sentence on why the voxels of these files could not be read; "" if the headers do not tell."""
+    """A sentence on why the voxels of these files could not be read; "" if the headers give no reason."""
     headers = []
-    with warnings.catch_warnings(), contextlib.suppress(Exception):  # damaged files make pydicom raise anything
+    with (
+        warnings.catch_warnings(),
+        contextlib.suppress(Exception),
+    ):  # damaged files make pydicom raise anything
         warnings.simplefilter("ignore")  # they quote headers
         headers = [pydicom.dcmread(f, stop_before_pixels=True, specific_tags=["Rows", "Columns"]) for f in files]
     sizes = {(header.get("Columns"), header.get("Rows")) for header in headers}
     if len(sizes) > 1:
         return (
-            f"The slices of {name} differ in size ({' and '.join(f'{i} × {j}' for i, j in sorted(sizes)[:2])} pixels), "
-            "so they are no volume. Part them into series of their own, or resample them, for instance in 3D Slicer."
+            f"The slices of {name} differ in size "
+            f"({' and '.join(f'{i} × {j}' for i, j in sorted(sizes)[:2])} pixels), so they do not form a "
+            "volume. Part them into series of their own, or resample them, for instance in 3D Slicer."
         )
     syntaxes = {str(header.file_meta.get("TransferSyntaxUID", "")) for header in headers}
     if squeezed := sorted(syntaxes - {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", ""}):
         kind = _HTJ2K.get(squeezed[0]) or UID(squeezed[0]).name
         return (
-            f"The voxels of {name}, compressed as {kind}, cannot be read: that compression is not supported, or the "
-            "files are damaged. Export the series uncompressed (Explicit VR Little Endian)."
+            f"The voxels of {name}, compressed as {kind}, cannot be read: that compression is not supported, "
+            "or the files are damaged. Export the series uncompressed (Explicit VR Little Endian)."
         )
     return ""

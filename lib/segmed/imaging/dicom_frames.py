@@ -1,4 +1,4 @@
-"""Frames of DICOM files, single or multi-frame: where each lies and what tells it from others at its place."""
+"""Frames of DICOM files, single or multi-frame: their places, and differences of those at one place."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
-# what tells images at one place from each other, with the words for it
+# attributes that distinguish images at the same place, with words for them
 TELLING = {
     "TemporalPositionIdentifier": "time points", "TemporalPositionIndex": "time points",
     "TriggerTime": "cardiac phases",
     "NominalCardiacTriggerDelayTime": "cardiac phases", "NominalPercentageOfCardiacPhase": "cardiac phases",
-    "DiffusionBValue": "b-values", "EchoTime": "echoes", "EffectiveEchoTime": "echoes", "EchoNumbers": "echoes",
+    "DiffusionBValue": "b-values", "EchoTime": "echoes", "EffectiveEchoTime": "echoes",
+    "EchoNumbers": "echoes",
     "FrameReferenceTime": "time points", "FrameReferenceDateTime": "time points",
     "FrameAcquisitionDateTime": "time points", "AcquisitionTime": "time points", "ContentTime": "time points",
     "AcquisitionNumber": "acquisitions", "ImageType": "kinds of image", "StackID": "stacks",
 }  # fmt: skip
 _OF_FILE = [
-    "SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality", "InstanceNumber", "Rows",
-    "Columns", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality", "InstanceNumber",
+    "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "ImagerPixelSpacing", "SliceThickness", "SamplesPerPixel", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence", "FrameIncrementPointer", "EnergyWindowVector", "TimeSlotVector",
     "RotationVector", "DetectorVector", "PhaseVector", "RRIntervalVector",
@@ -37,14 +38,14 @@ class DicomFrame:
     """One slice of a file.
 
     Attributes:
-        file: number of the file.
-        index: of the frame in the file, or None where the file has only this one.
-        position: (3,) of its first voxel, LPS mm; None where the header does not tell.
-        orientation: (6,) directions of i and j in LPS; None likewise.
-        spacing: mm from voxel to voxel along i and j; None likewise.
-        thickness: mm; 0 where the header does not tell.
-        scale: slope and intercept of this frame alone; None where the reader applies what stands in the header.
-        telling: values of `TELLING` that the header has.
+        file: Number of the file.
+        index: Index of the frame in the file; None if the file has only this frame.
+        position: (3,) position of the first voxel in LPS mm; None where the header does not state it.
+        orientation: (6,) directions of i and j in LPS; None where the header does not state them.
+        spacing: Distance between voxels along i and j in mm; None where the header does not state it.
+        thickness: Thickness of the slice in mm; 0 where the header does not state it.
+        scale: Slope and intercept of this frame alone; None where the reader applies those of the header.
+        telling: Values of the attributes in `TELLING` that the header has.
     """
 
     file: int
@@ -58,10 +59,10 @@ class DicomFrame:
 
 
 def read_header(path: Path) -> Dataset:
-    """What is needed of the header of a DICOM file, with or without preamble; no voxels.
+    """The needed part of the header of a DICOM file, with or without preamble; voxels are not read.
 
     Raises:
-        Exception: whatever pydicom raises for damaged files.
+        Exception: Any exception that pydicom raises for damaged files.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they quote headers
@@ -72,7 +73,7 @@ def frames_of(header: Dataset, file: int) -> list[DicomFrame]:
     """The frames of one file in stored order.
 
     Raises:
-        ValueError: fewer functional groups than frames.
+        ValueError: There are fewer functional groups than frames.
     """
     count = whole(header.get("NumberOfFrames")) or 1
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()
@@ -88,7 +89,7 @@ def frames_of(header: Dataset, file: int) -> list[DicomFrame]:
 
 
 def whole(value: Any) -> int:
-    """A whole number, 0 for what is none."""
+    """The value as an integer; 0 if it is not one."""
     try:
         return int(value)
     except (TypeError, ValueError):
@@ -96,25 +97,25 @@ def whole(value: Any) -> int:
 
 
 def _frame(file: int, index: int | None, groups: Sequence[Dataset], header: Dataset, many: bool) -> DicomFrame:
-    spacing = _numbers(_found(groups, "PixelSpacing", "ImagerPixelSpacing"), 2)
+    spacing = _numbers(_first_value(groups, "PixelSpacing", "ImagerPixelSpacing"), 2)
     scale = None
     if index is not None:
-        slope, intercept = (_numbers(_found(groups, name), 1) for name in ("RescaleSlope", "RescaleIntercept"))
+        slope, intercept = (_numbers(_first_value(groups, name), 1) for name in ("RescaleSlope", "RescaleIntercept"))
         scale = (slope[0] if slope and slope[0] else 1.0, intercept[0] if intercept else 0.0)
-    told = {name: _found([*groups, header], name) for name in TELLING}
+    distinguishing = {name: _first_value([*groups, header], name) for name in TELLING}
     return DicomFrame(
         file,
         index,
-        _numbers(_found(groups, "ImagePositionPatient"), 3),
-        _numbers(_found(groups, "ImageOrientationPatient"), 6),
+        _numbers(_first_value(groups, "ImagePositionPatient"), 3),
+        _numbers(_first_value(groups, "ImageOrientationPatient"), 6),
         None if spacing is None else (spacing[1], spacing[0]),
-        (_numbers(_found(groups, "SliceThickness"), 1) or (0.0,))[0],
+        (_numbers(_first_value(groups, "SliceThickness"), 1) or (0.0,))[0],
         scale,
-        {name: _text(value) for name, value in told.items() if value not in (None, "")},
+        {name: _text(value) for name, value in distinguishing.items() if value not in (None, "")},
     )
 
 
-def _found(groups: Sequence[Dataset], *names: str) -> Any:
+def _first_value(groups: Sequence[Dataset], *names: str) -> Any:
     """The first value of one of these names, in the groups themselves or one sequence deeper."""
     for name in names:
         for group in groups:
@@ -140,7 +141,7 @@ def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
     if value is None or value == "":
         return None
     try:
-        found = tuple(map(float, value if count > 1 else [value]))
+        numbers = tuple(map(float, value if count > 1 else [value]))
     except (TypeError, ValueError):
         return None
-    return found if len(found) == count and np.isfinite(found).all() else None
+    return numbers if len(numbers) == count and np.isfinite(numbers).all() else None

@@ -1,4 +1,4 @@
-"""A DICOM series as voxels: each file by ITK, with its own rescaling, put together by the places in the headers."""
+"""Reads the voxels of a DICOM series: each file by ITK, with its own rescaling, placed by its header."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ from segmed.imaging.itk import quiet_itk
 from segmed.imaging.limits import check_size
 
 logger = logging.getLogger(__name__)
-_TIMES = ("EnergyWindowVector", "TimeSlotVector", "RotationVector", "DetectorVector", "PhaseVector", "RRIntervalVector")
+_TIMES = (
+    "EnergyWindowVector",
+    "TimeSlotVector",
+    "RotationVector",
+    "DetectorVector",
+    "PhaseVector",
+    "RRIntervalVector",
+)
 _AS_STORED = (1.0, 0.0)
 _SCALES = ("RescaleSlope", "RescaleIntercept", "PixelValueTransformationSequence")
 
@@ -35,10 +42,10 @@ class DicomSeries:
     """The files of one series.
 
     Attributes:
-        name: of the folder or file.
-        files: without copies.
-        headers: of them, without voxels.
-        layout: their frames by slice.
+        name: Name of the folder or file.
+        files: Files of the series without copies.
+        headers: Headers of the files, without voxels.
+        layout: Frames of the files by slice.
     """
 
     name: str
@@ -56,11 +63,11 @@ def open_dicom(path: Path) -> DicomSeries:
     """Read the headers of a series and put its slices in order.
 
     Args:
-        path: a folder of one series, or a file.
+        path: Folder of one series, or a file.
 
     Raises:
-        ImageFault: not one series, or none that is a volume.
-        RuntimeError: the file has no header.
+        ImageFault: The files are not one series, or the series is not a volume.
+        RuntimeError: The file has no header.
     """
     files = _dicom_files(path) if path.is_dir() else [path]
     headers, readable = [], []
@@ -94,8 +101,8 @@ def read_dicom(series: DicomSeries) -> tuple[np.ndarray, np.ndarray, str]:
     """Voxels (I, J, K) or (I, J, K, 3), affine to LPS mm, and modality.
 
     Raises:
-        ImageFault: slices of several sizes, files that cannot be read, or a compression that is not supported.
-        RuntimeError: the only file is damaged, or no image.
+        ImageFault: The slices have several sizes, files cannot be read, or the compression is not supported.
+        RuntimeError: The only file is damaged or is not an image.
     """
     layout = series.layout
     sides = [max(whole(header.get(side)) for header in series.headers) for side in ("Columns", "Rows")]
@@ -130,13 +137,13 @@ def _readable(series: DicomSeries, file: int, stored: bool) -> sitk.Image:
             raise
         raise ImageFault(
             fault
-            or f"{_damaged(series, file)} of the {len(series.files)} DICOM files of {series.name} cannot be read, such "
-            f"as {series.files[file].name}: damaged, or no image. Fetch the whole series again."
+            or f"{_damaged(series, file)} of the {len(series.files)} DICOM files of {series.name} cannot be "
+            f"read, such as {series.files[file].name}: damaged, or no image. Fetch the whole series again."
         ) from error
 
 
 def _damaged(series: DicomSeries, first: int) -> int:
-    """How many files cannot be read."""
+    """Number of files that cannot be read."""
     count = 1
     for n in range(len(series.files)):
         if n != first:
@@ -177,26 +184,27 @@ def _check_one_series(path: Path, headers: Sequence[Dataset]) -> None:
 def _without_copies(files: list[Path], headers: list[Dataset]) -> tuple[list[Path], list[Dataset]]:
     """Without files that hold the very bytes of another; equal UIDs alone make no copy."""
     uids = Counter(str(header.get("SOPInstanceUID") or n) for n, header in enumerate(headers))
-    seen: set[bytes] = set()
+    digests: set[bytes] = set()
     kept = []
     for n, (file, header) in enumerate(zip(files, headers, strict=True)):
         if uids[str(header.get("SOPInstanceUID") or n)] > 1:
             digest = hashlib.sha256(file.read_bytes()).digest()
-            if digest in seen:
+            if digest in digests:
                 logger.info("%s is a copy of another file of its series", file.name)
                 continue
-            seen.add(digest)
+            digests.add(digest)
         kept.append(n)
     return [files[n] for n in kept], [headers[n] for n in kept]
 
 
 def _check_frames(frames: Sequence[DicomFrame], headers: Sequence[Dataset], name: str) -> None:
-    """Refuse frames that are no slices, as far as headers tell."""
+    """Refuse frames that are not slices, as far as the headers show."""
     many = [header for header in headers if whole(header.get("NumberOfFrames")) > 1]
     if many and len(headers) > 1 and any(frame.position is None for frame in frames):
         raise ImageFault(
             f"{name} holds {len(headers)} DICOM objects, of which {len(many)} are multi-frame and do not say "
-            "where their frames lie. One image is segmented at a time: put each object into a series of its own."
+            "where their frames lie. One image is segmented at a time: put each object into a series of its "
+            "own."
         )
     for header in many:
         for vector in _TIMES:
@@ -204,8 +212,8 @@ def _check_frames(frames: Sequence[DicomFrame], headers: Sequence[Dataset], name
             if isinstance(values, pydicom.multival.MultiValue) and len(set(values)) > 1:
                 words = vector.removesuffix("Vector")
                 raise ImageFault(
-                    f"The frames of {name} are no stack of slices: they differ in {words}. One 3-D image is segmented "
-                    "at a time: export one of them, or the reconstructed volume."
+                    f"The frames of {name} do not form a stack of slices: they differ in {words}. One 3-D "
+                    "image is segmented at a time: export one of them, or the reconstructed volume."
                 )
 
 
@@ -267,7 +275,9 @@ def _affine(image: sitk.Image, layout: Layout) -> np.ndarray:
     affine[:size, 3] = image.GetOrigin()[:size]
     if layout.origin is not None:
         affine[:3, 3] = layout.origin
-        if layout.frames[0].index is not None and layout.axes is not None:  # frames tell it better than the file
+        if (
+            layout.frames[0].index is not None and layout.axes is not None
+        ):  # the frames state it more exactly than the file
             affine[:3, :2] = layout.axes
     if layout.step is not None:
         affine[:3, 2] = layout.step

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, also when a process is killed, a disk is full or the power is cut."""
+"""Files that are written completely or not at all, even when the process is killed or the power fails."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _ABANDONED = 3600.0  # s after which such a file is left over from a process tha
 
 @contextlib.contextmanager
 def appear_whole(path: Path, extension: str = "", sync: bool = True, private: bool = False) -> Iterator[Path]:
-    """A temporary name in the folder of `path` that takes its place on success and vanishes on failure.
+    """A temporary file in the folder of `path` that replaces it on success and is removed on failure.
 
     Args:
-        path: of the file.
-        extension: that the temporary name ends in; "" for that of `path`.
-        sync: whether the file is on the disk, and not only in the memory of the system, before it takes its place.
-        private: whether only the user of this process may read it.
+        path: Path of the file.
+        extension: Extension of the temporary file; "" for that of `path`.
+        sync: Whether to flush the file to the disk before it replaces `path`.
+        private: Whether only the user of this process may read the file.
 
     Raises:
-        OSError: the folder cannot be written; what was at `path` is as it was.
+        OSError: The folder cannot be written; the file at `path` is unchanged.
     """
     # not by tempfile, whose files others may not read whatever the umask says
     part = path.with_name(f"{_PART}{secrets.token_hex(8)}{extension or path.suffix}")
@@ -44,7 +44,7 @@ def appear_whole(path: Path, extension: str = "", sync: bool = True, private: bo
 
 
 def flush(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before going on."""
+    """Flush a file, or the entries of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -53,7 +53,7 @@ def flush(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that were killed left half written in a folder."""
+    """Remove incomplete files that killed processes have left in a folder."""
     with contextlib.suppress(OSError):
         for path in folder.glob(f"{_PART}*"):
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What is wrong with a file, as a sentence for the user, also for what the libraries raise."""
+"""Faults of files as messages for the user, also in place of exceptions of the libraries."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ logger = logging.getLogger(__name__)
 
 
 class ImageFault(ValueError):
-    """A file that is whole and cannot be used; its text says why, and what to do."""
+    """A file that is intact but cannot be used; the message says why, and what to do."""
 
 
 @contextlib.contextmanager
 def explained(path: Path, readable: str, why: Callable[[], str] = str) -> Iterator[None]:
-    """Damaged files make the libraries raise anything: zlib.error, HeaderDataError, OverflowError, MemoryError, …
+    """Replace any exception that libraries raise for damaged files, such as zlib.error or MemoryError.
 
     Args:
-        path: of the file.
-        readable: what can be read, for the message.
-        why: looks for a better reason; "" for none.
+        path: Path of the file.
+        readable: Kinds of files that can be read, for the message.
+        why: Function that looks for a more specific reason; it returns "" if there is none.
 
     Raises:
-        ImageFault: as raised inside.
-        ValueError: in place of every other exception.
+        ImageFault: The block raised it.
+        ValueError: The block raised any other exception.
     """
     try:
         yield
@@ -35,6 +35,6 @@ def explained(path: Path, readable: str, why: Callable[[], str] = str) -> Iterat
         logger.info("cannot read %s: %s", path, error)
         raise ValueError(
             why()
-            or f"The image {path.name} cannot be read: it is damaged or not an image. Readable are {readable} and "
-            "folders of one DICOM series. Export it again from its source."
+            or f"The image {path.name} cannot be read: it is damaged or not an image. Readable are "
+            f"{readable} and folders of one DICOM series. Export it again from its source."
         ) from error

@@ -1,4 +1,4 @@
-"""The grid that voxels lie on, told from headers, and label maps brought onto the grid of their image."""
+"""Grids of images, read from their headers, and label maps resampled onto the grid of their image."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _MOST = 2**31 - 1
 
 @dataclass(frozen=True)
 class Grid:
-    """Size and place of an image.
+    """Size and position of an image.
 
     Attributes:
-        shape: voxels along (i, j, k); k is 1 for pictures.
-        affine: (4, 4), voxel to RAS mm; None where the file does not tell, as pictures never do.
-        channels: values per voxel, 1 for grey, 3 or 4 for colour.
-        components: length of the fourth axis of a NIfTI file.
-        others: affines by which other readers place the same file, see `nifti_affines`.
+        shape: Number of voxels along (i, j, k); k is 1 for pictures.
+        affine: (4, 4), voxel to RAS mm; None where the file does not state it, as in pictures.
+        channels: Number of values per voxel, 1 for grey, 3 or 4 for colour.
+        components: Length of the fourth axis of a NIfTI file.
+        others: Affines by which other readers place the same file, see `nifti_affines`.
     """
 
     shape: tuple[int, int, int]
@@ -46,17 +46,17 @@ class Grid:
 
     @property
     def places(self) -> tuple[np.ndarray, ...]:
-        """All affines by which readers place the file, the one that counts first; none if it does not tell."""
+        """All affines by which readers place the file, the decisive one first; none if it is not stated."""
         return () if self.affine is None else (self.affine, *self.others)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Voxel size in mm along (i, j, k); 1 where the file does not tell."""
+        """Voxel size in mm along (i, j, k); 1 where the file does not state it."""
         i, j, k = (1.0, 1.0, 1.0) if self.affine is None else np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return i, j, k
 
     def lies_on(self, other: Grid) -> bool:
-        """Whether voxels of both are the same; a file that does not tell its place is believed by its shape."""
+        """Whether both grids have the same voxels; for files without a position, the shape alone decides."""
         if self.affine is None or other.affine is None:
             return self.shape == other.shape
         return self.shape == other.shape and any(
@@ -66,9 +66,8 @@ class Grid:
     def can_move_to(self, other: Grid) -> bool:
         """Whether world coordinates bring this onto another grid: the affines differ, and the images overlap.
 
-        The same affine with another shape is no such case: the files belong to different images. Nor is an overlap of
-        less than half of the smaller one, as of a file with an axis mirrored by mistake.
-        """
+        The same affine with another shape is no such case: the files belong to different images. Nor is an
+        overlap of less than half of the smaller one, as of a file with an axis mirrored by mistake."""
         if self.affine is None or other.affine is None:
             return False
         if same_place(self.affine, other.affine, other.shape, _SAME_PLACE):
@@ -84,15 +83,15 @@ class Grid:
 
 
 def read_grid(path: str | os.PathLike[str], labels: bool = False) -> Grid:
-    """Size and place of an image by its header; voxels are read of DICOM only.
+    """Size and position of an image from its header; voxels are read for DICOM only.
 
     Args:
-        path: of the file, or of a folder of one DICOM series.
-        labels: whether it is a label map, which may be a segmentation of several layers.
+        path: Path of the file, or of a folder of one DICOM series.
+        labels: Whether the file is a label map, which may be a segmentation of several layers.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: the header is damaged, or not that of a 2-D or 3-D image.
+        FileNotFoundError: There is no such file.
+        ValueError: The header is damaged, or not that of a 2-D or 3-D image.
     """
     path = Path(path)
     extension = "" if path.is_dir() or not path.exists() else kind_of(path)
@@ -135,22 +134,22 @@ def read_labels(path: str | os.PathLike[str], grid: Grid) -> np.ndarray:
     """Read a label map, and resample it (nearest) by world coordinates where it lies on another grid.
 
     Args:
-        path: of the label map; of colour files the first channel counts, of palettes the index, and where the
-            segments of a segmentation overlap, the smaller one.
-        grid: of the image.
+        path: Path of the label map. The first channel of colour files counts, the index of palettes, and
+            where segments overlap, the smaller one.
+        grid: Grid of the image.
 
     Returns:
-        (I, J, K) of the image, in the type of the file, or int32 where resampled.
+        Label map (I, J, K) on the grid of the image, in the type of the file, or int32 where resampled.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: unreadable, or neither on the grid nor to be brought onto it.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is unreadable, or its label map cannot be resampled onto the grid.
     """
     return read_label_segments(path, grid).flat()
 
 
 def read_label_segments(path: str | os.PathLike[str], grid: Grid) -> Segments:
-    """As `read_labels`, with the names and colours that the file holds, and the layers of segments that overlap.
+    """As `read_labels`, with the names and colours in the file, and the layers of segments that overlap.
 
     Names of a label map without any are "". Its values are listed if they are whole numbers.
     """
@@ -171,20 +170,21 @@ def read_label_segments(path: str | os.PathLike[str], grid: Grid) -> Segments:
 def move_labels(
     array: np.ndarray, own: Grid, grid: Grid, name: str = "The label map", part: bool = False
 ) -> np.ndarray:
-    """A label map on the grid of its image, resampled (nearest) by world coordinates where its own is another.
+    """A label map on the grid of its image, resampled (nearest) by world coordinates where it differs.
 
     Args:
-        array: (I, J, K) on its own grid.
-        own: that grid.
-        grid: of the image.
-        name: of the label map in messages.
-        part: whether it is known to be a part of a larger grid, which may begin at the same corner.
+        array: Label map (I, J, K) on its own grid.
+        own: Grid of `array`.
+        grid: Grid of the image.
+        name: Name of the label map, for messages.
+        part: Whether the label map is known to cover a part of a larger grid, which may begin at the same
+            corner.
 
     Returns:
-        (I, J, K) of the image, in the type of `array`, or int32 where its voxels are not those of the image.
+        Label map (I, J, K) on the grid of the image, in the type of `array`, or int32 where it was resampled.
 
     Raises:
-        ValueError: neither on the grid nor to be brought onto it.
+        ValueError: The label map cannot be resampled onto the grid.
     """
     if own.lies_on(grid):
         return array
@@ -193,15 +193,16 @@ def move_labels(
     if not usable:
         raise ValueError(
             f"{name} of the shape {own.shape} does not lie on its image of the shape {grid.shape}, and its "
-            f"place in the patient does not explain it: {_difference(own, grid)}. Export the label map again, on the "
-            "grid of the image."
+            f"place in the patient does not explain it: {_difference(own, grid)}. Export the label map "
+            "again, on the grid of the image."
         )
     for mine, theirs in usable:
         assert mine.affine is not None
         if (turned := _turned(array, mine.affine, theirs)) is not None:
             return turned
     own, grid = usable[0]
-    # beyond the centres of the outer voxels there is still half a voxel, which matters for labels of one slice
+    # beyond the centres of the outer voxels there is still half a voxel, which matters for labels of one
+    # slice
     plain = array if np.issubdtype(array.dtype, np.floating) else np.clip(array, -1, _MOST).astype(np.int32)
     image = nib.Nifti1Image(plain, own.affine)
     moved = resample_from_to(image, (grid.shape, grid.affine), order=0, mode="grid-constant")
@@ -209,7 +210,7 @@ def move_labels(
 
 
 def _turned(array: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray | None:
-    """Labels whose voxels are those of the image in another order, or some of them; None where they are not."""
+    """Labels whose voxels are those of the image in another order, or a part of them; else None."""
     assert grid.affine is not None
     to_voxel = np.linalg.inv(grid.affine) @ affine
     steps = np.rint(to_voxel[:3, :3])
@@ -244,23 +245,23 @@ def _nifti_grid(path: Path) -> Grid:
 
 
 def _difference(own: Grid, grid: Grid) -> str:
-    """What tells two grids apart, as the middle of a sentence."""
-    told = [
+    """How two grids differ, as the middle of a sentence."""
+    differences = [
         f"{mine} voxels along {axis} where the image has {theirs}"
         for axis, mine, theirs in zip("ijk", own.shape, grid.shape, strict=True)
         if mine != theirs
     ]
     if own.affine is None or grid.affine is None:
-        return ", ".join([*told, "and one of the files does not say where it lies"])
+        return ", ".join([*differences, "and one of the files does not say where it lies"])
     if not np.allclose(own.spacing, grid.spacing, rtol=0.01):
         sizes = [" × ".join(f"{s:.4g}" for s in one.spacing) for one in (own, grid)]
-        told.append(f"voxels of {sizes[0]} mm where the image has {sizes[1]} mm")
+        differences.append(f"voxels of {sizes[0]} mm where the image has {sizes[1]} mm")
     low, high = _extent(own.shape, own.affine)
     theirs_low, theirs_high = _extent(grid.shape, grid.affine)
     apart = np.abs((low + high) / 2 - (theirs_low + theirs_high) / 2)
     if apart.max() > 0.5 * min(grid.spacing):
-        told.append(f"its middle lies {np.linalg.norm(apart):.4g} mm from that of the image")
-    return ", ".join(told) or "its axes run another way"
+        differences.append(f"its middle lies {np.linalg.norm(apart):.4g} mm from that of the image")
+    return ", ".join(differences) or "its axes run another way"
 
 
 def _extent(shape: tuple[int, int, int], affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

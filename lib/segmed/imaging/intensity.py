@@ -23,12 +23,12 @@ WINDOWS: tuple[str, ...] = ("auto", *CT_WINDOWS, "percentile", "minmax")
 def resolve_window(volume: Volume, window: str = "auto") -> str:
     """The window that `auto` stands for; any other known name stays.
 
-    CT is told by the modality or, for files without one, by air: integers at or below -500 together with
-    values above 200. Where next to nothing of a CT lies in the window of soft tissue, and for all else, percentiles
-    are taken; 8-bit images keep their values (`minmax` of 0 to 255).
+    CT is recognised by the modality or, for files without one, by air: integers at or below -500 together
+    with values above 200. Where next to nothing of a CT lies in the window of soft tissue, and for all else,
+    percentiles are taken; 8-bit images keep their values (`minmax` of 0 to 255).
 
     Raises:
-        ValueError: unknown name.
+        ValueError: The name is unknown.
     """
     if window not in WINDOWS:
         raise ValueError(f"Unknown intensity window {window!r}. Choose one of {', '.join(WINDOWS)}.")
@@ -58,19 +58,19 @@ def _sample(volume: Volume) -> np.ndarray:
 def to_uint8(volume: Volume, window: str = "auto") -> np.ndarray:
     """Window the whole volume to 0..255.
 
-    CT windows clip to level ± width/2 HU; `percentile` clips to the 0.5 and 99.5 percentiles of the voxels above
-    zero, which leaves zeros zero (of all voxels where some are negative); `minmax` keeps 8-bit values and stretches
-    others. A constant image becomes 0.
+    CT windows clip to level ± width/2 HU; `percentile` clips to the 0.5 and 99.5 percentiles of the voxels
+    above zero, which leaves zeros zero (of all voxels where some are negative); `minmax` keeps 8-bit values
+    and stretches others. A constant image becomes 0.
 
     Args:
-        volume: (I, J, K) grey or (I, J, K, 3) colour.
-        window: one of `WINDOWS`.
+        volume: Array (I, J, K) of grey values or (I, J, K, 3) of colours.
+        window: One of `WINDOWS`.
 
     Returns:
         uint8 array of the volume's shape, Fortran order so that slices along k are contiguous.
 
     Raises:
-        ValueError: unknown window.
+        ValueError: The window is unknown.
     """
     low, high = window_range(volume, window)
     return stretch(volume, low, high)
@@ -80,7 +80,7 @@ def window_range(volume: Volume, window: str = "auto") -> tuple[float, float]:
     """The intensities that a window shows black and white; 0 and 255 where 8-bit values are kept.
 
     Raises:
-        ValueError: unknown window.
+        ValueError: The window is unknown.
     """
     name = resolve_window(volume, window)
     array = volume.array

@@ -1,4 +1,4 @@
-"""What ITK says of a file: where it lies. ITK speaks LPS, SegMed RAS."""
+"""The affine of a file as ITK reads it, converted from LPS, which ITK uses, to RAS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def itk_affine(image: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
 
 @contextlib.contextmanager
 def quiet_itk() -> Iterator[None]:
-    """ITK prints its warnings to stderr; what matters of them arrives as an exception."""
+    """Suppress the warnings that ITK prints to stderr; faults that matter arrive as exceptions."""
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:

@@ -11,26 +11,26 @@ from skimage.measure import regionprops
 def clean_labels(labels: np.ndarray, largest: bool = True, fill: bool = True) -> np.ndarray:
     """Keep one piece of each organ, and close its holes.
 
-    Voxels that share a corner belong together. Only background becomes an organ: what lies inside of another organ,
-    such as a tumour, stays what it is.
+    Voxels that share a corner belong together. Only background becomes an organ: what lies inside of another
+    organ, such as a tumour, stays what it is.
 
     Args:
-        labels: (I, J, K) whole numbers, 0 the background.
-        largest: whether all but the largest piece of each organ become background.
-        fill: whether background that one organ encloses becomes that organ.
+        labels: Label map (I, J, K) of integers, 0 the background.
+        largest: Whether all but the largest piece of each organ become background.
+        fill: Whether background that one organ encloses becomes that organ.
 
     Returns:
         An array of the same shape and type; `labels` is left as it is.
 
     Raises:
-        ValueError: not a volume of whole numbers.
+        ValueError: `labels` is not a volume of integers.
     """
     from segmed.monai_parts import FillHoles, KeepLargestConnectedComponent  # seconds; boxes do without it
 
     if labels.ndim != 3 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"The label map is {labels.ndim}-D {labels.dtype}; allowed is a 3-D array of whole numbers. Stack the "
-            "slices along k and take the class of each voxel."
+            f"The label map is {labels.ndim}-D {labels.dtype}; allowed is a 3-D array of whole numbers. "
+            "Stack the slices along k and take the class of each voxel."
         )
     out = labels.copy()
     space = out[:, :, 0] if out.shape[2] == 1 else out  # in a volume every hole of a single slice would be open
@@ -51,11 +51,12 @@ def boxes_of_pieces(labels: np.ndarray, min_area: int = 1) -> tuple[np.ndarray, 
     """A box around each 8-connected piece of each label.
 
     Args:
-        labels: (H, W) whole numbers, 0 the background.
-        min_area: px; smaller pieces are left out.
+        labels: Label map (H, W) of integers, 0 the background.
+        min_area: Area in px below which pieces are left out.
 
     Returns:
-        (N, 4) as x0, y0, x1, y1, of which the last two are the first column and row beyond, and (N,) labels.
+        Boxes (N, 4) as x0, y0, x1, y1 in px, of which the last two are the first column and row beyond; and
+        labels (N,).
     """
     corners, kinds = [], []
     for value in np.unique(labels[labels > 0]):

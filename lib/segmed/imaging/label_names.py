@@ -1,4 +1,4 @@
-"""The names that a label map brings along: in its own header, or in the table beside it."""
+"""The structure names of a label map, read from its own header or from the table beside it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from segmed.imaging.sidecar import read_sidecar
 
 
 def stored_names(file: Path) -> Mapping[int, str]:
-    """Names by value; nothing where a label map brings none.
+    """Structure names by value; empty if the label map has none.
 
     Raises:
-        ValueError: a segmentation that cannot be read.
+        ValueError: The segmentation cannot be read.
     """
     if not file.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""Label maps with the names and colours of their values, in whichever way a format can hold them."""
+"""Writes label maps with the names and colours of their values, in the way that each format can hold them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ from segmed.imaging.sidecar import write_sidecar
 
 
 def write_labels(
-    found: Segments, affine: np.ndarray, path: str | os.PathLike[str], like: str | os.PathLike[str] | None = None
+    found: Segments,
+    affine: np.ndarray,
+    path: str | os.PathLike[str],
+    like: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Write a label map so that what its values mean goes along.
+    """Write a label map together with the meaning of its values.
 
-    A `.seg.nrrd` holds names, colours and layers itself. Beside NIfTI a table tells names and colours (`read_sidecar`),
-    and where segments overlap, the smaller one counts.
+    A `.seg.nrrd` file holds names, colours and layers itself. Beside NIfTI, a table holds names and colours
+    (`read_sidecar`), and where segments overlap, the smaller one counts.
 
     Args:
-        found: on the grid of the image.
-        affine: (4, 4) voxel to RAS mm, that of the image.
-        path: ends in `.seg.nrrd` or one of `MASK_EXTENSIONS`.
-        like: file of the image, see `write_mask`.
+        found: Segments on the grid of the image.
+        affine: (4, 4), voxel to RAS mm, of the image.
+        path: Path that ends in `.seg.nrrd` or one of `MASK_EXTENSIONS`.
+        like: File of the image, see `write_mask`.
 
     Raises:
-        ValueError: unknown extension, or what the format cannot hold.
-        OSError: the folder cannot be written.
+        ValueError: The extension is unknown, or the format cannot hold the label map.
+        OSError: The folder cannot be written.
     """
     coloured = tuple(s.coloured(colour_of(s.value)) for s in found.segments)
     if str(path).lower().endswith(SEGMENTATION):

@@ -24,7 +24,7 @@ def mask_extension(name: str) -> str:
     """The extension among `MASK_EXTENSIONS` that `name` ends with.
 
     Raises:
-        ValueError: another extension.
+        ValueError: The name has another extension.
     """
     for extension in MASK_EXTENSIONS:
         if name.lower().endswith(extension):
@@ -50,15 +50,18 @@ def write_mask(
     """Write a label map so that it lies on its image; the file appears whole or not at all.
 
     Args:
-        mask: (I, J, K) uint8 label values; uint16 where they are many, but not for `.png`.
-        affine: (4, 4) voxel to RAS mm, that of the image.
-        path: ends in one of `MASK_EXTENSIONS`; `.png` takes a single slice and shows labels as grey values.
-        compress: gzip for `.nrrd`; `.nii.gz` always is.
-        like: file of the image; a NIfTI mask of a NIfTI image gets all that the header says of the image's place.
+        mask: Label values (I, J, K), uint8; uint16 where there are many, but not for `.png`.
+        affine: (4, 4), voxel to RAS mm, of the image.
+        path: Path that ends in one of `MASK_EXTENSIONS`; `.png` takes a single slice and shows labels as grey
+            values.
+        compress: Whether to compress `.nrrd` by gzip; `.nii.gz` always is.
+        like: File of the image; a NIfTI mask of a NIfTI image takes over everything that the image's header
+            states about its position.
 
     Raises:
-        ValueError: unknown extension, not a 3-D uint8 array, or several slices for a PNG.
-        OSError: the folder cannot be written.
+        ValueError: The extension is unknown, the mask is not a 3-D array of the allowed types, or has several
+            slices for a PNG.
+        OSError: The folder cannot be written.
     """
     extension = mask_extension(str(path))
     if mask.ndim != 3 or not (mask.dtype == np.uint8 or (mask.dtype == np.uint16 and extension != ".png")):
@@ -76,18 +79,21 @@ def write_mask(
 
 
 def write_nrrd_slices(
-    masks: Mapping[int, np.ndarray], shape: tuple[int, int, int], affine: np.ndarray, path: str | os.PathLike[str]
+    masks: Mapping[int, np.ndarray],
+    shape: tuple[int, int, int],
+    affine: np.ndarray,
+    path: str | os.PathLike[str],
 ) -> None:
     """`write_mask` to an uncompressed `.nrrd` for masks of a few slices.
 
-    Only these slices are written, the rest stays a hole of zeros in the file: a click on one slice of a large volume
-    must not cost the copying of the volume.
+    Only these slices are written, the rest stays a hole of zeros in the file: a click on one slice of a large
+    volume must not cost the copying of the volume.
 
     Args:
-        masks: (H, W) boolean or uint8 by slice.
-        shape: (I, J, K) of the image.
-        affine: (4, 4) voxel to RAS mm, that of the image.
-        path: ends in `.nrrd`.
+        masks: Mask (H, W), boolean or uint8, by slice.
+        shape: Shape (I, J, K) of the image.
+        affine: (4, 4), voxel to RAS mm, of the image.
+        path: Path that ends in `.nrrd`.
     """
     header = io.BytesIO()
     nrrd.write(header, np.zeros((1, 1, 1), np.uint8), _nrrd_header(affine, "raw"))
@@ -132,7 +138,7 @@ def slice_box(mask: np.ndarray) -> tuple[float, float, float, float]:
     """The tight box (x0, y0, x1, y1), ends inclusive, of a mask (H, W).
 
     Raises:
-        ValueError: the mask is empty.
+        ValueError: The mask is empty.
     """
     found = bounding_box(mask)
     if found is None:

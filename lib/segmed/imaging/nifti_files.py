@@ -1,4 +1,4 @@
-"""NIfTI files that are packed or not, whatever their names say."""
+"""Opens NIfTI files, compressed or not, whatever their names suggest."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _NIFTI2 = 540  # bytes of its header, which is what it begins with
 
 
 def open_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Pair:
-    """Open a NIfTI file; voxels are read when they are asked for.
+    """Open a NIfTI file; voxels are read when they are accessed.
 
-    Names are not believed: `.nii.gz` files that are not packed are common, and so are packed `.nii` files. Pairs of
-    `.hdr` and `.img` are opened as nibabel does.
+    The name does not decide: uncompressed `.nii.gz` files are common, and so are compressed `.nii` files.
+    Pairs of `.hdr` and `.img` are opened as nibabel does.
 
     Args:
-        path: of the file.
+        path: Path of the file.
 
     Raises:
-        Exception: whatever nibabel raises for a damaged file.
+        Exception: Any exception that nibabel raises for a damaged file.
     """
     path = Path(path)
     if path.suffix.lower() in (".hdr", ".img"):
@@ -44,18 +44,18 @@ def open_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Pair:
 
 
 def check_length(path: Path, image: nib.nifti1.Nifti1Pair | nib.spatialimages.SpatialImage) -> None:
-    """Refuse a file that is not packed and shorter than its header says, before room is made for its voxels.
+    """Refuse an uncompressed file that is shorter than its header states, before memory is allocated.
 
     Raises:
-        ImageFault: it is cut off.
+        ImageFault: The file is truncated.
     """
     if path.suffix.lower() in (".hdr", ".img") or _starts_with(path, _GZIP):
         return
     needed = math.prod(image.shape) * image.get_data_dtype().itemsize
     if path.stat().st_size < needed:
         raise ImageFault(
-            f"The image {path.name} cannot be read: it is cut off, as it has {path.stat().st_size:,} bytes, and its "
-            f"header tells of {needed:,} bytes of voxels. Export it again from its source."
+            f"The image {path.name} cannot be read: it is cut off, as it has {path.stat().st_size:,} bytes, "
+            f"and its header tells of {needed:,} bytes of voxels. Export it again from its source."
         )
 
 

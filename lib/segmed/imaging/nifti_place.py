@@ -1,9 +1,8 @@
-"""Where a NIfTI file lies, which readers do not agree on, and files that lie where another one does for all of them.
+"""The position of a NIfTI file, on which readers disagree, and masks that share it for all readers.
 
-A header may place its voxels three times: by `qform`, by `sform`, and by the size of the voxels alone; and it may count
-in metres or microns. nibabel takes `sform` and knows no units, ITK takes `sform` if its code is 1, else `qform`, and
-converts to millimetres. What a viewer shows is ITK's place, so that is the image's.
-"""
+A header may place its voxels three times: by `qform`, by `sform`, and by the size of the voxels alone; and it
+may count in metres or microns. nibabel takes `sform` and knows no units, ITK takes `sform` if its code is 1,
+else `qform`, and converts to millimetres. What a viewer shows is ITK's place, so that is the image's."""
 
 from __future__ import annotations
 
@@ -29,11 +28,11 @@ NiftiHeader = nib.Nifti1Header | nib.Nifti2Header
 
 
 def nifti_affine(path: str | os.PathLike[str], image: Any) -> np.ndarray:
-    """The place of an image that viewers show.
+    """The affine of an image as viewers show it.
 
     Args:
-        path: of the file.
-        image: the file as nibabel has opened it.
+        path: Path of the file.
+        image: The file as opened by nibabel.
 
     Returns:
         (4, 4), voxel to RAS mm: that of ITK where it reads the file, else that of nibabel in millimetres.
@@ -48,21 +47,21 @@ def nifti_affines(path: str | os.PathLike[str], image: Any) -> list[np.ndarray]:
     scaled = np.diag([scale, scale, scale, 1.0]) @ plain
     itk = _itk_affine(path)
     shape = (*image.shape, 1, 1)[:3]
-    found: list[np.ndarray] = []
+    places: list[np.ndarray] = []
     for affine in (scaled if itk is None or same_place(itk, scaled, shape) else itk, scaled, plain):
-        if not any(same_place(affine, other, shape) for other in found):
-            found.append(affine)
-    return found
+        if not any(same_place(affine, other, shape) for other in places):
+            places.append(affine)
+    return places
 
 
 def same_place(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...], within: float = _SAME) -> bool:
     """Whether two affines put the voxels of an image to the same places.
 
     Args:
-        one: (4, 4).
-        other: (4, 4).
-        shape: (I, J, K) of the image.
-        within: voxels that they may be apart.
+        one: (4, 4) affine, voxel to RAS mm.
+        other: (4, 4) affine, voxel to RAS mm.
+        shape: Shape (I, J, K) of the image.
+        within: Tolerance in voxels.
     """
     if not np.isfinite(other).all() or abs(np.linalg.det(other)) == 0:
         return np.array_equal(one, other, equal_nan=True)
@@ -74,7 +73,7 @@ def nifti_header(path: str | os.PathLike[str]) -> NiftiHeader:
     """The header as it is in the file, faults included, which nibabel's own reading mends.
 
     Raises:
-        ValueError: it is none.
+        ValueError: The file has no NIfTI header.
     """
     with Path(path).open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
@@ -93,10 +92,10 @@ def nifti_image(
     """Voxels as a NIfTI image to be saved.
 
     Args:
-        labels: (I, J, K).
-        affine: (4, 4) voxel to RAS mm; it counts where `like` is no NIfTI file.
-        like: file of the image. If that is NIfTI, all that its header says of the place is taken over, so that every
-            reader puts both to the same place, whichever it is.
+        labels: Label map (I, J, K).
+        affine: (4, 4), voxel to RAS mm; used if `like` is not a NIfTI file.
+        like: File of the image. If it is NIfTI, everything that its header states about the position is taken
+            over, so that each reader puts both at the same place.
     """
     source = nifti_header(like) if like is not None and _is_nifti(Path(like)) else None
     # without an affine nibabel leaves the fields as they are set here
@@ -111,7 +110,7 @@ def nifti_image(
         return image
     header.set_sform(affine, 2)
     header["pixdim"][1:4] = np.linalg.norm(affine[:3, :3], axis=0)
-    if _is_rigid(affine):  # else no rotation can say it, as of a tilted gantry
+    if _is_rigid(affine):  # no rotation can express others, such as those of a tilted gantry
         header.set_qform(affine, 2)
     header.set_xyzt_units("mm")
     return image
@@ -138,6 +137,6 @@ def _itk_affine(path: str | os.PathLike[str]) -> np.ndarray | None:
 
 
 def _is_rigid(affine: np.ndarray) -> bool:
-    """Whether the axes are at right angles, so that a rotation and sizes tell them."""
+    """Whether the axes are at right angles, so that a rotation and voxel sizes describe them."""
     steps = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return bool(np.abs(steps.T @ steps - np.eye(3)).max() < 1e-4)

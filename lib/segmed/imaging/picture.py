@@ -1,4 +1,4 @@
-"""A volume as models see it: windowed to 8 bit, read once and kept while it fits in memory."""
+"""Volumes windowed to 8 bit, as the models take them; read once and cached while they fit in memory."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Picture:
 
     Attributes:
         array: uint8, (I, J, K) or (I, J, K, 3).
-        affine: (4, 4) voxel to RAS mm.
-        key: names this image and window; changes when the file does.
-        window: the window used, never `auto`.
-        levels: intensities that it shows black and white.
+        affine: (4, 4), voxel to RAS mm.
+        key: Cache key of this image and window, which changes when the file does.
+        window: Name of the window that was used, never `auto`.
+        levels: Intensities that the window shows black and white.
     """
 
     array: np.ndarray
@@ -60,8 +60,8 @@ class PictureCache:
     An image asked for by several threads at once is read by one of them.
 
     Args:
-        max_bytes: memory that the kept pictures may fill.
-        read: what opens a picture, such as in another process.
+        max_bytes: Largest size of the cached pictures in bytes.
+        read: Function that opens a picture, for instance in another process.
     """
 
     def __init__(self, max_bytes: int, read: Callable[[str | os.PathLike[str], str], Picture] = open_picture) -> None:
@@ -75,8 +75,8 @@ class PictureCache:
         """The picture of the file as it is now.
 
         Raises:
-            FileNotFoundError: nothing is there.
-            ValueError: unreadable image or unknown window.
+            FileNotFoundError: There is no such file.
+            ValueError: The image is unreadable, or the window is unknown.
         """
         if not os.path.exists(path):  # noqa: PTH110
             read_volume(path)  # raises with the sentence for the user

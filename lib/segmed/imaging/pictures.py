@@ -1,4 +1,4 @@
-"""PNG, JPEG, BMP and TIFF: grey values, colours or palette indices as the file states them."""
+"""Reads PNG, JPEG, BMP and TIFF files: grey values, colours or palette indices as the file states them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _TIFF = (".tif", ".tiff")
 _ITK = {".png": "PNGImageIO", ".jpg": "JPEGImageIO", ".jpeg": "JPEGImageIO", ".bmp": "BMPImageIO"}
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _BILEVEL = "1"
-Image.MAX_IMAGE_PIXELS = None  # `check_size` is stricter, and says what to do
+Image.MAX_IMAGE_PIXELS = None  # `check_size` is stricter, and its message says what to do
 
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """What the header of a picture tells.
+    """Facts from the header of a picture.
 
     Attributes:
-        shape: (I, J, K); K counts the pages of a TIFF file.
+        shape: Shape (I, J, K); K is the number of pages of a TIFF file.
         channels: 1 for grey values and palette indices, 3 or 4 for colours.
     """
 
@@ -42,8 +42,8 @@ def picture_facts(path: Path) -> PictureFacts:
     """Size and channels by the header.
 
     Raises:
-        ImageFault: pages or channels that make no image.
-        Exception: whatever the libraries raise for damaged files.
+        ImageFault: The pages or channels do not form an image.
+        Exception: Any exception that the libraries raise for damaged files.
     """
     if path.suffix.lower() in _TIFF:
         with tifffile.TiffFile(path) as file:
@@ -58,16 +58,16 @@ def read_picture(path: Path, indices: bool = False) -> tuple[np.ndarray, bool]:
     """The voxels of a picture.
 
     Args:
-        path: of a file with one of `PICTURE_EXTENSIONS`.
-        indices: for label maps: the index of each pixel into the palette, and 0 and 1 of pictures of one bit; else
-            the colours, and 0 and 255.
+        path: Path of a file with one of `PICTURE_EXTENSIONS`.
+        indices: Whether to return, as for label maps, the palette index of each pixel, and 0 and 1 for
+            one-bit pictures; otherwise colours, and 0 and 255.
 
     Returns:
-        (I, J, K) or (I, J, K, 3), and whether it is colour.
+        Voxels (I, J, K) or (I, J, K, 3), and whether they are colours.
 
     Raises:
-        ImageFault: pages, channels or a compression that cannot be read.
-        Exception: whatever the libraries raise for damaged files.
+        ImageFault: The pages, channels or compression cannot be read.
+        Exception: Any exception that the libraries raise for damaged files.
     """
     if path.suffix.lower() in _TIFF:
         array = _read_tiff(path, indices)
@@ -80,7 +80,7 @@ def read_picture(path: Path, indices: bool = False) -> tuple[np.ndarray, bool]:
 
 
 def _read_plain(path: Path, indices: bool) -> np.ndarray:
-    """(1, J, I) or (1, J, I, C); Pillow for what ITK takes for something else, ITK for the depth of the others."""
+    """(1, J, I) or (1, J, I, C) by ITK, which keeps the bit depth, or by Pillow where ITK misreads."""
     with Image.open(path) as image:
         check_size(image.size, path.name)
         mode = image.mode
@@ -110,7 +110,15 @@ def _by_pillow(image: Image.Image, indices: bool) -> np.ndarray:
 
 def _plain(mode: str) -> str:
     """The mode without palette, alpha of grey, or the inks of a printer."""
-    changed = {"P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB", "RGBX": "RGB"}
+    changed = {
+        "P": "RGB",
+        "PA": "RGB",
+        "CMYK": "RGB",
+        "YCbCr": "RGB",
+        "LAB": "RGB",
+        "HSV": "RGB",
+        "RGBX": "RGB",
+    }
     return {**changed, "LA": "L", "La": "L", _BILEVEL: "L", "RGBa": "RGB"}.get(mode, mode)
 
 
@@ -119,10 +127,10 @@ def _read_tiff(path: Path, indices: bool) -> np.ndarray:
         pages = _pages(file, path.name)
         _channels(pages[0], path.name)
         check_size((pages[0].imagewidth, pages[0].imagelength, len(pages)), path.name)
-        found = [_page(path, file, page, indices) for page in pages]
-    if len({one.shape for one in found}) > 1:
+        slices = [_page(path, file, page, indices) for page in pages]
+    if len({one.shape for one in slices}) > 1:
         raise ImageFault(f"The pages of {path.name} differ in their channels. Save each page as a file of its own.")
-    return np.stack(found)
+    return np.stack(slices)
 
 
 def _page(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage, indices: bool) -> np.ndarray:
@@ -134,8 +142,8 @@ def _page(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage, indices:
         other = _compressed(path, page, indices)
         if other is None:
             raise ImageFault(
-                f"{path.name} is compressed as {_named(page.compression)} with {page.bitspersample} bits per value, "
-                "which is not supported. Save it uncompressed, or as PNG."
+                f"{path.name} is compressed as {_named(page.compression)} with {page.bitspersample} bits per "
+                "value, which is not supported. Save it uncompressed, or as PNG."
             ) from error
         array, palette = other, False
     if array.dtype == bool:
@@ -165,10 +173,10 @@ def _compressed(path: Path, page: tifffile.TiffPage, indices: bool) -> np.ndarra
 
 
 def _pages(file: tifffile.TiffFile, name: str) -> list[tifffile.TiffPage]:
-    """Those that are slices; thumbnails and masks of transparency are passed over.
+    """The pages that are slices; thumbnails and transparency masks are left out.
 
     Raises:
-        ImageFault: pages of several sizes, channels or times.
+        ImageFault: The pages have several sizes, or are channels or time points.
     """
     whole = [page for page in file.pages if isinstance(page, tifffile.TiffPage)]
     pages = [page for page in whole if not page.subfiletype & (_REDUCED | _MASK)]
@@ -178,16 +186,16 @@ def _pages(file: tifffile.TiffFile, name: str) -> list[tifffile.TiffPage]:
     if len(sizes) > 1:
         (a, b), (c, d) = sizes[:2]
         raise ImageFault(
-            f"The pages of {name} differ in size ({a} × {b} and {c} × {d} pixels), so they are no stack of slices. "
-            "Save the page that counts as a file of its own."
+            f"The pages of {name} differ in size ({a} × {b} and {c} × {d} pixels), so they do not form a "
+            "stack of slices. Save the page that counts as a file of its own."
         )
-    told = file.imagej_metadata or {}
-    if int(told.get("images", 1)) > len(pages):
+    imagej = file.imagej_metadata or {}
+    if int(imagej.get("images", 1)) > len(pages):
         raise ImageFault(
-            f"{name} is a stack of ImageJ that holds its {told['images']} slices behind one page. Save it anew in "
-            "ImageJ as OME-TIFF or image sequence, or as NRRD."
+            f"{name} is a stack of ImageJ that holds its {imagej['images']} slices behind one page. Save it "
+            "again in ImageJ as OME-TIFF or image sequence, or as NRRD."
         )
-    axes = _axes(told, pages[0])
+    axes = _axes(imagej, pages[0])
     if len(axes) > 1 or "C" in axes:
         raise ImageFault(
             f"{name} holds {' × '.join(f'{n} {_AXES[axis]}' for axis, n in axes.items())}; one 3-D image is "
@@ -197,20 +205,20 @@ def _pages(file: tifffile.TiffFile, name: str) -> list[tifffile.TiffPage]:
 
 
 _AXES = {"C": "channels", "Z": "slices", "T": "time points"}
-_DESCRIPTION = 2**20  # characters of it that are looked at
+_DESCRIPTION = 2**20  # characters of it that are searched
 
 
-def _axes(told: Mapping[str, Any], page: tifffile.TiffPage) -> dict[str, int]:
-    """Lengths of the axes of the stack that are no sides of a slice, where ImageJ or a microscope tells them.
+def _axes(imagej: Mapping[str, Any], page: tifffile.TiffPage) -> dict[str, int]:
+    """Lengths of the axes of the stack beside those of a slice, where ImageJ or a microscope states them.
 
     Not by the series of tifffile, which opens other files that a description names.
     """
-    found = {axis: told.get(name, 1) for axis, name in (("C", "channels"), ("Z", "slices"), ("T", "frames"))}
+    lengths = {axis: imagej.get(name, 1) for axis, name in (("C", "channels"), ("Z", "slices"), ("T", "frames"))}
     for axis, length in re.findall(r'\bSize([CZT])="(\d{1,6})"', page.description[:_DESCRIPTION]):
-        found[axis] = max(int(length), int(found[axis]))
+        lengths[axis] = max(int(length), int(lengths[axis]))
     if page.samplesperpixel > 1:
-        found["C"] = 1
-    return {axis: int(length) for axis, length in found.items() if int(length) > 1}
+        lengths["C"] = 1
+    return {axis: int(length) for axis, length in lengths.items() if int(length) > 1}
 
 
 def _channels(page: tifffile.TiffPage, name: str) -> int:
@@ -220,8 +228,8 @@ def _channels(page: tifffile.TiffPage, name: str) -> int:
     coloured = page.photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
     if page.samplesperpixel not in (3, 4) or not coloured:
         raise ImageFault(
-            f"{name} has {page.samplesperpixel} channels of the kind {_named(page.photometric)}; SegMed takes grey "
-            "or RGB images. Save one channel as a file of its own, or the colours as RGB."
+            f"{name} has {page.samplesperpixel} channels of the kind {_named(page.photometric)}; SegMed "
+            "takes grey or RGB images. Save one channel as a file of its own, or the colours as RGB."
         )
     return int(page.samplesperpixel)
 

@@ -1,4 +1,4 @@
-"""What a user points at, in voxel indices of the stored array: a box, clicks, scribbles, a previous mask."""
+"""A user's prompt, in voxel indices of the stored array: a box, clicks, scribbles and a previous mask."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Box:
         """A viewer's region [i0, i1, j0, j1, k0, k1], ends in any order, clamped to the image.
 
         Raises:
-            ValueError: not six finite numbers, outside the image, or without extent in i or j.
+            ValueError: The region is not six finite numbers, lies outside the image, or has no extent in i or
+                j.
         """
         if len(roi) != 6 or not all(_is_finite(v) for v in roi):
             raise ValueError(
@@ -37,8 +38,8 @@ class Box:
             low, high = sorted(round(v) for v in roi[2 * axis : 2 * axis + 2])
             if high < 0 or low > size - 1:
                 raise ValueError(
-                    f"The box lies outside the image: {'ijk'[axis]} from {low} to {high}, but the image ends at "
-                    f"{size - 1}. Draw the box on the image."
+                    f"The box lies outside the image: {'ijk'[axis]} from {low} to {high}, but the image ends "
+                    f"at {size - 1}. Draw the box on the image."
                 )
             ranges.append((max(low, 0), min(high, size - 1)))
         if any(low == high and size > 1 for (low, high), size in zip(ranges[:2], shape[:2], strict=True)):
@@ -61,8 +62,8 @@ class Neighbour:
     """The same object on the slice before or after, for methods that carry it from slice to slice.
 
     Attributes:
-        mask: (H, W) boolean, not empty.
-        image: (H, W) or (H, W, 3) uint8, that slice.
+        mask: Mask (H, W) of the object on the neighbouring slice, boolean, not empty.
+        image: The neighbouring slice, (H, W) or (H, W, 3) uint8.
     """
 
     mask: np.ndarray
@@ -74,13 +75,14 @@ class SlicePrompt:
     """One object's prompt on one slice, in pixels of the slice (x = i, y = j).
 
     Attributes:
-        box: (x0, y0, x1, y1) or None.
-        points: (N, 2) as (x, y).
-        labels: (N,), 1 foreground and 0 background.
-        mask: (H, W) boolean previous mask, or None.
-        scribbles: (H, W) int8, 1 where a stroke lies on the object, -1 where one lies beside it, 0 elsewhere; or None.
-        neighbour: the object on a neighbouring slice, or None.
-        loose: whether the box only bounds the object, which need not reach its sides on this slice.
+        box: Box (x0, y0, x1, y1) in px, or None.
+        points: Clicks (N, 2) as (x, y) in px.
+        labels: Kind of each click (N,), 1 foreground and 0 background.
+        mask: Previous mask (H, W), boolean, or None.
+        scribbles: Strokes (H, W), int8: 1 where a stroke lies on the object, -1 where one lies beside it, 0
+            elsewhere; or None.
+        neighbour: The object on a neighbouring slice, or None.
+        loose: Whether the box only bounds the object, which need not reach its sides on this slice.
     """
 
     box: tuple[float, float, float, float] | None = None
@@ -99,8 +101,8 @@ class SlicePrompt:
         named = self.box is not None or self.mask is not None or self.neighbour is not None
         if not named and not (self.labels == 1).any() and not has_strokes(self.scribbles):
             raise ValueError(
-                "A prompt needs a box, a foreground click or a mask, or a foreground scribble. Background clicks and "
-                "scribbles only exclude."
+                "A prompt needs a box, a foreground click or a mask, or a foreground scribble. Background "
+                "clicks and scribbles only exclude."
             )
 
     @property
@@ -113,7 +115,7 @@ class SlicePrompt:
 
     @property
     def is_satisfied(self) -> bool:
-        """Whether the previous mask already agrees with all clicks and strokes, so that nothing is left to correct."""
+        """Whether the previous mask agrees with all clicks and strokes, so that nothing needs correction."""
         said = len(self.labels) > 0 or has_strokes(self.scribbles) or has_strokes(self.scribbles, -1)
         if self.mask is None or not said:
             return False
@@ -130,11 +132,11 @@ class Prompt:
     """One object's prompt in a volume.
 
     Attributes:
-        box: box or None.
-        foreground: voxels of the object.
-        background: voxels that are not of the object.
-        mask: (I, J, K) boolean previous mask, or None.
-        scribbles: strokes (H, W) by slice, int8 as those of a `SlicePrompt`.
+        box: Voxel ranges of a box, or None.
+        foreground: Clicked voxels of the object.
+        background: Clicked voxels that do not belong to the object.
+        mask: Previous mask (I, J, K), boolean, or None.
+        scribbles: Strokes (H, W) by slice, int8 as those of a `SlicePrompt`.
     """
 
     box: Box | None = None
@@ -153,12 +155,10 @@ class Prompt:
             )
 
     def slices(self) -> list[int]:
-        """Slices that the user pointed at: of what is on the object, of what is beside it where the mask is, else of
-        the mask.
+        """Slices of the prompt: foreground, background on the mask; else those of the mask.
 
-        Clicks and strokes count alike. A box counts with its middle where neither a foreground click nor a foreground
-        stroke lies in it.
-        """
+        Clicks and strokes count alike. A box counts with its middle where neither a foreground click nor a
+        foreground stroke lies in it."""
         marked = {k for _, _, k in self.foreground} | {k for k, s in self.scribbles.items() if has_strokes(s)}
         if self.mask is not None:
             beside = {k for _, _, k in self.background} | {k for k, s in self.scribbles.items() if has_strokes(s, -1)}
@@ -170,7 +170,7 @@ class Prompt:
         return sorted(marked)
 
     def on_slice(self, k: int) -> SlicePrompt | None:
-        """What the user said about slice k; None where that does not name the object."""
+        """The part of the prompt on slice k; None if that part does not show the object."""
         box = None
         if self.box and self.box.k[0] <= k <= self.box.k[1]:
             box = (float(self.box.i[0]), float(self.box.j[0]), float(self.box.i[1]), float(self.box.j[1]))
@@ -196,21 +196,22 @@ def parse_prompt(
     mask: np.ndarray | None = None,
     scribbles: Mapping[int, np.ndarray] | None = None,
 ) -> tuple[Prompt, list[str]]:
-    """A viewer's numbers to a `Prompt`; clicks beside the image are left out and reported.
+    """Convert a viewer's numbers to a `Prompt`; clicks outside the image are left out and reported.
 
     Args:
-        shape: image size in voxels along (i, j, k).
-        roi: [i0, i1, j0, j1, k0, k1], ends in any order, or empty.
-        foreground: [i, j, k] each; [i, j] is taken on a single-slice image.
-        background: as foreground.
-        mask: (I, J, K) previous mask.
-        scribbles: strokes (H, W) by slice, int8 as those of a `SlicePrompt`.
+        shape: Size of the image in voxels along (i, j, k).
+        roi: Region [i0, i1, j0, j1, k0, k1], ends in any order, or empty.
+        foreground: Foreground clicks, [i, j, k] each; [i, j] is allowed on a single-slice image.
+        background: Background clicks in the same form.
+        mask: Previous mask (I, J, K).
+        scribbles: Strokes (H, W) by slice, int8 as those of a `SlicePrompt`.
 
     Returns:
-        The prompt, and sentences for the user about what was left out.
+        The prompt, and messages for the user about what was left out.
 
     Raises:
-        ValueError: a box or click that is not made of numbers or of the wrong length, or nothing left to segment.
+        ValueError: A box or click is not made of numbers or has the wrong length, or nothing is left to
+            segment.
     """
     warnings: list[str] = []
     if mask is not None and mask.shape != tuple(shape):
@@ -233,13 +234,13 @@ def has_strokes(scribbles: np.ndarray | None, kind: int = 1) -> bool:
 
 
 def _check_scribbles(scribbles: np.ndarray, shape: Sequence[int] | None) -> None:
-    """Raises ValueError unless scribbles are (H, W) int8 of -1, 0 and 1, as large as a mask that lies on the slice."""
+    """Raises ValueError unless scribbles are (H, W) int8 of -1, 0 and 1, of the size of the mask."""
     if scribbles.ndim != 2 or scribbles.dtype != np.int8:
         raise ValueError(f"Scribbles are (H, W) int8, not {scribbles.ndim}-D {scribbles.dtype}.")
     if scribbles.size and (scribbles.min() < -1 or scribbles.max() > 1):
         raise ValueError(
-            f"Scribbles hold values from {scribbles.min()} to {scribbles.max()}. Use 1 on the object, -1 beside it and "
-            "0 where nothing was drawn."
+            f"Scribbles hold values from {scribbles.min()} to {scribbles.max()}. Use 1 on the object, -1 "
+            "beside it and 0 where nothing was drawn."
         )
     if shape is not None and scribbles.shape != tuple(shape):
         raise ValueError(f"Scribbles of shape {scribbles.shape} do not lie on the mask of shape {tuple(shape)}.")
@@ -256,8 +257,8 @@ def _points_inside(points: Sequence[Sequence[float]], shape: Sequence[int], warn
             kept.append((i, j, k))
         else:
             warnings.append(
-                f"The click at ({i}, {j}, {k}) lies outside the image of {shape[0]}×{shape[1]}×{shape[2]} voxels "
-                "and was ignored."
+                f"The click at ({i}, {j}, {k}) lies outside the image of {shape[0]}×{shape[1]}×{shape[2]} "
+                "voxels and was ignored."
             )
     return tuple(dict.fromkeys(kept))
 

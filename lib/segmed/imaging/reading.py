@@ -1,6 +1,6 @@
-"""Reading images: NIfTI by nibabel, NRRD and MetaImage by SimpleITK, and what `pictures` and `dicom_reading` read.
+"""Reads images: NIfTI by nibabel, NRRD and MetaImage by SimpleITK, others by `pictures`, `dicom_reading`.
 
-All hand out voxels in the order of the file, which is the order in which viewers count i, j, k.
+All return voxels in the order of the file, which is the order in which viewers count i, j, k.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ _PAIRS = (".hdr", ".img")  # read where they are named, but no image of a studie
 
 
 def extension_of(name: str | os.PathLike[str]) -> str:
-    """The extension of a file name as one of `EXTENSIONS`, lower case; "" if it is none of them."""
+    """The extension of a file name as one of `EXTENSIONS`, lower case; "" if it is not one of them."""
     lowered = Path(name).name.lower()
     return next((e for e in EXTENSIONS if lowered.endswith(e) and lowered != e), "")
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
-    """A key that changes when the image behind `path` does: path, time and size of the file or of its parts."""
+    """A key that changes when the image behind `path` does: path, time and size of the file or its parts."""
     path = Path(path)
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     if path.suffix.lower() in DETACHED_EXTENSIONS:
@@ -66,13 +66,14 @@ def read_volume(path: str | os.PathLike[str], component: int | None = None, labe
     see finite numbers only.
 
     Args:
-        path: of the file or folder.
-        component: which image of a NIfTI file with a fourth axis, such as a sequence of a multi-modal one.
-        labels: whether it is a label map, of which a palette gives the values and not the colours.
+        path: Path of the file or folder.
+        component: Index of the image along the fourth axis of a NIfTI file, such as a sequence of a
+            multi-modal one.
+        labels: Whether the file is a label map, so that palette indices are read and not colours.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: the file is damaged, of an unknown kind, not one 2-D or 3-D image, or has no finite voxel.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, of an unknown kind, not one 2-D or 3-D image, or has no finite voxel.
     """
     path = Path(path)
     if not path.exists():
@@ -97,7 +98,7 @@ def kind_of(path: Path) -> str:
     """The extension that a file is read by: `.dcm` for DICOM of other names, `.nii` for pairs of two files.
 
     Raises:
-        ImageFault: it is of no kind that can be read.
+        ImageFault: The file is of no kind that can be read.
     """
     if extension := extension_of(path):
         return extension
@@ -106,8 +107,8 @@ def kind_of(path: Path) -> str:
     if is_dicom(path):
         return ".dcm"
     raise ImageFault(
-        f"The image {path.name} cannot be read: its kind is not known. Readable are {', '.join(EXTENSIONS)} and "
-        "folders of one DICOM series. Export it again from its source."
+        f"The image {path.name} cannot be read: its kind is not known. Readable are {', '.join(EXTENSIONS)} "
+        "and folders of one DICOM series. Export it again from its source."
     )
 
 
@@ -140,7 +141,7 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def itk_reader(path: Path) -> sitk.ImageFileReader:
-    """A reader of the one format that the name says: others would follow the names that stand in a file."""
+    """A reader for the format of the extension alone: others would open further files that a header names."""
     extension = path.suffix.lower()
     reader = sitk.ImageFileReader()
     reader.SetImageIO("NrrdImageIO" if extension in NRRD_EXTENSIONS else "MetaImageIO")
@@ -155,7 +156,7 @@ def _read_picture(path: Path, labels: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _picture_affine(path: Path) -> np.ndarray:
-    """Pixels of the size that the picture tells, or of 1 mm."""
+    """Affine with the pixel size that the picture states, or with 1 mm."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -187,8 +188,8 @@ def _to_three_axes(array: np.ndarray, name: str, colour: bool) -> np.ndarray:
         array = array[:, :, :, 0]
     if array.ndim - int(colour) > 3:
         raise ValueError(
-            f"{name} has four dimensions (shape {array.shape}): a time series or several channels. One 3-D image is "
-            "segmented at a time: save one time point or channel as a file of its own and open that."
+            f"{name} has four dimensions (shape {array.shape}): a time series or several channels. One 3-D "
+            "image is segmented at a time: save one time point or channel as a file of its own and open that."
         )
     return array
 
@@ -213,6 +214,6 @@ def _finite(array: np.ndarray, name: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def reading_explained(path: Path) -> Iterator[None]:
-    """Errors of the libraries as a ValueError that says what can be read, see `faults.explained`."""
+    """Replace errors of the libraries by a ValueError that says what can be read, see `faults.explained`."""
     with explained(path, ", ".join(EXTENSIONS)):
         yield

@@ -1,4 +1,4 @@
-"""Strokes and lassos, drawn by hand, to what models take: scribbles, clicks, boxes and masks."""
+"""Conversion of hand-drawn strokes and lassos to prompts: scribbles, clicks, boxes and masks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class Scribbles:
     """Pixels that a user painted, by slice.
 
     Attributes:
-        foreground: (H, W) boolean by slice, what is of the object.
-        background: the same of what is not; where both lie the foreground counts.
+        foreground: Pixels of the object, (H, W) boolean by slice.
+        background: Pixels that do not belong to the object, in the same form; where both are set, the
+            foreground counts.
     """
 
     foreground: Mapping[int, np.ndarray] = field(default_factory=dict)
@@ -39,13 +40,13 @@ class Scribbles:
         def of(value: int | None) -> dict[int, np.ndarray]:
             if value is None:
                 return {}
-            found = labels == value
-            return {int(k): found[:, :, k].T for k in np.flatnonzero(found.any(axis=(0, 1)))}
+            painted = labels == value
+            return {int(k): painted[:, :, k].T for k in np.flatnonzero(painted.any(axis=(0, 1)))}
 
         return cls(of(foreground), of(background))
 
     def with_stroke(self, k: int, pixels: np.ndarray, foreground: bool) -> Scribbles:
-        """With pixels (H, W) more; the newer stroke counts where strokes cross."""
+        """These scribbles with the pixels (H, W) of another stroke, which counts where strokes cross."""
         kinds = {True: dict(self.foreground), False: dict(self.background)}
         kinds[foreground][k] = kinds[foreground].get(k, False) | pixels
         other = kinds[not foreground].pop(k, None)
@@ -55,12 +56,12 @@ class Scribbles:
 
     @classmethod
     def from_maps(cls, maps: Mapping[int, np.ndarray]) -> Scribbles:
-        """Of a prompt's strokes (H, W) by slice, int8: 1 on the object, -1 beside it."""
+        """The scribbles of a prompt's strokes (H, W) by slice, int8: 1 on the object, -1 beside it."""
         kinds = [{k: m == v for k, m in maps.items() if (m == v).any()} for v in (1, -1)]
         return cls(*kinds)
 
     def maps(self) -> dict[int, np.ndarray]:
-        """As a prompt takes them: (H, W) int8 by slice, 1 on the object, -1 beside it."""
+        """The scribbles as a prompt takes them: (H, W) int8 by slice, 1 on the object, -1 beside it."""
         out: dict[int, np.ndarray] = {}
         for kind, value in ((self.background, -1), (self.foreground, 1)):
             for k, pixels in kind.items():
@@ -87,7 +88,7 @@ class Scribbles:
     def mask_prompts(self, present: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """The present masks of the painted slices, corrected.
 
-        A stroke is no outline: where there is nothing yet, its clicks alone say more.
+        A stroke is not an outline: where there is no mask yet, its clicks alone are the better prompt.
         """
         painted = self.foreground.keys() | self.background.keys()
         there = self.correct({k: present[k] for k in painted if k in present and present[k].any()})
@@ -98,12 +99,12 @@ def draw_stroke(points: Sequence[Sequence[float]], width: float, shape: Sequence
     """The pixels of a stroke, (H, W) boolean.
 
     Args:
-        points: [i, j] each, in px; what lies beyond the slice is left out.
-        width: in px; 1 is a line.
-        shape: (I, J, …) of the image.
+        points: Points [i, j] in px; the part beyond the slice is left out.
+        width: Width in px; 1 is a line.
+        shape: Shape (I, J, …) of the image.
 
     Raises:
-        ValueError: no points, or none on the slice, or an impossible width.
+        ValueError: There are no points, none of them lies on the slice, or the width is out of range.
     """
     if not 0 < width <= _WIDEST:
         raise ValueError(f"A stroke of the width {width:g} cannot be drawn; allowed is more than 0 up to {_WIDEST:g}.")
@@ -129,53 +130,52 @@ def draw_stroke(points: Sequence[Sequence[float]], width: float, shape: Sequence
 
 
 def draw_lasso(k: int, points: Sequence[Sequence[float]], shape: Sequence[int]) -> tuple[Box, np.ndarray]:
-    """What a closed line encloses.
+    """The box and pixels that a closed line encloses.
 
     Args:
-        k: slice.
-        points: [i, j] each, in px, three or more.
-        shape: (I, J, K) of the image.
+        k: Index of the slice.
+        points: Points [i, j] in px, three or more.
+        shape: Shape (I, J, K) of the image.
 
     Returns:
         The box around it on that slice, and its pixels (H, W) boolean.
 
     Raises:
-        ValueError: no such slice, too few points, or nothing on the slice is enclosed.
+        ValueError: There is no such slice, there are too few points, or nothing on the slice is enclosed.
     """
     check_slice(k, shape)
     at = _pixels(points, "lasso", 3)
     rows, columns = polygon(at[:, 1], at[:, 0], (shape[1], shape[0]))
     out = np.zeros((shape[1], shape[0]), bool)
     out[rows, columns] = True
-    found = bounding_box(out)
-    if found is None or any(low == high for low, high in found):
+    extent = bounding_box(out)
+    if extent is None or any(low == high for low, high in extent):
         raise ValueError("The lasso encloses nothing of the image. Draw it around the object.")
-    (y0, y1), (x0, x1) = found
+    (y0, y1), (x0, x1) = extent
     return Box((x0, x1), (y0, y1), (k, k)), out
 
 
 def spread_clicks(pixels: np.ndarray, most: int = CLICKS) -> list[tuple[int, int]]:
     """Points (x, y) on the skeletons of strokes (H, W), each as far as can be from those before it.
 
-    The first one lies nearest to the middle of all; few points show where long strokes run, and every stroke that
-    lies apart gets one before another gets several.
-    """
-    found = bounding_box(pixels)
-    if found is None or most < 1:
+    The first one lies nearest to the middle of all; few points show where long strokes run, and every stroke
+    that lies apart gets one before another gets several."""
+    extent = bounding_box(pixels)
+    if extent is None or most < 1:
         return []
-    (y0, y1), (x0, x1) = found
+    (y0, y1), (x0, x1) = extent
     thin = skeletonize(np.pad(pixels[y0 : y1 + 1, x0 : x1 + 1], 1))[1:-1, 1:-1]
     at = np.argwhere(thin)[:, ::-1]
     chosen = [int(np.linalg.norm(at - at.mean(0), axis=1).argmin())]
     distance = np.linalg.norm(at - at[chosen[0]], axis=1)
-    while len(chosen) < most and distance.max() > 2:  # px; nearer ones tell nothing new
+    while len(chosen) < most and distance.max() > 2:  # px; nearer points add no information
         chosen.append(int(distance.argmax()))
         distance = np.minimum(distance, np.linalg.norm(at - at[chosen[-1]], axis=1))
     return [(int(x + x0), int(y + y0)) for x, y in at[chosen]]
 
 
 def strokes_to_clicks(prompt: Prompt, most: int = CLICKS) -> Prompt:
-    """The same prompt in a volume for a model that takes no scribbles: clicks along the strokes, beside the user's."""
+    """The same prompt for a model that takes no scribbles: clicks along the strokes, beside the user's."""
     if not prompt.scribbles:
         return prompt
     into, beside = Scribbles.from_maps(prompt.scribbles).clicks(most)

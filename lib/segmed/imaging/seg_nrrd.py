@@ -1,8 +1,7 @@
 """The files in which 3D Slicer keeps segmentations (`.seg.nrrd`).
 
-The voxels are label maps, one for each layer, that lie side by side on the first axis of the file. Key/value pairs of
-the header, such as `Segment0_Name`, tell which value of which layer is which segment.
-"""
+The voxels are label maps, one for each layer, that lie side by side on the first axis of the file. Key/value
+pairs of the header, such as `Segment0_Name`, state which value of which layer is which segment."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ def segmentation_header(path: str | os.PathLike[str]) -> dict[str, str]:
     """Fields and key/value pairs of an NRRD file that holds a segmentation; nothing for all other files.
 
     Raises:
-        ImageFault: its header has no end.
+        ImageFault: The header has no end.
     """
     path = Path(path)
     if path.suffix.lower() not in NRRD_EXTENSIONS or not path.is_file():
@@ -63,10 +62,11 @@ def read_segments(path: str | os.PathLike[str]) -> tuple[Segments, np.ndarray]:
     """Read a `.seg.nrrd` file, or a `.nhdr` header with its voxels beside it.
 
     Returns:
-        What is in it, on its own grid, and the affine (4, 4), voxel to RAS mm, of that.
+        The segments on the grid of the file, and the affine (4, 4), voxel to RAS mm, of that grid.
 
     Raises:
-        ValueError: damaged, or its header does not fit its voxels, or names files that are not read.
+        ValueError: The file is damaged, or its header does not fit its voxels or names files that are not
+            read.
     """
     path = Path(path)
     name = path.name
@@ -85,12 +85,12 @@ def read_segments(path: str | os.PathLike[str]) -> tuple[Segments, np.ndarray]:
     if not 2 <= parts.ndim - 1 <= 3 or not np.issubdtype(parts.dtype, np.integer):
         raise ValueError(f"{name} is not one 3-D segmentation of whole numbers. Save it again, as a binary labelmap.")
     layers = tuple(np.array(part.T[..., None] if part.ndim == 2 else part.T) for part in parts)
-    told = _told(header, len(layers), name)
-    return Segments(layers, tuple(_complete(told, layers)), _general(header)), itk_affine(image)
+    listed = _listed_segments(header, len(layers), name)
+    return Segments(layers, tuple(_complete(listed, layers)), _general(header)), itk_affine(image)
 
 
 def cropped(header: Mapping[str, str]) -> bool:
-    """Whether the file says that it is a part of a larger grid."""
+    """Whether the header states that the file covers a part of a larger grid."""
     return _OFFSET in header
 
 
@@ -98,13 +98,13 @@ def write_segments(found: Segments, affine: np.ndarray, path: str | os.PathLike[
     """Write a `.seg.nrrd` file.
 
     Args:
-        found: what goes into it.
+        found: Segments to write.
         affine: (4, 4), voxel to RAS mm.
-        path: of the file.
+        path: Path of the file.
 
     Raises:
-        ValueError: values beyond 16 bits.
-        OSError: it cannot be written.
+        ValueError: Values need more than 16 bits.
+        OSError: The file cannot be written.
     """
     most = max((int(layer.max(initial=0)) for layer in found.layers), default=0)
     if most >= 2**16:
@@ -150,7 +150,7 @@ def write_segments(found: Segments, affine: np.ndarray, path: str | os.PathLike[
             packed.write(voxels.astype(kind.newbyteorder("<"), copy=False).tobytes(order="F"))
 
 
-def _told(header: Mapping[str, str], count: int, name: str) -> list[StoredSegment]:
+def _listed_segments(header: Mapping[str, str], count: int, name: str) -> list[StoredSegment]:
     """The segments that the header lists; their values in the flat map are still those of the layers."""
     by_number: dict[int, dict[str, str]] = {}
     for key, text in header.items():
@@ -164,7 +164,7 @@ def _told(header: Mapping[str, str], count: int, name: str) -> list[StoredSegmen
             layer = int(fields.pop("Layer", n if apart and count > 1 else 0))
             value = int(fields.pop("LabelValue", n + 1 if apart and count == 1 else 1))
         except ValueError as error:
-            raise ValueError(f"{name} has a segment whose layer or value is no number. Save it again.") from error
+            raise ValueError(f"{name} has a segment whose layer or value is not a number. Save it again.") from error
         if not 0 <= layer < count:
             raise ValueError(f"{name} has {count} layers, but a segment in layer {layer}. Save it again.")
         fields.pop("Extent", None)
@@ -174,9 +174,9 @@ def _told(header: Mapping[str, str], count: int, name: str) -> list[StoredSegmen
     return found
 
 
-def _complete(told: Sequence[StoredSegment], layers: Sequence[np.ndarray]) -> list[StoredSegment]:
+def _complete(listed: Sequence[StoredSegment], layers: Sequence[np.ndarray]) -> list[StoredSegment]:
     """All segments with values of their own: that of the layer, or a free one if another segment has it."""
-    known = {(s.layer, s.layer_value) for s in told}
+    known = {(s.layer, s.layer_value) for s in listed}
     rest = [
         StoredSegment("", value, n, value)
         for n, layer in enumerate(layers)
@@ -184,9 +184,9 @@ def _complete(told: Sequence[StoredSegment], layers: Sequence[np.ndarray]) -> li
         if value > 0 and (n, value) not in known
     ]
     taken: set[int] = set()
-    reserved = {s.layer_value for s in (*told, *rest)}
+    reserved = {s.layer_value for s in (*listed, *rest)}
     out = []
-    for segment in (*told, *rest):
+    for segment in (*listed, *rest):
         value = segment.layer_value
         if value in taken:
             value = next(v for v in range(1, 2**16) if v not in taken and v not in reserved)

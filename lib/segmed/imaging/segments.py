@@ -22,11 +22,11 @@ class StoredSegment:
     """One segment of a file.
 
     Attributes:
-        name: as viewers show it; "" where the file tells none.
-        value: in the flat label map, different for each segment.
-        layer: that holds its voxels.
-        layer_value: its value there.
-        fields: what else the file tells of it, by the end of the key, as text: `ID`, `Color`, `Tags`, …
+        name: Name as viewers show it; "" where the file states none.
+        value: Value in the flat label map, different for each segment.
+        layer: Index of the layer that holds its voxels.
+        layer_value: Value in that layer.
+        fields: Further facts that the file states, by the end of the key, as text: `ID`, `Color`, `Tags`, …
     """
 
     name: str
@@ -37,7 +37,7 @@ class StoredSegment:
 
     @property
     def colour(self) -> Colour | None:
-        """Red, green, blue, 0 to 255; None where the file does not tell."""
+        """Red, green, blue, 0 to 255; None where the file does not state them."""
         try:
             r, g, b = (round(255 * min(max(float(part), 0.0), 1.0)) for part in self.fields["Color"].split())
         except (KeyError, ValueError):
@@ -45,7 +45,7 @@ class StoredSegment:
         return r, g, b
 
     def coloured(self, colour: Colour) -> StoredSegment:
-        """With a colour of its own, if it has none."""
+        """The segment, with this colour if it has none."""
         if self.colour:
             return self
         return replace(self, fields={**self.fields, "Color": " ".join(f"{c / 255:.6g}" for c in colour)})
@@ -56,9 +56,9 @@ class Segments:
     """Label maps in layers, and what is in them.
 
     Attributes:
-        layers: (I, J, K) whole numbers each, 0 the background.
-        segments: every value of every layer, in the order of the file.
-        general: what the file tells of the segmentation as a whole, by key.
+        layers: Label maps (I, J, K) of integers, 0 the background.
+        segments: Every value of every layer, in the order of the file.
+        general: Facts that the file states about the segmentation as a whole, by key.
     """
 
     layers: tuple[np.ndarray, ...]
@@ -67,7 +67,7 @@ class Segments:
 
     @property
     def names(self) -> dict[int, str]:
-        """By value in the flat label map; those without a name are left out."""
+        """Names by value in the flat label map; segments without a name are left out."""
         return {s.value: s.name for s in self.segments if s.name}
 
     def mask(self, segment: StoredSegment) -> np.ndarray:
@@ -89,20 +89,20 @@ class Segments:
         """Voxels that two segments share, by their values, the one on top first."""
         if len(self.layers) == 1:
             return {}
-        flat, found = self.flat(), {}
+        flat, counts = self.flat(), {}
         for segment in self.segments:
             under = flat[self.mask(segment) & (flat != segment.value)]
             for value, count in zip(*np.unique(under, return_counts=True), strict=True):
-                found[int(value), segment.value] = int(count)
-        return found
+                counts[int(value), segment.value] = int(count)
+        return counts
 
 
 def pack(masks: Iterable[tuple[int, np.ndarray]], shape: Sequence[int]) -> tuple[list[np.ndarray], dict[int, int]]:
     """Put segments into as few layers as they need, in the order of coming.
 
     Args:
-        masks: value, and places in the raveled array (Fortran order) that belong to it.
-        shape: (I, J, K).
+        masks: Value of each segment, and indices of its voxels in the raveled array (Fortran order).
+        shape: Shape (I, J, K) of the layers.
 
     Returns:
         The layers, (I, J, K) uint8 or uint16, at least one, and the layer of each value.
@@ -125,7 +125,7 @@ def pack(masks: Iterable[tuple[int, np.ndarray]], shape: Sequence[int]) -> tuple
 
 
 def colour_of(value: int) -> Colour:
-    """Of a value that has none of its own."""
+    """The colour of a value that has none of its own."""
     return _PALETTE[(value - 1) % len(_PALETTE)]
 
 

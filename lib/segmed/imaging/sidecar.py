@@ -1,6 +1,6 @@
 """Names and colours of a label map in a table beside it, as BIDS has them for segmentations (`*_dseg.tsv`).
 
-NIfTI holds numbers and nothing that says what they mean. The table has a row for each value: `index`, `name` and
+NIfTI holds numbers without their meaning. The table has a row for each value: `index`, `name` and
 `color`, which is `#rrggbb` or `n/a`.
 """
 
@@ -22,7 +22,7 @@ _LARGEST = 2**20
 
 
 def sidecar_of(path: str | os.PathLike[str]) -> Path:
-    """Where the table of a label map is, or would be."""
+    """Path of the table of a label map, whether it exists or not."""
     path = Path(path)
     extension = SEGMENTATION if path.name.lower().endswith(SEGMENTATION) else extension_of(path)
     return path.with_name(path.name[: len(path.name) - len(extension)] + EXTENSION)
@@ -32,12 +32,12 @@ def write_sidecar(segments: Iterable[StoredSegment], path: str | os.PathLike[str
     """Write the table beside a label map.
 
     Args:
-        segments: whose values in the flat label map count.
-        path: of the label map.
+        segments: Segments, listed by their values in the flat label map.
+        path: Path of the label map.
 
     Raises:
-        ValueError: a file of another kind is there.
-        OSError: it cannot be written.
+        ValueError: There is a file of another kind at the table's path.
+        OSError: The table cannot be written.
     """
     target = check_sidecar(path)
     with appear_whole(target, EXTENSION) as name, name.open("w", encoding="utf-8", newline="") as file:
@@ -45,16 +45,16 @@ def write_sidecar(segments: Iterable[StoredSegment], path: str | os.PathLike[str
 
 
 def check_sidecar(path: str | os.PathLike[str]) -> Path:
-    """Where the table of a label map goes.
+    """The path of the table of a label map, checked before it is written.
 
     Raises:
-        ValueError: a file of another kind is there, which is not to be lost.
+        ValueError: There is a file of another kind at this path, which must not be overwritten.
     """
     target = sidecar_of(path)
     if target.exists() and not _is_table(target):
         raise ValueError(
-            f"{target.name} is no table of label names, and would be replaced by one. Rename or move it, or give the "
-            "mask another name."
+            f"{target.name} is not a table of label names, and would be replaced by one. Rename or move it, "
+            "or give the mask another name."
         )
     return target
 
@@ -74,11 +74,11 @@ def sidecar_text(segments: Iterable[StoredSegment]) -> str:
 
 
 def read_sidecar(path: str | os.PathLike[str]) -> list[StoredSegment]:
-    """What the table beside a label map says; nothing if there is none, or one of another kind."""
+    """The segments in the table beside a label map; empty if there is none, or a file of another kind."""
     table = sidecar_of(path)
     if not table.is_file() or table.stat().st_size > _LARGEST:
         return []
-    found = []
+    segments = []
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
@@ -86,10 +86,10 @@ def read_sidecar(path: str | os.PathLike[str]) -> list[StoredSegment]:
                 if value > 0 and name:
                     colour = _parsed(row.get("color") or "")
                     segment = StoredSegment(name, value, 0, value)
-                    found.append(segment.coloured(colour) if colour else segment)
+                    segments.append(segment.coloured(colour) if colour else segment)
     except (KeyError, TypeError, AttributeError, ValueError, csv.Error):
         return []
-    return found
+    return segments
 
 
 def _plain(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The one cache of the project: least recently used first out, bounded in bytes, safe for threads."""
+"""The cache that all parts use: bounded in bytes, thread-safe, least recently used entries removed first."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class ByteBoundedStore(Generic[T]):
     """Keeps values while they fit.
 
     Args:
-        max_bytes: bound on the sum of the sizes given to `put`; 0 keeps nothing.
+        max_bytes: Largest sum of the sizes given to `put`; 0 keeps nothing.
 
     Raises:
-        ValueError: negative bound.
+        ValueError: `max_bytes` is negative.
     """
 
     def __init__(self, max_bytes: int) -> None:

@@ -1,6 +1,6 @@
-"""NRRD and MetaImage begin with text that may name other files: which ones, and whether they may be read.
+"""The text headers of NRRD and MetaImage: which other files they name, and whether these may be read.
 
-ITK opens whatever file a header names, wherever it lies. So every header is looked at before ITK sees it.
+ITK opens whatever file a header names, wherever it lies. So every header is checked before ITK reads it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _LONGEST = 2**22  # bytes of an NRRD header; segmentations describe each segment
 _ELEMENT_DATA = b"ElementDataFile"
 _SIZES = {
     "char": 1, "int8": 1, "uchar": 1, "uint8": 1, "short": 2, "int16": 2, "ushort": 2, "uint16": 2, "int": 4,
-    "int32": 4, "uint": 4, "uint32": 4, "longlong": 8, "int64": 8, "ulonglong": 8, "uint64": 8, "float": 4, "double": 8,
+    "int32": 4, "uint": 4, "uint32": 4, "longlong": 8, "int64": 8, "ulonglong": 8, "uint64": 8,
+    "float": 4, "double": 8,
 }  # fmt: skip
 
 
@@ -34,15 +35,15 @@ def check_alone(path: Path) -> None:
     """Refuse a file whose voxels lie in another one, whatever it is called.
 
     Args:
-        path: of a file that came from a client.
+        path: Path of a file that came from a client.
 
     Raises:
-        ImageFault: its header names another file.
+        ImageFault: The header names another file.
     """
     if names_other_files(path):
         raise ImageFault(
-            f"{path.name} is a header whose voxels lie in another file, and no other file is read for it. Save the "
-            "image as one file (.nrrd, .mha or .nii.gz) and send that."
+            f"{path.name} is a header whose voxels lie in another file, and no other file is read for it. "
+            "Save the image as one file (.nrrd, .mha or .nii.gz) and send that."
         )
 
 
@@ -61,12 +62,12 @@ def data_files(path: Path) -> tuple[Path, ...]:
     """The file that holds the voxels of a detached header; none where header and voxels are one file.
 
     Args:
-        path: of a header in a studies folder, or one named on the command line.
+        path: Path of a header in a studies folder, or of one given on the command line.
 
     Raises:
-        ImageFault: a list or a pattern of files, or a file that is not there, that lies in another folder, or that is
-            no regular one; or an extension that promises one file.
-        OSError: the header cannot be read.
+        ImageFault: The header names a list or pattern of files, or a file that is missing, in another folder
+            or not a regular file; or the extension allows for one file only.
+        OSError: The header cannot be read.
     """
     names = _named_files(path)
     if not names:
@@ -76,21 +77,22 @@ def data_files(path: Path) -> tuple[Path, ...]:
     if not detached or len(names) > 1 or name.upper() == "LIST" or "%" in name or len(name.split()) > 1:
         why = "a list of files" if detached else "another file"
         raise ImageFault(
-            f"The header {path.name} names {why} for its voxels, which is not followed. Save the image as one file "
-            "(.nrrd, .mha or .nii.gz)."
+            f"The header {path.name} names {why} for its voxels, which is not followed. Save the image as "
+            "one file (.nrrd, .mha or .nii.gz)."
         )
     if name in ("", ".", "..") or "/" in name or "\\" in name:
         raise ImageFault(
-            f"The header {path.name} names a file of another folder for its voxels, which is not followed. Put both "
-            "files into one folder and write the plain name into the header, or save the image as one file."
+            f"The header {path.name} names a file of another folder for its voxels, which is not followed. "
+            "Put both files into one folder and write the plain name into the header, or save the image as "
+            "one file."
         )
     there = path.parent / name
     if not there.exists():
         raise ImageFault(f"The voxels of {path.name} are missing: {name} does not lie beside it. Copy both files.")
     if there.resolve().parent != path.resolve().parent or not there.is_file():
         raise ImageFault(
-            f"The voxels of {path.name} are not read: {name} is a link out of its folder, or no regular file. Put the "
-            "file itself beside the header."
+            f"The voxels of {path.name} are not read: {name} is a link out of its folder, or no regular "
+            "file. Put the file itself beside the header."
         )
     return (there,)
 
@@ -99,7 +101,7 @@ def nrrd_fields(path: Path) -> dict[str, str]:
     """Fields and key/value pairs of an NRRD header; names of fields in lower case.
 
     Raises:
-        ValueError: not an NRRD header.
+        ValueError: The file has no NRRD header.
     """
     fields: dict[str, str] = {}
     for line in _nrrd_lines(_nrrd_header(path))[1:]:
@@ -112,11 +114,11 @@ def nrrd_fields(path: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def for_itk(path: Path) -> Iterator[Path]:
-    """The file as ITK can read it: bzip2 is unpacked into a temporary file, all others are themselves.
+    """The path of a file that ITK can read: a temporary file for bzip2 compression, else the file itself.
 
     Raises:
-        ImageFault: the header names files that are not read.
-        ValueError: the packed voxels are damaged.
+        ImageFault: The header names files that are not read.
+        ValueError: The compressed voxels are damaged.
     """
     check_regular(path)
     data_files(path)

@@ -1,4 +1,4 @@
-"""The image as it is stored: voxels, where they lie in the patient, and what made them."""
+"""An image as it is stored: its voxels, their position in the patient, and the modality."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ class Volume:
     """One 3-D image. A 2-D image is a volume of one slice.
 
     Attributes:
-        array: voxels in stored order, (I, J, K) for grey images or (I, J, K, 3) for colour; x = i, y = j, and
+        array: Voxels in stored order, (I, J, K) for grey images or (I, J, K, 3) for colour; x = i, y = j, and
             slices are taken along k.
         affine: (4, 4), maps (i, j, k, 1) to right-anterior-superior millimetres.
-        modality: DICOM term (`CT`, `MR`, `US`, …), or "" where the file does not tell.
-        source: where the image was read from; only for messages and never sent to a client.
+        modality: DICOM term (`CT`, `MR`, `US`, …), or "" where the file does not state it.
+        source: Path or description that the image was read from; only for messages and never sent to a
+            client.
     """
 
     array: np.ndarray
@@ -28,15 +29,16 @@ class Volume:
         colour = self.array.ndim == 4 and self.array.shape[3] == 3
         if self.array.ndim != 3 and not colour:
             raise ValueError(
-                f"An image of shape {self.array.shape} cannot be segmented: SegMed takes one 2-D or 3-D image, grey "
-                "or RGB. Save one time point or one channel of it as a file of its own and open that."
+                f"An image of shape {self.array.shape} cannot be segmented: SegMed takes one 2-D or 3-D "
+                "image, grey or RGB. Save one time point or one channel of it as a file of its own and open "
+                "that."
             )
         if 0 in self.array.shape:
             raise ValueError(f"The image is empty (shape {self.array.shape}). Export it again from its source.")
         if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all():
             raise ValueError(
-                "The image's affine is not a finite 4×4 matrix, so its place in the patient is unknown. Repair the "
-                "header, for instance by loading and saving the image in 3D Slicer."
+                "The image's affine is not a finite 4×4 matrix, so its place in the patient is unknown. "
+                "Repair the header, for instance by loading and saving the image in 3D Slicer."
             )
 
     @property
@@ -63,7 +65,7 @@ class Volume:
         """Slice k as rows and columns of a picture: (J, I) or (J, I, 3), row y = j, column x = i.
 
         Raises:
-            ValueError: k is not a slice of this image.
+            ValueError: There is no slice k in this image.
         """
         if not 0 <= k < self.shape[2]:
             raise ValueError(f"Slice {k} does not exist: the image has slices 0 to {self.shape[2] - 1}.")

@@ -19,11 +19,11 @@ _CLEAN = ("nothing", "largest piece", "holes", "largest piece and holes")
 
 
 class AutomaticInferTask(InferTask):
-    """Shown by the viewers under automatic segmentation.
+    """An automatic model, shown by the viewers under automatic segmentation.
 
     Args:
-        method: an automatic one.
-        engine: models and caches.
+        method: Automatic method.
+        engine: Engine with models and caches.
     """
 
     def __init__(self, method: Method, engine: Engine) -> None:
@@ -44,14 +44,14 @@ class AutomaticInferTask(InferTask):
         """Label every slice.
 
         Args:
-            request: `image` is a path that the server chose, `params` an `InferParams`.
+            request: `image`, a path that the server chose, and `params`, an `InferParams`.
 
         Returns:
-            Path of a label map on the full grid of the image (uint8), and what to tell the viewer.
+            Path of a label map on the full grid of the image (uint8), and the parameters for the viewer.
 
         Raises:
-            ValueError: unusable image or weights.
-            FileNotFoundError: image or weights are not there.
+            ValueError: The image or weights are unusable.
+            FileNotFoundError: The image or weights are missing.
         """
         params: InferParams = request["params"]
         start = time.perf_counter()
@@ -79,16 +79,16 @@ class AutomaticInferTask(InferTask):
         """Run the model.
 
         Args:
-            picture: the image.
-            device: out of `config`; None for the default.
-            clean: out of `config`.
+            picture: Image to segment.
+            device: Device, one of those in `config`; None for the default.
+            clean: Clean-up of the label map, one of those in `config`.
 
         Returns:
-            (I, J, K) uint8, the names of 1, 2, …, and sentences for the user.
+            Label map (I, J, K) uint8, the names of 1, 2, …, and messages for the user.
 
         Raises:
-            ValueError: unusable weights or device.
-            FileNotFoundError: weights are not there.
+            ValueError: The weights or device are unusable.
+            FileNotFoundError: The weights are missing.
         """
         predictor = self.engine.predictor(self.method, device)
         labels = predictor.segment_classes(picture)

@@ -1,7 +1,7 @@
-"""SNOMED CT codes of what segments show, found by their names; users add their own in a JSON file.
+"""SNOMED CT codes of segments, found by their names; users add their own in a JSON file.
 
-The codes are those of the code dictionary of DICOM (PS3.16, context groups 7150 and 7151), which pydicom brings along.
-"""
+The codes are those of the code dictionary of DICOM (PS3.16, context groups 7150 and 7151), which pydicom
+includes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _FINDINGS: Any = codes.cid7159
 
 @dataclass(frozen=True)
 class SegmentCodes:
-    """What a segment shows.
+    """The codes of a segment.
 
     Attributes:
-        type: such as kidney or neoplasm.
-        category: such as anatomical structure.
-        modifier: of the type; the side of the body.
-        region: where a lesion lies.
+        type: Type, such as kidney or neoplasm.
+        category: Category, such as anatomical structure.
+        modifier: Modifier of the type, the side of the body.
+        region: Anatomical region of a lesion.
     """
 
     type: Code
@@ -109,16 +109,16 @@ _LENGTHS = {"value": 16, "scheme": 16, "meaning": 64}  # of the DICOM attributes
 def find_codes(name: str, own: Mapping[str, SegmentCodes] | None = None) -> SegmentCodes:
     """Codes by the name of a label.
 
-    Case, `_`, `-` and `/` do not matter, a side may stand anywhere (`kidney_right`), and a lesion may follow its organ
-    (`liver tumour`). Names that are not known are anatomical structures of the type tissue.
+    Case, `_`, `-` and `/` do not matter, a side may stand anywhere (`kidney_right`), and a lesion may follow
+    its organ (`liver tumour`). Unknown names become anatomical structures of the type tissue.
 
     Args:
-        name: of the label.
-        own: of `read_codes`, looked up before the table.
+        name: Name of the label.
+        own: Codes from `read_codes`, which precede the table.
     """
     plain = _plain(name)
-    if found := (own or {}).get(plain) or _WHOLE_NAMES.get(plain) or _WHOLE_NAMES.get(plain.removesuffix("s")):
-        return found
+    if known := (own or {}).get(plain) or _WHOLE_NAMES.get(plain) or _WHOLE_NAMES.get(plain.removesuffix("s")):
+        return known
     words = plain.split()
     side = next((_SIDES[word] for word in words if word in _SIDES), None)
     words = [word for word in words if word not in _SIDES]
@@ -130,14 +130,14 @@ def find_codes(name: str, own: Mapping[str, SegmentCodes] | None = None) -> Segm
 
 
 def read_codes(path: str | os.PathLike[str]) -> dict[str, SegmentCodes]:
-    """Read codes of one's own from a JSON file.
+    """Read a user's codes from a JSON file.
 
-    It holds `{"name": {"type": ["10200004", "SCT", "Liver"], "category": […], "modifier": […], "region": […]}}`, each
-    code as value, coding scheme and meaning; all but the type may be left out.
+    It holds `{"name": {"type": ["10200004", "SCT", "Liver"], "category": […], "modifier": […], "region":
+    […]}}`, each code as value, coding scheme and meaning; all but the type may be left out.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: it is not JSON of this form.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not JSON of this form.
     """
     path = Path(path)
     if not path.is_file():
@@ -146,15 +146,15 @@ def read_codes(path: str | os.PathLike[str]) -> dict[str, SegmentCodes]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path.name} is not JSON: {error}.") from error
-    form = 'Give {"my organ": {"type": ["10200004", "SCT", "Liver"]}}, and if wanted category, modifier and region.'
+    form = 'Give {"my organ": {"type": ["10200004", "SCT", "Liver"]}}, with optional category, modifier, region.'
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds no names. {form}")
-    found = {}
+    codes = {}
     for name, parts in content.items():
         if not isinstance(parts, dict) or "type" not in parts or parts.keys() - SegmentCodes.__dataclass_fields__:
             raise ValueError(f"The codes of {name!r} in {path.name} are not understood. {form}")
-        found[_plain(name)] = SegmentCodes(**{part: _code(code, name, part) for part, code in parts.items()})
-    return found
+        codes[_plain(name)] = SegmentCodes(**{part: _code(code, name, part) for part, code in parts.items()})
+    return codes
 
 
 def _code(given: object, name: str, part: str) -> Code:

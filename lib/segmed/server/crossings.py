@@ -1,4 +1,4 @@
-"""Where a new object meets labels that are there already."""
+"""Overlap of a new object with existing labels."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import numpy as np
 
 
 def crossed_labels(
-    found: Mapping[int, np.ndarray], bare: Mapping[int, np.ndarray], own: Iterable[int], labels: Mapping[str, int]
+    found: Mapping[int, np.ndarray],
+    bare: Mapping[int, np.ndarray],
+    own: Iterable[int],
+    labels: Mapping[str, int],
 ) -> dict[str, int]:
-    """Voxels of other labels that an object covers, by name.
+    """Number of voxels of other labels that an object covers, by label name.
 
     Args:
-        found: what was segmented, (H, W) boolean by slice.
-        bare: the label map without it, (H, W) uint8 by slice.
-        own: values that are the object's.
-        labels: values by name.
+        found: Mask (H, W) of the object, boolean, by slice.
+        bare: Label map (H, W) without the object, uint8, by slice.
+        own: Values of the object.
+        labels: Label values by name.
     """
     counts = sum((np.bincount(bare[k][mask], minlength=256) for k, mask in found.items()), np.zeros(256, int))
     counts[[0, *own]] = 0
@@ -25,7 +28,7 @@ def crossed_labels(
 
 
 def crossing_note(crossed: Mapping[str, int], overwrite: bool) -> list[str]:
-    """A sentence on voxels that other labels have lost, or that were left to them; none if there are none."""
+    """A message on voxels that other labels have lost or kept; empty if there are none."""
     if not crossed:
         return []
     listed = ", ".join(f"{count} voxel{'s' if count > 1 else ''} of {name}" for name, count in crossed.items())

@@ -31,11 +31,11 @@ class Region:
     """An object over several slices.
 
     Attributes:
-        label: class, counted from 1.
-        low: (3,) voxel indices of its first corner.
-        high: (3,) voxel indices of its last corner, inside.
-        score: of its most certain box.
-        last: corners of its box on its last slice.
+        label: Class, counted from 1.
+        low: Voxel indices (3,) of the first corner.
+        high: Voxel indices (3,) of the last corner, inclusive.
+        score: Score of its most certain box.
+        last: Corners of its box on its last slice.
     """
 
     label: int
@@ -46,11 +46,11 @@ class Region:
 
 
 class DetectionInferTask(InferTask):
-    """Shown by 3D Slicer under automatic segmentation; the answer is a file of Markups.
+    """A detector, shown by 3D Slicer under automatic segmentation; the answer is a file of Markups.
 
     Args:
-        method: one that finds boxes.
-        engine: models and caches.
+        method: Method that detects boxes.
+        engine: Engine with models and caches.
     """
 
     def __init__(self, method: Method, engine: Engine) -> None:
@@ -68,17 +68,17 @@ class DetectionInferTask(InferTask):
         return True
 
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """Find boxes on every slice.
+        """Detect boxes on every slice.
 
         Args:
-            request: `image` is a path that the server chose, `params` an `InferParams`.
+            request: `image`, a path that the server chose, and `params`, an `InferParams`.
 
         Returns:
-            Path of a `.json` file of Markups, and what to tell the viewer.
+            Path of a `.json` file of Markups, and the parameters for the viewer.
 
         Raises:
-            ValueError: unusable image or weights.
-            FileNotFoundError: image or weights are not there.
+            ValueError: The image or weights are unusable.
+            FileNotFoundError: The image or weights are missing.
         """
         params: InferParams = request["params"]
         start = time.perf_counter()
@@ -102,10 +102,10 @@ class DetectionInferTask(InferTask):
 
 
 def link(found: Sequence[Boxes]) -> list[Region]:
-    """Boxes of neighbouring slices that overlap become one region, the most certain region first.
+    """Join overlapping boxes of neighbouring slices to regions, the most certain region first.
 
     Args:
-        found: boxes of slice 0, 1, …
+        found: Boxes of slice 0, 1, …
     """
     from torchvision.ops import box_iou  # a second and 100 MB; whoever detects has it already
 

@@ -1,10 +1,10 @@
 """Label maps as DICOM RT Structure Sets (PS3.3, A.19): closed contours on the slices of the series.
 
-Contours run halfway between the centres of pixels inside and outside (marching squares: Lorensen and Cline, Marching
-cubes: A high resolution 3D surface construction algorithm, 1987), so that filling them gives the mask back. Holes are
-joined to the contour around them by a channel of no width, the keyhole of PS3.3 C.8.8.6.3, which readers understand
-whether they unite or subtract the contours of a slice. What lies apart becomes a contour of its own.
-"""
+Contours run halfway between the centres of pixels inside and outside (marching squares: Lorensen and Cline,
+Marching cubes: A high resolution 3D surface construction algorithm, 1987), so that filling them reproduces
+the mask. Holes are joined to the contour around them by a channel of no width, the keyhole of PS3.3
+C.8.8.6.3, which readers understand whether they unite or subtract the contours of a slice. Separate parts
+become contours of their own."""
 
 from __future__ import annotations
 
@@ -45,29 +45,30 @@ def write_rtstruct(
 ) -> Dataset:
     """Write a label map as a DICOM RTSTRUCT that refers to its series slice by slice.
 
-    Contours lie on the planes of the slices, whatever their orientation; many treatment planning systems take axial
-    ones only.
+    Contours lie on the planes of the slices, whatever their orientation; many treatment planning systems take
+    axial ones only.
 
     Args:
-        labels: (I, J, K) whole numbers on the grid of the series, 0 the background; or segments with names of their
-            own, which may overlap.
-        names: of the values, or of 1, 2, … in order; a value without one is called `label 7`.
-        series: of `open_series`.
-        out: file to write.
-        model: that made the labels; "" for labels drawn by hand.
-        version: of the model.
-        automatic: whether no user prompted the model.
-        codes: of the user, see `read_codes`.
+        labels: Label map (I, J, K) of integers on the grid of the series, 0 the background; or segments with
+            names of their own, which may overlap.
+        names: Names of the values, or of 1, 2, … in order; a value without a name is called `label 7`.
+        series: Series from `open_series`.
+        out: Path of the file to write.
+        model: Model that made the labels; "" for labels drawn by hand.
+        version: Version of the model.
+        automatic: Whether the model ran without a user's prompt.
+        codes: Codes of the user, see `read_codes`.
 
     Returns:
-        What was written.
+        The written dataset.
 
     Raises:
-        ValueError: an empty mask, labels on another grid, or a series without a place in the patient.
-        OSError: the file cannot be written.
+        ValueError: The mask is empty, the labels lie on another grid, or the series has no position in the
+            patient.
+        OSError: The file cannot be written.
     """
-    found = as_segments(labels, names)
-    segments = segments_of(found, series, codes)
+    all_segments = as_segments(labels, names)
+    segments = segments_of(all_segments, series, codes)
     first = series.headers[0]
     if not series.placed:
         raise ValueError(
@@ -109,7 +110,7 @@ def write_rtstruct(
         _item(
             ReferencedROINumber=number,
             ROIDisplayColor=list(segment.colour),
-            ContourSequence=_contours(found.mask(segment.stored), series),
+            ContourSequence=_contours(all_segments.mask(segment.stored), series),
         )
         for number, segment in enumerate(segments, start=1)
     ]
@@ -119,16 +120,17 @@ def write_rtstruct(
 
 
 def outlines(mask: np.ndarray) -> list[np.ndarray]:
-    """Polygons around the parts of a mask, holes joined to them by keyholes.
+    """Polygons around the parts of a mask, with holes joined by keyholes.
 
     Args:
-        mask: (H, W) boolean. Pixels that share a side belong together.
+        mask: Mask (H, W), boolean. Pixels that share a side belong together.
 
     Returns:
-        One (N, 2) array of (x, y) for each part, in pixels; N is at least 4, and the last point is not the first again.
+        An array (N, 2) of points (x, y) in px for each part; N is at least 4, and the first point is not
+        repeated.
     """
     parts, _ = ndimage.label(mask)
-    found = []
+    polygons = []
     for value, (rows, columns) in enumerate(ndimage.find_objects(parts), start=1):
         part = np.pad(parts[rows, columns] == value, 1).astype(np.uint8)
         offset = (columns.start - 1, rows.start - 1)
@@ -137,12 +139,12 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
         outer, *holes = rings
         for hole in holes:
             outer = _join(outer, hole)
-        found.append(_corners(outer))
-    return found
+        polygons.append(_corners(outer))
+    return polygons
 
 
 def _join(ring: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """One closed polygon: along the ring, through a channel from the leftmost point of the hole, around it, back."""
+    """A closed polygon along the ring, through a channel to the hole's leftmost point, around it and back."""
     start = int(hole[:, 0].argmin())
     hole = np.roll(hole, -start, axis=0)
     gate = int(((ring - hole[0]) ** 2).sum(1).argmin())
@@ -150,7 +152,7 @@ def _join(ring: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 
 def _corners(ring: np.ndarray) -> np.ndarray:
-    """Points at which the polygon turns."""
+    """The points at which the polygon changes its direction."""
     before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
     turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
     return ring[turns | ((before * after).sum(1) < 0)]

@@ -1,4 +1,4 @@
-"""Label maps as DICOM Segmentation objects (PS3.3, A.51), written and read back on the grid of their series."""
+"""Label maps as DICOM Segmentation objects (PS3.3, A.51), written and read on the grid of their series."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ def write_segmentation(
 ) -> Segmentation:
     """Write a label map as a DICOM SEG that refers to its series slice by slice.
 
-    Segments are numbered 1, 2, … in the order of the values that are present; slices without a segment are not stored.
-    Patient and study are those of the series.
+    Segments are numbered 1, 2, … in the order of the values that are present; slices without a segment are
+    not stored. Patient and study are those of the series.
 
     Args:
-        labels: (I, J, K) whole numbers on the grid of the series, 0 the background; or segments with names of their
-            own, which may overlap.
-        names: of the values, or of 1, 2, … in order; a value without one is called `label 7`.
-        series: of `open_series`.
-        out: file to write.
-        model: that made the labels; "" for labels drawn by hand.
-        version: of the model.
-        automatic: whether no user prompted the model.
-        codes: of the user, see `read_codes`.
+        labels: Label map (I, J, K) of integers on the grid of the series, 0 the background; or segments with
+            names of their own, which may overlap.
+        names: Names of the values, or of 1, 2, … in order; a value without a name is called `label 7`.
+        series: Series from `open_series`.
+        out: Path of the file to write.
+        model: Model that made the labels; "" for labels drawn by hand.
+        version: Version of the model.
+        automatic: Whether the model ran without a user's prompt.
+        codes: Codes of the user, see `read_codes`.
 
     Returns:
-        What was written.
+        The written dataset.
 
     Raises:
-        ValueError: an empty mask, or labels on another grid.
-        OSError: the file cannot be written.
+        ValueError: The mask is empty, or the labels lie on another grid.
+        OSError: The file cannot be written.
     """
-    found = as_segments(labels, names)
-    segments = segments_of(found, series, codes)
+    stored = as_segments(labels, names)
+    segments = segments_of(stored, series, codes)
     seg = Segmentation(
         source_images=[without_patient(header) for header in series.headers],
-        pixel_array=_pixels(found, segments),
+        pixel_array=_pixels(stored, segments),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
             _describe(n, segment, model, version, automatic) for n, segment in enumerate(segments, start=1)
@@ -76,14 +76,14 @@ def write_segmentation(
     return seg
 
 
-def _pixels(found: Segments, segments: Sequence[Segment]) -> np.ndarray:
-    """(K, J, I) numbers 1, 2, … of the segments, or (K, J, I, S) where they overlap."""
-    if len(found.layers) == 1:
-        layer = found.layers[0]
+def _pixels(stored: Segments, segments: Sequence[Segment]) -> np.ndarray:
+    """Numbers 1, 2, … of the segments, (K, J, I), or masks (K, J, I, S) where they overlap."""
+    if len(stored.layers) == 1:
+        layer = stored.layers[0]
         number = np.zeros(int(layer.max()) + 1, np.uint8 if len(segments) < 256 else np.uint16)
         number[[segment.value for segment in segments]] = np.arange(1, len(segments) + 1)
         return np.asarray(number[layer.T])
-    return np.stack([found.mask(segment.stored).T for segment in segments], -1).astype(np.uint8)
+    return np.stack([stored.mask(segment.stored).T for segment in segments], -1).astype(np.uint8)
 
 
 def _describe(number: int, segment: Segment, model: str, version: str, automatic: bool) -> SegmentDescription:
@@ -114,21 +114,22 @@ def _describe(number: int, segment: Segment, model: str, version: str, automatic
 def read_segmentation(
     path: str | os.PathLike[str], series: Series, names: Sequence[str] = ()
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Read a DICOM SEG, from whatever maker, as one label map; see `read_dicom_segments`.
+    """Read a DICOM SEG, from any manufacturer, as one label map; see `read_dicom_segments`.
 
     Args:
-        path: of the file.
-        series: that it was made for, or another one of the same frame of reference.
-        names: whose places 1, 2, … become the values of segments of these names; without them values are the
-            numbers of the segments.
+        path: Path of the file.
+        series: Series that it was made for, or another one of the same frame of reference.
+        names: Names whose places 1, 2, … become the values of the segments of these names; without names, the
+            numbers of the segments become the values.
 
     Returns:
-        (I, J, K) uint8, or uint16 where values are larger, with the smaller segment on top where segments overlap; and
-        the names of the values.
+        Label map (I, J, K), uint8 or, for larger values, uint16, with the smaller segment on top where
+        segments overlap; and the names of the values.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: no readable segmentation, or one of another patient position, or too many segments.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not a readable segmentation, is of another patient position, or has too many
+            segments.
     """
-    found, _ = read_dicom_segments(path, series, {name: value for value, name in enumerate(names, start=1)})
-    return found.flat(), found.names
+    stored, _ = read_dicom_segments(path, series, {name: value for value, name in enumerate(names, start=1)})
+    return stored.flat(), stored.names

@@ -1,4 +1,4 @@
-"""The segments of a label map: which are there, what they are called, coded and coloured."""
+"""The segments of a label map with their names, codes and colours."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Segment:
     """One label to be written.
 
     Attributes:
-        value: in the flat label map.
-        name: as viewers show it.
-        codes: of what it shows.
-        colour: red, green, blue, 0 to 255.
-        stored: where its voxels are.
+        value: Value in the flat label map.
+        name: Name as viewers show it.
+        codes: Codes of the structure.
+        colour: Red, green, blue, 0 to 255.
+        stored: Segment that holds its voxels.
     """
 
     value: int
@@ -37,14 +37,14 @@ class Segment:
 
 
 def as_segments(labels: np.ndarray | Segments, names: Names) -> Segments:
-    """A label map with names of its values, or what is in layers already.
+    """A label map with names of its values as segments; segments are returned as they are.
 
     Args:
-        labels: (I, J, K) whole numbers, 0 the background, or segments with names of their own.
-        names: of the values of a label map, or of 1, 2, … in order.
+        labels: Label map (I, J, K) of integers, 0 the background; or segments with names of their own.
+        names: Names of the values of a label map, or of 1, 2, … in order.
 
     Raises:
-        ValueError: not whole numbers from 0 on.
+        ValueError: The values are not integers of at least 0.
     """
     if isinstance(labels, Segments):
         return labels
@@ -57,12 +57,12 @@ def segments_of(found: Segments, series: Series, codes: Mapping[str, SegmentCode
     """The labels that have voxels, in ascending order of their values.
 
     Args:
-        found: on the grid of the series; a value without a name is called `label 7`.
-        series: that they belong to.
-        codes: of the user.
+        found: Segments on the grid of the series; a value without a name is called `label 7`.
+        series: Series that they belong to.
+        codes: Codes of the user.
 
     Raises:
-        ValueError: another grid, or an empty mask.
+        ValueError: The segments lie on another grid, or the mask is empty.
     """
     shape = found.layers[0].shape
     if shape != series.grid.shape:
@@ -83,5 +83,5 @@ def segments_of(found: Segments, series: Series, codes: Mapping[str, SegmentCode
 
 
 def _plain(name: str) -> str:
-    """A name that DICOM can hold: a backslash would part it into two values."""
+    """The name in a form that DICOM can hold: a backslash would split it into two values."""
     return "".join(c for c in name.replace("\\", "/") if c.isprintable()).strip()[:_LONGEST_NAME].strip()

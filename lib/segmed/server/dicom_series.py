@@ -1,6 +1,6 @@
-"""The DICOM series that a segmentation is written for: its headers, slice by slice, on the grid of its image.
+"""The DICOM series that a segmentation refers to: its headers, slice by slice, on the grid of its image.
 
-Warnings of pydicom and highdicom quote what stands in a header, which is patient data; they are silenced.
+Warnings of pydicom and highdicom quote headers, which are patient data, so they are silenced.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ _OFF_GRID = 0.2  # voxels
 
 @dataclass(frozen=True)
 class Series:
-    """One series.
+    """A DICOM series.
 
     Attributes:
-        grid: of the image as `read_volume` gives it.
-        headers: by slice k, without pixels, in UTF-8.
-        placed: whether the headers say where the slices lie in the patient; single radiographs need not.
+        grid: Grid of the image as `read_volume` returns it.
+        headers: Headers by slice k, without pixels, in UTF-8.
+        placed: Whether the headers state the positions of the slices in the patient, which single radiographs
+            need not.
     """
 
     grid: Grid
@@ -60,12 +61,13 @@ def open_series(path: str | os.PathLike[str], grid: Grid | None = None) -> Serie
     """Read the headers of a series.
 
     Args:
-        path: folder of one series, or a single file.
-        grid: of its image, if that has been read before; else its voxels are read for it.
+        path: Folder of one series, or a single file.
+        grid: Grid of its image, if that was read before; None reads the voxels.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: not one readable series, of multi-frame files, or no segmentation can be attached to it.
+        FileNotFoundError: There is no such file or folder.
+        ValueError: The files are not one readable series, are multi-frame, or no segmentation can refer to
+            them.
     """
     path = Path(path)
     grid = grid or read_grid(path)
@@ -86,13 +88,13 @@ def open_series(path: str | os.PathLike[str], grid: Grid | None = None) -> Serie
             )
     if len({str(header.SOPInstanceUID) for header in headers}) < len(headers):
         raise ValueError(
-            f"Slices of the series {path.name} have the same SOPInstanceUID, so that nothing can refer to one of them. "
-            "Export it again from its source, or save the mask as NIfTI."
+            f"Slices of the series {path.name} have the same SOPInstanceUID, so that nothing can refer to "
+            "one of them. Export it again from its source, or save the mask as NIfTI."
         )
     if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         raise ValueError(
-            f"{path.name} holds multi-frame DICOM; segmentations are written for files of one slice each. Convert it, "
-            "or export NIfTI."
+            f"{path.name} holds multi-frame DICOM; segmentations are written for files of one slice each. "
+            "Convert it, or export NIfTI."
         )
     placed = all(
         h.get(n) for h in headers for n in ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient")
@@ -102,8 +104,8 @@ def open_series(path: str | os.PathLike[str], grid: Grid | None = None) -> Serie
         return _in_order(series, path.name)
     if len(headers) > 1 or headers[0].get("Modality") in ("CT", "MR", "PT"):
         raise ValueError(
-            f"The series {path.name} does not say where its slices lie in the patient, so no segmentation can be "
-            "attached to it. Export it again from its source, or save the mask as NIfTI."
+            f"The series {path.name} does not say where its slices lie in the patient, so no segmentation "
+            "can be attached to it. Export it again from its source, or save the mask as NIfTI."
         )
     if "FrameOfReferenceUID" in headers[0]:
         del headers[0].FrameOfReferenceUID  # tells nothing without a position
@@ -117,15 +119,15 @@ def _in_order(series: Series, name: str) -> Series:
     k = np.rint(voxels[:, 2]).astype(int)
     if sorted(k) != list(range(series.grid.shape[2])) or np.abs(voxels - np.outer(k, (0, 0, 1))).max() > _OFF_GRID:
         raise ValueError(
-            f"The slices of {name} do not lie where its image has them, so a segmentation would be misplaced. Put one "
-            "series into a folder of its own, or export it again."
+            f"The slices of {name} do not lie where its image has them, so a segmentation would be "
+            "misplaced. Put one series into a folder of its own, or export it again."
         )
     step = series.affine[:3, 2]
     normal = np.cross(series.affine[:3, 0], series.affine[:3, 1])
     distance = float(abs(step @ normal) / np.linalg.norm(normal))
     for header in series.headers:
         if not header.get("PixelSpacing"):
-            raise ValueError(f"The series {name} does not tell its pixel spacing. Export it again from its source.")
+            raise ValueError(f"The series {name} does not state its pixel spacing. Export it again from its source.")
         if not header.get("SliceThickness"):
             header.SliceThickness = f"{distance:.6g}"
         if len(series.headers) > 1:
@@ -134,9 +136,9 @@ def _in_order(series: Series, name: str) -> Series:
 
 
 def without_patient(header: Dataset) -> Dataset:
-    """A copy with the attributes of patient and study empty: highdicom checks them, and fails where a PACS is lax.
+    """A copy without attributes of patient and study, which highdicom checks more strictly than a PACS.
 
-    `copy_patient_and_study_information` brings them back as they are.
+    `copy_patient_and_study_information` restores them as they are.
     """
     plain = Dataset()
     plain.update(header)

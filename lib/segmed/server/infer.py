@@ -31,12 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 class PromptInferTask(InferTask):
-    """Shown by 3D Slicer as SmartEdit and by OHIF as Point Prompts.
+    """A promptable model, shown by 3D Slicer as SmartEdit and by OHIF as Point Prompts.
 
     Args:
-        method: a promptable one.
-        volume: propagate through slices (`<name>_3d`) or fill the prompted slices only.
-        engine: models and caches.
+        method: Promptable method.
+        volume: Whether to propagate through slices (`<name>_3d`) or to segment the prompted slices only.
+        engine: Engine with models and caches.
     """
 
     def __init__(self, method: Method, volume: bool, engine: Engine) -> None:
@@ -63,20 +63,21 @@ class PromptInferTask(InferTask):
         """Segment one object.
 
         Args:
-            request: `image` is a path that the server chose, `params` an `InferParams`; `label_path` of a label map
-                whose label becomes a mask prompt.
+            request: `image`, a path that the server chose; `params`, an `InferParams`; `label_path`, a label
+                map whose label becomes a mask prompt.
 
         Returns:
-            Path of a mask on the full grid of the image (uint8, object = 1), and what to tell the viewer.
+            Path of a mask on the full grid of the image (uint8, object = 1), and the parameters for the
+            viewer.
 
         Raises:
-            ValueError: unusable image, prompt or weights.
-            FileNotFoundError: image or weights are not there.
+            ValueError: The image, prompt or weights are unusable.
+            FileNotFoundError: The image or weights are missing.
         """
         params: InferParams = request["params"]
         start = time.perf_counter()
         if params.output == "uncertainty" and params.result_extension == SEGMENTATION:
-            raise ValueError("A map of uncertainty has no segments. Ask for result_extension .nrrd or .nii.gz.")
+            raise ValueError("An uncertainty map has no segments. Request the result_extension .nrrd or .nii.gz.")
         picture = self.engine.pictures.get(request["image"], params.window or self.engine.settings.window)
         mask = None
         if request.get("label_path"):
@@ -115,7 +116,7 @@ class PromptInferTask(InferTask):
         }
 
     def corrects_masks(self, device: str | None = None) -> bool:
-        """Whether corrections should come with the mask before; see `Segmenter.corrects_masks`."""
+        """Whether corrections should include the previous mask; see `Segmenter.corrects_masks`."""
         return self.engine.predictor(self.method, device).segmenter.corrects_masks
 
     def segment(
@@ -129,18 +130,18 @@ class PromptInferTask(InferTask):
         """Run the model.
 
         Args:
-            picture: the image.
-            prompt: for one object.
-            device: out of `config`; None for the default.
-            uncertainty: give the map of it in place of the mask.
-            finish: what is done to each mask, out of `config`.
+            picture: Image to segment.
+            prompt: Prompt for one object.
+            device: Device, one of those in `config`; None for the default.
+            uncertainty: Whether to return the uncertainty map in place of the mask.
+            finish: Clean-up of each mask, one of those in `config`.
 
         Returns:
-            Masks (H, W) by slice, and sentences for the user.
+            Masks (H, W) by slice, and messages for the user.
 
         Raises:
-            ValueError: unusable weights or device.
-            FileNotFoundError: weights are not there.
+            ValueError: The weights or device are unusable.
+            FileNotFoundError: The weights are missing.
         """
         predictor = self.engine.predictor(self.method, device)
         notes = [predictor.warning] if predictor.warning else []
@@ -150,14 +151,14 @@ class PromptInferTask(InferTask):
             segment = predictor.segment_volume if self.volume else predictor.segment_slices
             masks = segment(picture, prompt, refine=REFINEMENTS.get(finish))
         if blank := [k for k in masks if is_blank(picture, k)]:
-            notes.append(f"Slice {blank[0]} is blank (all of its voxels are alike or no numbers): nothing is there.")
+            notes.append(f"Slice {blank[0]} is blank (all of its voxels are equal or not numbers): nothing is there.")
         if not any(mask.any() for mask in masks.values()):
             notes.append("Nothing was found there. Draw the box closer around the object or click into it.")
         return masks, notes
 
 
 def common_options(engine: Engine) -> dict[str, list[str]]:
-    """What every model lets the user choose, the default first."""
+    """The options that every model offers to the user, the default first."""
     window = engine.settings.window
     return {
         "device": engine.devices(),
@@ -167,7 +168,7 @@ def common_options(engine: Engine) -> dict[str, list[str]]:
 
 
 def write_result(labels: np.ndarray, names: Sequence[str], picture: Picture, request: Mapping[str, Any]) -> str:
-    """A label map (I, J, K) in a file as the request wants it; a `.seg.nrrd` holds the names of 1, 2, … as well."""
+    """Write a label map (I, J, K) in the requested format; a `.seg.nrrd` holds the names of 1, 2, … too."""
     params: InferParams = request["params"]
     path = result_file(params)
     if params.result_extension == SEGMENTATION:
@@ -178,7 +179,7 @@ def write_result(labels: np.ndarray, names: Sequence[str], picture: Picture, req
 
 
 def result_file(params: InferParams) -> str:
-    """An empty file in the server's own folder; whoever sends it removes it."""
+    """An empty file in the server's own folder, which the sender removes."""
     handle, path = tempfile.mkstemp(suffix=params.result_extension, prefix="mask-")
     os.close(handle)
     return path

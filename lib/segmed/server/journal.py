@@ -1,4 +1,4 @@
-"""Unsaved work on disk: one file per user and image, written before the answer, read after a restart or crash."""
+"""The journal of unsaved work: a file per user and image, written before the answer, read after a restart."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class _File:
 
 
 class Journal:
-    """Files of unsaved work, readable by their owner only; those that were not written for the longest time go first.
+    """Files of unsaved work, readable by their owner only; the oldest files are removed first.
 
     Args:
-        folder: made when there is something to keep.
-        max_bytes: that all files may fill.
+        folder: Folder of the files, which is created when it is needed.
+        max_bytes: Largest size of all files in bytes.
     """
 
     def __init__(self, folder: Path, max_bytes: int = JOURNAL_BYTES) -> None:
@@ -69,14 +69,14 @@ class Journal:
             return self._path(key) in self._behind
 
     def write(self, key: Key, work: Workspace) -> bool:
-        """Put the work as it is now in place of what was there.
+        """Write the present work in place of the previous file.
 
         Args:
-            key: user and image.
-            work: whose lock is held.
+            key: User and image.
+            work: Workspace, whose lock is held.
 
         Returns:
-            Whether it is on disk now.
+            Whether the work is on disk now.
         """
         slices = work.packed()
         facts = work.facts()
@@ -105,15 +105,15 @@ class Journal:
         return True
 
     def read(self, key: Key, into: Workspace) -> bool | None:
-        """Bring work back.
+        """Restore work from disk.
 
         Args:
-            key: user and image.
-            into: a fresh workspace of the image's shape and identity; work on another one is not brought back.
+            key: User and image.
+            into: New workspace of the image's shape and identity; work on another image is not restored.
 
         Returns:
-            True where it was brought back, False where it was on another image of this name or is damaged, None where
-            there is none.
+            True if the work was restored, False if it was on another image of this name or is damaged, None
+            if there is none.
         """
         with self._guard:
             if self._path(key) not in self._files:
@@ -137,7 +137,7 @@ class Journal:
         return True
 
     def drop(self, key: Key) -> None:
-        """Forget the work of a user on an image; it is saved, or was given up."""
+        """Delete the work of a user on an image, which is saved or discarded."""
         path = self._path(key)
         with self._guard:
             self._behind.discard(path)
@@ -145,7 +145,7 @@ class Journal:
                 _remove(path)
 
     def forget(self, image: str) -> None:
-        """Drop what all users had on an image of this name, which is another one now."""
+        """Delete all users' work on an image id that now belongs to another image."""
         for key in self.keys():
             if key[-1] == image:
                 self.drop(key)
@@ -155,7 +155,7 @@ class Journal:
         return self.folder / f"{name}{_ENDING}"
 
     def _found(self) -> list[Path]:
-        """Files of earlier servers, oldest first; halves of a crash are removed."""
+        """Files of earlier server runs, oldest first; incomplete files are removed."""
         with contextlib.suppress(OSError):
             for half in self.folder.glob("*.part"):
                 _remove(half)
@@ -172,7 +172,7 @@ class Journal:
 
 
 def image_identity(path: Path) -> str:
-    """A checksum of an image's content, wherever it lies and whenever it was copied there."""
+    """A checksum of an image's content, independent of its path and time."""
     if path.is_dir():  # a DICOM series, which its UID names already
         parts = sorted((part.name, part.stat().st_size) for part in path.iterdir() if part.is_file())
         return hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -180,7 +180,7 @@ def image_identity(path: Path) -> str:
 
 
 def _head(line: bytes) -> dict[str, Any]:
-    """The first line of a file. Raises ValueError if it is none of ours."""
+    """The first line of a file. Raises ValueError if the file is not a journal."""
     head = json.loads(line)
     if not isinstance(head, dict) or head.get("format") != _FORMAT or not isinstance(head.get("key"), list):
         raise ValueError("it was written by another version")
@@ -188,9 +188,9 @@ def _head(line: bytes) -> dict[str, Any]:
 
 
 def _replace(path: Path, parts: list[bytes]) -> None:
-    """Write a file that is there as a whole or not at all, also after the power was cut. Raises OSError."""
+    """Write a file completely or not at all, even if the power fails. Raises OSError."""
     if not path.parents[2].is_dir():  # the studies, which are not made anew
-        raise FileNotFoundError(2, "the studies folder is gone", str(path.parents[2]))
+        raise FileNotFoundError(2, "the studies folder is missing", str(path.parents[2]))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with appear_whole(path, private=True) as part, part.open("wb") as file:
         file.writelines(parts)

@@ -1,4 +1,4 @@
-"""What follows from a label: it is noted, tells where objects are, and is compared with what the model makes of it."""
+"""Background work on submitted labels: recording, places of objects, and the model agreement."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from segmed.server.throttle import Cancelled, Throttle
 logger = logging.getLogger(__name__)
 
 _USERS_FIRST = 5.0  # s, at most: labels are to be examined before they are learnt
-_PLACES = 30  # labels whose objects tell where to look
+_PLACES = 30  # newest labels whose objects give the places
 
 
 class LabelIntake:
-    """Reads labels, in the background.
+    """Reads submitted labels in the background.
 
     Args:
-        engine: has the model that bears witness.
-        studies: where labels lie.
-        log: where they are noted.
-        throttle: shared by all background work.
-        closed: whether to stop.
+        engine: Engine with the model to compare labels with.
+        studies: Studies that hold the labels.
+        log: Log of the labels.
+        throttle: Throttle that all background work shares.
+        closed: Function that returns whether to stop.
 
     Attributes:
-        places: where the newest labels have their objects.
+        places: Places of the objects in the newest labels.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class LabelIntake:
         self._asked: set[tuple[int, str]] = set()
 
     def record(self, image: str, user: str) -> None:
-        """Note a final label that was saved.
+        """Record a final label that was saved.
 
         Raises:
-            OSError: it could not be noted.
+            OSError: The label could not be recorded.
         """
         try:
             final = self.studies.label_map(image)
@@ -62,14 +62,14 @@ class LabelIntake:
                 return
             effort = self.studies.effort(image)
             try:
-                found = read_submission(final, self.studies.label_map(image, ORIGINAL))
+                submission = read_submission(final, self.studies.label_map(image, ORIGINAL))
             except ValueError:
                 logger.warning("A label cannot be read; it is noted as an empty one.")
-                found = Submission(file_checksum(final.file), {}, None)
-        except OSError as error:  # gone, or not to be read now; the next look at the studies finds it if it is there
+                submission = Submission(file_checksum(final.file), {}, None)
+        except OSError as error:  # missing or unreadable now; the next update of the studies finds it if it exists
             logger.info("A label is noted later: %s", error.strerror)
             return
-        self.log.record(image, user, found.checksum, found.sizes, found.agreement, effort)
+        self.log.record(image, user, submission.checksum, submission.sizes, submission.agreement, effort)
 
     def read_places(self) -> None:
         """Bring `places` up to date."""
@@ -85,10 +85,10 @@ class LabelIntake:
         self.places = Places(stage, points if len(points) else None)
 
     def examine(self) -> bool:
-        """Have the served version bear witness on the oldest label that it has not seen yet.
+        """Compare the oldest label that was not compared with the served version yet.
 
         Returns:
-            Whether there was one.
+            Whether there was such a label.
         """
         predictor = self._predictor() if self.log.usable() else None
         if predictor is None:
@@ -99,19 +99,19 @@ class LabelIntake:
         if record is None:
             return False
         try:
-            dice = self._followed(predictor, record)
+            dice = self._agreement(predictor, record)
         except Cancelled:
             return False
         except (OSError, ValueError, torch.OutOfMemoryError) as error:
             logger.info("Label %s cannot be compared: %s", record.id, type(error).__name__)
             dice = math.nan
-        if reason := self.log.examine(record.id, {**self.log.witnesses(record.id), version: dice}):
+        if reason := self.log.examine(record.id, {**self.log.model_agreements(record.id), version: dice}):
             logger.warning("Label %s is held for review. %s", record.id, reason)
         self._asked.add((record.id, version))  # an empty label leaves no trace in the log
         return True
 
     def _labels_of(self, record: LabelRecord) -> np.ndarray | None:
-        """(I, J, K) on the grid of the image; None if it cannot be read or is another label by now."""
+        """The label map (I, J, K) on the grid of the image; None if it cannot be read or was replaced."""
         final = self.studies.label_map(record.image)
         try:
             if final is None or file_checksum(final.file) != record.checksum:
@@ -121,7 +121,7 @@ class LabelIntake:
             logger.info("Label %s cannot be looked at: %s", record.id, type(error).__name__)
             return None
 
-    def _followed(self, predictor: Predictor, record: LabelRecord) -> float:
+    def _agreement(self, predictor: Predictor, record: LabelRecord) -> float:
         labels = self._labels_of(record)
         if labels is None:
             return math.nan

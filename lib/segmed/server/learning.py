@@ -1,8 +1,7 @@
-"""Active learning on the server: what happens to images and labels is noted, and what follows is done behind it.
+"""Active learning on the server: records of images and labels, and the work in the background.
 
-One thread looks at the studies, notes labels, has the model bear witness on them and begins retrainings; another one
-scores images. A request does no more than a transaction.
-"""
+One thread watches the studies, records labels, compares them with the model and begins retrainings; another
+one scores images. A request only runs a transaction."""
 
 from __future__ import annotations
 
@@ -43,21 +42,21 @@ _TRUST = ("predicted_iou", "entropy")
 
 
 class ActiveLearning:
-    """Knows images, users and labels. Nothing goes on in the background before `start`.
+    """Active learning with its images, users and labels. Background work begins with `start`.
 
     Args:
-        engine: models.
-        studies: folder or DICOMweb URL.
-        store: gives the datastore.
-        trainer: gives the trainer of a model.
+        engine: Engine with the models.
+        studies: Folder or DICOMweb URL.
+        store: Function that returns the datastore.
+        trainer: Function that returns the trainer of a model.
 
     Attributes:
-        drift: how the images of late differ from those of the last training, "" if they do not.
-        problem: what keeps the background work from going on, "" if nothing does.
+        drift: Description of the drift of recent images from those of the last training; "" if there is none.
+        problem: What prevents the background work; "" if nothing does.
 
     Raises:
-        OSError: the state cannot be kept where it should.
-        ValueError: there is no such place.
+        OSError: The database cannot be kept in its folder.
+        ValueError: The folder of the database does not exist.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class ActiveLearning:
             self.state,
             self.throttle,
             self.studies.file,
-            lambda: self._marks,
+            lambda: self._fingerprints,
             lambda: self.intake.places,
             self.retrainer.running,
         )
@@ -91,7 +90,7 @@ class ActiveLearning:
         wanted = self.settings.scoring
         self._scores = wanted == "on" or (wanted == "auto" and not is_remote(studies))
         self._watches = self._scores or self.settings.policy != RetrainConfig(0)
-        self._marks: Mapping[str, str] = {}
+        self._fingerprints: Mapping[str, str] = {}
         self._labelled: frozenset[str] = frozenset()
         self._pending: dict[str, str] = {}
         self._changes: object = None
@@ -99,11 +98,11 @@ class ActiveLearning:
         self._later = ThreadPoolExecutor(1, "notes")
 
     def start(self) -> None:
-        """Begin what goes on in the background."""
+        """Begin the background work."""
         threading.Thread(target=self._loop, daemon=True, name="learning").start()
 
     def close(self) -> None:
-        """End it; what is under way is gone on with at the next start."""
+        """End the background work; unfinished work continues at the next start."""
         self._closed.set()
         self._wake.set()
         self.scorer.close()
@@ -114,23 +113,23 @@ class ActiveLearning:
         """Reserve the next images for a user, see `ActiveState.propose`.
 
         Raises:
-            BadRequest: (507) it cannot be noted.
+            BadRequest: (507) The disk cannot be written.
         """
         with _noted():
-            if not self._marks:
+            if not self._fingerprints:
                 self.observe()
-            found = self.state.propose(strategy, user, count, self.scorer.version, keep)
-        if len(found) == 1:
-            self.record_activity(found[0].image, user)
-        return found
+            proposals = self.state.propose(strategy, user, count, self.scorer.version, keep)
+        if len(proposals) == 1:
+            self.record_activity(proposals[0].image, user)
+        return proposals
 
     def skip(self, image: str, user: str, forever: bool) -> None:
-        """Give an image back.
+        """Release an image without labelling it.
 
         Raises:
-            BadRequest: (404) there is no such image; (507) it cannot be noted.
+            BadRequest: (404) There is no such image; (507) the disk cannot be written.
         """
-        if image not in self._marks:
+        if image not in self._fingerprints:
             raise BadRequest(f"There is no image {image[:60]!r} in the studies.", 404)
         with _noted():
             self.state.skip(image, user, forever)
@@ -139,8 +138,8 @@ class ActiveLearning:
         """Decide on a label that is held, see `LabelLog.review`.
 
         Raises:
-            BadRequest: (507) it cannot be noted.
-            ValueError: there is nothing to decide.
+            BadRequest: (507) The disk cannot be written.
+            ValueError: There is no such label to review.
         """
         with _noted():
             record = self.log.review(label, keep, reviewer)
@@ -148,49 +147,49 @@ class ActiveLearning:
         return record
 
     def record_activity(self, image: str, user: str, prompts: int = 0, model: str = "") -> None:
-        """Note that a user opened an image, or had a prompt answered; the request does not wait for it."""
+        """Record that a user opened an image or got a prompt answered; the request does not wait."""
         if not self._closed.is_set():
             self._later.submit(self._note, image, user, prompts, model)
 
     def submitted(self, image: str, user: str) -> None:
-        """Note that a final label was saved; its image is proposed to nobody from now on."""
+        """Record that a final label was saved; its image is not proposed any more."""
         self._pending[image] = user
         try:
-            if image not in self._marks:
+            if image not in self._fingerprints:
                 self.observe()
             with self._observing:  # a look at the whole folder would keep the user waiting
                 self._labelled |= {image}
-                self.state.observe(self._marks, self._labelled)
+                self.state.observe(self._fingerprints, self._labelled)
         except OSError as error:  # the label is saved; the next look at the studies finds it
             logger.warning("A label is noted later: %s", error.strerror)
         self.changed()
 
     def changed(self) -> None:
-        """The studies have changed, or something else is to be looked at."""
+        """Wake the background work, because the studies or other facts have changed."""
         self._wake.set()
 
     def observe(self) -> None:
-        """Look at the studies.
+        """Update the state from the studies.
 
         Raises:
-            OSError: what is there could not be noted.
+            OSError: The state could not be written.
         """
         with self._observing:
             changes = self.studies.changes()
             recorded = self._recorded()
-            found = self.studies.look(self._marks, self._labelled | recorded)
-            if found is None:
+            snapshot = self.studies.look(self._fingerprints, self._labelled | recorded)
+            if snapshot is None:
                 return
-            self.state.observe(found.images, found.labelled)
-            for image in recorded - found.labelled:
+            self.state.observe(snapshot.images, snapshot.labelled)
+            for image in recorded - snapshot.labelled:
                 self.log.delete(image)
-            self._marks, self._labelled, self._changes = found.images, found.labelled, changes
+            self._fingerprints, self._labelled, self._changes = snapshot.images, snapshot.labelled, changes
 
     def status(self) -> dict[str, Any]:
-        """What is known, in numbers."""
+        """The state of active learning in numbers."""
         return {
             "strategy": self.settings.strategy,
-            "images": len(self._marks),
+            "images": len(self._fingerprints),
             "labelled": len(self._labelled),
             "reserved": len(self.state.reserved()),
             **labelling_numbers(self.log),
@@ -201,7 +200,7 @@ class ActiveLearning:
         }
 
     def tick(self) -> None:
-        """What follows from labels: notes, places of objects, a witness, and a retraining once all have been heard."""
+        """One step of the work on labels: records, places, a model agreement, and at the end a retraining."""
         for image in sorted((self._labelled - self._recorded()) | set(list(self._pending))):
             user = self._pending.pop(image, None)
             try:
@@ -214,7 +213,7 @@ class ActiveLearning:
         more = self._watches and self.intake.examine()
         self._measure_drift()
         if more:
-            self.changed()  # one witness at a time, so that the studies are looked at in between
+            self.changed()  # one label at a time, so that the studies are updated in between
         else:
             self.retrainer.check(self.drift)
 
@@ -228,7 +227,7 @@ class ActiveLearning:
             logger.warning("Work on an image is not noted: %s", error.strerror)
 
     def _measure_drift(self) -> None:
-        """Compare images that came after the last training with those before, now and then."""
+        """Compare images that arrived after the last training with those before, at intervals."""
         now = time.monotonic()
         if now < self._drift_due:
             return
@@ -238,16 +237,16 @@ class ActiveLearning:
         if not ended or embeddings is None:
             return
         arrived = self.state.arrived()
-        late = np.array([arrived.get(image, 0.0) > ended[-1] for image in images], bool)
-        found = [embedding_drift(embeddings[~late], embeddings[late])]
-        found += [score_drift(scores[name][~late], scores[name][late]) for name in _TRUST if name in scores]
-        drift = " ".join(drift.message for drift in found if drift.message)
+        recent = np.array([arrived.get(image, 0.0) > ended[-1] for image in images], bool)
+        measured = [embedding_drift(embeddings[~recent], embeddings[recent])]
+        measured += [score_drift(scores[name][~recent], scores[name][recent]) for name in _TRUST if name in scores]
+        drift = " ".join(drift.message for drift in measured if drift.message)
         if drift and not self.drift:
             logger.warning("%s", drift)
         self.drift = drift
 
     def _trained(self) -> None:
-        """A retraining has ended: drift counts from it, and other scores are due."""
+        """Handle the end of a retraining: drift is measured from it, and new scores are needed."""
         self.drift, self._drift_due = "", 0.0
         self.changed()
         self.scorer.wake()
@@ -257,8 +256,8 @@ class ActiveLearning:
         while not self._closed.is_set():
             wait = _POLL
             try:
-                late = time.monotonic() - looked >= _THOROUGH  # files may have been written over
-                if woken or late or self._changes != self.studies.changes():
+                recent = time.monotonic() - looked >= _THOROUGH  # files may have been written over
+                if woken or recent or self._changes != self.studies.changes():
                     looked = time.monotonic()
                     self.observe()
                     self.state.table(self.scorer.version)  # so that Next Sample finds it read
@@ -279,7 +278,7 @@ class ActiveLearning:
 
 @contextmanager
 def _noted() -> Iterator[None]:
-    """A client learns why something could not be noted, such as of a full disk."""
+    """Tell the client why something could not be recorded, for instance because the disk is full."""
     try:
         yield
     except OSError as error:

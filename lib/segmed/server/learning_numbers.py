@@ -1,4 +1,4 @@
-"""Labels and the work on them in numbers, for those who run the server."""
+"""Labels and the work on them in numbers, for administrators."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from segmed.active.labels import LabelLog
 
 
 def labelling_numbers(log: LabelLog) -> dict[str, Any]:
-    """What was submitted, what it cost, and how far proposals were right.
+    """Numbers of submissions, the work on them, and the Dice of the proposals.
 
     Returns:
-        `labels`: submissions by state. `held`: those that wait for a review. `contested`: images that several users
-        labelled differently. `cases`: finished ones, with the median of their prompts and seconds. `dice`: of proposals
-        against what was submitted, the mean over images by structure.
+        `labels`: number of submissions by state. `held`: labels that wait for a review. `contested`: images
+            that several users labelled differently. `cases`: finished cases, with the medians of their
+            prompts and seconds. `dice`: mean Dice of proposals against submissions over images, by structure.
     """
     labels = log.labels()
     states = Counter(record.state for record in labels)

@@ -1,4 +1,4 @@
-"""Endpoints of active learning: next sample, skip, review of labels that are held, scoring, and the state of it all."""
+"""Endpoints of active learning: next sample, skip, review of held labels, scoring, and the state."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ _WHO = AliasChoices("client_id", "client")
 
 
 class Wish(BaseModel):
-    """What a user wants to label next.
+    """A request for the next images to label.
 
     Attributes:
-        strategy: name; "" for that of the settings.
-        count: of images.
-        keep: whether images that the user has already count among them; None for yes where several are wanted.
-        client_id: who.
+        strategy: Name of the strategy; "" for that of the settings.
+        count: Number of images.
+        keep: Whether images that the user holds already count among them; None means yes if several are
+            requested.
+        client_id: Name that the client gives.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -38,11 +39,11 @@ class Wish(BaseModel):
 
 
 class ImageChoice(BaseModel):
-    """Which image a user does not want.
+    """An image that a user does not want.
 
     Attributes:
-        image: id.
-        client_id: who.
+        image: Identifier of the image.
+        client_id: Name that the client gives.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -52,11 +53,11 @@ class ImageChoice(BaseModel):
 
 
 class Review(BaseModel):
-    """What a reviewer says of a label.
+    """A reviewer's decision on a label.
 
     Attributes:
-        keep: whether it is learnt from.
-        client_id: who says so.
+        keep: Whether to train on the label.
+        client_id: Name that the client gives.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -73,25 +74,25 @@ def state() -> dict[str, Any]:
 
 @router.get("/api/active/labels", dependencies=ANNOTATOR)
 def labels(state: LabelState | None = None) -> list[dict[str, Any]]:
-    """Submissions, all or those of one state; `held` ones differ wildly from the model and wait for a review."""
+    """Submissions, all or in one state; `held` ones differ strongly from the model and wait for a review."""
     return [asdict(record) for record in _learning().log.labels(state)]
 
 
 @router.post("/api/active/labels/{label}", dependencies=REVIEWER)
 def review(label: int, choice: Review, http: Request) -> dict[str, Any]:
-    """Keep a label, so that it is learnt from, or turn it down; its file is left alone either way."""
+    """Keep a label, so that models are trained on it, or drop it; its file is unchanged either way."""
     return asdict(_learning().review(label, choice.keep, user_name(choice.client_id, http)))
 
 
 @router.get("/api/active/cases", dependencies=ANNOTATOR)
 def cases() -> list[dict[str, Any]]:
-    """Work on images: who, how long, with how many prompts."""
+    """Work on images, with users, times and numbers of prompts."""
     return [asdict(case) for case in _learning().log.cases()]
 
 
 @router.get("/api/active/retrainings", dependencies=ANNOTATOR)
 def retrainings() -> list[dict[str, Any]]:
-    """All retrainings, oldest first: why they were begun and what came of them."""
+    """All retrainings with their reasons and outcomes, oldest first."""
     return [
         {key: value for key, value in asdict(job).items() if key != "owner"}
         for job in _learning().retrainer.retraining.jobs()
@@ -100,46 +101,47 @@ def retrainings() -> list[dict[str, Any]]:
 
 @router.post("/api/active/next", dependencies=USER)
 def propose(wish: Wish, http: Request) -> dict[str, Any]:
-    """The images to annotate next, reserved for the user, under `samples`; the first one's facts beside them."""
+    """The images to annotate next, reserved for the user, under `samples`, with the facts of the first."""
     return _next(wish, http)
 
 
 @router.post("/api/active/skip", dependencies=USER)
 def skip(choice: ImageChoice, http: Request) -> dict[str, str]:
-    """Give an image back; it is proposed to this user again when nothing else is left."""
+    """Release an image; it is proposed to this user again when no others are left."""
     return _skip(choice, http, forever=False)
 
 
 @router.post("/api/active/not-this-one", dependencies=USER)
 def not_this_one(choice: ImageChoice, http: Request) -> dict[str, str]:
-    """Give an image back; it is never proposed to this user again."""
+    """Release an image; it is never proposed to this user again."""
     return _skip(choice, http, forever=True)
 
 
 @router.post("/activelearning/{strategy}", dependencies=USER)
 def next_sample(strategy: str, http: Request, config: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The image to annotate next, as 3D Slicer and OHIF ask for it; more keys as in `/api/active/next`."""
+    """The image to annotate next, as 3D Slicer and OHIF request it; further keys as in `/api/active/next`."""
     return _next(
-        Wish.model_validate({k: v for k, v in (config or {}).items() if v is not None} | {"strategy": strategy}), http
+        Wish.model_validate({k: v for k, v in (config or {}).items() if v is not None} | {"strategy": strategy}),
+        http,
     )
 
 
 @router.get("/scoring/", dependencies=USER)
 def scoring_status() -> dict[str, Any]:
-    """What is scored and what is left."""
+    """The progress of scoring."""
     return _learning().scorer.status()
 
 
 @router.post("/scoring/{method}", dependencies=ANNOTATOR)
 def score(method: Literal["images", "dice"]) -> dict[str, Any]:
-    """`images` has scoring go on in the background; `dice` compares original with final labels."""
-    told: dict[str, Any] = app_instance().scoring({"method": method})
-    return told
+    """`images` resumes scoring in the background; `dice` compares original with final labels."""
+    answer: dict[str, Any] = app_instance().scoring({"method": method})
+    return answer
 
 
 @router.delete("/scoring/", dependencies=ANNOTATOR)
 def stop_scoring() -> dict[str, Any]:
-    """Stop scoring in the background until it is asked for again, or the server starts anew."""
+    """Stop scoring in the background until it is requested again or the server is restarted."""
     scorer = _learning().scorer
     scorer.pause()
     return scorer.status()
@@ -157,8 +159,8 @@ def _next(wish: Wish, http: Request) -> dict[str, Any]:
         "user": user_name(wish.client_id, http),
     }
     sample: dict[str, Any] = app.next_sample(wanted)
-    told: dict[str, Any] = dict(app.datastore().get_image_info(sample["id"])) if sample else {}
-    return told | sample
+    facts: dict[str, Any] = dict(app.datastore().get_image_info(sample["id"])) if sample else {}
+    return facts | sample
 
 
 def _skip(choice: ImageChoice, http: Request, forever: bool) -> dict[str, str]:

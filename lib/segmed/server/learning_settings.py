@@ -1,4 +1,4 @@
-"""What `--conf KEY VALUE` may say about active learning and continual retraining."""
+"""Settings of active learning and continual retraining in `--conf KEY VALUE`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class LearningSettings:
     """Settings of the loop, see `KEYS` for their names in `--conf`.
 
     Attributes:
-        model: method whose scores Next Sample goes by, and that is retrained; "" for none.
-        strategy: that viewers show first.
-        lease: s that an image stays reserved without a sign of work on it.
-        scoring: whether images are scored in the background; `auto` does where they lie in a folder.
-        policy: when to retrain.
-        options: of the retraining, as its trainer lists them.
-        replay: earlier images that are learnt again, at most.
-        folder: of the state; None for `.segmed` beside the labels.
+        model: Method whose scores Next Sample uses and that is retrained; "" for none.
+        strategy: Strategy that viewers show first.
+        lease: Time in seconds that an image stays reserved without a sign of work on it.
+        scoring: Whether images are scored in the background; `auto` does so for images in a folder.
+        policy: Conditions of a retraining.
+        options: Options of the retraining, as its trainer lists them.
+        replay: Largest number of earlier images to train on again.
+        folder: Folder of the database; None for `.segmed` beside the labels.
     """
 
     model: str = ""
@@ -38,16 +38,16 @@ class LearningSettings:
     folder: Path | None = None
 
     KEYS: ClassVar[Mapping[str, str]] = {
-        "active_model": "method whose scores Next Sample goes by, and that is retrained; the first that learns",
-        "active_folder": "folder for the state of active learning on a local disk, if not .segmed beside the labels",
-        "strategy": f"that viewers show first: {', '.join(STRATEGIES)}; tta is only scored if it is this one",
-        "reserve_minutes": "that Next Sample keeps an image for a user who does not work on it, 30",
-        "scoring": "on or off: score images in the background; auto does for studies in a folder, not for a PACS",
-        "retrain_after": "so many newly labelled images begin a retraining, 20; 0 for never",
-        "retrain_hours": "hours after the last retraining when another one begins if anything was labelled; 0 is off",
-        "retrain_on_drift": "true begins one when new images differ from earlier ones, if anything was labelled",
-        "retrain_options": "options of the trainer with commas between them, such as epochs=10,learning_rate=1e-4",
-        "replay": "earlier images that a retraining learns again beside the new ones, at most, 100",
+        "active_model": "method whose scores Next Sample uses and that is retrained; the first trainable one",
+        "active_folder": "folder of the database on a local disk, if not .segmed beside the labels",
+        "strategy": f"that viewers show first: {', '.join(STRATEGIES)}; tta is only scored if chosen here",
+        "reserve_minutes": "time that Next Sample reserves an image for a user without work on it, 30",
+        "scoring": "on or off: score images in the background; auto: for studies in a folder, not in a PACS",
+        "retrain_after": "number of newly labelled images that begins a retraining, 20; 0 for never",
+        "retrain_hours": "hours from one retraining to the next, if anything was labelled; 0 is off",
+        "retrain_on_drift": "true retrains when new images differ from earlier ones, if any was labelled",
+        "retrain_options": "options of the trainer, comma-separated, such as epochs=10,learning_rate=1e-4",
+        "replay": "largest number of earlier images that a retraining uses again, 100",
     }
 
     @classmethod
@@ -55,11 +55,11 @@ class LearningSettings:
         """Read and check `--conf` values.
 
         Args:
-            conf: all of them.
-            models: that are offered.
+            conf: All `--conf` values.
+            models: Names of the offered models.
 
         Raises:
-            ValueError: a method or strategy that is none, or a number out of range.
+            ValueError: There is no such method or strategy, or a number is out of range.
         """
         learners = [name for name in models if find_method(name).learns]
         model = conf.get("active_model", next(iter([*learners, *models]), ""))

@@ -1,4 +1,4 @@
-"""The object that a user is prompting: all that was said about it, and what it has painted so far."""
+"""The object that a user is prompting: all of its prompts, and its present mask."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ Slices = Mapping[int, np.ndarray]
 
 @dataclass(frozen=True)
 class OpenObject:
-    """Never changed, so that the history can keep it.
+    """An immutable state of the object, which the history can keep.
 
     Attributes:
-        label: name.
-        value: of the label.
-        box: or None.
-        foreground: clicks into the object.
-        background: clicks beside it.
-        strokes: painted pixels in the order they came, True for the object's.
-        masks: mask prompts by slice: insides of lassos, or what the label was when it was to be refined.
-        adopts: whether voxels that the label had before belong to the object and go where it is segmented anew.
-        under: what lay on the slices before the object painted there.
-        result: its mask by slice.
+        label: Name of the label.
+        value: Value of the label.
+        box: Box, or None.
+        foreground: Clicks on the object.
+        background: Clicks beside the object.
+        strokes: Painted pixels in the order of painting, True for those of the object.
+        masks: Mask prompts by slice: insides of lassos, or the label that is to be refined.
+        adopts: Whether earlier voxels of the label belong to the object, and are replaced when it is
+            segmented again.
+        under: Label values on the slices before the object was painted.
+        result: Mask of the object by slice.
     """
 
     label: str
@@ -48,11 +49,16 @@ class OpenObject:
 
     @property
     def nbytes(self) -> int:
-        kept = (*self.masks.values(), *self.under.values(), *self.result.values(), *(p for _, p in self.strokes))
+        kept = (
+            *self.masks.values(),
+            *self.under.values(),
+            *self.result.values(),
+            *(p for _, p in self.strokes),
+        )
         return 100 * (len(self.foreground) + len(self.background)) + sum(200 + len(p.data) for p in kept)
 
     def to_json(self) -> dict[str, Any]:
-        """As clients take it."""
+        """The object as JSON values for clients."""
         box = [*self.box.i, *self.box.j, *self.box.k] if self.box else None
         return {
             "box": box,
@@ -67,10 +73,11 @@ class OpenObject:
         foreground: Sequence[Sequence[float]],
         background: Sequence[Sequence[float]],
     ) -> tuple[OpenObject, list[str]]:
-        """With a new box and more clicks, and sentences about clicks that were left out.
+        """The object with a new box and more clicks, and messages about clicks that were left out.
 
         Raises:
-            ValueError: numbers that are none, clicks beside the image only, or too many clicks.
+            ValueError: Coordinates are not numbers, all clicks lie outside the image, or there are too many
+                clicks.
         """
         if not box and not foreground and not background:
             return self, []
@@ -89,10 +96,10 @@ class OpenObject:
         return added, warnings
 
     def with_strokes(self, shape: tuple[int, int, int], strokes: Iterable[Stroke]) -> OpenObject:
-        """With more scribbles.
+        """The object with more scribbles.
 
         Raises:
-            ValueError: beside the image, or too many.
+            ValueError: The scribbles lie outside the image, or there are too many.
         """
         drawn = list(self.strokes)
         for stroke in strokes:
@@ -106,36 +113,36 @@ class OpenObject:
         return replace(self, strokes=tuple(drawn))
 
     def with_lasso(self, shape: tuple[int, int, int], lasso: Lasso) -> OpenObject:
-        """With the inside of a closed line in place of the box.
+        """The object with the inside of a closed line in place of the box.
 
         Raises:
-            ValueError: it encloses nothing of the image.
+            ValueError: The line encloses no voxel of the image.
         """
         box, inside = draw_lasso(lasso.k, lasso.points, shape)
         return self.with_masks({lasso.k: inside}, box)
 
     def with_masks(self, masks: Slices, box: Box | None = None) -> OpenObject:
-        """With masks (H, W) by slice as prompt."""
+        """The object with masks (H, W) by slice as prompt."""
         cut = {k: Patch.cut(k, mask, mask) for k, mask in masks.items()}
         return replace(self, masks={k: patch for k, patch in cut.items() if patch}, box=box or self.box)
 
     def scribbles(self, shape: tuple[int, int, int]) -> Scribbles:
-        """What was painted; later strokes count where they cross earlier ones."""
+        """The scribbles; later strokes count where they cross earlier ones."""
         out = Scribbles()
         for foreground, patch in self.strokes:
             out = out.with_stroke(patch.k, patch.full(shape), foreground)
         return out
 
     def prompt(self, shape: tuple[int, int, int], scribbles: Scribbles, with_result: bool = False) -> Prompt:
-        """All of it for a model.
+        """The whole prompt for a model.
 
         Args:
-            shape: of the image.
-            scribbles: what was painted.
-            with_result: whether the present result goes along as the mask to correct.
+            shape: Shape (I, J, K) of the image.
+            scribbles: Scribbles of the object.
+            with_result: Whether to include the present result as the mask to correct.
 
         Raises:
-            ValueError: nothing that names the object.
+            ValueError: No prompt shows the object.
         """
         masks = {k: patch.full(shape) for k, patch in self.masks.items()}
         present = masks | {k: patch.full(shape) for k, patch in self.result.items()}
@@ -150,7 +157,7 @@ class OpenObject:
         return Prompt(self.box, self.foreground, self.background, volume, scribbles.maps())
 
     def without_it(self, k: int, values: np.ndarray) -> np.ndarray:
-        """Slice k (H, W) as it was before the object painted on it; `values` is changed."""
+        """Slice k (H, W) as it was before the object was painted; `values` is changed."""
         if k in self.under:
             self.under[k].put(values)
         return values
@@ -158,17 +165,17 @@ class OpenObject:
     def painted(
         self, masks: Slices, scribbles: Scribbles, slices: Slices, overwrite: bool = True
     ) -> tuple[OpenObject, dict[int, np.ndarray]]:
-        """Paint the object anew.
+        """Paint the object again.
 
         Args:
-            masks: what the model says, (H, W) boolean by slice.
-            scribbles: which count more than the model.
-            slices: the label map without the object, (H, W) by slice: of all slices that it has, had, or is
-                scribbled on.
-            overwrite: whether it takes voxels of other labels.
+            masks: Masks (H, W) by the model, boolean, by slice.
+            scribbles: Scribbles, which override the model.
+            slices: Label map without the object, (H, W) by slice, on all slices with its present or previous
+                mask or scribbles.
+            overwrite: Whether the object takes voxels of other labels.
 
         Returns:
-            The object with its new result, and the slices with it.
+            The object with its new result, and the slices with the object.
         """
         corrected = scribbles.correct(masks)
         new, under, result = {}, {}, {}

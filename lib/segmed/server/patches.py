@@ -1,4 +1,4 @@
-"""Rectangles of slices as they travel and are remembered: deflated, with their place."""
+"""Rectangles of slices, deflated with their position, as they are sent and kept in the history."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Patch:
     """Values of a rectangle of one slice.
 
     Attributes:
-        k: slice.
-        i: columns, from the first to one beyond the last.
-        j: rows likewise.
-        data: uint8 of the shape (rows, columns), deflated.
+        k: Index of the slice.
+        i: Columns, from the first to one beyond the last.
+        j: Rows, from the first to one beyond the last.
+        data: Values (rows, columns), uint8, deflated.
     """
 
     k: int
@@ -32,7 +32,7 @@ class Patch:
 
     @classmethod
     def cut(cls, k: int, values: np.ndarray, where: np.ndarray) -> Patch | None:
-        """The smallest rectangle of `values` (H, W) that holds all of `where` (H, W); None where that is empty."""
+        """The smallest rectangle of `values` (H, W) around all of `where` (H, W); None if that is empty."""
         rows = np.flatnonzero(where.any(1))
         if not rows.size:
             return None
@@ -44,18 +44,18 @@ class Patch:
 
     @classmethod
     def parse(cls, k: int, i: Sequence[int], j: Sequence[int], data: str, shape: Sequence[int]) -> Patch:
-        """What a client sent for an image of the shape (I, J, K), `data` deflated and in base64.
+        """The patch of a client for an image of shape (I, J, K), with `data` deflated and in base64.
 
         Raises:
-            ValueError: not on the image, or not that many bytes.
+            ValueError: The patch does not lie on the image, or has another number of bytes.
         """
         if not 0 <= k < shape[2]:
             raise ValueError(f"There is no slice {k}; the image has the slices 0 to {shape[2] - 1}.")
         for name, ends, size in (("i", i, shape[0]), ("j", j, shape[1])):
             if len(ends) != 2 or not 0 <= ends[0] < ends[1] <= size:
                 raise ValueError(
-                    f"The range {name} {list(ends)} does not lie on the image, whose {name} runs from 0 to {size}. "
-                    "Send the first voxel and the one after the last."
+                    f"The range {name} {list(ends)} does not lie on the image, whose {name} runs from 0 to "
+                    f"{size}. Send the first voxel and the one after the last."
                 )
         try:
             deflated = base64.b64decode(data, validate=True)
@@ -65,7 +65,7 @@ class Patch:
         return cls(k, (i[0], i[1]), (j[0], j[1]), deflated)
 
     def values(self) -> np.ndarray:
-        """(rows, columns) uint8."""
+        """The values (rows, columns), uint8."""
         return np.frombuffer(zlib.decompress(self.data), np.uint8).reshape(self.j[1] - self.j[0], self.i[1] - self.i[0])
 
     def put(self, into: np.ndarray) -> None:
@@ -79,7 +79,7 @@ class Patch:
         return out
 
     def to_json(self) -> dict[str, Any]:
-        """As clients take it."""
+        """The patch as JSON values for clients."""
         return {
             "k": self.k,
             "i": list(self.i),
@@ -89,10 +89,10 @@ class Patch:
 
 
 def inflate(data: bytes, size: int) -> bytes:
-    """`size` bytes out of deflated ones.
+    """Inflate data to `size` bytes.
 
     Raises:
-        ValueError: not deflated, or another number of bytes.
+        ValueError: The data are not deflated, or give another number of bytes.
     """
     machine = zlib.decompressobj()
     try:

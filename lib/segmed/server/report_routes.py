@@ -1,4 +1,4 @@
-"""The report on active learning, for administrators: made when it is asked for, and kept nowhere."""
+"""The report on active learning, for administrators: created on request and not stored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from segmed.server.retrainer import is_remote
 from segmed.server.routes import ADMIN
 
 router = APIRouter()
-_HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+}
 _one_at_a_time = threading.Lock()  # each may hold a large volume
 
 
@@ -33,6 +37,6 @@ def report(anonymous: bool = False) -> HTMLResponse:
     with _one_at_a_time:
         known = folder.is_dir()
         files = StudyFiles.read(folder, settings.structures, learning.studies.file) if known else StudyFiles()
-        found = collect(learning.log.database, files, app.engine.registry, settings.window, name)
-        page = render(anonymised(found) if anonymous else found)
+        contents = collect(learning.log.database, files, app.engine.registry, settings.window, name)
+        page = render(anonymised(contents) if anonymous else contents)
     return HTMLResponse(page, headers=_HEADERS)

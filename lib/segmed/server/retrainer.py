@@ -1,4 +1,4 @@
-"""Continual retraining in the background of the server: one at a time, in a process of its own, over restarts."""
+"""Continual retraining in the background: one at a time, in a separate process, across restarts."""
 
 from __future__ import annotations
 
@@ -36,17 +36,21 @@ _UNDER_WAY = ("SUBMITTED", "RUNNING")
 
 
 class Retrainer:
-    """Begins retrainings, goes on with those of a server that is gone, and sees them to their end.
+    """Begins retrainings, continues those of a server that has ended, and carries them out.
 
     Args:
-        engine: settings and registry.
-        log: labels.
-        trainer: gives the trainer of a model.
-        ended: called when one has ended.
+        engine: Engine with settings and registry.
+        log: Log of the labels.
+        trainer: Function that returns the trainer of a model.
+        ended: Function that is called when a retraining has ended.
     """
 
     def __init__(
-        self, engine: Engine, log: LabelLog, trainer: Callable[[str], MethodTrainTask], ended: Callable[[], None]
+        self,
+        engine: Engine,
+        log: LabelLog,
+        trainer: Callable[[str], MethodTrainTask],
+        ended: Callable[[], None],
     ) -> None:
         self.engine, self.log = engine, log
         self.settings = engine.settings.learning
@@ -57,10 +61,10 @@ class Retrainer:
         self._closed, self._beginning = threading.Event(), threading.Lock()
 
     def check(self, drift: str = "") -> None:
-        """Begin a retraining if it is time, or take one over.
+        """Begin a retraining if the policy says so, or take one over.
 
         Args:
-            drift: what a measurement said, "" for none.
+            drift: Description of the measured drift; "" if there is none.
         """
         if self._closed.is_set() or self.running():
             return
@@ -79,7 +83,7 @@ class Retrainer:
         return thread is not None and thread.is_alive()
 
     def close(self) -> None:
-        """The server ends, and trainings with it, which Python would wait for; the next server goes on with the job."""
+        """End the training process, for which Python would wait; the next server continues the job."""
         with self._beginning:
             self._closed.set()
         with suppress(OSError):
@@ -95,7 +99,7 @@ class Retrainer:
             time.sleep(0.05)
 
     def status(self) -> dict[str, Any]:
-        """What clients are told: the retraining under way, or the last one."""
+        """The retraining under way, or the last one, as JSON values for clients."""
         jobs = self.retraining.jobs()
         if not jobs:
             return {"state": "none yet", "jobs": 0}
@@ -104,18 +108,18 @@ class Retrainer:
         return {**facts, "jobs": len(jobs)}
 
     def learn(self, number: int, datastore: Datastore) -> dict[str, Any]:
-        """Do the training of a job; called in the process that was begun for it.
+        """Carry out the training of a job, in the process that was started for it.
 
         Args:
-            number: of the job.
-            datastore: whose final labels are learnt.
+            number: Identifier of the job.
+            datastore: Datastore with the final labels to train on.
 
         Returns:
-            What the trainer's `stats` tell at the end.
+            The trainer's `stats` at the end.
 
         Raises:
-            ValueError: there is nothing to learn from, or an option is wrong.
-            LostJobError: the job is not under way any more.
+            ValueError: There are no labels to train on, or an option is invalid.
+            LostJobError: The job is not under way any more.
         """
         os.nice(_NICE)
         job = self.retraining.active()
@@ -148,7 +152,7 @@ class Retrainer:
             self._ended()
 
     def _run(self, job: Job) -> str:
-        """Have a process train, and wait for it."""
+        """Train in a separate process, and wait for it."""
         trainer = self._trainer(job.model)
         with self._beginning:
             self._check_open()
@@ -177,7 +181,7 @@ def check_options(options: Mapping[str, str], task: MethodTrainTask) -> None:
     """Refuse options of `--conf retrain_options` that the trainer does not take.
 
     Raises:
-        ValueError: an unknown option, or a value that is not allowed.
+        ValueError: An option is unknown, or a value is not allowed.
     """
     unknown = sorted(set(options) - set(task.config()))
     if unknown:
@@ -188,5 +192,5 @@ def check_options(options: Mapping[str, str], task: MethodTrainTask) -> None:
 
 
 def is_remote(studies: str) -> bool:
-    """Whether the studies lie in a PACS."""
+    """Whether the studies are in a PACS."""
     return studies.startswith(("http://", "https://"))

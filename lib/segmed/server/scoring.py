@@ -1,4 +1,4 @@
-"""Scores of images, made in the background a slice at a time, and Dice of what was proposed against what was saved."""
+"""Scoring of images in the background, a slice at a time, and the Dice of proposals and saved labels."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _ASK_AGAIN = 600.0  # s after an image could not be had
 
 
 class Places(NamedTuple):
-    """Where labelled images have their objects.
+    """Places of the objects in labelled images.
 
     Attributes:
-        stage: rises when so many more are labelled that scores should be made anew.
-        points: (N, 2) as shares (x, y) of width and height, or None.
+        stage: Number that rises when so many more images are labelled that scores should be computed again.
+        points: Places (N, 2) as shares (x, y) of width and height, or None.
     """
 
     stage: int = 0
@@ -47,16 +47,18 @@ class Places(NamedTuple):
 
 
 class BackgroundScorer:
-    """Keeps the scores of the model that is served, in a thread of its own.
+    """Keeps the scores of the served model up to date, in a thread of its own.
 
     Args:
-        engine: models; pictures and embeddings of users are not crowded out of its caches.
-        state: tells which images have no scores, and keeps those that are made.
-        throttle: shared by all background work.
-        file: of an image.
-        marks: of the images' files, as the state was told them.
-        places: where objects may be.
-        busy: whether something goes on that makes scores of this version worthless, such as a retraining.
+        engine: Engine with the models; scoring does not displace users' pictures and embeddings from its
+            caches.
+        state: State that lists images without scores, and stores the scores.
+        throttle: Throttle that all background work shares.
+        file: Function that returns the file of an image.
+        fingerprints: Function that returns the fingerprints of the images' files, as given to the state.
+        places: Function that returns places where objects may be.
+        busy: Function that returns whether scores of this version will soon be outdated, as during a
+            retraining.
     """
 
     def __init__(
@@ -65,17 +67,17 @@ class BackgroundScorer:
         state: ActiveState,
         throttle: Throttle,
         file: Callable[[str], Path],
-        marks: Callable[[], Mapping[str, str]],
+        fingerprints: Callable[[], Mapping[str, str]],
         places: Callable[[], Places],
         busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self.engine, self.state, self.throttle = engine, state, throttle
         self.model = engine.settings.learning.model
         self.config = ScorerConfig(augment=engine.settings.learning.strategy == "tta")
-        self.version = ""  # of the scores; of "" the state gives whichever there are most of
+        self.version = ""  # version of the scores; for "" the state returns those of the version with most images
         self.scored = 0
         self._absent: dict[str, float] = {}  # images that could not be had, and when
-        self._file, self._marks, self._places, self._busy = file, marks, places, busy
+        self._file, self._fingerprints, self._places, self._busy = file, fingerprints, places, busy
         self._wake, self._paused, self._closed = threading.Event(), threading.Event(), threading.Event()
 
     def start(self) -> None:
@@ -83,11 +85,11 @@ class BackgroundScorer:
         threading.Thread(target=self._loop, daemon=True, name="scoring").start()
 
     def wake(self) -> None:
-        """There may be something to do."""
+        """Notify the scorer that there may be images to score."""
         self._wake.set()
 
     def pause(self, paused: bool = True) -> None:
-        """Stop after the slice that is looked at, or go on."""
+        """Stop after the present slice, or continue."""
         (self._paused.set if paused else self._paused.clear)()
         self._wake.set()
 
@@ -97,7 +99,7 @@ class BackgroundScorer:
         self._wake.set()
 
     def status(self) -> dict[str, Any]:
-        """What clients are told."""
+        """The progress as JSON values for clients."""
         return {
             "model": self.model,
             "version": self.version,
@@ -111,12 +113,12 @@ class BackgroundScorer:
         """Score one image.
 
         Returns:
-            Whether there was one.
+            Whether there was an image to score.
 
         Raises:
-            Cancelled: it was stopped meanwhile.
+            Cancelled: The scoring was stopped meanwhile.
         """
-        if self._busy() or not self._marks() or self.model not in {m.name for m in self.engine.offered()}:
+        if self._busy() or not self._fingerprints() or self.model not in {m.name for m in self.engine.offered()}:
             return False
         predictor, places = self.engine.predictor(self.model), self._places()
         prompted = not predictor.segmenter.labels
@@ -124,10 +126,10 @@ class BackgroundScorer:
         if version != self.version:
             self.state.table(version)  # so that Next Sample finds it read
             self.version = version
-        marks = self._marks()
+        fingerprints = self._fingerprints()
         self._absent = {i: at for i, at in self._absent.items() if time.monotonic() - at < _ASK_AGAIN}
         stale = self.state.stale(version, 8 + len(self._absent))
-        image = next((i for i in stale if i in marks and i not in self._absent), None)
+        image = next((i for i in stale if i in fingerprints and i not in self._absent), None)
         if image is None:
             self.state.prune(version)
             return False
@@ -142,7 +144,14 @@ class BackgroundScorer:
             found = self._scorer(predictor).score(picture, places.points if prompted else None)
             assert found is not None
             self.state.save_scores(
-                image, version, marks[image], found.scores, found.embedding, found.encodes, found.decodes, found.seconds
+                image,
+                version,
+                fingerprints[image],
+                found.scores,
+                found.embedding,
+                found.encodes,
+                found.decodes,
+                found.seconds,
             )
         except (Cancelled, torch.OutOfMemoryError):
             raise
@@ -150,7 +159,7 @@ class BackgroundScorer:
             if self._closed.is_set():  # then it is not the image's fault
                 raise Cancelled from error
             logger.info("An image cannot be scored: %s", type(error).__name__)
-            self.state.save_scores(image, version, marks[image], {})
+            self.state.save_scores(image, version, fingerprints[image], {})
         self.scored += 1
         return True
 
@@ -187,7 +196,7 @@ class BackgroundScorer:
 
 
 class ImageScoring(ScoringMethod):
-    """Scores of unlabelled images for Next Sample; they are made in the background, and this only wakes it."""
+    """Scores of unlabelled images for Next Sample; this only wakes the scoring in the background."""
 
     def __init__(self, scorer: BackgroundScorer) -> None:
         super().__init__("How much a label of each image would help, kept up to date in the background")
@@ -199,7 +208,7 @@ class ImageScoring(ScoringMethod):
 
 
 class LabelDice(ScoringMethod):
-    """Dice of original against final labels, each structure by itself and compared by name."""
+    """Dice of original against final labels, by structure, compared by name."""
 
     def __init__(self, structures: Mapping[str, int]) -> None:
         super().__init__("Dice of original against final labels, by structure")
@@ -209,7 +218,8 @@ class LabelDice(ScoringMethod):
         """Read all pairs.
 
         Returns:
-            `images`: Dice by structure of each image that has both labels; `dice`: the mean of each structure.
+            `images`: Dice by structure of each image that has both labels; `dice`: the mean of each
+                structure.
         """
         images: dict[str, Mapping[str, float]] = {}
         for image in datastore.get_labeled_images():

@@ -1,4 +1,4 @@
-"""3D Slicer's scribbles: strokes in two segments of a sent label map, handed on with a mask prompt."""
+"""3D Slicer's scribbles: strokes in two segments of a sent label map, with a mask prompt."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def scribbles_name(model: str) -> str:
 
 
 class ScribblesInferTask(InferTask):
-    """Shown by 3D Slicer under scribbles.
+    """A model for scribbles, shown by 3D Slicer under scribbles.
 
     Args:
-        prompts: the model that takes the strokes and the mask.
+        prompts: Model that takes the strokes and the mask.
     """
 
     def __init__(self, prompts: PromptInferTask) -> None:
@@ -46,20 +46,21 @@ class ScribblesInferTask(InferTask):
         return True
 
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """Segment one object, or correct it where it has been segmented before.
+        """Segment one object, or correct it where it was segmented before.
 
         Args:
-            request: `image` is a path that the server chose; `label_path` is that of a label map with the scribbles;
-                `params` an `InferParams` whose `label_info` names its values and `selected_label_name` the object.
+            request: `image`, a path that the server chose; `label_path`, a label map with the scribbles;
+                `params`, an `InferParams` whose `label_info` names its values and `selected_label_name` the
+                object.
 
         Returns:
-            Path of a mask on the full grid of the image (uint8, object = 1), and what to tell the viewer. Where the
-            object was not scribbled on, it is as it was.
+            Path of a mask on the full grid of the image (uint8, object = 1), and the parameters for the
+            viewer. The object is unchanged on slices without scribbles.
 
         Raises:
-            BadRequest: no label map.
-            ValueError: unusable image, label map, scribbles or weights.
-            FileNotFoundError: image or weights are not there.
+            BadRequest: There is no label map.
+            ValueError: The image, label map, scribbles or weights are unusable.
+            FileNotFoundError: The image or weights are missing.
         """
         params: InferParams = request["params"]
         if not request.get("label_path"):
@@ -73,17 +74,17 @@ class ScribblesInferTask(InferTask):
         name = params.selected_label_name or params.label or engine.settings.labels[0]
         value = params.value_of(name)
         present = labels == value if value else np.zeros(picture.shape, bool)
-        there = {int(k): present[:, :, k].T for k in np.flatnonzero(present.any(axis=(0, 1)))}
-        mask = stack_slices(scribbles.mask_prompts(there), picture.shape) > 0
+        previous = {int(k): present[:, :, k].T for k in np.flatnonzero(present.any(axis=(0, 1)))}
+        mask = stack_slices(scribbles.mask_prompts(previous), picture.shape) > 0
         if not scribbles.foreground and not params.roi and not mask.any():
             raise BadRequest("There are no scribbles on the object. Paint some with the foreground brush, then update.")
         prompt, warnings = parse_prompt(
             picture.shape, params.roi, mask=mask if mask.any() else None, scribbles=scribbles.maps()
         )
         opened = time.perf_counter()
-        found, notes = self.prompts.segment(picture, prompt, params.device)
+        masks, notes = self.prompts.segment(picture, prompt, params.device)
         segmented = time.perf_counter()
-        path = write_result(stack_slices(scribbles.correct(there | found), picture.shape), [name], picture, request)
+        path = write_result(stack_slices(scribbles.correct(previous | masks), picture.shape), [name], picture, request)
         return path, {
             "label_names": {name: 1},
             "model": self.prompts.method,

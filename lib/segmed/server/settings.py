@@ -1,4 +1,4 @@
-"""What `--conf KEY VALUE` may say, checked once at start."""
+"""The settings in `--conf KEY VALUE`, checked once at the start."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ class ServerSettings:
     """Settings of the app, see `KEYS` for their names in `--conf`.
 
     Attributes:
-        models: methods to offer; those that need training, once they have it.
-        backbones: base weights per method.
-        labels: names of structures that the viewers offer.
-        structures: values of structures by name, which training learns; empty for those found in the studies.
-        patient: regular expression whose first group is the patient in the id of an image; None takes each for one.
-        window: intensity window where a request names none.
-        picture_bytes: memory for windowed volumes.
-        embedding_bytes: memory for slice embeddings.
-        max_voxels: of an image; None for the usual limit.
-        batch: slices encoded together, on GPUs and by small models.
-        untrained: whether methods that need training are offered without it, for demonstrations.
-        loose_parts: whether parts that are not connected with the object are kept in volumes.
-        registry: folder of trained models; None for that of the app.
-        denoiser: weights of a DnCNN that users may choose.
-        codes: of structures by name, beside those that are known.
-        learning: of active learning and continual retraining.
-        dicomweb: of studies that are DICOM.
+        models: Methods to offer; those that need training are offered once they are trained.
+        backbones: Base weights by method.
+        labels: Names of structures that the viewers offer.
+        structures: Values by name of the structures to train on; empty for those found in the studies.
+        patient: Regular expression whose first group is the patient in the id of an image; None makes each
+            image a patient.
+        window: Intensity window for requests that name none.
+        picture_bytes: Memory for windowed volumes in bytes.
+        embedding_bytes: Memory for slice embeddings in bytes.
+        max_voxels: Largest number of voxels of an image; None for the default limit.
+        batch: Number of slices encoded together, on GPUs and by small models.
+        untrained: Whether methods that need training are offered without it, for demonstrations.
+        loose_parts: Whether parts that are not connected with the object are kept in volumes.
+        registry: Folder of trained models; None for that of the app.
+        denoiser: Weights of a DnCNN that users may choose.
+        codes: Codes of structures by name, in addition to the known ones.
+        learning: Settings of active learning and continual retraining.
+        dicomweb: Settings of DICOM studies.
     """
 
     models: tuple[str, ...]
@@ -64,22 +65,22 @@ class ServerSettings:
     KEYS: ClassVar[Mapping[str, str]] = {
         "models": f"comma-separated methods out of {', '.join(METHODS)}",
         "backbone": "SAM weights: folder, original-format .pth file, Hugging Face id, or segmed-tiny",
-        "backbone_<method>": "other weights for one method, such as backbone_medsam; backbone_sam2 takes those of SAM2",
+        "backbone_<method>": "weights of one method, such as backbone_medsam; of SAM2 for backbone_sam2",
         "image_size": "input size of the model in px, if not that of its weights",
         "precision": "of the image encoder: auto, bf16 or fp32",
-        "labels": "structures: comma-separated names, or a JSON file of names and values; if not those in the studies",
-        "patient": "regular expression whose first group is the patient in a file's name, such as ^([^_]+)_, so that "
-        "no patient is both learnt from and checked on; DICOM tells by itself",
+        "labels": "structures: comma-separated names, or a JSON file of names and values",
+        "patient": "regular expression whose first group is the patient in a file name, such as ^([^_]+)_, "
+        "so that no patient is both trained and validated on; DICOM states it itself",
         "window": f"intensity window: {', '.join(WINDOWS)}",
         "picture_cache_mb": "memory for opened volumes, in MiB",
         "embedding_cache_mb": "memory for encoded slices, in MiB",
-        "max_voxels": "of an image, told by its header; usually 2^29, less on machines with little memory",
+        "max_voxels": "largest size of an image by its header; 2^29, less on machines with little memory",
         "batch": "slices encoded together, on GPUs and by small models",
         "registry": "folder of trained models, if not model/trained of the app",
         "denoiser": "weights of a denoiser that `segmed denoiser` made, offered as the option denoise",
         "codes": "JSON file of DICOM codes by name, see `segmed export --help`, for DICOM SEG and RTSTRUCT",
-        "untrained": "true offers methods that need training before they had any, for demonstrations",
-        "loose_parts": "true keeps parts of a slice that are not connected with the object when a volume is filled",
+        "untrained": "true offers methods before the training that they need, for demonstrations",
+        "loose_parts": "true keeps parts of slices that are not connected with the object in volumes",
         **LearningSettings.KEYS,
         **DicomwebSettings.KEYS,
     }
@@ -89,8 +90,8 @@ class ServerSettings:
         """Read and check `--conf` values.
 
         Raises:
-            ValueError: unknown key, method, window or precision, or a number that is none.
-            FileNotFoundError: weights that are not there.
+            ValueError: A key, method, window or precision is unknown, or a number is invalid.
+            FileNotFoundError: Weights are missing.
         """
         per_method = {f"backbone_{name}": name for name in METHODS}
         unknown = sorted(set(conf) - set(cls.KEYS) - set(per_method) - {"server_mode"})
@@ -140,39 +141,45 @@ class ServerSettings:
 
 
 def _structures(text: str) -> dict[str, int]:
-    """Values by name out of names with commas between them, or of a JSON file."""
+    """Values by name, from names separated by commas or from a JSON file."""
     if not text.endswith(".json"):
         return {name: value for value, name in enumerate(_names(text), 1)}
     path = Path(text).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"--conf labels {text!r} is not there. Give a JSON file, or names with commas.")
+        raise FileNotFoundError(
+            f"--conf labels {text!r} does not exist. Give a JSON file, or names separated by commas."
+        )
     try:
-        found = {str(name): int(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+        structures = {str(name): int(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f'--conf labels {text!r} must hold names and values such as {{"liver": 1}}: {error}'
         ) from error
-    if not found or len(set(found.values())) < len(found) or not all(1 <= v <= 255 for v in found.values()):
+    if (
+        not structures
+        or len(set(structures.values())) < len(structures)
+        or not all(1 <= v <= 255 for v in structures.values())
+    ):
         raise ValueError(f"--conf labels {text!r} must hold different values from 1 to 255, one for each name.")
-    return dict(sorted(found.items(), key=lambda item: item[1]))
+    return dict(sorted(structures.items(), key=lambda item: item[1]))
 
 
 def _expression(text: str) -> re.Pattern[str]:
     try:
-        found = re.compile(text)
+        pattern = re.compile(text)
     except re.error as error:
         raise ValueError(
-            f"--conf patient {text!r} is no regular expression: {error}. Give one such as ^([^_]+)_"
+            f"--conf patient {text!r} is not a regular expression: {error}. Give one such as ^([^_]+)_"
         ) from error
-    if not found.groups:
+    if not pattern.groups:
         raise ValueError(f"--conf patient {text!r} has no group. Put brackets around the patient, such as ^([^_]+)_")
-    return found
+    return pattern
 
 
 def _file(key: str, text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"--conf {key} {text!r} is not there. Give the name of a file.")
+        raise FileNotFoundError(f"--conf {key} {text!r} does not exist. Give the path of a file.")
     return path
 
 
@@ -181,7 +188,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _switch(key: str, conf: Mapping[str, str]) -> bool:
-    """Raises ValueError if it is neither true nor false; false if it is not given."""
+    """The value of a switch, False if not given. Raises ValueError if it is neither true nor false."""
     value = conf.get(key, "false")
     if value not in ("true", "false"):
         raise ValueError(f"--conf {key} {value!r} must be true or false.")

@@ -1,4 +1,4 @@
-"""Next Sample: the strategies of `active`, as MONAI Label's clients ask for them."""
+"""Next Sample: the strategies of `active` as MONAI Label's clients request them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from segmed.server.errors import BadRequest
 if TYPE_CHECKING:
     from segmed.server.learning import ActiveLearning
 
-_ANYBODY = ("", "user-xyz")  # what 3D Slicer says until it is told a name
+_ANYBODY = ("", "user-xyz")  # what 3D Slicer sends until the user sets a name
 
 
 def user_name(client_id: object, http: Request) -> str:
-    """Whom a request comes from: who has logged in, or the name that a client gives; else machines are told apart."""
+    """The user of a request: the login, or the name that a client gives, or else the machine."""
     if login := login_name(http):
         return login
     name = str(client_id or "").strip()[:100]
@@ -27,18 +27,18 @@ def user_name(client_id: object, http: Request) -> str:
 
 
 def strategies(learning: ActiveLearning) -> dict[str, MonaiStrategy]:
-    """All of them by name, that of the settings first, which viewers choose."""
+    """All strategies by name, that of the settings first, which viewers preselect."""
     first = learning.settings.strategy
     order = sorted(STRATEGIES.values(), key=lambda strategy: strategy.name != first)
     return {strategy.name: NextSample(strategy, learning) for strategy in order}
 
 
 class NextSample(MonaiStrategy):
-    """One strategy.
+    """A strategy of Next Sample.
 
     Args:
-        strategy: that chooses.
-        learning: knows the images and their users.
+        strategy: Strategy that chooses the images.
+        learning: Active learning with the images and their users.
     """
 
     def __init__(self, strategy: Strategy, learning: ActiveLearning) -> None:
@@ -50,15 +50,15 @@ class NextSample(MonaiStrategy):
         """Reserve images for a user.
 
         Args:
-            request: `user`; `count`, 1 if not given; `keep`, whether images that the user has already and has not
-                labelled come first, else they are given back, which is so for one image if not given.
-            datastore: not asked.
+            request: `user`; `count`, default 1; `keep`, whether unlabelled images that the user holds come
+                first instead of being released, default false for one image.
+            datastore: Not used.
 
         Returns:
             `id` of the first image, `samples` with all, and `note` for the user; nothing if no image is left.
 
         Raises:
-            BadRequest: an impossible count.
+            BadRequest: The count is out of range.
         """
         count = request.get("count", 1)
         if not isinstance(count, int) or isinstance(count, bool):
@@ -66,8 +66,8 @@ class NextSample(MonaiStrategy):
         keep = request.get("keep", count > 1)
         if not isinstance(keep, bool):
             raise BadRequest(f"keep {str(keep)[:40]!r} must be true or false.")
-        found = self.learning.next(self.strategy.name, request["user"], count, keep)
-        if not found:
+        proposals = self.learning.next(self.strategy.name, request["user"], count, keep)
+        if not proposals:
             return {}
-        samples = [{"id": p.image, "again": p.again, "note": p.note} for p in found]
-        return {"id": found[0].image, "path": "", "note": found[0].note, "samples": samples}
+        samples = [{"id": p.image, "again": p.again, "note": p.note} for p in proposals]
+        return {"id": proposals[0].image, "path": "", "note": proposals[0].note, "samples": samples}

@@ -1,4 +1,4 @@
-"""The studies as active learning sees them: images with marks that change when their files do, and who has a label."""
+"""The studies as active learning sees them: images with fingerprints of their files, and labels."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Snapshot:
     """The studies at one moment.
 
     Attributes:
-        images: mark of the file by id; files in natural order, series as the datastore has them.
-        labelled: ids with a final label.
+        images: Fingerprint of the file by image id; files in natural order, series in that of the datastore.
+        labelled: Ids of the images with a final label.
     """
 
     images: Mapping[str, str]
@@ -43,8 +43,8 @@ class Studies:
     """A view of MONAI Label's datastore.
 
     Args:
-        store: gives it.
-        structures: values by name where a label map does not tell.
+        store: Function that returns the datastore.
+        structures: Values by name for label maps that state no names.
     """
 
     def __init__(self, store: Callable[[], Datastore], structures: Mapping[str, int]) -> None:
@@ -54,32 +54,32 @@ class Studies:
 
     @property
     def folder(self) -> Path | None:
-        """Where images lie side by side as files; None where only the datastore knows, as for series of DICOM files."""
+        """Folder with one file per image; None where only the datastore knows the files."""
         store = self._store()
         return Path(store._datastore_path) if isinstance(store, LocalDatastore) else None
 
     def changes(self) -> object:
-        """Something that differs from what it was if the datastore may have changed."""
+        """A value that changes whenever the datastore may have changed."""
         if self.folder is None:
             return int(time.monotonic() / _SERIES_EVERY)
         places = self.folder, self.folder / "datastore_v2.json"
         return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in places)
 
     def look(self, images: Collection[str] = (), labelled: Collection[str] = ()) -> Snapshot | None:
-        """What is there now.
+        """The present contents of the studies.
 
-        MONAI Label empties its list for a moment whenever it reads the folder anew, and a list of a PACS may be of a
-        moment ago. An image or label that was there and whose file still is has not gone.
+        MONAI Label empties its list for a moment whenever it reads the folder again, and the list of a PACS
+        may be outdated. So an image or label that was listed before counts as present while its file exists.
 
         Args:
-            images: ids that were there.
-            labelled: ids that had a label.
+            images: Ids of the images that were listed before.
+            labelled: Ids of the images that had a label before.
 
         Returns:
-            None if the list is just being made; then look again in a moment.
+            The contents; None if the list is being rewritten, in which case the caller should try again.
         """
         store, folder = self._store(), self.folder
-        marks = _marks(folder) if folder else {}
+        fingerprints = _fingerprints(folder) if folder else {}
         try:
             listed, final = list(store.list_images()), frozenset(store.get_labeled_images())
         except RuntimeError:  # changed while it was read
@@ -90,19 +90,19 @@ class Studies:
                 return None
             kept = {image for image in lost if store.get_label_by_image_id(image, FINAL)}
             return Snapshot({i: i for i in listed}, final | kept)
-        doubt = marks.keys() & (set(images) - set(listed))
+        doubt = fingerprints.keys() & (set(images) - set(listed))
         if lost:
-            doubt |= _marks(folder / "labels" / FINAL).keys() & lost
+            doubt |= _fingerprints(folder / "labels" / FINAL).keys() & lost
         self._doubts = self._doubts + 1 if doubt else 0
         if 0 < self._doubts <= _PATIENCE:
             return None
-        return Snapshot({i: marks.get(i, "") for i in sorted(listed, key=natural)}, final)
+        return Snapshot({i: fingerprints.get(i, "") for i in sorted(listed, key=natural)}, final)
 
     def file(self, image: str) -> Path:
-        """The image's file or folder; one of a PACS is fetched.
+        """The image's file or folder, fetched from a PACS if necessary.
 
         Raises:
-            FileNotFoundError: it is gone.
+            FileNotFoundError: The image is missing.
         """
         path = self._store().get_image_uri(image)
         if not path:
@@ -110,15 +110,15 @@ class Studies:
         return Path(path)
 
     def label_map(self, image: str, tag: str = FINAL) -> LabelMap | None:
-        """The label map of an image; None without one, or if it would have to be fetched from a PACS first."""
+        """The label map of an image; None without one, or if it were to be fetched from a PACS first."""
         return label_map(self._store(), image, tag, self._structures, fetch=False)
 
     def submitter(self, image: str) -> str:
-        """Who submitted the final label, as the label's info tells; "" for labels copied into the folder."""
+        """User who submitted the final label, from the label's info; "" for labels copied into the folder."""
         return str(self._info(image).get("client_id") or "")[:100]
 
     def effort(self, image: str) -> Effort:
-        """What the viewer told of the work on the final label; nothing that cannot be is believed."""
+        """The work on the final label as reported by the viewer; implausible values are ignored."""
         info = self._info(image)
         prompts, seconds = (_number(info.get(key)) for key in ("prompts", "seconds"))
         model = info.get("model") or ""
@@ -135,7 +135,7 @@ class Studies:
 def label_map(
     store: Datastore, image: str, tag: str, structures: Mapping[str, int], fetch: bool = True
 ) -> LabelMap | None:
-    """The stored label map of an image with its names; None without one. One of a PACS is fetched if that is wanted."""
+    """The stored label map of an image with its names, fetched from a PACS if requested; None without one."""
     if isinstance(store, DicomStudies) and not (fetch or store.has_label(image, tag)):
         return None
     label = store.get_label_by_image_id(image, tag)
@@ -146,7 +146,7 @@ def label_map(
 
 
 def state_folder(store: Datastore, chosen: Path | None) -> Path:
-    """Where the state is kept: as `--conf active_folder` says, or hidden beside the labels if that can be written."""
+    """Folder of the database: that of `--conf active_folder`, or a hidden one beside the labels if it is writable."""
     beside = store.labels.root if isinstance(store, DicomStudies) else Path(store._datastore_path)
     if chosen or not beside.is_dir() or can_write(beside):
         return chosen or beside / ".segmed"
@@ -159,11 +159,11 @@ def _number(value: Any) -> float | None:
     return float(value) if 0 <= value <= _MOST else None
 
 
-def _marks(folder: Path) -> dict[str, str]:
-    """Time and size of the images of a folder by id; nothing if it is not there."""
-    marks: dict[str, str] = {}
+def _fingerprints(folder: Path) -> dict[str, str]:
+    """Time and size of the images of a folder by id; empty if there is no such folder."""
+    fingerprints: dict[str, str] = {}
     if not folder.is_dir():
-        return marks
+        return fingerprints
     with os.scandir(folder) as entries:
         for entry in entries:
             segmentation = SEGMENTATION if entry.name.lower().endswith(SEGMENTATION) else ""
@@ -172,5 +172,5 @@ def _marks(folder: Path) -> dict[str, str]:
                     facts = entry.stat()
                 except FileNotFoundError:  # gone meanwhile
                     continue
-                marks[entry.name[: -len(extension)]] = f"{facts.st_mtime_ns}-{facts.st_size}"
-    return marks
+                fingerprints[entry.name[: -len(extension)]] = f"{facts.st_mtime_ns}-{facts.st_size}"
+    return fingerprints

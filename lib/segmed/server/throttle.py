@@ -1,4 +1,4 @@
-"""Background work that users do not notice: it waits while they do, and takes a small share of the time in between."""
+"""Throttling of background work: it waits for users' requests, and takes a small share of the time."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from contextlib import contextmanager
 
 
 class Cancelled(Exception):
-    """The background work is not wanted any more."""
+    """The background work was cancelled."""
 
 
 class Throttle:
-    """Lets pieces of background work begin.
+    """Decides when pieces of background work begin.
 
-    One piece runs at a time. It begins only if no request is under way and none was in the last `quiet` seconds. Until
-    `idle` seconds have passed since the last request, a piece of t seconds is followed by a pause, so that all pieces
-    together take no more than `share` of the time: a request meets one with that chance, and waits for one piece at
-    most. After `idle` seconds without any request, or t / share if that is more, the pieces follow each other: the next
-    request waits for one at most, which is no more than `share` of the time since the last one.
+    One piece runs at a time. It begins only if no request is under way and none was in the last `quiet`
+    seconds. Until `idle` seconds have passed since the last request, a piece of t seconds is followed by a
+    pause, so that all pieces together take no more than `share` of the time: a request meets one with that
+    probability, and waits for one piece at most. After `idle` seconds without any request, or t / share if
+    that is more, the pieces follow each other: the next request waits for one at most, which is no more than
+    `share` of the time since the last one.
 
     Args:
-        share: of the time, in (0, 1].
-        quiet: s.
-        idle: s.
-        clock: s, for tests.
+        share: Share of the time, in (0, 1].
+        quiet: Time in seconds without requests before a piece begins.
+        idle: Time in seconds without requests after which pieces follow each other.
+        clock: Function that returns the time in seconds, for tests.
 
     Attributes:
-        spent: s that all pieces took.
+        spent: Time that all pieces took, in seconds.
     """
 
     def __init__(
@@ -67,11 +68,12 @@ class Throttle:
         """A piece of background work, as soon as it may begin.
 
         Args:
-            cancelled: asked while it waits.
-            at_most: s to wait for users; then it begins all the same, though it takes no more than its share.
+            cancelled: Function that is called while the piece waits, and returns whether to stop.
+            at_most: Longest time in seconds to wait for users; after it, the piece begins within its share of
+                the time.
 
         Raises:
-            Cancelled: it is.
+            Cancelled: `cancelled` returned True.
         """
         end = self._clock() + at_most
         with self._changed:

@@ -1,4 +1,4 @@
-"""The one TrainTask: any method that learns, on the labels that were submitted, in a process of its own."""
+"""The TrainTask of all methods: training on the submitted labels in a separate process."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ _LIMITS = {
 
 
 class MethodTrainTask(TrainTask):
-    """Shown by the viewers as a trainer; `learning_rate` 0 takes that of the recipe.
+    """A trainer in the viewers; `learning_rate` 0 takes that of the recipe.
 
     Args:
-        method: one that learns.
-        engine: settings and registry.
+        method: Method that can be trained.
+        engine: Engine with settings and registry.
     """
 
     def __init__(self, method: Method, engine: Engine) -> None:
@@ -63,41 +63,41 @@ class MethodTrainTask(TrainTask):
         self.folder = engine.registry.folder / ".runs" / method.name
 
     def config(self) -> dict[str, Any]:
-        """What the user may choose, as 3D Slicer's table shows it."""
+        """The options for the user, as 3D Slicer's table shows them."""
         assert self.method.training is not None
         return {"device": self.engine.devices(), **_COMMON, **choices(self.method.training.config)}
 
     def stats(self) -> dict[str, Any]:
-        """Where the running or last training is; one whose process is gone, as after a crash, says so."""
+        """The progress of the running or last training, also if its process has crashed."""
         try:
-            told = dict(json.loads((self.folder / _STATUS).read_text(encoding="utf-8")))
+            status = dict(json.loads((self.folder / _STATUS).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return {}
-        process = told.pop("process", None)
-        if told.get("state") == "running" and not (isinstance(process, dict) and is_alive(ProcessId(**process))):
-            told |= {
+        process = status.pop("process", None)
+        if status.get("state") == "running" and not (isinstance(process, dict) and is_alive(ProcessId(**process))):
+            status |= {
                 "state": "interrupted",
                 "message": "It was interrupted. Train again with the same options to go on.",
             }
-        return told
+        return status
 
     def check(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The known keys of a request, values checked; all others are dropped.
+        """The known keys of a request with checked values; other keys are dropped.
 
         Raises:
-            BadRequest: a value that is not allowed.
+            BadRequest: A value is not allowed.
         """
         known = self.config()
         return {key: _checked(key, request[key], known[key]) for key in known if key in request}
 
     def announce(self) -> None:
-        """Forget the training before: called when the next one is asked for and none of this method is running."""
+        """Clear the progress of the previous training, when a new one is requested and none is running."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in (_STOP, _STATUS):
             (self.folder / name).unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """Ask the running training to keep what it has learnt and end."""
+        """Ask the running training to keep its result and end."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / _STOP).touch()
 
@@ -108,19 +108,20 @@ class MethodTrainTask(TrainTask):
         choose: Callable[[SliceDataset], SliceDataset] = lambda data: data,
         note: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Train; called in a process of its own.
+        """Train; called in a separate process.
 
         Args:
-            request: as `check` gave it.
-            datastore: of the server, whose final labels are learnt from.
-            choose: which of them.
-            note: kept with the version; a training with one goes on by itself, beside those that users begin.
+            request: Request as returned by `check`.
+            datastore: Datastore of the server, with the final labels to train on.
+            choose: Function that selects the images to train on.
+            note: Note to keep with the version; a training with a note resumes on its own, beside those that
+                users begin.
 
         Returns:
-            What `stats` tells at the end.
+            The `stats` at the end.
 
         Raises:
-            ValueError: there is nothing to learn from, or it cannot be learnt.
+            ValueError: There are no labels to train on, or the method cannot be trained on them.
         """
         request = self.check(request)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -154,12 +155,12 @@ class MethodTrainTask(TrainTask):
                 stop,
                 note,
             )
-        except Exception as error:  # whatever it is, the viewer is told
+        except Exception as error:  # whatever it is, the viewer shows it
             self._tell(begun, "failed", str(error) or type(error).__name__)
             raise
-        told = self._tell(begun, result.training.ended, result.message, best=result.training.best)
+        status = self._tell(begun, result.training.ended, result.message, best=result.training.best)
         logger.warning("%s", result.message)
-        return told
+        return status
 
     def _data(self, datastore: Datastore) -> SliceDataset:
         structures, pattern = self.engine.settings.structures, self.engine.settings.patient
@@ -170,14 +171,14 @@ class MethodTrainTask(TrainTask):
         folder = getattr(datastore, "_datastore_path", None)
         if not folder:
             raise ValueError("Training needs studies in a folder. Start the server with --studies FOLDER.")
-        found = {image: pattern.search(image) for image in datastore.list_images()} if pattern else {}
-        patients = {image: match.group(1) for image, match in found.items() if match and match.group(1)}
+        matches = {image: pattern.search(image) for image in datastore.list_images()} if pattern else {}
+        patients = {image: match.group(1) for image, match in matches.items() if match and match.group(1)}
         return load_datastore(folder, labels=structures, patients=patients)
 
     def _tell(
         self, begun: float, state: str, message: str, progress: Progress | None = None, best: float = math.nan
     ) -> dict[str, Any]:
-        """Write what 3D Slicer's bar reads."""
+        """Write the progress that 3D Slicer's progress bar reads."""
         best = progress.best if progress else best
         before = self.stats()
         epochs: dict[str, Any] = {
@@ -186,7 +187,7 @@ class MethodTrainTask(TrainTask):
         if progress:
             epochs = {"epoch": progress.epoch, "total_epochs": progress.epochs}
         left = progress.seconds_left if progress else 0.0
-        told: dict[str, Any] = {
+        status: dict[str, Any] = {
             **epochs,
             "elapsed": _clock(time.monotonic() - begun),  # as `total_time` it would hold the viewers' bars at 0
             **({} if math.isnan(best) else {"best_metric": round(best, 4)}),  # 3D Slicer fails at None
@@ -197,15 +198,15 @@ class MethodTrainTask(TrainTask):
         }
         try:
             fresh = self.folder / f".{_STATUS}"
-            fresh.write_text(json.dumps({**told, "process": asdict(ProcessId.current())}), encoding="utf-8")
+            fresh.write_text(json.dumps({**status, "process": asdict(ProcessId.current())}), encoding="utf-8")
             fresh.replace(self.folder / _STATUS)
         except OSError as error:
-            logger.warning("The progress cannot be told: %s", error)
-        return told
+            logger.warning("The progress cannot be written: %s", error)
+        return status
 
 
 def job_config(request: dict[str, Any]) -> JobConfig:
-    """A checked request as settings of the training."""
+    """The settings of the training from a checked request."""
     values = {**_COMMON, **request}
     own = {k: v for k, v in request.items() if k not in _COMMON and k != "device"}
     training = FinetuneConfig(**{name: values[name] for name in _LIMITS})
@@ -214,20 +215,20 @@ def job_config(request: dict[str, Any]) -> JobConfig:
 
 
 def choices(config: type[Any]) -> dict[str, Any]:
-    """The fields of a method's config that a viewer can show: numbers, switches, words, and lists of allowed words."""
+    """The fields of a method's config that a viewer can show: numbers, switches, texts and choices."""
     hints = get_type_hints(config)
-    found: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
     for field in fields(config):
         hint, default = hints[field.name], field.default
         if get_origin(hint) is Literal:
-            found[field.name] = [default, *(word for word in get_args(hint) if word != default)]
+            shown[field.name] = [default, *(word for word in get_args(hint) if word != default)]
         elif hint in (int, float, bool, str):
-            found[field.name] = default
-    return found
+            shown[field.name] = default
+    return shown
 
 
 def _checked(key: str, value: Any, known: Any) -> Any:
-    """A value of the kind of the default; of lists, one of them."""
+    """The value converted to the type of the default; for lists, one of the choices."""
     if isinstance(known, list):
         value = value[0] if isinstance(value, list) and value else value
         if value not in known:

@@ -1,4 +1,4 @@
-"""One user's work on one image: a label map, its history, and the object that is being prompted."""
+"""A user's work on an image: a label map, its history, and the object that is being prompted."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import threading
 import time
 import unicodedata
 import zlib
-from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from segmed.imaging.segments import Segments
 from segmed.server.open_object import OpenObject
 from segmed.server.patches import Patch
 from segmed.server.stored_labels import StoredLabels
+from segmed.server.workspace_history import HistoryStep, WorkspaceHistory
 
 HISTORY_BYTES = 64 * 2**20
 _LONGEST_NAME = 64  # letters that DICOM takes
@@ -25,50 +24,29 @@ _PAUSE = 120.0  # s between two signs of work that count at most
 _KEPT = ("revision", "unsaved", "prompts", "seconds", "model", "version", "by_hand", "base")
 
 
-@dataclass(frozen=True)
-class HistoryStep:
-    """One entry of the history.
-
-    Attributes:
-        before: what was in the rectangles that the step changed.
-        after: what is in them since.
-        opened_before: the object that was open.
-        opened_after: the one that is open since.
-    """
-
-    before: tuple[Patch, ...]
-    after: tuple[Patch, ...]
-    opened_before: OpenObject | None
-    opened_after: OpenObject | None
-
-    @property
-    def nbytes(self) -> int:
-        opened = self.opened_after.nbytes if self.opened_after else 0
-        return 200 + opened + sum(200 + len(patch.data) for patch in (*self.before, *self.after))
-
-
 class Workspace:
-    """A label map in memory; only slices that hold something are kept. Users of it hold `lock`.
+    """A label map in memory, of which only slices with labels are kept. Callers hold `lock`.
 
     Args:
-        shape: (I, J, K) of the image.
-        names: of the structures that are offered; they get the values 1, 2, …
-        history_bytes: bound on what is remembered for undo and redo; the oldest steps go first.
+        shape: Shape (I, J, K) of the image.
+        names: Names of the offered structures, which get the values 1, 2, …
+        history_bytes: Largest size of the history in bytes; the oldest steps are removed first.
 
     Attributes:
-        lock: one request at a time works with it.
-        labels: values by name.
-        opened: the object that the next prompt adds to.
-        unsaved: whether anything has changed since the last save.
-        prompts: answered ones.
-        seconds: of work; pauses count up to two minutes each.
-        model: that answered last; "" for work by hand.
-        version: of the model.
-        by_hand: whether something was drawn without a model.
-        base: names the stored label that the work began with, or was saved as.
-        stored: what the labels are in the file that the work began with.
-        identity: of the image's content, "" where nobody asks.
-        revision: grows by one with each request that changed labels, voxels or the open object; see `settle`.
+        lock: Lock that lets one request at a time work with the workspace.
+        labels: Label values by name.
+        opened: Object that the next prompt adds to.
+        unsaved: Whether anything has changed since the last save.
+        prompts: Number of answered prompts.
+        seconds: Working time in seconds; of each pause, at most two minutes count.
+        model: Model that answered last; "" for manual work.
+        version: Version of the model.
+        by_hand: Whether anything was drawn without a model.
+        base: Identifier of the stored label that the work began with, or was saved as.
+        stored: Labels as they are in the file that the work began with.
+        identity: Identity of the image's content; "" where it is not needed.
+        revision: Number that grows by one with each request that changed labels, voxels or the open object;
+            see `settle`.
     """
 
     def __init__(
@@ -89,25 +67,23 @@ class Workspace:
         self.revision = 0
         self._changed = False
         self._packed: dict[int, bytes] = {}
-        self._history_bytes = history_bytes
+        self._history = WorkspaceHistory(history_bytes)
         self._slices: dict[int, np.ndarray] = {}
-        self._done: deque[HistoryStep] = deque()
-        self._undone: list[HistoryStep] = []
-        self._remembered = 0
         self._last = time.monotonic()
 
     @property
     def can_undo(self) -> bool:
-        return bool(self._done)
+        return self._history.can_undo
 
     @property
     def can_redo(self) -> bool:
-        return bool(self._undone)
+        return self._history.can_redo
 
     @property
     def nbytes(self) -> int:
-        parts = sum(part.nbytes for part in list(self._slices.values())) + sum(map(len, list(self._packed.values())))
-        return 10_000 + self._remembered + parts + self.stored.nbytes
+        slices = sum(part.nbytes for part in list(self._slices.values()))
+        packed = sum(map(len, list(self._packed.values())))
+        return 10_000 + self._history.nbytes + slices + packed + self.stored.nbytes
 
     def touch(self) -> None:
         """Note a sign of work."""
@@ -116,33 +92,34 @@ class Workspace:
         self._last = now
 
     def settle(self) -> int:
-        """The revision, one more than before if anything has changed since it was last asked for."""
+        """The revision, which grows by one if anything has changed since the last call."""
         self.revision += self._changed
         self._changed = False
         return self.revision
 
     def facts(self) -> dict[str, Any]:
-        """All but voxels, history and open object, as JSON can hold it."""
-        return {"shape": list(self.shape), "labels": self.labels} | {name: getattr(self, name) for name in _KEPT}
+        """Everything but voxels, history and open object, as JSON values."""
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return {"shape": list(self.shape), "labels": self.labels} | kept
 
     def packed(self) -> dict[int, bytes]:
-        """The slices that hold something, deflated; only those that have changed are deflated anew."""
+        """The slices with labels, deflated; only changed slices are deflated again."""
         for k in self._slices.keys() - self._packed.keys():
             self._packed[k] = zlib.compress(self._slices[k].tobytes(), 1)
         return dict(sorted(self._packed.items()))
 
     def restore(self, facts: Mapping[str, Any], packed: Mapping[int, bytes]) -> None:
-        """Be what `facts` and `packed` were taken from; nothing has changed if that fails.
+        """Restore the workspace from `facts` and `packed`; if that fails, nothing is changed.
 
         Raises:
-            KeyError: facts are missing.
-            ValueError: not of this shape.
-            zlib.error: not deflated.
+            KeyError: Facts are missing.
+            ValueError: The slices do not fit this shape.
+            zlib.error: The slices are not deflated.
         """
         size = self.shape[1], self.shape[0]
         slices = {k: np.frombuffer(zlib.decompress(data), np.uint8).reshape(size).copy() for k, data in packed.items()}
         if not all(0 <= k < self.shape[2] for k in slices):
-            raise ValueError("it has slices beside the image")
+            raise ValueError("it has slices outside of the image")
         kept = {name: type(getattr(self, name))(facts[name]) for name in _KEPT}
         labels = {str(name): int(value) for name, value in facts["labels"].items()}
         for name, value in kept.items():
@@ -152,11 +129,11 @@ class Workspace:
 
     def slice(self, k: int) -> np.ndarray:
         """A copy of slice k, (H, W) uint8."""
-        found = self._slices.get(k)
-        return np.zeros((self.shape[1], self.shape[0]), np.uint8) if found is None else found.copy()
+        values = self._slices.get(k)
+        return np.zeros((self.shape[1], self.shape[0]), np.uint8) if values is None else values.copy()
 
     def filled(self) -> list[int]:
-        """The slices that hold something."""
+        """Indices of the slices with labels."""
         return sorted(self._slices)
 
     def volume(self) -> np.ndarray:
@@ -173,37 +150,15 @@ class Workspace:
         return {names[int(value)]: int(value) for value in np.flatnonzero(counts) if value}
 
     def segments(self) -> Segments:
-        """What is to be written: labels with the values and in the layers that they have in files."""
-        used, shown = self.used(), {k: self.slice(k) for k in self.filled()}
-        under = {
-            name: {k: part for k in slices if (part := self._beneath(name, k, shown)) is not None and part.any()}
-            for name, slices in self.stored.whole.items()
-        }
-        out = self.stored.in_files(self.labels, {*used, *(name for name, slices in under.items() if slices)})
-        most = max((s.layer_value for s in out.values()), default=0)
-        kind = np.uint8 if most < 256 else np.uint16
-        depth = max((s.layer for s in out.values()), default=0) + 1
-        layers = [np.zeros(self.shape, kind, order="F") for _ in range(depth)]
-        for n, layer in enumerate(layers):
-            table = np.zeros(256, kind)
-            for name, segment in out.items():
-                if segment.layer == n:
-                    table[self.labels[name]] = segment.layer_value
-            for k, values in shown.items():
-                layer[:, :, k] = table[values].T
-        for name, slices in under.items():
-            for k, part in slices.items():
-                layers[out[name].layer][:, :, k][part.T] = out[name].layer_value
-        return Segments(tuple(layers), tuple(out.values()), self.stored.general)
-
-    def _beneath(self, name: str, k: int, shown: Mapping[int, np.ndarray]) -> np.ndarray | None:
-        return self.stored.beneath(name, k, shown[k], self.labels) if k in shown else None
+        """The segments to write: labels with the values and layers that they have in files."""
+        shown = {k: self.slice(k) for k in self.filled()}
+        return self.stored.in_layers(self.shape, self.labels, self.used(), shown)
 
     def value_of(self, name: str, keep: bool = True, wanted: int = 0) -> int:
-        """The value of a label; if the name is new, `wanted` or else the next free one, kept for the name if `keep`.
+        """The value of a label; for a new name `wanted`, or else the next free one, stored if `keep`.
 
         Raises:
-            ValueError: an impossible name, or no value is free.
+            ValueError: The name is not allowed, or no value is free.
         """
         name = label_name(name)
         if name in self.labels:
@@ -223,11 +178,11 @@ class Workspace:
         """Begin with the segments of a file.
 
         Args:
-            found: on the grid of the image.
-            as_segmentation: whether the file is a `.seg.nrrd`, and what is saved is to be one too.
+            found: Segments on the grid of the image.
+            as_segmentation: Whether the file is a `.seg.nrrd`, so that the work is saved as one too.
 
         Raises:
-            ValueError: too many labels.
+            ValueError: There are too many labels.
         """
         stored = StoredLabels.of(found, as_segmentation)
         for name, segment in stored.segments.items():
@@ -236,10 +191,10 @@ class Workspace:
         self.stored = stored
 
     def load(self, labels: np.ndarray, names: Mapping[int, str]) -> None:
-        """Begin with a label map (I, J, K) of whole numbers; the history is forgotten.
+        """Begin with a label map (I, J, K) of integers; the history is cleared.
 
         Raises:
-            ValueError: too many labels.
+            ValueError: There are too many labels.
         """
         counts = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
         for k in range(labels.shape[2]):
@@ -254,14 +209,14 @@ class Workspace:
             self._slices[int(k)] = np.ascontiguousarray(table[labels[:, :, k].T])
 
     def change(self, new: Mapping[int, np.ndarray], opened: OpenObject | None = None) -> list[Patch]:
-        """Give slices new values, as one step.
+        """Change slices in one step of the history.
 
         Args:
-            new: (H, W) uint8 by slice.
-            opened: the object that is open from then on.
+            new: New values (H, W), uint8, by slice.
+            opened: Object that is open from then on.
 
         Returns:
-            The rectangles that differ from before.
+            The rectangles that have changed.
         """
         before, after = [], []
         for k in sorted(new):
@@ -274,50 +229,40 @@ class Workspace:
         step = HistoryStep(tuple(before), tuple(after), self.opened, opened)
         if not before and opened == self.opened:
             return []
-        self._remembered += step.nbytes - sum(undone.nbytes for undone in self._undone)
-        self._undone.clear()
-        self._done.append(step)
+        self._history.add(step)
         self._apply(step.after, opened)
-        while self._remembered > self._history_bytes and len(self._done) > 1:
-            self._remembered -= self._done.popleft().nbytes
         return after
 
     def accept(self) -> None:
-        """The open object is finished, also where it comes back by redo."""
-        if self._done and self._done[-1].opened_after is not None:
-            last = self._done.pop()
-            self._done.append(HistoryStep(last.before, last.after, last.opened_before, None))
-            self._remembered += self._done[-1].nbytes - last.nbytes
+        """Finish the open object, also where redo would bring it back."""
+        self._history.close_object()
         self._changed = self._changed or self.opened is not None
         self.opened = None
 
     def undo(self) -> list[Patch]:
-        """Take the last step back; nothing happens if there is none."""
-        if not self._done:
+        """Undo the last step, if there is one."""
+        step = self._history.undo()
+        if step is None:
             return []
-        step = self._done.pop()
-        self._undone.append(step)
         self._apply(step.before, step.opened_before)
         return list(step.before)
 
     def redo(self) -> list[Patch]:
-        """Do again what was taken back; nothing happens if there is nothing."""
-        if not self._undone:
+        """Redo the last undone step, if there is one."""
+        step = self._history.redo()
+        if step is None:
             return []
-        step = self._undone.pop()
-        self._done.append(step)
         self._apply(step.after, step.opened_after)
         return list(step.after)
 
     def everything(self) -> list[Patch]:
-        """Rectangles around all that the slices hold."""
+        """Rectangles around all labels of the slices."""
         patches = (Patch.cut(k, part, part > 0) for k, part in sorted(self._slices.items()))
         return [patch for patch in patches if patch is not None]
 
     def _forget_history(self) -> None:
-        self._done.clear()
-        self._undone.clear()
-        self._remembered, self.opened = 0, None
+        self._history.clear()
+        self.opened = None
 
     def _apply(self, patches: Iterable[Patch], opened: OpenObject | None) -> None:
         for patch in patches:
@@ -334,10 +279,10 @@ class Workspace:
 
 
 def label_name(name: str) -> str:
-    """A label's name as it is kept.
+    """A label's name in the form in which it is stored.
 
     Raises:
-        ValueError: empty, too long, or not to be printed.
+        ValueError: The name is empty, too long, or not printable.
     """
     plain = unicodedata.normalize("NFC", name).strip()
     if not plain or len(plain) > _LONGEST_NAME or not plain.isprintable():

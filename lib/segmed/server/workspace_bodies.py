@@ -1,4 +1,4 @@
-"""What clients send to a workspace."""
+"""Bodies of the requests to a workspace."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Points = Annotated[list[Annotated[list[FiniteFloat], Field(max_length=3)]], Fiel
 
 
 class Client(BaseModel):
-    """Who works, and on what as they believe; a request that believes in something else is refused with 409.
+    """The client and the state that it has; a request for another state is refused with 409.
 
     Attributes:
-        client: any text.
-        revision: of the work in the last answer that the client has; None asks for no check.
-        boot: of the server in that answer; likewise.
+        client: Any text that identifies the client.
+        revision: Revision of the work in the last answer that the client has; None skips the check.
+        boot: Server run in that answer; None skips the check.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -46,23 +46,24 @@ class Lasso(BaseModel):
 
 
 class PromptBody(Client):
-    """What is added to the prompt of the open object.
+    """An addition to the prompt of the open object.
 
     Attributes:
-        model: one with prompts.
-        label: name of the structure.
-        box: [i0, i1, j0, j1, k0, k1].
-        foreground: clicks [i, j, k].
-        background: likewise.
-        scribbles: strokes.
-        lasso: in place of a box.
-        refine: whether what the label is now becomes a mask prompt.
-        window: intensity window.
-        device: out of the model's `config`.
-        finish: what is done to each mask.
-        denoise: what is done to the slices.
-        overwrite: whether the object takes voxels of other labels; otherwise it leaves them as they are.
-        trial: whether this is no work, such as a look at what another model would do; active learning leaves it out.
+        model: Model that takes prompts.
+        label: Name of the structure.
+        box: Box [i0, i1, j0, j1, k0, k1] in voxels.
+        foreground: Foreground clicks [i, j, k] in voxels.
+        background: Background clicks [i, j, k] in voxels.
+        scribbles: Strokes to add.
+        lasso: Closed line in place of a box.
+        refine: Whether the present label becomes a mask prompt.
+        window: Intensity window.
+        device: Device, one of those in the model's `config`.
+        finish: Clean-up of each mask.
+        denoise: Denoising of the slices.
+        overwrite: Whether the object takes voxels of other labels; otherwise these stay as they are.
+        trial: Whether the prompt is a trial, such as with another model for comparison, which active learning
+            ignores.
     """
 
     model: Name
@@ -82,7 +83,7 @@ class PromptBody(Client):
 
 
 class SegmentBody(Client):
-    """Which automatic model labels the volume, and how; see `InferParams` and `PromptBody`."""
+    """The automatic model that labels the volume, and its options; see `InferParams` and `PromptBody`."""
 
     model: Name
     window: str | None = None
@@ -101,27 +102,27 @@ class ChangeBody(BaseModel):
 
 
 class PaintBody(Client):
-    """Rectangles of final label values, and the label that is painted with; a new name gets its value so."""
+    """Rectangles of final label values, and the painted label, so that a new name gets its value."""
 
     label: str = Field(default="", max_length=256)
     changes: list[ChangeBody] = Field(default=[], max_length=5000)
 
 
 class SaveBody(Client):
-    """Under which tag the label is saved."""
+    """The tag under which the label is saved."""
 
     tag: str = "final"
 
 
 class LabelMapParams(Client):
-    """Where a label map lies, and what its values are called.
+    """Position of a label map, and the names of its values.
 
     Attributes:
-        size: voxels along x, y, z.
-        origin: of the first voxel, LPS mm.
-        spacing: mm.
-        direction: of the axes, LPS.
-        names: by value.
+        size: Number of voxels along x, y, z.
+        origin: Position of the first voxel in LPS mm.
+        spacing: Spacing of the voxels in mm.
+        direction: Directions of the axes in LPS.
+        names: Label names by value.
     """
 
     size: list[int] = Field(min_length=3, max_length=3)

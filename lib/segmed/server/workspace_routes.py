@@ -51,7 +51,7 @@ _MEDIA = {".nii.gz": "application/gzip", ".tsv": "text/tab-separated-values", ".
 
 
 class _SentenceRoute(APIRoute):
-    """Tells what is wrong with a body in one sentence, as all other errors are told."""
+    """Reports an invalid body in one sentence, like all other errors."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         handler = super().get_route_handler()
@@ -84,7 +84,7 @@ def _desk(image: str, client: str, who: User, http: Request) -> WorkspaceActions
 
 @router.get("/state", dependencies=USER)
 def state(http: Request) -> dict[str, Any]:
-    """What the server has to offer."""
+    """The models, labels and options that the server offers."""
     app = app_instance()
     models = [
         {
@@ -110,18 +110,17 @@ def state(http: Request) -> dict[str, Any]:
 
 @router.get("/images")
 def images(who: Who, http: Request, client: Named = "") -> list[dict[str, Any]]:
-    """The studies, and on which of them the user has unsaved work."""
+    """The images of the studies, and those on which the user has unsaved work."""
     store = app_instance().datastore()
     labelled = set(store.get_labeled_images())
-    unsaved = app_instance().workspaces.unsaved(
-        workspace_key(who.username, login_name(http) or client, user_name(client, http), "")[:-1]
-    )
-    told = []
+    key = workspace_key(who.username, login_name(http) or client, user_name(client, http), "")
+    unsaved = app_instance().workspaces.unsaved(key[:-1])
+    entries = []
     listed = store.list_images()
     for image in sorted(listed, key=natural) if isinstance(store, LocalDatastore) else listed:
         info = store.get_image_info(image)
         day = str(info.get("StudyDate") or info.get("date") or "")
-        told.append(
+        entries.append(
             {
                 "id": image,
                 "name": str(info.get("description") or image),
@@ -131,12 +130,12 @@ def images(who: Who, http: Request, client: Named = "") -> list[dict[str, Any]]:
                 "unsaved": image in unsaved,
             }
         )
-    return told
+    return entries
 
 
 @router.get("/images/{image}", dependencies=USER)
 def image(image: str) -> dict[str, Any]:
-    """One image: its grid, and the grey values that show it well."""
+    """An image: its grid, and the grey values of a suitable window."""
     app = app_instance()
     picture = app.engine.pictures.get(app.image_path(image), app.engine.settings.window)
     info = app.datastore().get_image_info(image)
@@ -153,7 +152,7 @@ def image(image: str) -> dict[str, Any]:
 
 @router.get("/images/{image}/volume.nii", dependencies=USER)
 def volume(image: str, http: Request) -> Response:
-    """The voxels as NIfTI, in the order in which label maps have them."""
+    """The voxels as NIfTI, in the order of the label maps."""
     path = app_instance().image_path(image)
     headers = {"ETag": f'"{fingerprint(path)}"', "Cache-Control": "private, no-cache"}
     if headers["ETag"] in http.headers.get("if-none-match", ""):
@@ -165,14 +164,14 @@ def volume(image: str, http: Request) -> Response:
 
 @router.get("/images/{image}/work")
 def work(image: str, who: Who, http: Request, client: Named = "") -> dict[str, Any]:
-    """All that the user has on this image; a finished label is opened for correction."""
+    """The user's whole work on this image; a finished label is opened for correction."""
     with _desk(image, client, who, http).open(returning=True) as actions:
         return actions.to_json(actions.work.everything())
 
 
 @router.get("/images/{image}/revision")
 def revision(image: str, who: Who, http: Request, client: Named = "") -> dict[str, Any]:
-    """Which state the user's work on this image is in; a page asks often, to see what other pages do."""
+    """The revision of the user's work on this image, by which pages notice changes of other pages."""
     spaces = app_instance().workspaces
     key = workspace_key(who.username, client, user_name(client, http), image)
     return {"revision": spaces.revision(key), "boot": spaces.boot}
@@ -180,27 +179,30 @@ def revision(image: str, who: Who, http: Request, client: Named = "") -> dict[st
 
 @router.post("/images/{image}/prompt")
 def prompt(image: str, body: PromptBody, who: Who, http: Request) -> dict[str, Any]:
-    """Add to the prompt of the open object, and segment it anew."""
+    """Add to the prompt of the open object, and segment it again."""
     with _desk(image, body.client, who, http).open(belief=body) as actions:
-        told = actions.prompt(body)
+        answer = actions.prompt(body)
         note(
-            http, prompt=digest(body.model_dump_json().encode()), model=actions.work.model, version=actions.work.version
+            http,
+            prompt=digest(body.model_dump_json().encode()),
+            model=actions.work.model,
+            version=actions.work.version,
         )
-        return told
+        return answer
 
 
 @router.post("/images/{image}/segment")
 def segment(image: str, body: SegmentBody, who: Who, http: Request) -> dict[str, Any]:
     """Label the volume by an automatic model."""
     with _desk(image, body.client, who, http).open(belief=body) as actions:
-        told = actions.segment(body)
+        answer = actions.segment(body)
         note(http, model=actions.work.model, version=actions.work.version)
-        return told
+        return answer
 
 
 @router.post("/images/{image}/accept")
 def accept(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
-    """The open object is finished; the next prompt begins another one."""
+    """Finish the open object; the next prompt begins another one."""
     with _desk(image, body.client, who, http).open(belief=body) as actions:
         actions.work.accept()
         return actions.to_json([])
@@ -208,7 +210,7 @@ def accept(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
 
 @router.post("/images/{image}/paint")
 def paint(image: str, body: PaintBody, who: Who, http: Request) -> dict[str, Any]:
-    """Strokes of brush and eraser. What was prompted before is finished by them."""
+    """Paint strokes of brush or eraser, which finishes the open object."""
     with _desk(image, body.client, who, http).open(belief=body) as actions:
         known = {0, *actions.work.labels.values()}
         if body.label:
@@ -217,7 +219,7 @@ def paint(image: str, body: PaintBody, who: Who, http: Request) -> dict[str, Any
         for change in body.changes:
             patch = Patch.parse(change.k, change.i, change.j, change.data, actions.work.shape)
             if strange := {int(v) for v in np.unique(patch.values())} - known:
-                raise BadRequest(f"The value {min(strange)} belongs to no label. Name the label that is painted with.")
+                raise BadRequest(f"The value {min(strange)} belongs to no label. Name the painted label.")
             patch.put(slices.setdefault(patch.k, actions.work.slice(patch.k)))
         if body.label:
             actions.work.value_of(body.label)
@@ -229,7 +231,7 @@ def paint(image: str, body: PaintBody, who: Who, http: Request) -> dict[str, Any
 def labelmap(
     image: str, who: Who, http: Request, params: str = Form(...), file: UploadFile = File(...)
 ) -> dict[str, Any]:
-    """The whole label map as a viewer has it, brought onto the grid of the image."""
+    """Replace the label map by that of a viewer, resampled onto the grid of the image."""
     try:
         given = LabelMapParams.model_validate(read_object(params, "The field params"))
     except ValidationError as error:
@@ -240,21 +242,21 @@ def labelmap(
 
 @router.post("/images/{image}/undo")
 def undo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
-    """Take the last step back."""
+    """Undo the last step."""
     with _desk(image, body.client, who, http).open(belief=body) as actions:
         return actions.to_json(actions.work.undo())
 
 
 @router.post("/images/{image}/redo")
 def redo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
-    """Do again what was taken back."""
+    """Redo the last undone step."""
     with _desk(image, body.client, who, http).open(belief=body) as actions:
         return actions.to_json(actions.work.redo())
 
 
 @router.post("/images/{image}/clear")
 def clear(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
-    """Empty the label map; it can be undone."""
+    """Empty the label map, which can be undone."""
     with _desk(image, body.client, who, http).open(belief=body) as actions:
         empty = np.zeros_like(actions.work.slice(0))
         return actions.to_json(actions.work.change(dict.fromkeys(actions.work.filled(), empty)))
@@ -265,10 +267,11 @@ def save(image: str, body: SaveBody, who: Writer, http: Request) -> dict[str, An
     """Save the label map into the studies."""
     check_tag(body.tag)
     with _desk(image, body.client, who, http).open(belief=body) as actions:
-        told = actions.save(body.tag)
-        file = app_instance().datastore().get_label_uri(told["label"], body.tag)
-        note(http, model=actions.work.model, version=actions.work.version, result=digest(Path(file)) if file else "")
-        return told
+        answer = actions.save(body.tag)
+        file = app_instance().datastore().get_label_uri(answer["label"], body.tag)
+        checksum = digest(Path(file)) if file else ""
+        note(http, model=actions.work.model, version=actions.work.version, result=checksum)
+        return answer
 
 
 @router.get("/images/{image}/download")
@@ -279,7 +282,7 @@ def download(
     client: Named = "",
     format: Literal["nifti", "nrrd", "names", "seg", "rtstruct"] = "nifti",
 ) -> Response:
-    """The label map as a file; `names` is the table that says what the values of the NIfTI file mean."""
+    """The label map as a file; `names` is the table with the meaning of the values of the NIfTI file."""
     with (
         _desk(image, client, who, http).open() as actions,
         tempfile.TemporaryDirectory(prefix="download-") as folder,

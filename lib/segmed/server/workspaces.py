@@ -1,4 +1,4 @@
-"""All workspaces of the server, bounded in memory and number, and journalled to disk while they are unsaved."""
+"""The workspaces of the server: bounded in memory and number, and journalled to disk while unsaved."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from segmed.server.journal import Journal, Key
 from segmed.server.workspace import Workspace
 
 _LOST = "Unsaved work of yours on this image had to make room for the work of others. Save more often."
-_BACK = "Your unsaved work on this image was brought back. Steps before it cannot be undone, and objects are accepted."
+_BACK = "Your unsaved work on this image was brought back. Earlier steps cannot be undone."
 _OTHER = "Unsaved work of yours was on another image of this name, or is damaged; it could not be brought back."
 _BEHIND = "The server cannot write your unsaved work to its disk, so that a restart would lose it. Save, or free space."
 _TOLD = 10_000  # keys of dropped work that are remembered
 
 
 class Workspaces:
-    """Workspaces by user and image; those that were not used for the longest time go first.
+    """Workspaces by user and image; the least recently used ones are removed first.
 
     Args:
-        max_bytes: that all of them may fill.
-        max_count: how many are kept in memory.
-        journal: keeps unsaved work on disk; None for memory only.
+        max_bytes: Largest size of all workspaces in bytes.
+        max_count: Largest number of workspaces in memory.
+        journal: Journal that keeps unsaved work on disk; None for memory only.
 
     Attributes:
-        boot: names this run of the server. A client that believes in another one has missed a restart.
+        boot: Identifier of this run of the server, by which clients notice a restart.
     """
 
     def __init__(self, max_bytes: int = 2**30, max_count: int = 200, journal: Journal | None = None) -> None:
@@ -47,14 +47,16 @@ class Workspaces:
     def use(
         self, key: Key, make: Callable[[], Workspace], identity: Callable[[], str] = str
     ) -> Iterator[tuple[Workspace, list[str]]]:
-        """The workspace of a user and image, for nobody else meanwhile, and sentences for the user.
+        """The workspace of a user and image, for exclusive use, and messages for the user.
 
-        What has changed in it is on disk before this ends.
+        Changes are on disk before the block ends.
 
         Args:
-            key: user and image.
-            make: opens it if there is none; others are not kept waiting.
-            identity: tells the image's content; unsaved work comes back from disk for the same content only.
+            key: User and image.
+            make: Function that opens the workspace if there is none; other workspaces stay available
+                meanwhile.
+            identity: Function that returns the identity of the image's content; unsaved work is restored from
+                disk for the same content only.
         """
         with self._guard:
             missing = key not in self._kept
@@ -85,12 +87,12 @@ class Workspaces:
                 self._make_room()
 
     def revision(self, key: Key) -> int | None:
-        """Of the work of a user on an image; None if it is not in memory. Nobody is waited for."""
+        """Revision of the work of a user on an image; None if it is not in memory. Takes no lock."""
         work = self._kept.get(key)
         return work.revision if work else None
 
     def unsaved(self, user: Key) -> set[str]:
-        """Images on which a user, the key without the image, has unsaved work, in memory or on disk."""
+        """Images on which a user (the key without the image) has unsaved work, in memory or on disk."""
         with self._guard:
             kept = {key: work.unsaved for key, work in self._kept.items()}
         on_disk = self._journal.keys() if self._journal else []
@@ -98,7 +100,7 @@ class Workspaces:
         return {key[-1] for key in keys if key[:-1] == user}
 
     def forget(self, image: str) -> None:
-        """Drop what users had on an image of this name, which is another one now."""
+        """Drop all users' work on an image id that now belongs to another image."""
         if self._journal:
             self._journal.forget(image)
         with self._guard:
@@ -111,15 +113,15 @@ class Workspaces:
     def _opened(
         self, key: Key, make: Callable[[], Workspace], identity: Callable[[], str]
     ) -> tuple[Workspace, list[str]]:
-        """Work that is not in memory, and sentences for the user."""
+        """The workspace, opened because it is not in memory, and messages for the user."""
         work = make()
         work.settle()
         work.revision = self._highest
         if not self._journal:
             return work, []
         work.identity = identity()
-        found = self._journal.read(key, work)
-        return work, [] if found is None else [_BACK if found else _OTHER]
+        restored = self._journal.read(key, work)
+        return work, [] if restored is None else [_BACK if restored else _OTHER]
 
     def _write(self, key: Key, work: Workspace, before: tuple[int, bool]) -> None:
         if not self._journal or before == (work.settle(), work.unsaved):
@@ -135,7 +137,7 @@ class Workspaces:
         return work
 
     def _make_room(self) -> None:
-        """Drop what is too much; work in use stays."""
+        """Remove workspaces beyond the bounds; those in use stay."""
         for key in list(self._kept):
             if len(self._kept) <= self._max_count and sum(self._sizes.values()) <= self._max_bytes:
                 return
