@@ -359,7 +359,7 @@ def test_unusable_weights_are_explained(memory: Sam2VideoModel, tmp_path: Path) 
     image = save_sam2(memory, tmp_path / "image", memory=False)
     config = (save_sam2(memory, tmp_path / "full") / "config.json").read_text(encoding="utf-8")
     (image / "config.json").write_text(config, encoding="utf-8")
-    with pytest.raises(ValueError, match="weights missing"):
+    with pytest.raises(ValueError, match="weights are missing"):
         load_sam2(str(image))
     (cut / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="no folder with config"):

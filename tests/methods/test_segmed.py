@@ -17,6 +17,7 @@ from segmed.methods.segmed.views import (
     found_in,
     is_lone_click,
     most_expected,
+    network_inputs,
     on_slice,
     place,
     sample,
@@ -146,7 +147,7 @@ def test_a_box_is_stretched_to_clicks_and_strokes_beside_it(model: Segmed) -> No
 def test_clicks_beyond_a_window_are_left_out_of_it(model: Segmed) -> None:
     prompt = SlicePrompt((50, 30, 70, 50), np.array([[90, 40], [5, 5]], np.float32), np.array([1, 0]))
     view = View(0, torch.tensor([40.0, 20, 60, 60]), prompt, torch.tensor([50.0, 30, 90, 50]))
-    _, _, told = model._inputs(model.embed([_slice()]), [view])
+    _, _, told = network_inputs(model.embed([_slice()]), [view], model.look.size)
     assert told.points[0, 0].tolist() == pytest.approx([(90.5 - 40) * 64 / 60 - 0.5, (40.5 - 20) * 64 / 60 - 0.5])
     assert told.points[0, 1].isnan().all()
 

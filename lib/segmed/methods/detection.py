@@ -1,7 +1,7 @@
-"""Detectors of boxes: torchvision's, and what any other one has to look like.
+"""Box detectors: those of torchvision, and the interface that any other has to implement.
 
-Sources: Ren et al., Faster R-CNN, 2015; Lin et al., Focal Loss for Dense Object Detection (RetinaNet), 2017; Tian et
-al., FCOS, 2019; Howard et al., Searching for MobileNetV3, 2019.
+Sources: Ren et al., Faster R-CNN, 2015; Lin et al., Focal Loss for Dense Object Detection (RetinaNet), 2017;
+Tian et al., FCOS, 2019; Howard et al., Searching for MobileNetV3, 2019.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from segmed.imaging.label_maps import boxes_of_pieces
 
 
 def _fcos_resnet18(**arguments: object) -> nn.Module:
-    """FCOS as torchvision has it, on a backbone that a CPU can train."""
+    """Torchvision's FCOS on a backbone that is small enough to train on a CPU."""
     for name in ("weights", "weights_backbone"):
         arguments.pop(name)
     backbone = resnet_fpn_backbone(
@@ -48,12 +48,13 @@ _TWO_STAGES = ("fasterrcnn_mobilenet", "fasterrcnn_resnet50")
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes of one slice, the most certain first.
+    """The boxes of one slice, the highest score first.
 
     Attributes:
-        corners: (N, 4) as x0, y0, x1, y1 in px of the slice; x1 and y1 are the first column and row beyond.
-        labels: (N,) class, counted from 1.
-        scores: (N,) in [0, 1].
+        corners: Boxes (N, 4) as x0, y0, x1, y1 in px of the slice; x1 and y1 are the first column and row
+            beyond.
+        labels: Classes (N,), counted from 1.
+        scores: Scores (N,) in [0, 1].
     """
 
     corners: Tensor
@@ -65,10 +66,10 @@ class Boxes:
 
 
 class Detector(Protocol):
-    """A network that is called as torchvision's are, and is an `nn.Module`.
+    """An `nn.Module` that is called as torchvision's detectors are.
 
-    In training mode it gives the parts of the loss by name; in evaluation mode, without targets, a dictionary with
-    `boxes`, `labels` and `scores` for each picture.
+    In training mode it returns the terms of the loss by name; in evaluation mode, without targets, a
+    dictionary with `boxes`, `labels` and `scores` for each image.
     """
 
     def __call__(
@@ -77,12 +78,12 @@ class Detector(Protocol):
 
 
 def build_torchvision(architecture: str, classes: int, image_size: int) -> nn.Module:
-    """An untrained detector; nothing is downloaded.
+    """Build an untrained detector; nothing is downloaded.
 
     Args:
-        architecture: out of `ARCHITECTURES`.
-        classes: kinds of objects, background not among them.
-        image_size: side in px to which the longer side of a picture is brought.
+        architecture: A key of `ARCHITECTURES`.
+        classes: Number of classes of objects, without the background.
+        image_size: Length in px to which the longer side of an image is scaled.
     """
     own = (
         {"box_score_thresh": 0.0, "box_detections_per_img": 100}
@@ -95,21 +96,23 @@ def build_torchvision(architecture: str, classes: int, image_size: int) -> nn.Mo
         num_classes=classes + 1,
         min_size=image_size,
         max_size=image_size,
-        image_mean=[0.3] * 3,  # of windowed slices, roughly
+        image_mean=[0.3] * 3,  # mean and standard deviation of windowed slices, roughly
         image_std=[0.25] * 3,
         **own,
     )
 
 
-def select(found: dict[str, Tensor], size: tuple[int, int], confidence: float, overlap: float, most: int) -> Boxes:
-    """The boxes worth prompting with.
+def select(
+    found: dict[str, Tensor], size: tuple[int, int], confidence: float, overlap: float, most: int
+) -> Boxes:
+    """Select the detections to prompt with: confident, at least 1 px wide and high, without duplicates.
 
     Args:
-        found: of one picture, as a `Detector` gives it.
-        size: (H, W) to which boxes are cut.
-        confidence: lowest score.
-        overlap: IoU from which on the less certain one of two boxes of a class is dropped.
-        most: boxes that are kept.
+        found: The output of a `Detector` for one image.
+        size: Rows and columns (H, W) to which boxes are clipped.
+        confidence: Lowest allowed score.
+        overlap: IoU above which the lower-scored of two boxes of a class is dropped.
+        most: Largest number of boxes to keep.
     """
     sure = found["scores"] >= confidence
     corners = clip_boxes_to_image(found["boxes"][sure].float(), size)
@@ -121,6 +124,6 @@ def select(found: dict[str, Tensor], size: tuple[int, int], confidence: float, o
 
 
 def boxes_of(labels: np.ndarray, min_area: int) -> dict[str, Tensor]:
-    """What a detector should find in a label map (H, W): `boxes` and `labels`, as torchvision wants its targets."""
+    """The targets of a detector for a label map (H, W): `boxes` and `labels` in torchvision's format."""
     corners, kinds = boxes_of_pieces(labels, min_area)
     return {"boxes": torch.from_numpy(corners), "labels": torch.from_numpy(kinds)}

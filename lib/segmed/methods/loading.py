@@ -1,4 +1,4 @@
-"""Segmenters ready to serve: weights read once per backbone and device, shared by the methods that use them."""
+"""Loading of segmenters for inference, with weights that are read once and shared between methods."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 def find_method(name: str) -> Method:
-    """The method of that name.
+    """Find a method by its name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: If there is no such method.
     """
     if name not in METHODS:
         raise ValueError(f"There is no method {name!r}. Choose from {', '.join(METHODS)}.")
@@ -34,26 +34,26 @@ def find_method(name: str) -> Method:
 
 
 def missing_weights(method: Method) -> str:
-    """What to tell who wants a method without its base weights."""
+    """The message for users who want a method without its base weights."""
     if method.read:
         return (
-            f"The model {method.name!r} needs weights of its own: add --conf backbone_{method.name} FOLDER, or a "
-            f"Hugging Face id such as {method.example}."
+            f"The model {method.name!r} needs weights of its own: add --conf backbone_{method.name} FOLDER, "
+            f"or a Hugging Face id such as {method.example}."
         )
     return (
-        f"The model {method.name!r} needs SAM weights: add --conf backbone FOLDER, a .pth FILE, or a Hugging Face id "
-        "such as facebook/sam-vit-base."
+        f"The model {method.name!r} needs SAM weights: add --conf backbone FOLDER, a .pth FILE, or a Hugging "
+        "Face id such as facebook/sam-vit-base."
     )
 
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Base weights and how to run them.
+    """The base weights, their input size and their number format.
 
     Attributes:
-        source: folder, file, Hugging Face id or `segmed-tiny`; "" for the method's own or none.
-        image_size: input size in px, None for that of the weights.
-        precision: `auto`, `bf16` or `fp32`, for the image encoder.
+        source: A folder, file, Hugging Face id or `segmed-tiny`; "" for the method's own weights or none.
+        image_size: Input size in px, or None for that of the weights.
+        precision: Number format of the image encoder, `auto`, `bf16` or `fp32`.
     """
 
     source: str = ""
@@ -61,13 +61,13 @@ class BackboneConfig:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        encoder_dtype(torch.device("cpu"), self.precision)  # refuses unknown ones
+        encoder_dtype(torch.device("cpu"), self.precision)  # raises ValueError for unknown formats
         if self.source:
             check_source(self.source)
 
 
 class Loader:
-    """Builds segmenters on first use, never at start; safe for threads."""
+    """A thread-safe cache of segmenters, which are built on first use."""
 
     def __init__(self) -> None:
         self._models: dict[tuple[object, BackboneConfig, str], tuple[Any, str]] = {}
@@ -83,18 +83,19 @@ class Loader:
         trained: Path | None = None,
         labels: tuple[str, ...] = (),
     ) -> Segmenter:
-        """The segmenter of a method on a device.
+        """Get the segmenter of a method on a device.
 
         Args:
-            method: name in `METHODS`.
-            backbone: base weights.
-            device: such as `cpu` or `cuda:0`.
-            trained: folder that `save_trained` wrote, for these base weights; None for the untrained method.
-            labels: names of the structures, for untrained methods that tell classes apart.
+            method: A name in `METHODS`.
+            backbone: The base weights.
+            device: The device, such as `cpu` or `cuda:0`.
+            trained: Folder of trained weights from `save_trained`, for these base weights; None for the
+                untrained method.
+            labels: Names of the structures, for untrained methods with classes.
 
         Raises:
-            ValueError: unknown method, no backbone for a method that needs one, or unusable weights.
-            FileNotFoundError: weights are not there.
+            ValueError: If the method is unknown, needs a backbone and has none, or the weights are unusable.
+            FileNotFoundError: If weights do not exist.
         """
         chosen = find_method(method)
         if chosen.weights and not backbone.source:
@@ -107,17 +108,21 @@ class Loader:
             key = (method, backbone, device, trained, labels)
             if key not in self._segmenters:
                 if trained is None and chosen.build is not None:
-                    model, version = self._model(chosen, backbone, device) if chosen.needs_backbone else (None, "")
-                    found = chosen.build(model, version)
+                    model, version = (
+                        self._model(chosen, backbone, device) if chosen.needs_backbone else (None, "")
+                    )
+                    segmenter = chosen.build(model, version)
                 else:
-                    found = self._with_training(chosen, backbone, device, trained, labels)
-                self._segmenters[key] = found.to(device).eval()
+                    segmenter = self._with_training(chosen, backbone, device, trained, labels)
+                self._segmenters[key] = segmenter.to(device).eval()
             return self._segmenters[key]
 
     def forget(self, trained: Path) -> None:
-        """Let go of the segmenters with these trained weights."""
+        """Drop the segmenters with these trained weights from the cache."""
         with self._lock:
-            self._segmenters = {key: kept for key, kept in self._segmenters.items() if trained not in key}
+            self._segmenters = {
+                key: segmenter for key, segmenter in self._segmenters.items() if trained not in key
+            }
 
     def get_or_fallback(
         self,
@@ -127,11 +132,13 @@ class Loader:
         trained: Path | None = None,
         labels: tuple[str, ...] = (),
     ) -> tuple[Segmenter, str]:
-        """As `get`, but what was trained gives way to the untrained method, and that one to `classical` where the
-        embedded weights are missing or damaged.
+        """Get a segmenter as `get` does, or a fallback if its weights are missing or damaged.
+
+        The fallback of trained weights is the untrained method, and that of a method with embedded weights
+        `classical`.
 
         Returns:
-            The segmenter, and what to tell the user: "" or why another one runs.
+            The segmenter, and a warning for the user: "" or the reason for the fallback.
         """
         chosen = find_method(method)
         if trained is not None and chosen.build is not None:
@@ -152,31 +159,36 @@ class Loader:
                 raise
             logger.warning("%s falls back to classical: %s", method, error)
             return self.get("classical", BackboneConfig()), (
-                f"{method} cannot run, so the simpler method 'classical' answers. {error} Restore the folder from the "
-                "project's files."
+                f"{method} cannot run, so the simpler method 'classical' answers. {error} Restore the folder "
+                "from the project's files."
             )
 
     def _with_training(
-        self, method: Method, backbone: BackboneConfig, device: str, trained: Path | None, labels: tuple[str, ...]
+        self,
+        method: Method,
+        backbone: BackboneConfig,
+        device: str,
+        trained: Path | None,
+        labels: tuple[str, ...],
     ) -> Segmenter:
-        """What trains is put on base weights in float32, which all of these share; then the encoder is prepared.
+        """Build a trainable method on shared base weights in float32, then prepare its encoder for inference.
 
-        Methods that need no base weights are all their own.
+        Methods that need no base weights are built alone.
         """
         training = method.training
         assert isinstance(training, Training)
         base, version = self._base(method, backbone, device) if method.needs_backbone else (None, "")
         name = f"{method.name}-{version}" if version else method.name
         if trained is None:
-            tells_apart = labels and any(field.name == "labels" for field in fields(training.config))
-            config = training.config(labels=labels) if tells_apart else training.config()
-            with torch.random.fork_rng():  # heads of classes are drawn; the same ones each time
+            has_classes = labels and any(field.name == "labels" for field in fields(training.config))
+            config = training.config(labels=labels) if has_classes else training.config()
+            with torch.random.fork_rng():  # class heads are initialised at random, but the same each time
                 torch.manual_seed(0)
                 segmenter = training.kind(base and share_weights(base), config, f"{name}-untrained")
         else:
             config = config_from(training.config, read_facts(trained)["config"])
-            own, digest = _contents(trained)
-            segmenter = training.kind(base and share_weights(base, own), config, f"{name}-{digest}")
+            replaced, digest = _contents(trained)
+            segmenter = training.kind(base and share_weights(base, replaced), config, f"{name}-{digest}")
             load_trained(segmenter, trained, version)
         served: Any = training.finish(segmenter.eval())
         if base is not None and not method.read:
@@ -218,7 +230,7 @@ def _contents(trained: Path) -> tuple[set[str], str]:
     """Names of the base's parameters that trained weights replace, and a short hash of the weights."""
     path = trained / "weights.safetensors"
     if not path.is_file():
-        return set(), ""  # `load_trained` says what is wrong
+        return set(), ""  # `load_trained` raises the error
     try:
         with safe_open(path, "pt") as file:
             names = {name.removeprefix("model.") for name in file.keys()}  # noqa: SIM118

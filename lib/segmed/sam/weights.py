@@ -1,4 +1,4 @@
-"""Base weights from a local folder, a single file or a Hugging Face id; nothing is ever unpickled."""
+"""Loading of base weights from a folder, a file or a Hugging Face id; nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _FILE_TYPES = (".safetensors", ".pth", ".pt", ".bin")
 EMBEDDED = "segmed-tiny"  # the name of the small SAM that comes with the app
 DEFAULT_MODEL = "segmed-default"  # the name of the default model that comes with the app
 EMBEDDED_FOLDERS = {
-    name: Path(__file__).resolve().parents[3] / "apps" / "segmed" / "model" / name for name in (EMBEDDED, DEFAULT_MODEL)
+    name: Path(__file__).resolve().parents[3] / "apps" / "segmed" / "model" / name
+    for name in (EMBEDDED, DEFAULT_MODEL)
 }
 _SHARED = "shared_image_embedding.positional_embedding"
 _TIED = "prompt_encoder.shared_embedding.positional_embedding"  # the same matrix; files may hold either name
@@ -47,10 +48,10 @@ def is_hub_id(source: str) -> bool:
 
 
 def check_source(source: str) -> None:
-    """Refuse, without reading weights or using a network, what cannot be base weights.
+    """Refuse a source that cannot be base weights, without reading weights or using a network.
 
     Raises:
-        FileNotFoundError: neither an existing path nor the form of a Hugging Face id.
+        FileNotFoundError: If `source` is neither an existing path nor has the form of a Hugging Face id.
     """
     if source in EMBEDDED_FOLDERS:
         return
@@ -59,15 +60,18 @@ def check_source(source: str) -> None:
 
 
 def local_source(source: str) -> str:
-    """The path of base weights on this machine; a Hugging Face id is fetched if it is not there yet.
+    """The path of base weights on this machine; a Hugging Face id is fetched if it is not in the cache yet.
 
     Raises:
-        FileNotFoundError: nothing there, or the id cannot be fetched.
+        FileNotFoundError: If there are no weights at `source`, or the id cannot be fetched.
     """
     check_source(source)
     if source in EMBEDDED_FOLDERS:
         if not EMBEDDED_FOLDERS[source].is_dir():
-            raise FileNotFoundError(f"The embedded model is missing: there is no folder apps/segmed/model/{source}.")
+            raise FileNotFoundError(
+                f"The embedded model is missing: there is no folder apps/segmed/model/{source}. Install "
+                "SegMed again, or give other weights with --conf backbone."
+            )
         return str(EMBEDDED_FOLDERS[source])
     return str(_fetch(source) if is_hub_id(source) else Path(source).expanduser())
 
@@ -76,16 +80,17 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
     """Load a SAM of any size.
 
     Args:
-        source: folder (config.json and model.safetensors), `.safetensors` or original-format `.pth` file, `segmed-tiny`
-            for the embedded model, or a Hugging Face id, which is fetched on first use and then read from its cache.
-        image_size: input size in px if it shall differ from the weights' own.
+        source: A folder with config.json and model.safetensors, a `.safetensors` or original-format `.pth`
+            file, `segmed-tiny` for the embedded model, or a Hugging Face id, which is fetched on first use
+            and then read from its cache.
+        image_size: Input size in px, or None for that of the weights.
 
     Returns:
-        The model in eval mode, fp32, on the CPU, its positional matrix frozen.
+        The model in eval mode, in float32 on the CPU, with its positional matrix frozen.
 
     Raises:
-        FileNotFoundError: nothing there, or the id cannot be fetched.
-        ValueError: the weights are damaged, are not those of a SAM, or do not fit `image_size`.
+        FileNotFoundError: If there are no weights at `source`, or the id cannot be fetched.
+        ValueError: If the weights are damaged, are not those of a SAM, or do not fit `image_size`.
     """
     path = Path(local_source(source))
     config, state = _read_folder(path) if path.is_dir() else (None, _read_file(path))
@@ -101,7 +106,9 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
         with torch.device("meta"):
             model = build_sam(config)
     except (KeyError, IndexError) as error:
-        raise ValueError(f"{path.name} does not hold a SAM: the weight {error} is missing. {_WHERE}") from error
+        raise ValueError(
+            f"{path.name} does not hold a SAM: the weight {error} is missing. {_WHERE}"
+        ) from error
     _check_shapes(path.name, model, state)
     model.load_state_dict(state, strict=False, assign=True)
     model.prompt_encoder.shared_embedding = model.shared_image_embedding
@@ -124,7 +131,7 @@ def weights_version(model: SamModel) -> str:
 
 
 def state_digest(facts: str, state: Mapping[str, Tensor]) -> str:
-    """A short hash of weights and of what else counts."""
+    """A short hash of weights, by name and shape, and of further facts about the model."""
     digest = hashlib.sha256(facts.encode())
     for name, tensor in sorted(state.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
@@ -136,10 +143,11 @@ def _fetch(hub_id: str) -> Path:
     try:
         return Path(snapshot_download(hub_id, allow_patterns=["config.json", "model.safetensors"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        logger.info("cannot fetch %s: %s", hub_id, error)
+        logger.info("Cannot fetch %s from Hugging Face: %s", hub_id, error)
         raise FileNotFoundError(
-            f"The weights {hub_id!r} cannot be fetched from Hugging Face (no network, or no such name). Fetch them on "
-            "a machine with a network, copy the folder here and start with --conf backbone FOLDER."
+            f"The weights {hub_id!r} cannot be fetched from Hugging Face (no network, or no such name). "
+            "Fetch them on a machine with a network, copy the folder here and start with --conf backbone "
+            "FOLDER."
         ) from error
 
 
@@ -152,10 +160,14 @@ def _read_folder(folder: Path) -> tuple[SamConfig | None, dict[str, Tensor]]:
         try:
             raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if not isinstance(raw, Mapping) or raw.get("model_type") != "sam":
-                raise ValueError(f"model_type is {raw.get('model_type') if isinstance(raw, Mapping) else raw!r}")
+                raise ValueError(
+                    f"model_type is {raw.get('model_type') if isinstance(raw, Mapping) else raw!r}"
+                )
             config = SamConfig.from_dict(dict(raw))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"The config.json in {folder.name} is not that of a SAM ({error}). {_WHERE}") from error
+            raise ValueError(
+                f"The config.json in {folder.name} is not that of a SAM ({error}). {_WHERE}"
+            ) from error
     return config, _read_file(weights)
 
 
@@ -166,10 +178,19 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True, mmap=False)
         )
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:
         raise ValueError(
-            f"The weights file {path.name} cannot be read: it is cut off, damaged, or holds code instead of weights "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__:.120}). Copy it again. {_WHERE}"
+            f"The weights file {path.name} cannot be read: it is cut off, damaged, or holds code instead of "
+            f"weights ({str(error).splitlines()[0] if str(error) else type(error).__name__:.120}). Copy it "
+            f"again. {_WHERE}"
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         state = state["model"]  # checkpoints of MedSAM's multi-GPU training
@@ -179,7 +200,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
 
 def _check_shapes(name: str, model: SamModel, state: Mapping[str, Tensor]) -> None:
-    """Every weight of the model must be there with its shape; what the file holds beyond that is a foreign model."""
+    """Raise ValueError unless the weights are exactly those of the model by name and shape."""
     wanted = {key: tuple(t.shape) for key, t in model.state_dict().items()}
     missing = sorted(key for key in wanted if key not in state and key != _TIED)
     extra = sorted(key for key in state if key not in wanted)
