@@ -31,8 +31,8 @@ from segmed.methods.segmenter import Method, Segmenter
 from segmed.methods.trainable import TrainableSegmenter
 from segmed.sam.precision import prepare_encoder
 from segmed.sam.weights import DEFAULT_MODEL, EMBEDDED
+from segmed.training.candidate import build_trainable
 from segmed.training.finetune_config import FinetuneConfig
-from segmed.training.job import build_trainable
 from segmed.training.loop import TrainingResult, TrainingRun
 from segmed.training.progress import Progress
 
