@@ -83,8 +83,7 @@ class Processes:
         return box[0]  # type: ignore[no-any-return]
 
     def check_batches(self, fewest: int) -> None:
-        """Raise ValueError if the smallest batch, of `fewest` slices, is smaller than the number of
-        processes."""
+        """Raise ValueError if the smallest batch has fewer slices (`fewest`) than there are processes."""
         if fewest < self.world:
             raise ValueError(
                 f"A step has {fewest} slices, too few for {self.world} processes. Take larger batches, fewer "
