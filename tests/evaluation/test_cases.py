@@ -160,7 +160,7 @@ def test_sources_and_limits_choose_cases(tmp_path: Path) -> None:
     assert [e["id"] for e in read_index(tmp_path, limit=3)] == ["a0", "a2", "a4", "b0", "b2", "b4"]
     assert [e["id"] for e in read_index(tmp_path, ["b"], 1)] == ["b0"]
     assert len(read_index(tmp_path)) == 10
-    with pytest.raises(ValueError, match=r"no source 'c'. It has a, b"):
+    with pytest.raises(ValueError, match=r"no source 'c'. Choose from a, b"):
         read_index(tmp_path, ["c"])
 
 

@@ -72,7 +72,7 @@ def test_the_table_says_that_it_is_an_upper_bound(labels: np.ndarray) -> None:
 
 
 def test_masks_of_another_slice_are_refused(labels: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"\(3, 3\) do not lie on labels"):
+    with pytest.raises(ValueError, match=r"\(3, 3\) do not fit labels"):
         oracle_scores([np.ones((3, 3), bool)], labels)
     with pytest.raises(ValueError, match="None of 0 images"):
         oracle_table([], {})

@@ -178,11 +178,11 @@ def test_the_fast_encoder_takes_adapters_in_either_order(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ratio": 0.0}, r"ratio is 0\.0; allowed is above 0 up to 1\. Take 0\.25"),
-        ({"ratio": 1.5}, r"ratio is 1\.5; allowed is above 0 up to 1"),
+        ({"ratio": 0.0}, r"ratio is 0\.0; allowed are numbers above 0 and up to 1\. Take 0\.25"),
+        ({"ratio": 1.5}, r"ratio is 1\.5; allowed are numbers above 0 and up to 1"),
         ({"activation": "tanh"}, r"activation is 'tanh'; allowed are relu, gelu\. Take 'relu'"),
         ({"depth": 0, "depth_adapter": True}, r"depth is 0; allowed are whole numbers from 1"),
-        ({"depth": 4}, r"depth is 4 without a depth adapter; allowed is 1 then\. Set depth_adapter"),
+        ({"depth": 4}, r"depth is 4 without a depth adapter; allowed is only 1 then\. Set depth_adapter"),
     ],
 )
 def test_useless_settings_are_refused(settings: dict[str, object], message: str) -> None:

@@ -281,7 +281,7 @@ def test_saved_weights_come_back(base: SamModel, tmp_path: Path, method: type, c
 @both
 def test_saved_weights_that_do_not_fit_are_refused(base: SamModel, tmp_path: Path, method: type, config: type) -> None:
     save_trained(method(base, config(labels=LABELS)), tmp_path, "base")
-    with pytest.raises(ValueError, match=r"belong to the backbone 'base', but 'another' is in use\. Train them anew"):
+    with pytest.raises(ValueError, match=r"belong to the backbone 'base', but 'another' is in use\. Train them again"):
         load_trained(method(base, config(labels=LABELS)), tmp_path, "another")
     with pytest.raises(ValueError, match=r"do not fit \w+ as configured .*Use the rank, classes and variant"):
         load_trained(method(base, config(labels=("disc",))), tmp_path, "base")

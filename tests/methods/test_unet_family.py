@@ -111,7 +111,7 @@ def test_the_box_channel_decides() -> None:
     assert torch.allclose(both, torch.cat([logits(method, BOX), logits(method, OTHER)], 1), atol=1e-4)
     with pytest.raises(ValueError, match="This unet was trained with box_channel: draw a box around the object"):
         logits(method)
-    with pytest.raises(ValueError, match="unet answers boxes: give as many prompts for each slice, each with a box"):
+    with pytest.raises(ValueError, match="unet needs a box in every prompt: give one list per slice"):
         logits(method, SlicePrompt(points=np.array([[5.0, 5.0]], np.float32), labels=np.array([1])))
 
 
@@ -246,7 +246,7 @@ def test_what_cannot_be_built_is_refused(changes: dict[str, Any], message: str) 
 
 
 def test_combinations_that_do_not_fit_are_refused(data: SliceDataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="input_size is 96; pan takes multiples of 32 from 128"):
+    with pytest.raises(ValueError, match="input_size is 96; allowed for pan are multiples of 32 from 128"):
         Pan(None, UnetFamilyConfig(LABELS, "resnet18", 96))
     with pytest.raises(ValueError, match="do not support dilated mode"), torch.device("meta"):
         DeepLabV3(None, UnetFamilyConfig(LABELS, "vgg11", 32))

@@ -380,7 +380,7 @@ def test_classes_are_found_by_their_names(discs: SliceDataset) -> None:
     Finetuning(method, discs, FinetuneConfig(steps=1)).run()
     assert sorted(method.seen[0][2].unique().tolist()) == [0, 1, 3]
     method.labels = ("dark",)
-    with pytest.raises(ValueError, match="labels 'bright', but the method tells apart dark"):
+    with pytest.raises(ValueError, match="has the label 'bright', but the classes of the method are dark"):
         Finetuning(method, discs)
 
 

@@ -69,8 +69,8 @@ def plan(
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ValueError(
-            f"None of the selected methods knows {unknown[0]!r}. Give settings that `segmed train --set` "
-            "takes."
+            f"None of the selected methods knows {unknown[0]!r}. "
+            "Give settings that `segmed train --set` takes."
         )
     return plans
 

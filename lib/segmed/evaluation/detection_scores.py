@@ -74,8 +74,8 @@ def score_boxes(
     """
     if len(found) != len(truth):
         raise ValueError(
-            f"Boxes of {len(found)} slices cannot be compared with those of {len(truth)} slices; give the "
-            "same slices."
+            f"Boxes of {len(found)} slices cannot be compared with those of {len(truth)} slices; "
+            "give the same slices."
         )
     present = sorted({int(label) for t in truth for label in t.labels})
     averages = _averages(found, truth, present, names) if present else {}

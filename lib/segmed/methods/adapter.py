@@ -49,8 +49,8 @@ class AdapterSamConfig(ClassConfig):
             )
         if self.depth > 1 and not self.depth_adapter:
             raise ValueError(
-                f"depth is {self.depth} without a depth adapter; allowed is only 1 then. Set depth_adapter, "
-                "or take depth 1."
+                f"depth is {self.depth} without a depth adapter; allowed is only 1 then. "
+                "Set depth_adapter, or take depth 1."
             )
 
 

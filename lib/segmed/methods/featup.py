@@ -193,8 +193,8 @@ def _checked(jbu: JbuStack, name: str, channels: int, stages: int) -> JbuStack:
     if (jbu.channels, len(jbu.stages)) != (channels, stages):
         raise ValueError(
             f"{name} upsamples {jbu.channels} channels in {len(jbu.stages)} stages, but this backbone and "
-            f"config need {channels} channels and {stages} stages. Make another with scripts/pretrain_jbu.py "
-            "and this backbone."
+            f"config need {channels} channels and {stages} stages. "
+            "Make another with scripts/pretrain_jbu.py and this backbone."
         )
     return jbu
 

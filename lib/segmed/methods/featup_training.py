@@ -245,8 +245,8 @@ def pretrain_jbu(
             losses.append(accumulate(fine, [view_loss] * config.jitters + [field_loss]))
             if not torch.isfinite(torch.tensor(losses[-1])):
                 raise ValueError(
-                    f"The loss of step {step} is {losses[-1]}, not a finite number. Train with a lower "
-                    "learning rate."
+                    f"The loss of step {step} is {losses[-1]}, not a finite number. "
+                    "Train with a lower learning rate."
                 )
             if step <= config.clipped:
                 nn.utils.clip_grad_norm_(parameters, config.clip)

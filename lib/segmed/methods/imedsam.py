@@ -75,8 +75,8 @@ class ImedsamConfig:
         for name in ("gate", "reference"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; allowed are True and False. Leave it out for the "
-                    "default."
+                    f"{name} is {getattr(self, name)!r}; allowed are True and False. "
+                    "Leave it out for the default."
                 )
         if self.reference:
             for name, value in (("gate", True), ("scale", 0.5), ("nodes", None)):
@@ -86,8 +86,8 @@ class ImedsamConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise ValueError(
-                    f"{name} is {value!r}; allowed are whole numbers from {low}. Leave it out for the "
-                    "default."
+                    f"{name} is {value!r}; allowed are whole numbers from {low}. "
+                    "Leave it out for the default."
                 )
         if self.variant not in get_args(Variant):
             raise ValueError(

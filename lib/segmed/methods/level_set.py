@@ -38,8 +38,7 @@ class LevelSetConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("regions", "edges") or min(self.iterations, self.band, self.smoothing) < 1:
             raise ValueError(
-                f"{self} is not allowed: kind must be 'regions' or 'edges', and all numbers must be at least "
-                "1."
+                f"{self} is not allowed: kind must be 'regions' or 'edges', and all numbers must be above 0."
             )
 
 

@@ -181,8 +181,8 @@ class ObjectPool:
             if opened is not None:
                 return opened
         raise ValueError(
-            f"None of {_TRIES} objects in a row is visible in its window. Check the labels of the training "
-            "images."
+            f"None of {_TRIES} objects in a row is visible in its window. "
+            "Check the labels of the training images."
         )
 
     def _show(self, number: int, rng: np.random.Generator) -> Opened | None:

@@ -61,8 +61,8 @@ class PretrainingConfig:
         if self.learning_rate <= 0 or self.clip <= 0 or not 0 <= self.average < 1 or not 0 <= self.decay <= 1:
             raise ValueError(
                 f"learning_rate is {self.learning_rate} and clip is {self.clip}, which must be above 0; "
-                f"average is {self.average}, which must be in [0, 1); decay is {self.decay}, which must be "
-                "in [0, 1]."
+                f"average is {self.average}, which must be in [0, 1); "
+                f"decay is {self.decay}, which must be in [0, 1]."
             )
 
     def rate(self, step: int) -> float:

@@ -85,10 +85,10 @@ def load_sam2(
         )
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise ValueError(
-            f"The SAM2 weights in {folder.name} cannot be read: they are cut off, damaged, or do not fit "
-            "their config.json "
-            f"({str(error).strip().splitlines()[0] if str(error).strip() else error!r:.120}). Copy them "
-            f"again. {_WHERE}"
+            f"The SAM2 weights in {folder.name} cannot be read: "
+            "they are cut off, damaged, or do not fit their config.json "
+            f"({str(error).strip().splitlines()[0] if str(error).strip() else error!r:.120}). "
+            f"Copy them again. {_WHERE}"
         ) from error
     if missing := sorted(loading_info["missing_keys"]):
         raise ValueError(
@@ -195,8 +195,8 @@ def _read_config(folder: Path, image_size: int | None) -> Sam2Config | Sam2Video
     if image_size is not None:
         if image_size < _MULTIPLE or image_size % _MULTIPLE:
             raise ValueError(
-                f"The input size {image_size} px does not suit SAM2: it must be a positive multiple of "
-                f"{_MULTIPLE} px."
+                f"The input size {image_size} px does not suit SAM2: "
+                f"it must be a positive multiple of {_MULTIPLE} px."
             )
         _resize(config, image_size)
     return config

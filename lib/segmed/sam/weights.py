@@ -189,8 +189,8 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     ) as error:
         raise ValueError(
             f"The weights file {path.name} cannot be read: it is cut off, damaged, or holds code instead of "
-            f"weights ({str(error).splitlines()[0] if str(error) else type(error).__name__:.120}). Copy it "
-            f"again. {_WHERE}"
+            f"weights ({str(error).splitlines()[0] if str(error) else type(error).__name__:.120}). "
+            f"Copy it again. {_WHERE}"
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         state = state["model"]  # checkpoints of MedSAM's multi-GPU training

@@ -50,8 +50,8 @@ class GateConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a difference of Dice from 0 to 1.")
         if not (0 <= self.hd95_rise < math.inf and 0 <= self.hd95_least < math.inf):
             raise ValueError(
-                f"hd95_rise is {self.hd95_rise} and hd95_least is {self.hd95_least}; both must be 0 or "
-                "positive."
+                f"hd95_rise is {self.hd95_rise} and hd95_least is {self.hd95_least}; "
+                "both must be 0 or positive."
             )
         if not 0.5 <= self.confidence < 1:
             raise ValueError(

@@ -87,13 +87,13 @@ class TrainingRun:
                 f"The patient {both[0]!r} is both in training and in validation. Split by patient."
             )
         self.method, self.config, self.folder = method, config, folder
-        learnt, held_out = data_facts(data), data_facts(validation) if validation else "none"
+        trained_on, held_out = data_facts(data), data_facts(validation) if validation else "none"
         self.facts = {
             "method": f"{method.name} ({method.config})",
             "base model": method.version,
             "recipe": repr(replace(method.recipe, rates=dict(method.recipe.rates))),
             **{f.name: repr(getattr(config, f.name)) for f in fields(config) if f.name not in _IRRELEVANT},
-            "training data": learnt,
+            "training data": trained_on,
             "validation data": held_out,
             "augmentation": repr(getattr(augment, "config", getattr(augment, "__qualname__", None))),
             **(facts or {}),
@@ -101,7 +101,7 @@ class TrainingRun:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "checkpoint.pt"
         origin = f"{self.facts['method']} {method.version} {method.input_size}"
-        self.training = Finetuning(method, data, config, folder, augment, f"{origin} {learnt}")
+        self.training = Finetuning(method, data, config, folder, augment, f"{origin} {trained_on}")
         self.processes = self.training.processes
         state = self.processes.from_first(lambda: load_checkpoint(path, self.facts))
         self.validation = validation.with_object() if validation and self.training.prompted else validation

@@ -38,8 +38,8 @@ class DataFingerprint:
         known = set(self.images)
         if strange := sorted(({*self.labels}.union(*self.split.values())) - known):
             raise ValueError(
-                f"{strange[0]!r} has a label or a place in the split, but is none of the images. Add it to "
-                "the images."
+                f"{strange[0]!r} has a label or a place in the split, but is none of the images. "
+                "Add it to the images."
             )
         for (one, its), (other, others) in combinations(self.split.items(), 2):
             if shared := sorted(set(its) & set(others)):

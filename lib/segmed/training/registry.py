@@ -134,8 +134,8 @@ class Registry:
             found = self.get(name, version)
             if found.damage:
                 raise ValueError(
-                    f"{name} {version} cannot be served: {found.damage}. Train it again, or choose another "
-                    "version."
+                    f"{name} {version} cannot be served: {found.damage}. "
+                    "Train it again, or choose another version."
                 )
             Pointer(self._home(name)).move("promote", version, reason)
         return replace(found, served=True)

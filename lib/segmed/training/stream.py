@@ -74,8 +74,8 @@ class StreamConfig:
     def __post_init__(self) -> None:
         if min(self.batch, self.objects, self.reuse) < 1:
             raise ValueError(
-                f"batch is {self.batch}, objects {self.objects} and reuse {self.reuse}; each must be at "
-                "least 1."
+                f"batch is {self.batch}, objects {self.objects} and reuse {self.reuse}; "
+                "each must be at least 1."
             )
         for name in ("box_share", "window_share"):
             if not 0 <= getattr(self, name) <= 1:

@@ -53,8 +53,8 @@ def load_network(folder: str | os.PathLike[str]) -> PromptNetwork:
     for name in ("config.json", _FILE):
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f"{folder / name} is missing. The default model needs config.json and {_FILE}; copy the "
-                "folder again."
+                f"{folder / name} is missing. The default model needs config.json and {_FILE}; "
+                "copy the folder again."
             )
     if not is_network_folder(folder):
         raise ValueError(
