@@ -39,7 +39,7 @@ def rates(kind: type, data: SliceDataset, a: argparse.Namespace) -> tuple[float,
     optimiser = torch.optim.AdamW(network.parameters(), recipe.rates[""], weight_decay=recipe.weight_decay)
     batches = []
     for _, samples in training.reader.batches(0, 0, training.per_epoch):
-        embedding, _, truth = training._question(samples)
+        embedding, _, truth = training._targets(samples)
         pictures = (embedding.features.float() / 255 - method.mean) / method.sd  # type: ignore[union-attr]
         batches.append((pictures, truth))
 

@@ -83,7 +83,7 @@ def speed(a: argparse.Namespace) -> list[tuple[str, str]]:
         uncached = count / seconds(always.train_epoch)
         training = Finetuning(method, data, config)
         training.train_epoch()  # fills the file
-        batches = [training._question(samples) for _, samples in training.reader.batches(0, 0, training.per_epoch)]
+        batches = [training._targets(samples) for _, samples in training.reader.batches(0, 0, training.per_epoch)]
 
         def bare() -> None:
             for source, prompts, truth in batches:
