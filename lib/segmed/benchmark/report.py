@@ -70,13 +70,7 @@ def _cell(row: Row, key: str) -> str:
 
 def _versions(comparison: Comparison) -> str:
     """Format published versions, such as 0.6757 (Table III, Table IV); 0.8095 (Table II)."""
-    digits = (
-        2
-        if comparison.metric == "hausdorff"
-        else 1
-        if comparison.metric in ("parameters", "trainable")
-        else 4
-    )
+    digits = {"hausdorff": 2, "parameters": 1, "trainable": 1}.get(comparison.metric, 4)
     sources: dict[str, list[str]] = {}
     for value in comparison.published:
         text = f"{value.value:.{digits}f}" + (f" ± {value.spread:.4f}" if value.spread is not None else "")

@@ -102,9 +102,8 @@ class Sam2(Sam):
                     low = self._track(session, k, step < 0, prompt.excluded.get(k), cached(k).frame)
                     unseen[n] = 0 if (low > 0).any() else unseen[n] + 1
                     far = k - step * reach
-                    if (
-                        not first[n] - reach <= far <= last[n] + reach
-                    ):  # nearer slices are needed on the way back
+                    # Nearer slices are needed on the way back.
+                    if not first[n] - reach <= far <= last[n] + reach:
                         session.forget(far)
                     yield n, k, self._restore(cached(k).frame, low, size)[0, 0]
                 if all(count >= _PATIENCE for count in unseen) and (step < 0 or k >= max(last)):

@@ -193,9 +193,8 @@ class UnetFamily(TrainableSegmenter):
 
     def _run(self, pictures: Tensor) -> Tensor:
         alone = self.network.training and len(pictures) == 1
-        if (
-            alone
-        ):  # batch norm in training needs more than one value, which pooled maps of one slice do not have
+        # Batch norm in training needs more than one value, which pooled maps of a single slice do not have.
+        if alone:
             self.network.eval()
         logits: Tensor = self.network(pictures)
         if alone:

@@ -93,8 +93,10 @@ class ObjectPool:
         if not fresh:
             return
         rng = np.random.default_rng((self.seed, 1, self.taken))
-        lone = [o for o in fresh if o.neighbour is None]
-        self.opened += [replace(o, image=image) for o, image in zip(lone, _varied(lone, rng), strict=True)]
+        single = [o for o in fresh if o.neighbour is None]
+        self.opened += [
+            replace(o, image=image) for o, image in zip(single, _varied(single, rng), strict=True)
+        ]
         pairs = [o for o in fresh if o.neighbour is not None]
         for o, both in zip(pairs, _varied(pairs, rng), strict=True):
             # Slice and neighbour lie side by side, so that their appearance changes in the same way.

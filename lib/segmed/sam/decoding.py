@@ -91,9 +91,8 @@ def _decode(
     # that the decoder attends to like any other, which would change the masks.
     kinds: dict[tuple[bool, int, bool, bool], list[int]] = defaultdict(list)
     for n, (_, prompt) in enumerate(items):
-        kinds[prompt.box is not None, len(prompt.labels), prompt.mask is not None, wants_all(prompt)].append(
-            n
-        )
+        kind = prompt.box is not None, len(prompt.labels), prompt.mask is not None, wants_all(prompt)
+        kinds[kind].append(n)
     for (*_, several), members in kinds.items():
         for start in range(0, len(members), _BATCH):
             chosen = members[start : start + _BATCH]
@@ -114,9 +113,9 @@ def _features(
 ) -> Tensor | list[Tensor]:
     """The image embeddings of some slices as the model takes them: SAM2 also needs its finer levels."""
     features = embedding.features[rows]
-    return (
-        [*(extra[rows] for extra in embedding.extras), features] if isinstance(model, Sam2Model) else features
-    )
+    if isinstance(model, Sam2Model):
+        return [*(extra[rows] for extra in embedding.extras), features]
+    return features
 
 
 def _add_mask_box(prompt: SlicePrompt) -> SlicePrompt:

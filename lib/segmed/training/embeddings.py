@@ -69,9 +69,9 @@ class EmbeddingFile:
             return None
         raw = torch.empty(self.slot, dtype=torch.uint8)
         view = memoryview(raw.numpy())  # type: ignore[arg-type]
-        if os.preadv(self._file, [view], n * self.slot) != self.slot or int(raw[:8].view(torch.long)) != _sum(
-            view
-        ):
+        if os.preadv(self._file, [view], n * self.slot) != self.slot:
+            return None
+        if int(raw[:8].view(torch.long)) != _sum(view):
             return None
         parts = []
         for start, (dtype, shape) in zip(self._starts, self._shapes, strict=True):

@@ -116,14 +116,14 @@ class InteractiveStep(nn.Module):
             with_previous = previous is not None and bool(
                 torch.rand((), generator=generator, device=wanted.device) < 0.5
             )
-            lone_click = boxes is None and clicks.shape[1] == 1
+            single_click = boxes is None and clicks.shape[1] == 1
             out = self.model(
                 image_embeddings=features,
                 input_points=clicks[:, None] if clicks.shape[1] else None,
                 input_labels=labels[:, None] if clicks.shape[1] else None,
                 input_boxes=boxes,
                 input_masks=previous if with_previous else None,
-                multimask_output=lone_click,
+                multimask_output=single_click,
             )
             low, quality = out.pred_masks[:, 0].float(), out.iou_scores[:, 0].float()
             per_mask = mask_loss(low, wanted)
@@ -132,11 +132,11 @@ class InteractiveStep(nn.Module):
             # none degenerates.
             best = (
                 per_mask.argmin(1)
-                if lone_click
+                if single_click
                 else torch.zeros(count, dtype=torch.long, device=wanted.device)
             )
             rows = torch.arange(count, device=wanted.device)
-            mask_term = per_mask[rows, best].mean() + (0.1 * per_mask.mean() if lone_click else 0.0)
+            mask_term = per_mask[rows, best].mean() + (0.1 * per_mask.mean() if single_click else 0.0)
             losses.append(mask_term + F.mse_loss(quality, iou))
             chosen = quality.argmax(1)
             ious.append(iou[rows, chosen])

@@ -157,13 +157,9 @@ class Segmed(Segmenter):
         framed: list[tuple[Tensor, Tensor | None] | None] = []
         for _, prompt in items:
             previous = prompt.mask if prompt.mask is not None and prompt.mask.any() else None
-            shown = (
-                previous
-                if previous is not None
-                else None
-                if prompt.neighbour is None
-                else prompt.neighbour.mask
-            )
+            shown = previous
+            if shown is None and prompt.neighbour is not None:
+                shown = prompt.neighbour.mask
             if prompt.box is not None and not (prompt.loose and shown is not None):
                 frame = torch.tensor(prompt.box, dtype=torch.float32)
             elif shown is not None:

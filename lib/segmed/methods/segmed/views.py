@@ -229,13 +229,11 @@ def network_inputs(
             prompts.boxes[n] = to_window(view.box[None], view.window[None], side)[0].to(device)
         points, labels = clicks_of(view.prompt)
         # Clicks outside of the window are left out.
-        inside = ((points + 0.5 >= view.window[:2]) & (points + 0.5 < view.window[:2] + view.window[2:])).all(
-            1
-        )
+        low, high = view.window[:2], view.window[:2] + view.window[2:]
+        inside = ((points + 0.5 >= low) & (points + 0.5 < high)).all(1)
         points, labels = points[inside], labels[inside]
-        prompts.points[n, : len(points)] = to_window(points, view.window.expand(len(points), 4), side).to(
-            device
-        )
+        points = to_window(points, view.window.expand(len(points), 4), side)
+        prompts.points[n, : len(points)] = points.to(device)
         prompts.labels[n, : len(points)] = labels.to(device)
         if view.prompt.scribbles is not None:
             strokes = torch.from_numpy(view.prompt.scribbles)
