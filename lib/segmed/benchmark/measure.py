@@ -124,9 +124,8 @@ def measure(
             if places is not None and len(classes) == len(data.classes):
                 labelled = np.any([mask for mask, _ in pairs.values()], 0)
                 overlap = Overlap.of(~labelled, sample.labels == 0)
-                out.scores.append(
-                    ImageScore(overlap, math.nan, sample.patient, BACKGROUND)
-                )  # its outline is that of the objects
+                # Its outline is that of the objects.
+                out.scores.append(ImageScore(overlap, math.nan, sample.patient, BACKGROUND))
                 out.slices.append(number)
             for value, (mask, truth) in pairs.items():
                 out.scores.append(score_mask(mask, truth, sample.spacing, sample.patient, value))

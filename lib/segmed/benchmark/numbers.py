@@ -187,9 +187,8 @@ def _row(entry: str, where: str, results: Sequence[Mapping[str, Any]]) -> Row:
     classes = {int(value): name for value, name in results[0]["classes"].items()}
     numbers = [_numbers(scores, classes if not where else {}) for scores in seeds]
     values = {key: Number.of([n.get(key, math.nan) for n in numbers]) for key in numbers[0]}
-    pooled = _pooled(
-        [s for scores in seeds for s in scores]
-    )  # over all seeds, so that Dice and IoU are consistent
+    # Over all seeds, so that Dice and IoU are consistent.
+    pooled = _pooled([s for scores in seeds for s in scores])
     for key, value in (("dice_pooled", pooled.dice("one")), ("iou_pooled", pooled.iou("one"))):
         values[key] = Number(value, values[key].spread)
     if not where:

@@ -43,9 +43,8 @@ class Budget:
     points: int = 32
 
     def __post_init__(self) -> None:
-        FinetuneConfig(
-            steps=self.steps, epochs=self.epochs, batch=self.batch
-        )  # raises ValueError for values that are not allowed
+        # Raises ValueError for values that are not allowed.
+        FinetuneConfig(steps=self.steps, epochs=self.epochs, batch=self.batch)
         for name in ("patients", "slices", "curve"):
             if getattr(self, name) < 0:
                 raise ValueError(

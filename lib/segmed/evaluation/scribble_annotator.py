@@ -37,9 +37,8 @@ def line_strokes(region: np.ndarray, generator: np.random.Generator) -> np.ndarr
             drawn = np.zeros_like(region)
             drawn[line(*first, *second)] = True
             drawn &= region
-            if drawn.sum() > longest * generator.uniform(
-                1, 2
-            ):  # prefers long lines, but not always the longest
+            # Prefers long lines, but not always the longest.
+            if drawn.sum() > longest * generator.uniform(1, 2):
                 best, longest = drawn, int(drawn.sum())
         out |= best
     return out

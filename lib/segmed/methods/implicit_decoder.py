@@ -108,9 +108,8 @@ class ImplicitDecoder(nn.Module):
         probability = logits.detach().sigmoid()
         uncertainty = (probability - probability.mean(1, keepdim=True)).square().mean(1)
         count = max(1, round(self.share * uncertainty.shape[1]))
-        chosen = (
-            uncertainty.topk(count, dim=1, sorted=False).indices.sort().values
-        )  # neighbouring pixels share rows of the table
+        # Neighbouring pixels share rows of the table.
+        chosen = uncertainty.topk(count, dim=1, sorted=False).indices.sort().values
         layer = CoordinateLayer(first, bias, maps, size, count, self.published, features)
         fine = self._in_parts(layer, chosen, rest, [_head(head, dtype) for head in self.fine_heads])[..., 0]
         return Refined(

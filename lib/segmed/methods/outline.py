@@ -92,10 +92,11 @@ def outline_prompt(mask: np.ndarray, config: OutlineConfig | None = None) -> Sli
         inside.append(np.array([np.unravel_index(depth.argmax(), depth.shape)], float))
         if config.outward:
             outside.append(_kept(points - config.outward / scale * direction, np.pad(mask, 1), False))
+    # Back to coordinates without the padding of one pixel.
     fore, back = (
         np.concatenate(inside) - 1,
         np.concatenate([*outside, np.ones((0, 2))]) - 1,
-    )  # without the padding
+    )
     x0, y0, x1, y1 = slice_box(mask)
     margin, (height, width) = config.margin / scale, mask.shape
     box = (

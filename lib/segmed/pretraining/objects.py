@@ -192,9 +192,8 @@ def hollowed(shown: Shown, rng: np.random.Generator) -> Shown:
         colour = np.where(inside > 128, inside - rng.uniform(30, 120), inside + rng.uniform(30, 120))
     soft: Any = cv2.blur(core.astype(np.float32), (3, 3))
     soft = soft if image.ndim == 2 else soft[..., None]
-    grain = window - cv2.blur(
-        window, (7, 7)
-    )  # texture of the covered core, so that it is as rough as the wall
+    # Texture of the covered core, so that it is as rough as the wall.
+    grain = window - cv2.blur(window, (7, 7))
     window = window * (1 - soft) + (colour + grain) * soft
     image[y0:y1, x0:x1] = window.clip(0, 255).round()
     mask = shown.mask.copy()

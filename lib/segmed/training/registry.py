@@ -239,9 +239,8 @@ class Registry:
     def _add(self, name: str, write: Callable[[Path], None], record: VersionRecord) -> ModelVersion:
         home = self._home(name)
         staging = home / ".staging"
-        shutil.rmtree(
-            staging, ignore_errors=True
-        )  # left over from a crash, because the lock excludes other writers
+        # Left over from a crash, because the lock excludes other writers.
+        shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
         try:
             write(staging)
