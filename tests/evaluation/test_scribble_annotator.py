@@ -92,5 +92,5 @@ def test_a_scribble_keeps_what_else_was_said() -> None:
 def test_impossible_scribbles() -> None:
     with pytest.raises(ValueError, match="empty region"):
         scribble(np.zeros(SIZE, bool), np.random.default_rng(0))
-    with pytest.raises(ValueError, match="Choose line, centre, contour"):
+    with pytest.raises(ValueError, match="Choose from line, centre, contour"):
         scribble(_disc(), np.random.default_rng(0), "dots")

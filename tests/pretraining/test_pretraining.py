@@ -202,5 +202,5 @@ def test_rates_rise_stay_and_fall() -> None:
     assert replace(config, steps=200).rate(80) == 1
     with pytest.raises(ValueError, match="at least 1"):
         PretrainingConfig(steps=0)
-    with pytest.raises(ValueError, match="a share"):
+    with pytest.raises(ValueError, match="shares from 0 to 1"):
         ObjectConfig(synthetic_share=2)

@@ -149,7 +149,7 @@ def test_a_run_of_other_settings_in_the_folder_is_cleared_away(
     ("method", "settings", "message"),
     [
         ("classical", {}, "classical does not learn"),
-        ("lora", {"depth": 3}, "lora does not know 'depth'. It takes labels, rank"),
+        ("lora", {"depth": 3}, "lora does not know 'depth'; allowed are labels, rank"),
         ("lora", {"rank": 0}, "rank is 0; allowed are whole numbers from 1"),
     ],
 )
