@@ -359,7 +359,7 @@ def test_the_published_split_by_slices_leaks_and_says_so(
     )
     result = _run("lgg-sam", "--data", f"lgg={folders['lgg']}", *words)
     assert result.exit_code == 0, result.output
-    assert "Neighbours of the tested slices were used for training" in (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "Neighbours of the tested slices were used" in (tmp_path / "results.md").read_text(encoding="utf-8")
 
 
 def test_detectors_are_measured_by_boxes_and_chains_by_masks_too(folders: dict[str, Path], tmp_path: Path) -> None:

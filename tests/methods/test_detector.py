@@ -191,7 +191,11 @@ def test_yolo_is_called_in_the_same_way() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [({"architecture": "ssd"}, "none of"), ({"prompter": "lora"}, "one of"), ({"confidence": 1.0}, "not usable")],
+    [
+        ({"architecture": "ssd"}, "allowed are fcos"),
+        ({"prompter": "lora"}, "are segmed"),
+        ({"confidence": 1.0}, "not allowed"),
+    ],
 )
 def test_settings_that_cannot_be_used(wrong: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
