@@ -130,7 +130,9 @@ def measure_next(bench: Bench) -> list[tuple[str, str, str]]:
         times = [bench.next(strategy, f"user {n}") for n in range(ASKED)]
         worst = max(worst, *times)
         middle = statistics.median(times)
-        rows.append((f"Next Sample, {strategy}", f"{middle * 1e3:.0f} ms", f"slowest {max(times) * 1e3:.0f} ms"))
+        rows.append(
+            (f"Next Sample, {strategy}", f"{middle * 1e3:.0f} ms", f"slowest {max(times) * 1e3:.0f} ms")
+        )
     rows.append(("slowest of all", f"{worst * 1e3:.0f} ms", f"{worst / TARGET:.2f} × the target of 200 ms"))
     shutil.copy(bench.folder / "i00001.png", bench.folder / "new.png")
     count = bench.ask("GET", "/api/active/state")["images"]
@@ -173,7 +175,9 @@ def measure_scoring(bench: Bench, seconds: float) -> list[tuple[str, str, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=60, help="of idling, and of each block of inference")
     arguments = parser.parse_args()

@@ -40,7 +40,7 @@ def rates(kind: type, data: SliceDataset, a: argparse.Namespace) -> tuple[float,
     optimiser = torch.optim.AdamW(network.parameters(), recipe.rates[""], weight_decay=recipe.weight_decay)
     batches = []
     for _, samples in training.reader.batches(0, 0, training.per_epoch):
-        embedding, _, truth = training._question(samples)
+        embedding, _, truth = training._targets(samples)
         pictures = (embedding.features.float() / 255 - method.mean) / method.sd  # type: ignore[union-attr]
         batches.append((pictures, truth))
 
@@ -60,7 +60,9 @@ def rates(kind: type, data: SliceDataset, a: argparse.Namespace) -> tuple[float,
 
 def main() -> None:
     names = ["unet", "unetpp", "deeplabv3", "deeplabv3plus", "pan"]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--methods", nargs="+", choices=names, default=names)
     parser.add_argument("--encoder", default="efficientnet-b5", help="resnet18 on laptops")
     parser.add_argument("--size", type=int, default=256, help="input in px")

@@ -56,7 +56,9 @@ def main() -> None:
                 pairs = [(_seconds(here), _seconds(there)) for _ in range(options.rounds)]
                 ratio = statistics.median(other / own for own, other in pairs)
                 own, other = (statistics.median(times) for times in zip(*pairs, strict=True))
-                print(f"{path.name:10} {what:8} in process {own:6.2f} s, child {other:6.2f} s, ratio {ratio:.2f}")
+                print(
+                    f"{path.name:10} {what:8} in process {own:6.2f} s, child {other:6.2f} s, ratio {ratio:.2f}"
+                )
     decoder.workers.close()
 
 

@@ -58,7 +58,9 @@ def overhead(names: Sequence[str], base: SamModel, data: SliceDataset, a: argpar
             encode, decode = np.median(spent, 0) * 1000 / batch
             total, ratio = np.median(spent.sum(1)) * 1000 / batch, np.median(spent.sum(1) / plain)
             memory = f"{peak[name]:.2f}" if device.type == "cuda" else ""
-            lines.append(f"| {name} | {batch} | {encode:.2f} | {decode:.2f} | {total:.2f} | {ratio:.3f} | {memory} |")
+            lines.append(
+                f"| {name} | {batch} | {encode:.2f} | {decode:.2f} | {total:.2f} | {ratio:.3f} | {memory} |"
+            )
     return "\n".join(lines)
 
 
@@ -76,7 +78,9 @@ def once(method: Segmenter, samples: Sequence[LabelledSlice], device: torch.devi
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset", help="folder")
     parser.add_argument("--layout", choices=list(LAYOUTS), required=True)
     parser.add_argument("--methods", default="gafl,featup,imedsam,adapter,lora", help="comma-separated")
@@ -85,7 +89,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repetitions", type=int, default=30)
     parser.add_argument("--batches", type=int, nargs="+", default=[1], help="slices encoded together")
-    parser.add_argument("--precision", default="fp32", choices=["auto", "bf16", "fp32"], help="of the encoder")
+    parser.add_argument(
+        "--precision", default="fp32", choices=["auto", "bf16", "fp32"], help="of the encoder"
+    )
     return parser.parse_args()
 
 

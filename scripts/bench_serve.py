@@ -82,7 +82,14 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        command = [str(Path(sys.executable).parent / "segmed"), "serve", "--studies", str(studies), "--port", str(port)]
+        command = [
+            str(Path(sys.executable).parent / "segmed"),
+            "serve",
+            "--studies",
+            str(studies),
+            "--port",
+            str(port),
+        ]
         for key, value in {**({"backbone": str(backbone)} if backbone else {}), **conf}.items():
             command += ["--conf", key, value]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -100,7 +107,10 @@ class Server:
         connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=3600)
         body = urllib.parse.urlencode({"params": json.dumps(params)})
         connection.request(
-            "POST", f"/infer/{model}?image={image}", body, {"Content-Type": "application/x-www-form-urlencoded"}
+            "POST",
+            f"/infer/{model}?image={image}",
+            body,
+            {"Content-Type": "application/x-www-form-urlencoded"},
         )
         answer = connection.getresponse()
         content = answer.read()
@@ -156,9 +166,14 @@ def measure_default(slices: int, studies: Path) -> None:
             ("first prompt on a new slice", first, "first", 300),
             ("repeated prompt", again, "again", 60),
         ):
-            print(f"| {what} | {whole * 1e3:.0f} ms | {inside[kind] * 1e3:.0f} ms without HTTP (target ≤ {target}) |")
+            print(
+                f"| {what} | {whole * 1e3:.0f} ms | {inside[kind] * 1e3:.0f} ms without HTTP (target ≤ {target}) |"
+            )
         print(f"| `_3d` box of {slices} slices | {volume:.1f} s | {volume / slices * 1e3:.0f} ms a slice |")
-        print(f"| server memory idle → after | {idle:.2f} → {server.rss():.2f} GiB | target ≤ 1 GB |", flush=True)
+        print(
+            f"| server memory idle → after | {idle:.2f} → {server.rss():.2f} GiB | target ≤ 1 GB |",
+            flush=True,
+        )
     finally:
         server.close()
 
@@ -196,7 +211,11 @@ def measure(name: str, config: SamConfig, slices: int, work: Path, studies: Path
             ("bare encoder, per slice", f"{encoder * 1e3:.0f} ms", ""),
             ("bare decoder, per prompt", f"{decoder * 1e3:.0f} ms", ""),
             ("first request of all (reads volume and weights)", f"{cold:.1f} s", ""),
-            ("first prompt on a new slice", f"{first * 1e3:.0f} ms", f"{first / (encoder + decoder):.2f} × bare"),
+            (
+                "first prompt on a new slice",
+                f"{first * 1e3:.0f} ms",
+                f"{first / (encoder + decoder):.2f} × bare",
+            ),
             (
                 "repeated prompt",
                 f"{again * 1e3:.0f} ms",
@@ -226,7 +245,9 @@ def measure(name: str, config: SamConfig, slices: int, work: Path, studies: Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", choices=["segmed", "tiny", "vit-b", "all"], default="all")
     parser.add_argument("--slices", type=int, default=32)
     arguments = parser.parse_args()

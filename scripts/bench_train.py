@@ -83,7 +83,9 @@ def speed(a: argparse.Namespace) -> list[tuple[str, str]]:
         uncached = count / seconds(always.train_epoch)
         training = Finetuning(method, data, config)
         training.train_epoch()  # fills the file
-        batches = [training._question(samples) for _, samples in training.reader.batches(0, 0, training.per_epoch)]
+        batches = [
+            training._targets(samples) for _, samples in training.reader.batches(0, 0, training.per_epoch)
+        ]
 
         def bare() -> None:
             for source, prompts, truth in batches:
@@ -94,7 +96,10 @@ def speed(a: argparse.Namespace) -> list[tuple[str, str]]:
     cached, alone = (count / t for t in np.median(times, 0))
     return [
         ("decoder of ViT-B, encoder run for each sample", f"{uncached:.3f} samples/s"),
-        ("the same on embeddings from disk", f"{cached:.3f} samples/s, {cached / uncached:.1f} times as many"),
+        (
+            "the same on embeddings from disk",
+            f"{cached:.3f} samples/s, {cached / uncached:.1f} times as many",
+        ),
         (
             "bare forward and backward of the decoder",
             f"{alone:.3f} samples/s, of which {cached / alone:.0%} are reached",
@@ -104,7 +109,9 @@ def speed(a: argparse.Namespace) -> list[tuple[str, str]]:
 
 def one_memory(count: int, kept: int) -> None:
     """Train on so many volumes and print the peak in MiB."""
-    shape = tiny_config(image_size=32, hidden=32, layers=2, heads=2, width=32, stem_channels=(), stem_depths=())
+    shape = tiny_config(
+        image_size=32, hidden=32, layers=2, heads=2, width=32, stem_channels=(), stem_depths=()
+    )
     with TemporaryDirectory() as root:
         data = make_volumes(Path(root), count, kept).with_object().thinned(PER_VOLUME)
         training = Finetuning(DecoderTuning(initialised(shape, 0)), data, FinetuneConfig(epochs=1, batch=16))
@@ -117,7 +124,9 @@ def memory(a: argparse.Namespace) -> list[tuple[str, str]]:
     peaks = []
     for count in VOLUMES:
         command = [sys.executable, __file__, "--one-memory", str(count), "--kept", str(a.kept)]
-        peaks.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
+        peaks.append(
+            float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        )
     rows = [(f"peak memory, {n} volumes", f"{peak:.0f} MiB") for n, peak in zip(VOLUMES, peaks, strict=True)]
     return [*rows, ("growth of the peak", f"{peaks[1] / peaks[0] - 1:+.1%}")]
 
@@ -128,17 +137,24 @@ def size(a: argparse.Namespace) -> list[tuple[str, str]]:
         save_trained(method, Path(root), "random")
         taken = sum(path.stat().st_size for path in Path(root).iterdir())
     return [
-        (f"LoRA of ViT-B, rank {method.config.rank}, {len(method.labels)} organs, on disk", f"{taken / 1e6:.1f} MB")
+        (
+            f"LoRA of ViT-B, rank {method.config.rank}, {len(method.labels)} organs, on disk",
+            f"{taken / 1e6:.1f} MB",
+        )
     ]
 
 
 def main() -> None:
     parts = {"speed": speed, "memory": memory, "size": size}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parts", nargs="+", choices=list(parts), default=list(parts))
     parser.add_argument("--slices", type=int, default=4, help="of `speed`")
     parser.add_argument("--passes", type=int, default=3, help="of `speed`, over the cached slices")
-    parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp32"], help="encoder of `speed`")
+    parser.add_argument(
+        "--precision", default="auto", choices=["auto", "bf16", "fp32"], help="encoder of `speed`"
+    )
     parser.add_argument("--kept", type=int, default=128, help="MiB of volumes that a dataset keeps in memory")
     parser.add_argument("--one-memory", type=int, help=argparse.SUPPRESS)
     a = parser.parse_args()

@@ -103,7 +103,14 @@ def slicer_rows(url: str, work: Path, corners: np.ndarray, repeats: int) -> Iter
         received, read, bytes_ = [], [], 0
         for n in range(repeats + 1):
             slicer.roi = Roi.between(slicer.ras(corners[0] + [n % 4, 0, 0]), slicer.ras(corners[1]))
-            params = {"label": LABEL, "foreground": [], "background": [], "roi": slicer.roi_ijk(), "slice": 7, **more}
+            params = {
+                "label": LABEL,
+                "foreground": [],
+                "background": [],
+                "roi": slicer.roi_ijk(),
+                "slice": 7,
+                **more,
+            }
             start = time.perf_counter()
             file, _ = slicer._infer(MODEL, {**params, **slicer.options("infer", MODEL)})
             received.append(time.perf_counter() - start)
@@ -120,7 +127,12 @@ def api_row(url: str, image: str, corners: np.ndarray, repeats: int) -> Row:
     with httpx.Client(base_url=url, timeout=600) as client:
         for n in range(repeats + 1):
             (i0, j0, k), (i1, j1, _) = (corners[0] + [n % 4, 0, 0]).tolist(), corners[1].tolist()
-            body: dict[str, Any] = {"client": "bench", "model": MODEL, "label": LABEL, "box": [i0, i1, j0, j1, k, k]}
+            body: dict[str, Any] = {
+                "client": "bench",
+                "model": MODEL,
+                "label": LABEL,
+                "box": [i0, i1, j0, j1, k, k],
+            }
             start = time.perf_counter()
             answer = client.post(f"/api/images/{image}/prompt", json=body).raise_for_status()
             for change in answer.json()["changes"]:
@@ -189,9 +201,13 @@ def show(row: Row) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--folder", action="store_true", help="a DICOM folder even where Orthanc is installed")
+    parser.add_argument(
+        "--folder", action="store_true", help="a DICOM folder even where Orthanc is installed"
+    )
     parser.add_argument("--no-browser", action="store_true", help="leave out the page and OHIF")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -200,7 +216,9 @@ def main() -> None:
         write_series(work / "series", body.image, body.affine)
         study, image = uids(work / "series")
         with served(work, work / "series", arguments.folder) as (url, pacs):
-            affine = np.array(httpx.get(f"{url}/api/images/{image}", timeout=600).raise_for_status().json()["affine"])
+            affine = np.array(
+                httpx.get(f"{url}/api/images/{image}", timeout=600).raise_for_status().json()["affine"]
+            )
             if affine[:3, 2] @ body.affine[:3, 2] < 0:
                 corners[:, 2] = body.image.shape[2] - 1 - corners[:, 2]
             where = "Orthanc" if pacs else "a DICOM folder"
@@ -211,7 +229,9 @@ def main() -> None:
             show(api_row(url, image, corners, arguments.repeats))
             if arguments.no_browser or not shutil.which("chromium"):
                 return
-            rows: list[Callable[[Page], Row]] = [lambda page: page_row(page, url, image, corners, arguments.repeats)]
+            rows: list[Callable[[Page], Row]] = [
+                lambda page: page_row(page, url, image, corners, arguments.repeats)
+            ]
             if pacs:
                 rows.append(lambda page: ohif_row(page, url, study, image, corners, arguments.repeats))
             for measure in rows:

@@ -21,7 +21,9 @@ from segmed.benchmark.tables import Entry
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("root", type=Path, help="folder of LGG")
     parser.add_argument("--jobs", type=int, default=4)
     parser.add_argument("--patients", type=int, default=40)
@@ -49,7 +51,10 @@ def main() -> None:
                 if "error" in result:
                     raise RuntimeError(result["error"])
     slices = results[0]["slices"][2]
-    print(f"{a.jobs} jobs of {slices} test slices and a curve of boxes: {seconds[1]:.0f} s by one worker, ", end="")
+    print(
+        f"{a.jobs} jobs of {slices} test slices and a curve of boxes: {seconds[1]:.0f} s by one worker, ",
+        end="",
+    )
     print(f"{seconds[2]:.0f} s by two: {seconds[1] / seconds[2]:.2f} x as fast")
 
 

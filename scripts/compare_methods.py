@@ -63,7 +63,11 @@ BUILDERS: dict[str, Build] = {
 NOT_SETTINGS = ("methods", "seeds", "results", "device", "aggregates")
 COLUMNS = {"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"}
 COLUMNS |= {"hd95": "HD95", "missed": "missed"}
-AGGREGATES = {"dice_all": "Dice, all images", "dice_pooled": "Dice, pooled", "iou_two_classes": "IoU, two classes"}
+AGGREGATES = {
+    "dice_all": "Dice, all images",
+    "dice_pooled": "Dice, pooled",
+    "iou_two_classes": "IoU, two classes",
+}
 
 
 def build(
@@ -135,18 +139,24 @@ def measure(
     return scores, 1000 * float(np.median(times))
 
 
-def boxes_of(masks: Sequence[np.ndarray], jitter: float, seed: int) -> list[tuple[float, float, float, float]]:
+def boxes_of(
+    masks: Sequence[np.ndarray], jitter: float, seed: int
+) -> list[tuple[float, float, float, float]]:
     generator = np.random.default_rng(seed)
     return [jittered(slice_box(m), jitter, (m.shape[0], m.shape[1]), generator) for m in masks]
 
 
-def run(name: str, seed: int, base: SamModel, train: SliceDataset, test: SliceDataset, a: argparse.Namespace) -> Any:
+def run(
+    name: str, seed: int, base: SamModel, train: SliceDataset, test: SliceDataset, a: argparse.Namespace
+) -> Any:
     """One method and seed: scores before and after, as they go into the file of results."""
     torch.manual_seed(seed)
     method = build(name, base, tuple(train.classes.values()), a.batch, a.rates, a.jbu)
     prompted = not (a.automatic and isinstance(method, ClassSegmenter))
     before, _ = measure(method, test, prompted, a.jitter, a.min_area)
-    config = FinetuneConfig(steps=a.steps, epochs=a.epochs, batch=a.batch, seed=seed, bf16=a.bf16, prompted=prompted)
+    config = FinetuneConfig(
+        steps=a.steps, epochs=a.epochs, batch=a.batch, seed=seed, bf16=a.bf16, prompted=prompted
+    )
     training = Finetuning(method, train, config)
     start = time.perf_counter()
     losses = training.run()
@@ -166,7 +176,9 @@ def run(name: str, seed: int, base: SamModel, train: SliceDataset, test: SliceDa
     }
 
 
-def table(results: Sequence[dict[str, Any]], names: Sequence[str], unit: str, columns: dict[str, str]) -> list[str]:
+def table(
+    results: Sequence[dict[str, Any]], names: Sequence[str], unit: str, columns: dict[str, str]
+) -> list[str]:
     """Markdown, mean ± sd over seeds."""
     heads = [f"HD95, {unit}" if column == "hd95" else head for column, head in columns.items()]
     heads = ["method", "", *heads, "Dice − sam", "trained parameters", "ms per slice"]
@@ -176,13 +188,22 @@ def table(results: Sequence[dict[str, Any]], names: Sequence[str], unit: str, co
         mine = [r for r in results if r["method"] == name]
         for state in ("untrained", "trained"):
             cells = [
-                spread([r[state][column] for r in mine], ".1f" if column == "hd95" else ".3f") for column in columns
+                spread([r[state][column] for r in mine], ".1f" if column == "hd95" else ".3f")
+                for column in columns
             ]
             last = ["", "", ""]
             if state == "trained":
-                against = [r["trained"]["dice"] - dice.get(("sam", r["seed"]), np.nan) for r in mine if name != "sam"]
-                last = [spread(against, "+.3f"), f"{mine[0]['parameters']:,}", spread([r["ms"] for r in mine], ".1f")]
-            lines.append(f"| {name if state == 'untrained' else ''} | {state} | {' | '.join([*cells, *last])} |")
+                against = [
+                    r["trained"]["dice"] - dice.get(("sam", r["seed"]), np.nan) for r in mine if name != "sam"
+                ]
+                last = [
+                    spread(against, "+.3f"),
+                    f"{mine[0]['parameters']:,}",
+                    spread([r["ms"] for r in mine], ".1f"),
+                ]
+            lines.append(
+                f"| {name if state == 'untrained' else ''} | {state} | {' | '.join([*cells, *last])} |"
+            )
     return lines
 
 
@@ -215,7 +236,9 @@ def finished(path: Path | None, settings: dict[str, Any]) -> list[dict[str, Any]
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset", help="folder")
     parser.add_argument("--layout", choices=list(LAYOUTS), required=True)
     parser.add_argument("--methods", default="sam,gafl,featup,imedsam,adapter,lora:4", help="comma-separated")
@@ -224,7 +247,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--automatic", action="store_true", help="classes without prompts where a method can")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=int, help="passes over the training slices, if not those of the recipe")
+    length.add_argument(
+        "--epochs", type=int, help="passes over the training slices, if not those of the recipe"
+    )
     length.add_argument("--steps", type=int, help="optimiser steps instead")
     parser.add_argument("--batch", type=int, default=8, help="slices per step")
     parser.add_argument("--rates", type=float, default=1.0, help="factor on all learning rates")
@@ -233,13 +258,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--patients", type=int, help="at most so many, drawn by chance")
     parser.add_argument("--slices", type=int, help="at most so many per patient, evenly spaced")
     parser.add_argument("--test-share", type=float, default=0.2, help="share of the patients")
-    parser.add_argument("--split", type=Path, help="JSON file of a split to replay, or to write if it is not there")
+    parser.add_argument(
+        "--split", type=Path, help="JSON file of a split to replay, or to write if it is not there"
+    )
     parser.add_argument("--split-seed", type=int, default=0)
     parser.add_argument("--jitter", type=float, default=0.05, help="of test boxes, as share of their sides")
     parser.add_argument("--min-area", type=int, default=10, help="px of an object that is prompted")
     parser.add_argument("--aggregates", action="store_true", help="further means of Dice and IoU as columns")
     parser.add_argument("--jbu", default="", help="file of scripts/pretrain_jbu.py for featup to start from")
-    parser.add_argument("--results", type=Path, help="JSON lines to add to; what it holds already is not run again")
+    parser.add_argument(
+        "--results", type=Path, help="JSON lines to add to; what it holds already is not run again"
+    )
     return parser.parse_args()
 
 

@@ -47,7 +47,9 @@ def error(table: np.ndarray) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cases", type=Path)
     parser.add_argument("--method", choices=list(METHODS), default="segmed")
     parser.add_argument("--backbone", default="")
@@ -64,16 +66,24 @@ def main() -> None:
             prompts = {"box": item.prompt, "1 click": click}
             for name, prompt in prompts.items():
                 with torch.inference_mode():
-                    logits = segmenter.decode(segmenter.embed([case.picture.slice(item.k)]), [[prompt]], size).masks[
-                        0, 0
-                    ]
+                    logits = segmenter.decode(
+                        segmenter.embed([case.picture.slice(item.k)]), [[prompt]], size
+                    ).masks[0, 0]
                 tables[name][case.modality] += counted(logits.sigmoid().numpy(), item.mask, item.box)
     for name, by_modality in tables.items():
-        print(f"\n{name}\n\n| modality | error | " + " | ".join(f"{(b + 0.5) / BINS:.2f}" for b in range(BINS)) + " |")
+        print(
+            f"\n{name}\n\n| modality | error | "
+            + " | ".join(f"{(b + 0.5) / BINS:.2f}" for b in range(BINS))
+            + " |"
+        )
         print("|" + "---|" * (BINS + 2))
         for modality, table in sorted(by_modality.items()):
             shares = table[2] / np.maximum(table[0], 1e-9)
-            print(f"| {modality} | {error(table):.3f} | " + " | ".join(f"{share:.2f}" for share in shares) + " |")
+            print(
+                f"| {modality} | {error(table):.3f} | "
+                + " | ".join(f"{share:.2f}" for share in shares)
+                + " |"
+            )
         print(f"| **mean** | **{np.mean([error(t) for t in by_modality.values()]):.3f}** |" + " |" * BINS)
 
 

@@ -82,7 +82,9 @@ def size_of(score: ObjectScore) -> str:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cases", type=Path, nargs="?", help="folder with an index.json")
     parser.add_argument("--data", choices=list(DATASETS), default="", help="a dataset in place of CASES")
     parser.add_argument("--root", type=Path, help="its folder")
@@ -90,7 +92,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="cases of each source, evenly spaced")
     parser.add_argument("--method", choices=list(METHODS), default="segmed")
     parser.add_argument("--backbone", default="", help="weights, if not the embedded ones")
-    parser.add_argument("--peer", action="append", default=[], help="METHOD[:WEIGHTS] to compare with; repeat for more")
+    parser.add_argument(
+        "--peer", action="append", default=[], help="METHOD[:WEIGHTS] to compare with; repeat for more"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--min-area", type=int, default=100, help="px")
     parser.add_argument("--max-slices", type=int, default=3)
@@ -99,8 +103,12 @@ def parsed() -> argparse.Namespace:
         "--only", nargs="+", choices=COLUMNS, help="columns; all but the corrected scribble if not given"
     )
     parser.add_argument("--json", type=Path, help="file for all numbers")
-    parser.add_argument("--sheet", type=Path, help="PNG with the first object of every case, by the first column")
-    parser.add_argument("--worst", type=int, help="show so many best, median and worst objects on the sheet instead")
+    parser.add_argument(
+        "--sheet", type=Path, help="PNG with the first object of every case, by the first column"
+    )
+    parser.add_argument(
+        "--worst", type=int, help="show so many best, median and worst objects on the sheet instead"
+    )
     arguments = parser.parse_args()
     if bool(arguments.data) == bool(arguments.cases) or bool(arguments.data) != bool(arguments.root):
         parser.error("give either a folder of cases, or --data and --root")
@@ -147,7 +155,9 @@ class Lineup:
         tried = {*self.columns, *(["box"] if NSD in self.columns else [])}
         asked = prompt_trials(item, slice_predictor(self.method, case, item.k), tried, seed)
         values, masks = measure(asked, item, self.columns, self.tolerance)
-        free = baseline_trials(item, case.picture.slice(item.k), slice_predictor(self.classical, case, item.k), tried)
+        free = baseline_trials(
+            item, case.picture.slice(item.k), slice_predictor(self.classical, case, item.k), tried
+        )
         more, others = measure(free, item, self.columns, self.tolerance)
         for peer in self.peers:
             asked = prompt_trials(item, slice_predictor(peer.segmenter, case, item.k), tried, seed)
@@ -163,7 +173,9 @@ def main() -> None:
     tiles: list[Tile] = []
     empty = []
     start = time.perf_counter()
-    cases, total = chosen_cases(arguments.cases, arguments.sources, arguments.limit, arguments.data, arguments.root)
+    cases, total = chosen_cases(
+        arguments.cases, arguments.sources, arguments.limit, arguments.data, arguments.root
+    )
     for case in track(cases, "cases", total):
         items = list(case.objects(arguments.min_area, arguments.max_slices))
         if not items:

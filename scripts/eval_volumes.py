@@ -69,17 +69,23 @@ def measured(
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cases", type=Path, nargs="?", help="folder with an index.json")
     parser.add_argument("--data", choices=list(DATASETS), default="", help="a dataset in place of CASES")
     parser.add_argument("--root", type=Path, help="its folder")
-    parser.add_argument("--seen", type=Path, help="folder of training images; leave out the volumes they come from")
+    parser.add_argument(
+        "--seen", type=Path, help="folder of training images; leave out the volumes they come from"
+    )
     parser.add_argument("--sources", nargs="+", default=(), help="of CASES; all if not given")
     parser.add_argument("--volumes", type=int, help="of each source, evenly spaced; all if not given")
     parser.add_argument("--limit", type=int, help="objects of each volume, evenly spaced; all if not given")
     parser.add_argument("--method", choices=list(METHODS), default="segmed")
     parser.add_argument("--backbone", default="", help="weights, if not the embedded ones")
-    parser.add_argument("--peer", action="append", default=[], help="METHOD[:WEIGHTS] to compare with; repeat for more")
+    parser.add_argument(
+        "--peer", action="append", default=[], help="METHOD[:WEIGHTS] to compare with; repeat for more"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--corrections", type=int, default=8, help="clicks after the flat box")
     parser.add_argument("--previous-mask", action="store_true", help="send the mask with each correction")
@@ -100,7 +106,9 @@ def main() -> None:
     segmenter = loader.get(arguments.method, BackboneConfig(arguments.backbone), arguments.device)
     methods = [Peer("", segmenter), *(load_peer(text, arguments.device, loader) for text in arguments.peer)]
     batch = 1 if arguments.device == "cpu" else 4
-    predictors = {peer.name: Predictor(peer.segmenter, ByteBoundedStore(2**30), batch=batch) for peer in methods}
+    predictors = {
+        peer.name: Predictor(peer.segmenter, ByteBoundedStore(2**30), batch=batch) for peer in methods
+    }
     start = time.perf_counter()
     scores = measure_all(predictors, arguments)
     if not scores:
@@ -134,7 +142,9 @@ def measure_all(predictors: Mapping[str, Predictor], arguments: argparse.Namespa
                 for name, predictor in predictors.items():
                     values |= measured(predictor, case, item, arguments, f" · {name}" if name else "")
                 place, share = f"label {item.label}", float(item.mask.mean())
-                scores.append(ObjectScore(case.modality, case.source, case.name, item.kind, place, share, values))
+                scores.append(
+                    ObjectScore(case.modality, case.source, case.name, item.kind, place, share, values)
+                )
                 progress.advance(objects)
             progress.advance(volumes)
     return scores
@@ -152,7 +162,9 @@ def report(scores: list[ObjectScore], methods: list[str], corrections: int) -> N
     print(f"\nNSD:\n\n{modality_table(scores, beside([f'{c} NSD' for c in (*STARTS, *later[-1:])]))}")
     print(f"\nBy source:\n\n{source_table(scores, dice)}")
     named = sorted(scores, key=lambda s: s.kind)
-    print(f"\nBy kind, mean over objects:\n\n{group_table(named, dice, 'kind', lambda s: s.kind or 'unnamed')}")
+    print(
+        f"\nBy kind, mean over objects:\n\n{group_table(named, dice, 'kind', lambda s: s.kind or 'unnamed')}"
+    )
     print("\nSeconds for an object in its volume, mean over objects:\n")
     timed = beside([f"{c} s" for c in (*STARTS, *later[-1:])])
     print(group_table(sorted(scores, key=lambda s: s.modality), timed, "modality", lambda s: s.modality))
@@ -161,7 +173,9 @@ def report(scores: list[ObjectScore], methods: list[str], corrections: int) -> N
         losses = losses[~np.isnan(losses)]
         if len(losses):
             kept = sum(keeps_its_promise(float(loss)) for loss in losses)
-            print(f"\n{column}: {losses.max():.3f}; on {kept} of {len(losses)} objects no correction costs over .01.")
+            print(
+                f"\n{column}: {losses.max():.3f}; on {kept} of {len(losses)} objects no correction costs over .01."
+            )
 
 
 if __name__ == "__main__":

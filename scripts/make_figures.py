@@ -38,15 +38,24 @@ def main() -> None:
     for axis, image, title in zip(
         axes,
         (axial, axial, sagittal),
-        ("a box on one slice", "the slice it fills", f"and the volume: {int(mask.any(axis=(0, 1)).sum())} slices"),
+        (
+            "a box on one slice",
+            "the slice it fills",
+            f"and the volume: {int(mask.any(axis=(0, 1)).sum())} slices",
+        ),
         strict=True,
     ):
         axis.imshow(
-            image, cmap="gray", aspect=tall if image is sagittal else 1, origin="lower" if image is sagittal else None
+            image,
+            cmap="gray",
+            aspect=tall if image is sagittal else 1,
+            origin="lower" if image is sagittal else None,
         )
         axis.set_title(title, color="white", fontsize=11)
         axis.axis("off")
-    axes[0].add_patch(Rectangle((ROI[0], ROI[2]), ROI[1] - ROI[0], ROI[3] - ROI[2], fill=False, color="cyan", lw=1.5))
+    axes[0].add_patch(
+        Rectangle((ROI[0], ROI[2]), ROI[1] - ROI[0], ROI[3] - ROI[2], fill=False, color="cyan", lw=1.5)
+    )
     for axis, shown in ((axes[1], axial_mask), (axes[2], sagittal_mask)):
         axis.imshow(
             np.ma.masked_equal(shown, 0),

@@ -68,7 +68,10 @@ def trained(method: TrainableSegmenter, data: SliceDataset, steps: int, batch: i
 def example(data: SliceDataset) -> LabelledSlice:
     """The slice of the first patient with the most labels."""
     mine = data.of(data.patients[:1])
-    return max((mine[n] for n in range(len(mine))), key=lambda s: (len(np.unique(s.labels)), int((s.labels > 0).sum())))
+    return max(
+        (mine[n] for n in range(len(mine))),
+        key=lambda s: (len(np.unique(s.labels)), int((s.labels > 0).sum())),
+    )
 
 
 def show(axis: plt.Axes, image: np.ndarray, title: str, **options: object) -> None:
@@ -83,7 +86,9 @@ def draw_gafl(folder: Path, steps: int) -> plt.Figure:
     pixels, _ = method.prepare(example(data).image)
     with torch.no_grad():
         after = method.filter(pixels[None])[0, 0].numpy()
-    weight = method.filter.state_dict()["weight"][0].numpy() if "weight" in method.filter.state_dict() else None
+    weight = (
+        method.filter.state_dict()["weight"][0].numpy() if "weight" in method.filter.state_dict() else None
+    )
     figure, axes = plt.subplots(1, 4 if weight is not None else 3, figsize=(10, 2.8))
     before = pixels[0].numpy()
     show(axes[0], before, "image with stripes")
@@ -105,7 +110,10 @@ def draw_classes(method: TrainableSegmenter, folder: Path, steps: int) -> plt.Fi
         found = method.decode(method.embed([sample.image]), None, size).masks.argmax(1)[0].numpy()
     figure, axes = plt.subplots(1, 3, figsize=(8, 2.8))
     show(axes[0], sample.image, "slice of a volume not learnt from")
-    for axis, labels, title in ((axes[1], sample.labels, "truth"), (axes[2], found, "found without a prompt")):
+    for axis, labels, title in (
+        (axes[1], sample.labels, "truth"),
+        (axes[2], found, "found without a prompt"),
+    ):
         show(axis, sample.image, title)
         for value, colour in enumerate(COLOURS, 1):
             if (labels == value).any():
@@ -135,7 +143,9 @@ def draw_imedsam(folder: Path, steps: int) -> plt.Figure:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     names = ("gafl", "featup", "lora", "adapter", "imedsam")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--steps", type=int, default=150)
@@ -147,7 +157,9 @@ def main() -> None:
             place = Path(folder) / "phantoms"
             if name == "featup":
                 sample = example(phantoms(place))
-                feature_sheet(MedSam(load_sam("segmed-tiny")).eval(), sample.image, path, channels=(0, 1, 2, 3))
+                feature_sheet(
+                    MedSam(load_sam("segmed-tiny")).eval(), sample.image, path, channels=(0, 1, 2, 3)
+                )
                 print(f"wrote {path.name}")
                 continue
             base = load_sam("segmed-tiny")

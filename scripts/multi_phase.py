@@ -32,7 +32,14 @@ from segmed.methods.loading import BackboneConfig, Loader, find_method
 # HU added to the organs of the drawn volume, which is as in the portal venous phase: arteries fill first, a lesion of
 # liver cells with them, and washes out
 PHASES = {
-    "NC": {"liver": -50, "spleen": -75, "kidney right": -125, "kidney left": -125, "aorta": -165, "lesion": -10},
+    "NC": {
+        "liver": -50,
+        "spleen": -75,
+        "kidney right": -125,
+        "kidney left": -125,
+        "aorta": -165,
+        "lesion": -10,
+    },
     "ART": {"liver": -35, "spleen": 10, "kidney right": 20, "kidney left": 20, "aorta": 110, "lesion": 75},
     "PV": {},
     "DE": {"liver": -20, "spleen": -30, "kidney right": -30, "kidney left": -30, "aorta": -80, "lesion": -15},
@@ -65,7 +72,9 @@ def stored(folder: Path, label: int, window: str) -> Iterator[PhaseCase]:
     for case in folders:
         files = {path.name.split(".")[0]: path for path in sorted(case.iterdir()) if path.is_file()}
         if "label" not in files or len(files) < 2:
-            raise FileNotFoundError(f"{case} needs label.nii.gz and one image per phase. See --help for the layout.")
+            raise FileNotFoundError(
+                f"{case} needs label.nii.gz and one image per phase. See --help for the layout."
+            )
         pictures = {name: open_picture(path, window) for name, path in files.items() if name != "label"}
         first = next(iter(pictures.values()))
         labels = read_labels(files["label"], Grid(first.shape, first.affine)) == label
@@ -75,12 +84,18 @@ def stored(folder: Path, label: int, window: str) -> Iterator[PhaseCase]:
             for name, picture in pictures.items()
             if picture.shape != first.shape or not np.allclose(picture.affine, first.affine, atol=1e-3)
         ]:
-            raise ValueError(f"The phase {odd[0]!r} of {case.name} lies on another grid. Register the phases.")
-        yield PhaseCase(case.name, {name: picture.slice(k) for name, picture in pictures.items()}, labels[:, :, k].T)
+            raise ValueError(
+                f"The phase {odd[0]!r} of {case.name} lies on another grid. Register the phases."
+            )
+        yield PhaseCase(
+            case.name, {name: picture.slice(k) for name, picture in pictures.items()}, labels[:, :, k].T
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cases", type=Path, nargs="?")
     parser.add_argument("--method", default="segmed")
     parser.add_argument("--backbone", default="")
@@ -98,7 +113,9 @@ def main() -> None:
     cases = list(stored(told.cases, told.label, told.window) if told.cases else drawn(told.count))
     with Progress() as bar:
         task = bar.add_task("phases")
-        scores = multi_phase_scores(segmenter, cases, config, lambda n, of: bar.update(task, completed=n, total=of))
+        scores = multi_phase_scores(
+            segmenter, cases, config, lambda n, of: bar.update(task, completed=n, total=of)
+        )
     source = told.backbone or find_method(told.method).weights or "no weights"
     lines = [
         f"Method {told.method}, weights {Path(source).name if Path(source).exists() else source}, {len(cases)} "

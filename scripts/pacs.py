@@ -27,17 +27,25 @@ _HERE = Path(__file__).resolve().parents[1]
 
 def main(
     port: Annotated[int, typer.Option(help="TCP port of HTTP.")] = 8042,
-    folder: Annotated[Path, typer.Option(help="Where the PACS keeps its images.")] = _HERE / "studies" / "pacs",
+    folder: Annotated[Path, typer.Option(help="Where the PACS keeps its images.")] = _HERE
+    / "studies"
+    / "pacs",
     empty: Annotated[bool, typer.Option("--empty", help="Do not load the demo study.")] = False,
-    user: Annotated[str, typer.Option(help="NAME:PASSWORD that clients have to give; none if not given.")] = "",
+    user: Annotated[
+        str, typer.Option(help="NAME:PASSWORD that clients have to give; none if not given.")
+    ] = "",
 ) -> None:
     """Run until interrupted."""
     plugin = next((p for p in _PLUGINS if Path(p).is_file()), None)
     if plugin is None:
-        sys.exit("Orthanc's DICOMweb plugin is not installed. On Debian or Ubuntu: apt-get install orthanc-dicomweb")
+        sys.exit(
+            "Orthanc's DICOMweb plugin is not installed. On Debian or Ubuntu: apt-get install orthanc-dicomweb"
+        )
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            sys.exit(f"Port {port} is taken, perhaps by an Orthanc of the system. Stop it or choose another --port.")
+            sys.exit(
+                f"Port {port} is taken, perhaps by an Orthanc of the system. Stop it or choose another --port."
+            )
     folder.mkdir(parents=True, exist_ok=True)
     name, _, password = user.partition(":")
     settings = {
@@ -60,9 +68,13 @@ def main(
         json.dump(settings, config)
         config.flush()
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        orthanc = subprocess.Popen(["Orthanc", config.name], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        orthanc = subprocess.Popen(
+            ["Orthanc", config.name], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         try:
-            client = httpx.Client(base_url=f"http://127.0.0.1:{port}", auth=(name, password) if user else None)
+            client = httpx.Client(
+                base_url=f"http://127.0.0.1:{port}", auth=(name, password) if user else None
+            )
             _wait(client, orthanc)
             _check_closed(port)
             if not empty:
@@ -79,7 +91,9 @@ def main(
 def _wait(client: httpx.Client, orthanc: subprocess.Popen[bytes]) -> None:
     for _ in range(300):
         if orthanc.poll() is not None:
-            sys.exit("Orthanc ended at once. Start `Orthanc` by hand to see why; another one may use the same folder.")
+            sys.exit(
+                "Orthanc ended at once. Start `Orthanc` by hand to see why; another one may use the same folder."
+            )
         try:
             if client.get("/system").status_code == 200:
                 return

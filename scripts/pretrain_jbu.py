@@ -44,7 +44,9 @@ def find_images(folder: Path, leave_out: str) -> list[Path]:
     files = [p for p in files if not (leave_out and p.match(leave_out))]
     images = sorted({p.parent if p.suffix.lower() == ".dcm" else p for p in files})
     if not images:
-        raise ValueError(f"There are no images in {folder}. Give a folder with {', '.join(EXTENSIONS)} files.")
+        raise ValueError(
+            f"There are no images in {folder}. Give a folder with {', '.join(EXTENSIONS)} files."
+        )
     return images
 
 
@@ -80,13 +82,21 @@ def batches(method: MedSam, images: list[Path], size: int, seed: int) -> Iterato
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("images", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--backbone", default=EMBEDDED, help="SAM weights: folder, .pth file, or Hugging Face id")
-    parser.add_argument("--leave-out", default="", metavar="PATTERN", help="names of files that are no images")
+    parser.add_argument(
+        "--backbone", default=EMBEDDED, help="SAM weights: folder, .pth file, or Hugging Face id"
+    )
+    parser.add_argument(
+        "--leave-out", default="", metavar="PATTERN", help="names of files that are no images"
+    )
     parser.add_argument("--image-size", type=int, help="input size in px, if not that of the weights")
-    parser.add_argument("--stages", type=int, default=2, choices=(1, 2, 3, 4), help="doublings of the resolution")
+    parser.add_argument(
+        "--stages", type=int, default=2, choices=(1, 2, 3, 4), help="doublings of the resolution"
+    )
     parser.add_argument("--steps", type=int, default=JbuTrainingConfig.steps)
     parser.add_argument("--batch", type=int, default=4, help="slices per step")
     parser.add_argument("--rate", type=float, default=JbuTrainingConfig.rate)
@@ -101,7 +111,9 @@ def main() -> None:
     try:
         config = JbuTrainingConfig(steps=options.steps, rate=options.rate, seed=options.seed)
         if options.out.suffix != ".safetensors" or not options.out.parent.is_dir():
-            raise ValueError(f"{options.out} must be a .safetensors file in a folder that exists. Change the name.")
+            raise ValueError(
+                f"{options.out} must be a .safetensors file in a folder that exists. Change the name."
+            )
         images = find_images(options.images, options.leave_out)
         model = load_sam(options.backbone, options.image_size).requires_grad_(False).to(options.device)
         model.vision_encoder = prepare_encoder(model.vision_encoder, options.device, options.precision)
@@ -118,7 +130,8 @@ def main() -> None:
                 told, rate = now, step / (now - start)
                 left = (config.steps - step) / rate
                 print(
-                    f"step {step}/{config.steps}  loss {recent:.4f}  {rate:.2f} steps/s  {left:.0f} s left", flush=True
+                    f"step {step}/{config.steps}  loss {recent:.4f}  {rate:.2f} steps/s  {left:.0f} s left",
+                    flush=True,
                 )
 
         source = batches(method, images, options.batch, options.seed)

@@ -56,7 +56,9 @@ class Item:
         image = self.picture.array[:, :, self.k]
         image = (image + (grain if image.ndim == 2 else np.asarray(grain)[..., None])).round().clip(0, 255)
         array = image.astype(np.uint8)[:, :, None]
-        picture = Picture(array, self.picture.affine, f"{self.picture.key}:{self.k}:{sigma}", self.picture.window)
+        picture = Picture(
+            array, self.picture.affine, f"{self.picture.key}:{self.k}:{sigma}", self.picture.window
+        )
         return Item(picture, 0, self.mask)
 
 
@@ -81,7 +83,11 @@ def labelled(folder: Path) -> Iterator[Item]:
 
 
 def run(
-    items: list[Item], predictor: Predictor, careless: float, refine: Refinement | None, denoise: Denoiser | None
+    items: list[Item],
+    predictor: Predictor,
+    careless: float,
+    refine: Refinement | None,
+    denoise: Denoiser | None,
 ) -> tuple[float, float, float]:
     """Mean Dice, mean HD95 in px where something was found, and ms beyond the first look at the slice."""
     scores, spent = [], 0.0
@@ -102,7 +108,9 @@ def run(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cases", type=Path, nargs="?")
     parser.add_argument("--method", choices=list(METHODS), default="segmed")
     parser.add_argument("--backbone", default="")
@@ -121,10 +129,17 @@ def main() -> None:
         (dice, far, ms), (dice_careless, far_careless, _) = work(0.0), work(0.1)
         return f"| {name} | {dice:.3f} | {far:.1f} | {dice_careless:.3f} | {far_careless:.1f} | {ms:.0f} |"
 
-    lines = ["| refine | Dice | HD95 px | Dice, box ±10 % | HD95 px, box ±10 % | ms |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| refine | Dice | HD95 px | Dice, box ±10 % | HD95 px, box ±10 % | ms |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, refine in track(refinements.items(), "refine"):
         lines.append(row(name, lambda c, r=refine: run(items, predictor, c, r, None)))  # type: ignore[misc]
-    lines += ["", f"| denoise | {' | '.join(f'Dice, noise {s}' for s in NOISE)} |", "|---" * (1 + len(NOISE)) + "|"]
+    lines += [
+        "",
+        f"| denoise | {' | '.join(f'Dice, noise {s}' for s in NOISE)} |",
+        "|---" * (1 + len(NOISE)) + "|",
+    ]
     for name, cleaner in track(cleaners.items(), "denoise"):
         values = [
             run([item.noisy(sigma, n) for n, item in enumerate(items)], predictor, 0.1, None, cleaner)[0]

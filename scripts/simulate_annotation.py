@@ -43,7 +43,9 @@ _ARMS = {"replay": (100, False), "no replay": (0, False), "no replay without gat
 _STRESS = Kind("CT", patients=1, pictures=1, tested=1)
 
 
-def rounds(loop: Loop, archive: Archive, strategy: str, seed: int, batch: int, count: int) -> Iterator[dict[str, Any]]:
+def rounds(
+    loop: Loop, archive: Archive, strategy: str, seed: int, batch: int, count: int
+) -> Iterator[dict[str, Any]]:
     """Play one annotator; one row per round.
 
     Args:
@@ -76,7 +78,10 @@ def rounds(loop: Loop, archive: Archive, strategy: str, seed: int, batch: int, c
             "labels": labels,
             "clicks": clicks,
             "minutes": round(minutes, 3),
-            **{k: round(v, 5) for k, v in dice_of(loop.predict(archive.test), archive.test, archive.classes).items()},
+            **{
+                k: round(v, 5)
+                for k, v in dice_of(loop.predict(archive.test), archive.test, archive.classes).items()
+            },
             "state": state,
             "picked": dict(Counter(case.kind for case in cases)),
             "patients": len({case.patient for case in cases}),
@@ -96,8 +101,16 @@ def stages(archive: Archive, arm: str, seed: int, setup: Setup, folder: Path) ->
         for case in cases:
             loop.submit(case)
         state = loop.retrain()
-        dice = {name: dice_of(loop.predict(test), test, archive.classes)["dice"] for name, test in tests.items()}
-        row = {"strategy": arm, "seed": seed, "round": n, "dice": round(dice[STAGES[0].name], 5), "state": state}
+        dice = {
+            name: dice_of(loop.predict(test), test, archive.classes)["dice"] for name, test in tests.items()
+        }
+        row = {
+            "strategy": arm,
+            "seed": seed,
+            "round": n,
+            "dice": round(dice[STAGES[0].name], 5),
+            "state": state,
+        }
         yield row | {"now": cases[0].kind, "kinds": {name: round(value, 5) for name, value in dice.items()}}
 
 
@@ -119,7 +132,13 @@ def stress(setup: Setup, folder: Path, labels: int, retrainings: int) -> Iterato
             state = loop.retrain()
             loop.predict(archive.test)
             told = loop.status()
-            facts = {"strategy": "stress", "seed": 0, "round": n, "state": state, "labelled": told["labelled"]}
+            facts = {
+                "strategy": "stress",
+                "seed": 0,
+                "round": n,
+                "state": state,
+                "labelled": told["labelled"],
+            }
             facts |= {"jobs": told["retraining"]["jobs"], "reserved": told["reserved"], "held": told["held"]}
             facts |= {"left": told["scoring"]["left"], "seconds": round(time.perf_counter() - begun, 1)}
             yield facts | {name: round(value, 1) for name, value in loop.memory().items()}
@@ -165,7 +184,9 @@ def archive_of(a: argparse.Namespace, seed: int) -> Archive:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    )
 
 
 def play(a: argparse.Namespace) -> None:
@@ -209,16 +230,26 @@ def report(a: argparse.Namespace) -> str:
 def continual_report(rows: Sequence[dict[str, Any]], plot: Path | None) -> str:
     """Dice on the first kind after the first and the last round."""
     last_round = max(r["round"] for r in rows)
-    lines = [f"| arm | seeds | after round 1 | after round {last_round + 1} | loss | worst round | other kinds |"]
+    lines = [
+        f"| arm | seeds | after round 1 | after round {last_round + 1} | loss | worst round | other kinds |"
+    ]
     lines += ["|---|---:|---:|---:|---:|---:|---:|"]
     series = {}
     for arm in [arm for arm in _ARMS if arm in curves.strategies_of(rows)]:
         dice = curves.matrix(rows, arm, "dice")
         loss, half = curves.interval((dice[:, 0] - dice[:, -1])[:, None])
         last = [r["kinds"] for r in rows if r["strategy"] == arm and r["round"] == last_round]
-        others = np.mean([[v for k, v in kinds.items() if k != STAGES[0].name] for kinds in last]) if last else np.nan
+        others = (
+            np.mean([[v for k, v in kinds.items() if k != STAGES[0].name] for kinds in last])
+            if last
+            else np.nan
+        )
         cells = [arm, str(len(dice)), f"{dice[:, 0].mean():.3f}", f"{dice[:, -1].mean():.3f}"]
-        cells += [f"{loss[0]:+.3f} ± {half[0]:.3f}", f"{(dice[:, :1] - dice).mean(0).max():+.3f}", f"{others:.3f}"]
+        cells += [
+            f"{loss[0]:+.3f} ± {half[0]:.3f}",
+            f"{(dice[:, :1] - dice).mean(0).max():+.3f}",
+            f"{others:.3f}",
+        ]
         lines.append(f"| {' | '.join(cells)} |")
         series[arm] = np.arange(1, dice.shape[1] + 1), dice
     if plot:
@@ -233,9 +264,13 @@ def stress_report(rows: Sequence[dict[str, Any]], plot: Path | None) -> str:
     slope = np.polyfit(np.arange(len(rss))[late:], rss[late:], 1)[0] if len(rss) - late > 2 else np.nan
     states = dict(Counter(r["state"] for r in rows))
     if plot:
-        curves.plot_lines({"RSS": (np.arange(1, len(rss) + 1), rss[None])}, plot, "Server", "retraining", "MiB")
+        curves.plot_lines(
+            {"RSS": (np.arange(1, len(rss) + 1), rss[None])}, plot, "Server", "retraining", "MiB"
+        )
     first, last = rows[0], rows[-1]
-    changes = ", ".join(f"{what} {first[what]:.0f} → {last[what]:.0f}" for what in ("files", "threads", "processes"))
+    changes = ", ".join(
+        f"{what} {first[what]:.0f} → {last[what]:.0f}" for what in ("files", "threads", "processes")
+    )
     return (
         f"{last['labelled']} labels, {last['jobs']} retrainings ({states}). RSS {rss[0]:.0f} MiB after the "
         f"first, {rss[late]:.0f} after {late + 1}, {rss[-1]:.0f} at the end, {slope:+.2f} MiB a retraining after the "
@@ -244,7 +279,9 @@ def stress_report(rows: Sequence[dict[str, Any]], plot: Path | None) -> str:
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", default="phantoms", help="phantoms, or a name of `segmed data list`")
     parser.add_argument("--root", default="", help="folder of the dataset")
     parser.add_argument("--patients", type=int, default=20, help="of the dataset, in the pool")
@@ -257,17 +294,27 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--method", default="lora")
     parser.add_argument("--image-size", type=int, default=64, help="of the model input in px")
     parser.add_argument(
-        "--options", default="epochs=6,epoch_steps=16,patience=1000,batch=4,learning_rate=0.02", help="of the trainer"
+        "--options",
+        default="epochs=6,epoch_steps=16,patience=1000,batch=4,learning_rate=0.02",
+        help="of the trainer",
     )
-    parser.add_argument("--full-epochs", type=int, default=12, help="of the training on everything, if others")
+    parser.add_argument(
+        "--full-epochs", type=int, default=12, help="of the training on everything, if others"
+    )
     parser.add_argument("--replay", type=int, default=100)
     parser.add_argument("--no-gate", action="store_true", help="serve each version, with --in-process")
     parser.add_argument("--in-process", action="store_true", help="without a server")
-    parser.add_argument("--continual", action="store_true", help="later rounds bring other kinds; without a server")
-    parser.add_argument("--stress", action="store_true", help="many labels and retrainings through one server")
+    parser.add_argument(
+        "--continual", action="store_true", help="later rounds bring other kinds; without a server"
+    )
+    parser.add_argument(
+        "--stress", action="store_true", help="many labels and retrainings through one server"
+    )
     parser.add_argument("--labels", type=int, default=1000, help="of --stress")
     parser.add_argument("--retrainings", type=int, default=50, help="of --stress")
-    parser.add_argument("--report", action="store_true", help="table and plot of what the file holds; run nothing")
+    parser.add_argument(
+        "--report", action="store_true", help="table and plot of what the file holds; run nothing"
+    )
     parser.add_argument("--out", type=Path, required=True, help="JSON lines")
     parser.add_argument("--plot", type=Path, help="PNG")
     parser.add_argument("--work", type=Path, help="where temporary folders are made")
@@ -279,7 +326,9 @@ def main() -> None:
     torch.set_num_threads(1)  # the same weights each time
     if a.stress and not a.report:
         with tempfile.TemporaryDirectory(prefix="simulation-", dir=a.work) as folder:
-            for row in stress(Setup(a.method, a.image_size, options_of(a), 8), Path(folder), a.labels, a.retrainings):
+            for row in stress(
+                Setup(a.method, a.image_size, options_of(a), 8), Path(folder), a.labels, a.retrainings
+            ):
                 write(a.out, row)
     elif not a.report:
         play(a)

@@ -46,7 +46,9 @@ def main() -> None:
         volume: bool = False,
     ) -> np.ndarray:
         parsed, _ = parse_prompt(picture.shape, roi, plus, minus)
-        found = predictor.segment_volume(picture, parsed) if volume else predictor.segment_slices(picture, parsed)
+        found = (
+            predictor.segment_volume(picture, parsed) if volume else predictor.segment_slices(picture, parsed)
+        )
         return stack_slices(found, picture.shape)
 
     OUT.mkdir(parents=True, exist_ok=True)
@@ -67,7 +69,13 @@ def main() -> None:
     mask = segment(KIDNEY, volume=True)
     figure, axes = _figure(2)
     _axial(axes[0], picture, KIDNEY[4], "segmed_3d: a box on one slice", mask, KIDNEY)
-    _coronal(axes[1], picture, (KIDNEY[2] + KIDNEY[3]) // 2, mask, f"and through {int(mask.any((0, 1)).sum())} slices")
+    _coronal(
+        axes[1],
+        picture,
+        (KIDNEY[2] + KIDNEY[3]) // 2,
+        mask,
+        f"and through {int(mask.any((0, 1)).sum())} slices",
+    )
     _save(figure, "slicer-volume")
 
 
@@ -107,7 +115,9 @@ def _coronal(axis: Axes, picture: Picture, j: int, mask: np.ndarray, title: str)
     axis.axis("off")
 
 
-def _overlay(axis: Axes, shown: np.ndarray, origin: Literal["upper", "lower"] = "upper", aspect: float = 1) -> None:
+def _overlay(
+    axis: Axes, shown: np.ndarray, origin: Literal["upper", "lower"] = "upper", aspect: float = 1
+) -> None:
     axis.imshow(np.ma.masked_equal(shown, 0), cmap="autumn", alpha=0.45, origin=origin, aspect=aspect)
     if shown.any():
         axis.contour(shown, [0.5], colors="yellow", linewidths=0.8)

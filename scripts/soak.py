@@ -78,7 +78,9 @@ class Watch(threading.Thread):
         return told
 
 
-def drive(url: str, clients: int, seed: int, seconds: float, most: int | None = None) -> tuple[list[Client], Seen]:
+def drive(
+    url: str, clients: int, seed: int, seconds: float, most: int | None = None
+) -> tuple[list[Client], Seen]:
     """Have clients ask until the time is over, or so many requests were made; then look at every label once more."""
     seen = Seen(most)
     until = time.monotonic() + seconds
@@ -130,7 +132,9 @@ def summary(seen: Seen, seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=10, help="60 for a long run")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)

@@ -78,7 +78,9 @@ class Client:
         saved: the label map (I, J, K) that was saved last; None before that.
     """
 
-    def __init__(self, url: str, number: int, shape: tuple[int, int, int], shared: int, seed: int, seen: Seen) -> None:
+    def __init__(
+        self, url: str, number: int, shape: tuple[int, int, int], shared: int, seed: int, seen: Seen
+    ) -> None:
         self.url, self.own, self.shape, self.shared, self.seen = url, f"own{number}", shape, shared, seen
         self.name = f"client {number}"
         self.saved: np.ndarray | None = None
@@ -107,7 +109,9 @@ class Client:
             (self._bad, 4),
         ]
         weights = np.array([weight for _, weight in doings])
-        self._changed(self._ask("work", "GET", f"/api/images/{self.own}/work?client={self.name}"))  # of a run before
+        self._changed(
+            self._ask("work", "GET", f"/api/images/{self.own}/work?client={self.name}")
+        )  # of a run before
         while time.monotonic() < until and not self.seen.enough:
             do = doings[int(self._rng.choice(len(doings), p=weights / weights.sum()))][0]
             try:
@@ -123,7 +127,9 @@ class Client:
         if answer is not None and not np.array_equal(_voxels(answer.content), self.saved):
             self.seen.fault(f"{self.name}: the label that is read is not the one that was saved last")
 
-    def _ask(self, kind: str, method: str, path: str, wanted: int = 200, **more: Any) -> requests.Response | None:
+    def _ask(
+        self, kind: str, method: str, path: str, wanted: int = 200, **more: Any
+    ) -> requests.Response | None:
         begun = time.monotonic()
         try:
             answer = self._http.request(method, self.url + path, timeout=HANGS, **more)
@@ -158,7 +164,9 @@ class Client:
 
     def _click(self) -> None:
         box, (k,) = self._place()
-        self._infer("click", self._model(), {"foreground": [[(box[0] + box[1]) // 2, (box[2] + box[3]) // 2, k]]})
+        self._infer(
+            "click", self._model(), {"foreground": [[(box[0] + box[1]) // 2, (box[2] + box[3]) // 2, k]]}
+        )
 
     def _volume(self) -> None:
         box, _ = self._place()
@@ -172,7 +180,9 @@ class Client:
         for change in told["changes"]:
             (i0, i1), (j0, j1) = change["i"], change["j"]
             data = zlib.decompress(base64.b64decode(change["data"]))
-            self._labels[i0:i1, j0:j1, change["k"]] = np.frombuffer(data, np.uint8).reshape(j1 - j0, i1 - i0).T
+            self._labels[i0:i1, j0:j1, change["k"]] = (
+                np.frombuffer(data, np.uint8).reshape(j1 - j0, i1 - i0).T
+            )
 
     def _workspace(self, kind: str, what: str, wanted: int = 200, **body: Any) -> None:
         path = f"/api/images/{self.own}/{what}"
@@ -189,7 +199,9 @@ class Client:
             return
         known = labels.json()["labels"]
         value = known.get("spleen", max(known.values(), default=0) + 1)
-        values = np.full((box[3] - box[2], box[1] - box[0]), value if self._rng.random() < 0.8 else 0, np.uint8)
+        values = np.full(
+            (box[3] - box[2], box[1] - box[0]), value if self._rng.random() < 0.8 else 0, np.uint8
+        )
         data = base64.b64encode(zlib.compress(values.tobytes())).decode()
         change = {"k": k, "i": box[:2], "j": box[2:], "data": data}
         self._workspace("paint", "paint", label="spleen", changes=[change])
@@ -257,7 +269,9 @@ class Client:
         self._ask("page", "GET", "/")  # 503 where it has not been built
 
     def _files(self) -> None:
-        answer = self._ask("volume file", "GET", f"/api/images/shared{self._rng.integers(self.shared)}/volume.nii")
+        answer = self._ask(
+            "volume file", "GET", f"/api/images/shared{self._rng.integers(self.shared)}/volume.nii"
+        )
         if answer is not None and _voxels(answer.content).shape != self.shape:
             self.seen.fault(f"{self.name}: the volume has another shape")
         self._ask("report", "GET", "/api/active/state")

@@ -37,7 +37,9 @@ _HEADER = (
     "# Made by scripts/supply_chain.py from requirements*.txt: every package with the hashes of its files on PyPI,\n"
     "# for Python 3.11 on Linux x86-64. Do not edit.\n"
 )
-_PLACES = re.compile(r"://|^\s*(-i|-f|-e|--index-url|--extra-index-url|--find-links|--editable)\b|\s@\s", re.MULTILINE)
+_PLACES = re.compile(
+    r"://|^\s*(-i|-f|-e|--index-url|--extra-index-url|--find-links|--editable)\b|\s@\s", re.MULTILINE
+)
 
 # By the words of SPDX expressions and of classifiers. SegMed distributes none of these packages, so that a licence that
 # asks for changes of the package itself to be published (weak copyleft) is no obstacle, and one that spreads is.
@@ -48,7 +50,8 @@ _PERMISSIVE = re.compile(
 )
 _WEAK = re.compile(r"\b(LGPL|Lesser General Public|MPL|Mozilla Public|EPL)", re.IGNORECASE)
 _STRONG = re.compile(
-    r"(?<!L)GPL|Affero|(?<!Lesser )General Public License|SSPL|Commons[ -]Clause|Non-?Commercial", re.IGNORECASE
+    r"(?<!L)GPL|Affero|(?<!Lesser )General Public License|SSPL|Commons[ -]Clause|Non-?Commercial",
+    re.IGNORECASE,
 )
 _NVIDIA = re.compile(r"^(nvidia|cuda)-")
 # looked up by hand, as the packages' metadata says nothing that can be read
@@ -66,13 +69,16 @@ def tool(name: str, folder: Path | None) -> str:
             return str(place / name)
     if found := shutil.which(name):
         return found
-    raise Trouble(f"{name} is not installed. pip install -r requirements-supply-chain.txt, best in a venv of its own.")
+    raise Trouble(
+        f"{name} is not installed. pip install -r requirements-supply-chain.txt, best in a venv of its own."
+    )
 
 
 def check_lock(text: str) -> list[str]:
     """What a lock must not have: addresses of indexes and places on this machine, and packages without a hash."""
     wrong = [
-        f"line {text[: m.start()].count(chr(10)) + 1} names a place: {m[0].strip()}" for m in _PLACES.finditer(text)
+        f"line {text[: m.start()].count(chr(10)) + 1} names a place: {m[0].strip()}"
+        for m in _PLACES.finditer(text)
     ]
     for block in re.split(
         r"\n(?=\S)", "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
@@ -96,9 +102,30 @@ def lock(folder: Path | None) -> int:
         known.write_text(
             "".join(f"{name}=={version}\n" for name, version in sorted(installed.items())), encoding="utf-8"
         )
-        command = [tool("uv", folder), "pip", "compile", *LISTS, "--constraint", str(known), "--generate-hashes"]
-        command += ["--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28", "--quiet", "--no-header"]
-        command += ["--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--output-file", str(made)]
+        command = [
+            tool("uv", folder),
+            "pip",
+            "compile",
+            *LISTS,
+            "--constraint",
+            str(known),
+            "--generate-hashes",
+        ]
+        command += [
+            "--python-version",
+            "3.11",
+            "--python-platform",
+            "x86_64-manylinux_2_28",
+            "--quiet",
+            "--no-header",
+        ]
+        command += [
+            "--no-emit-index-url",
+            "--no-emit-find-links",
+            "--no-annotate",
+            "--output-file",
+            str(made),
+        ]
         if subprocess.run(command, cwd=ROOT).returncode:
             raise Trouble("uv could not resolve requirements*.txt, see above.")
         text = _HEADER + made.read_text(encoding="utf-8")
@@ -128,7 +155,9 @@ def verdict(name: str, licence: str) -> str:
     """`yes`, `yes, unchanged` (weak copyleft), `NVIDIA's terms`, `no`, or `look` where nothing can be read."""
     licence = _LOOKED_UP.get(name, licence)
     choices = [part for part in re.split(r"\bOR\b", licence) if part]
-    if any(_PERMISSIVE.search(part) and not _STRONG.search(part) and not _WEAK.search(part) for part in choices):
+    if any(
+        _PERMISSIVE.search(part) and not _STRONG.search(part) and not _WEAK.search(part) for part in choices
+    ):
         return "yes"
     if _NVIDIA.match(name):
         return "NVIDIA's terms"
@@ -160,7 +189,9 @@ def licences(components: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
 def audit(folder: Path | None, out: Path) -> int:
     """Ask PyPI's database about the versions in the lock."""
     command = [tool("pip-audit", folder), "--requirement", str(LOCK), "--disable-pip", "--require-hashes"]
-    done = subprocess.run([*command, "--format", "json", "--progress-spinner", "off"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--format", "json", "--progress-spinner", "off"], capture_output=True, text=True
+    )
     try:
         found = json.loads(done.stdout)["dependencies"]
     except (ValueError, KeyError, TypeError):
@@ -186,7 +217,14 @@ def report(folder: Path | None, out: Path) -> int:
     """Bill of materials, licences, vulnerabilities."""
     out.mkdir(parents=True, exist_ok=True)
     sbom = out / "sbom.json"
-    command = [tool("cyclonedx-py", folder), "environment", "--output-format", "JSON", "--output-file", str(sbom)]
+    command = [
+        tool("cyclonedx-py", folder),
+        "environment",
+        "--output-format",
+        "JSON",
+        "--output-file",
+        str(sbom),
+    ]
     if subprocess.run([*command, "--output-reproducible", sys.executable]).returncode:
         raise Trouble("cyclonedx-py failed, see above.")
     components = json.loads(sbom.read_text(encoding="utf-8"))["components"]
@@ -198,7 +236,9 @@ def report(folder: Path | None, out: Path) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("lock", "report"))
     parser.add_argument("--tools", type=Path, help="folder with uv, cyclonedx-py and pip-audit")
     parser.add_argument("--out", type=Path, default=ROOT / "supply-chain", help="folder for the reports")

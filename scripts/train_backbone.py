@@ -30,7 +30,9 @@ from segmed.training.stream import StreamConfig, training_batch
 
 HELD_OUT = ("lobes",)  # families that validation sees and training does not
 OFTEN = ("shells",)  # drawn twice as often: rings are what the model gets wrong
-TINY = 0.1  # windows make the size of an object matter little; families have small targets of their own besides
+TINY = (
+    0.1  # windows make the size of an object matter little; families have small targets of their own besides
+)
 
 
 def draw_curve(training: ScratchTraining, batch: int) -> None:
@@ -56,16 +58,22 @@ def draw_curve(training: ScratchTraining, batch: int) -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many; start again to go on")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="stop after so many; start again to go on"
+    )
     parser.add_argument("--batch", type=int, default=32, help="objects per step and process")
     parser.add_argument("--size", type=int, default=64, help="input size, px")
     parser.add_argument("--drawn", type=int, default=160, help="side of the drawn pictures, px")
     parser.add_argument("--objects", type=int, default=4, help="objects taken from one picture")
     parser.add_argument("--reuse", type=int, default=3, help="steps in a row that share their pictures")
-    parser.add_argument("--box-share", type=float, default=0.65, help="objects prompted with a box, not with a click")
+    parser.add_argument(
+        "--box-share", type=float, default=0.65, help="objects prompted with a box, not with a click"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="most rounds of prompting")
     parser.add_argument("--start", default="", help="model folder to begin with, at another input size too")
     parser.add_argument("--hidden", type=int, default=128)
@@ -73,7 +81,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--width", type=int, default=128, help="channels of the decoder")
     parser.add_argument("--patch", type=int, default=4, help="px")
-    parser.add_argument("--stem", type=int, nargs="*", default=[32, 64, 128, 192, 256], help="channels of the stem")
+    parser.add_argument(
+        "--stem", type=int, nargs="*", default=[32, 64, 128, 192, 256], help="channels of the stem"
+    )
     parser.add_argument("--depths", type=int, nargs="*", default=[0, 1, 2, 2, 2], help="its residual blocks")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
@@ -98,10 +108,15 @@ def main() -> None:
         "objects": options.objects,
         "reuse": options.reuse,
     }
-    stream = StreamConfig(**settings, box_share=options.box_share, phantom=PhantomConfig(seen, tiny_share=TINY))
+    stream = StreamConfig(
+        **settings, box_share=options.box_share, phantom=PhantomConfig(seen, tiny_share=TINY)
+    )
     held_out = StreamConfig(**settings, phantom=PhantomConfig(HELD_OUT, tiny_share=TINY))
     config = ScratchConfig(
-        steps=options.steps, seed=options.seed, learning_rate=options.rate, validate_every=options.validate_every
+        steps=options.steps,
+        seed=options.seed,
+        learning_rate=options.rate,
+        validate_every=options.validate_every,
     )
     try:
         training = ScratchTraining(

@@ -49,7 +49,11 @@ def draw_curve(training: Pretraining, batch: int) -> None:
     samples = [entry["step"] * batch * training.world / 1000 for entry in training.log]
     for axis, name in zip(axes[0], training.validation, strict=True):
         for key in (k for k in training.log[-1] if k.startswith(f"{name} ")):
-            axis.plot(samples, [entry.get(key, float("nan")) for entry in training.log], label=key.removeprefix(name))
+            axis.plot(
+                samples,
+                [entry.get(key, float("nan")) for entry in training.log],
+                label=key.removeprefix(name),
+            )
         axis.set_xlabel("samples, thousands")
         axis.set_ylabel(f"Dice on {name}")
         axis.grid(alpha=0.3)
@@ -60,19 +64,27 @@ def draw_curve(training: Pretraining, batch: int) -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pack", type=Path, help="folder of labelled images")
-    parser.add_argument("--imagenet", type=Path, help="ImageNet weights of EfficientNet-Lite0; random without")
+    parser.add_argument(
+        "--imagenet", type=Path, help="ImageNet weights of EfficientNet-Lite0; random without"
+    )
     parser.add_argument("--start", type=Path, help="model folder to begin with")
     parser.add_argument("--hold-out", nargs="*", default=list(HELD_OUT), help="sources to validate on")
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many; start again to go on")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="stop after so many; start again to go on"
+    )
     parser.add_argument("--batch", type=int, default=24, help="objects per step and process")
     parser.add_argument("--size", type=int, default=128, help="side of the windows, px")
     parser.add_argument("--synthetic-share", type=float, default=ObjectConfig.synthetic_share)
     parser.add_argument("--superpixel-share", type=float, default=ObjectConfig.superpixel_share)
-    parser.add_argument("--rate", type=float, default=PretrainingConfig.learning_rate, help="peak learning rate")
+    parser.add_argument(
+        "--rate", type=float, default=PretrainingConfig.learning_rate, help="peak learning rate"
+    )
     parser.add_argument("--train-early", action="store_true", help="train the image half of the encoder too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--validate-every", type=int, default=250)
@@ -92,7 +104,9 @@ def main() -> None:
         torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     families = tuple(name for name in PhantomConfig().families if name != FAMILY_HELD_OUT)
     objects = ObjectConfig(
-        options.synthetic_share, options.superpixel_share, phantoms=PhantomConfig(families + OFTEN, tiny_share=0.1)
+        options.synthetic_share,
+        options.superpixel_share,
+        phantoms=PhantomConfig(families + OFTEN, tiny_share=0.1),
     )
     held_out = options.hold_out if options.pack else []
     pack = TrainingPack(options.pack, without=held_out) if options.pack else None
@@ -111,7 +125,9 @@ def main() -> None:
 
     network = PromptNetwork()
     if options.imagenet:
-        network.encoder.load_state_dict(folded(torch.load(options.imagenet, map_location="cpu", weights_only=True)))
+        network.encoder.load_state_dict(
+            folded(torch.load(options.imagenet, map_location="cpu", weights_only=True))
+        )
     if options.start:
         from segmed.methods.segmed.weights import load_network
 

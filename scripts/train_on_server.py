@@ -51,7 +51,10 @@ def submit(url: str, volume: LabelledVolume, names: list[str]) -> None:
     info = json.dumps({"label_info": [{"name": name, "idx": n} for n, name in enumerate(names, 1)]})
     with volume.label.open("rb") as file:
         answer = requests.put(
-            f"{url}/datastore/label?image={volume.patient}", data={"params": info}, files={"label": file}, timeout=60
+            f"{url}/datastore/label?image={volume.patient}",
+            data={"params": info},
+            files={"label": file},
+            timeout=60,
         )
     answer.raise_for_status()
 
@@ -73,7 +76,9 @@ def train(url: str, model: str, options: dict[str, float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset", type=Path, help="folder of an MSD task")
     parser.add_argument("--model", default="lora", choices=["lora", "adapter"])
     parser.add_argument("--submit", type=int, default=40)

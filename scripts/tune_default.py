@@ -43,12 +43,16 @@ def measured(method: Segmenter, data: SliceDataset, slices: int, min_area: int) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", choices=list(DATASETS), required=True)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--train", type=int, default=10, help="patients to learn from")
     parser.add_argument("--test", type=int, default=20, help="patients to test on")
-    parser.add_argument("--seen", type=Path, help="folder of training images; test on no volume that they come from")
+    parser.add_argument(
+        "--seen", type=Path, help="folder of training images; test on no volume that they come from"
+    )
     parser.add_argument("--slices", type=int, default=2, help="of each label and volume to test on")
     parser.add_argument("--min-area", type=int, default=60, help="px of objects to test on")
     parser.add_argument("--epochs", type=int, default=8)
@@ -66,7 +70,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         before = measured(Loader().get("segmed", own), data.of(test), arguments.slices, arguments.min_area)
         begun = time.perf_counter()
-        config = JobConfig({"preset": arguments.preset}, FinetuneConfig(epochs=arguments.epochs, epoch_steps=10))
+        config = JobConfig(
+            {"preset": arguments.preset}, FinetuneConfig(epochs=arguments.epochs, epoch_steps=10)
+        )
         registry = Registry(Path(folder) / "models")
         result = train_model("segmed", own, data.of(train), registry, Path(folder) / "run", config)
         minutes = (time.perf_counter() - begun) / 60

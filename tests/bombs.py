@@ -121,7 +121,9 @@ def nifti(path: Path, shape: tuple[int, ...] = (1024, 1024, 1024), gibibytes: in
     header.set_data_shape(shape)
     header["vox_offset"] = 352
     head = header.binaryblock + b"\0" * 4
-    path.write_bytes(gzip.compress(head) + zeros(gibibytes, 31) if path.suffix == ".gz" else head + b"\0" * 100)
+    path.write_bytes(
+        gzip.compress(head) + zeros(gibibytes, 31) if path.suffix == ".gz" else head + b"\0" * 100
+    )
 
 
 def nrrd(path: Path, gibibytes: int = 8) -> None:

@@ -16,7 +16,11 @@ def in_plane(phantom: Phantom, plane: str) -> Phantom:
     order = {"axial": (0, 1, 2), "oblique": (0, 1, 2), "sagittal": (1, 2, 0), "coronal": (0, 2, 1)}[plane]
     affine = phantom.affine[:, [*order, 3]].copy()
     image, labels = (np.ascontiguousarray(a.transpose(order)) for a in (phantom.image, phantom.labels))
-    for axis in (0, 1, 2):  # rows and columns run to the left, the back or the feet, slices along their normal
+    for axis in (
+        0,
+        1,
+        2,
+    ):  # rows and columns run to the left, the back or the feet, slices along their normal
         backward = affine[:3, axis].sum() > 0 if axis < 2 else np.linalg.det(affine[:3, :3]) < 0
         if backward:
             affine[:3, 3] += affine[:3, axis] * (image.shape[axis] - 1)
@@ -40,5 +44,7 @@ def phantom_series(
 ) -> Phantom:
     """Write a series; the phantom that comes back has its voxels as they are stored."""
     phantom = in_plane(make_phantom(modality, shape, spacing, seed), plane)
-    write_series(folder, phantom.image, phantom.affine, modality=modality, patient=f"Phantom^{plane.capitalize()}")
+    write_series(
+        folder, phantom.image, phantom.affine, modality=modality, patient=f"Phantom^{plane.capitalize()}"
+    )
     return phantom

@@ -77,7 +77,9 @@ class IdentityProvider:
         }
 
     def signed(self, claims: dict[str, Any], key: Any = None, **header: str) -> str:
-        return jwt.encode({"alg": "RS256", "kid": "one", **header}, claims, key or self.key, algorithms=["RS256"])
+        return jwt.encode(
+            {"alg": "RS256", "kid": "one", **header}, claims, key or self.key, algorithms=["RS256"]
+        )
 
     def _get(self, http: BaseHTTPRequestHandler) -> None:
         parts = urlsplit(http.path)
@@ -99,7 +101,9 @@ class IdentityProvider:
         self.codes[code] = asked
         told = {"error": self.error} if self.error else {"code": code}
         http.send_response(302)
-        http.send_header("Location", f"{asked['redirect_uri']}?{urlencode({**told, 'state': asked['state']})}")
+        http.send_header(
+            "Location", f"{asked['redirect_uri']}?{urlencode({**told, 'state': asked['state']})}"
+        )
         http.end_headers()
 
     def _post(self, http: BaseHTTPRequestHandler) -> None:

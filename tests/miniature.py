@@ -75,7 +75,8 @@ def sessile(root: Path, patients: int = 8) -> Path:
         phantom = body(n + 60)
         save(root / "sessile-main-Kvasir-SEG" / "images" / f"c{n}.jpg", colour(phantom, 2))
         save(
-            root / "sessile-main-Kvasir-SEG" / "masks" / f"c{n}.jpg", 255 * relabelled(phantom, {1: "liver"})[:, :, 2].T
+            root / "sessile-main-Kvasir-SEG" / "masks" / f"c{n}.jpg",
+            255 * relabelled(phantom, {1: "liver"})[:, :, 2].T,
         )
     return root
 
@@ -92,7 +93,10 @@ def gid5(root: Path, tiles: int = 8) -> Path:
     for n in range(tiles):
         phantom = body(n + 200)
         save(root / "image" / "forest" / f"{n}.tif", colour(phantom, 2))
-        save(root / "label_gray" / "forest" / f"{n}.tif", np.ascontiguousarray(relabelled(phantom, GID, 5)[:, :, 2].T))
+        save(
+            root / "label_gray" / "forest" / f"{n}.tif",
+            np.ascontiguousarray(relabelled(phantom, GID, 5)[:, :, 2].T),
+        )
     return root
 
 
@@ -100,11 +104,15 @@ def sirst(root: Path, frames: int = 8) -> Path:
     for n in range(frames):
         phantom = body(n + 300)
         save(root / "images" / f"Misc_{n}.png", np.ascontiguousarray(colour(phantom, 1)[..., 0]))
-        save(root / "masks" / f"Misc_{n}_pixels0.png", 255 * relabelled(phantom, {1: "kidney left"})[:, :, 1].T)
+        save(
+            root / "masks" / f"Misc_{n}_pixels0.png", 255 * relabelled(phantom, {1: "kidney left"})[:, :, 1].T
+        )
     (root / "idx_427").mkdir()
     parts = {"train": range(5), "val": range(5, 6), "test": range(6, frames)}
     for part, numbers in parts.items():
-        (root / "idx_427" / f"{part}.txt").write_text("".join(f"Misc_{n}\n" for n in numbers), encoding="utf-8")
+        (root / "idx_427" / f"{part}.txt").write_text(
+            "".join(f"Misc_{n}\n" for n in numbers), encoding="utf-8"
+        )
     return root
 
 

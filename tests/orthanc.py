@@ -13,7 +13,8 @@ import pytest
 from running import ROOT, free_port, stop, wait_for
 
 needs_orthanc = pytest.mark.skipif(
-    shutil.which("Orthanc") is None, reason="Orthanc is not installed: apt-get install orthanc orthanc-dicomweb"
+    shutil.which("Orthanc") is None,
+    reason="Orthanc is not installed: apt-get install orthanc orthanc-dicomweb",
 )
 
 
@@ -43,7 +44,13 @@ class Pacs:
 
     def start(self) -> None:
         log = self.folder / "log.txt"
-        command = [str(ROOT / "scripts/pacs.sh"), "--port", str(self.port), "--folder", str(self.folder / "images")]
+        command = [
+            str(ROOT / "scripts/pacs.sh"),
+            "--port",
+            str(self.port),
+            "--folder",
+            str(self.folder / "images"),
+        ]
         command += ["--empty", *(["--user", self.user] if self.user else [])]
         with log.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)

@@ -140,7 +140,9 @@ class Slicer(Scene):
             params: dict[str, Any] = {"label_info": [{"name": n, "idx": order.index(n) + 1} for n in saved]}
             if self.upstream:
                 params["model"] = model
-            told: dict[str, Any] = self._client().save_label(self.sample["id"], self.export(saved), params=params)
+            told: dict[str, Any] = self._client().save_label(
+                self.sample["id"], self.export(saved), params=params
+            )
         self.connect()
         return told
 
@@ -181,7 +183,9 @@ class Slicer(Scene):
 
     def _prompt(self, model: str, current: list[int] | None) -> None:
         segment, flat = self.segments[self.label], self.info["models"][model].get("dimension", 3) == 2
-        what = f"Run Inference for segment: {self.label}; model: {model}; 3d {'disabled' if flat else 'enabled'}"
+        what = (
+            f"Run Inference for segment: {self.label}; model: {model}; 3d {'disabled' if flat else 'enabled'}"
+        )
         roi: list[int] = self.roi_ijk() if self.roi else []
         clicks = segment.foreground or segment.background
         if current is None:
@@ -207,10 +211,14 @@ class Slicer(Scene):
             file, _ = self._infer(model, params)
             self.show(file, [self.label], k if flat else None)
 
-    def _infer(self, model: str, params: dict[str, Any], label: str | None = None) -> tuple[str, dict[str, Any]]:
+    def _infer(
+        self, model: str, params: dict[str, Any], label: str | None = None
+    ) -> tuple[str, dict[str, Any]]:
         session = self._session()
         params |= {"result_extension": ".nrrd", "result_dtype": "uint8"}
-        file, told = self._client().infer(model, self.sample["id"], params, label_in=label, session_id=session)
+        file, told = self._client().infer(
+            model, self.sample["id"], params, label_in=label, session_id=session
+        )
         self.sent, self.told = params, told
         return file, told
 

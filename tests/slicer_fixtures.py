@@ -26,7 +26,9 @@ def bodies(phantom: Phantom) -> dict[str, Phantom]:
     """One body on three grids."""
     affine = phantom.affine @ np.diag([-1.0, -1.0, 1.0, 1.0])
     affine[:3, 3] += phantom.affine[:3, :2] @ (np.array(phantom.image.shape[:2]) - 1)
-    flipped = replace(phantom, image=phantom.image[::-1, ::-1], labels=phantom.labels[::-1, ::-1], affine=affine)
+    flipped = replace(
+        phantom, image=phantom.image[::-1, ::-1], labels=phantom.labels[::-1, ::-1], affine=affine
+    )
     return {"lps": phantom, "ras": flipped, "oblique": in_plane(phantom, "oblique")}
 
 
@@ -75,7 +77,9 @@ def roi_around(slicer: Slicer, mask: np.ndarray) -> Roi:
 def inside(mask: np.ndarray) -> list[float]:
     """The voxel farthest from the edge of a mask on slice K."""
     flat = mask[:, :, K].astype(np.uint8)
-    depth = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(sitk.GetImageFromArray(flat), True, True, False))
+    depth = sitk.GetArrayFromImage(
+        sitk.SignedMaurerDistanceMap(sitk.GetImageFromArray(flat), True, True, False)
+    )
     i, j = np.unravel_index(depth.argmax(), depth.shape)
     return [float(i), float(j), K]
 
@@ -87,7 +91,9 @@ def dice_in_the_patient(mask: sitk.Image, truth: np.ndarray, affine: np.ndarray)
     reference.SetSpacing(spacing.tolist())
     reference.SetDirection((np.diag([-1, -1, 1]) @ (affine[:3, :3] / spacing)).ravel().tolist())
     reference.SetOrigin((affine[:3, 3] * [-1, -1, 1]).tolist())
-    moved = sitk.GetArrayFromImage(sitk.Resample(mask, reference, sitk.Transform(), sitk.sitkNearestNeighbor)).T
+    moved = sitk.GetArrayFromImage(
+        sitk.Resample(mask, reference, sitk.Transform(), sitk.sitkNearestNeighbor)
+    ).T
     return Overlap.of(moved > 0, truth).dice()
 
 

@@ -37,12 +37,16 @@ def make_discs(root: Path, volumes: int = 2, first: int = 0) -> SliceDataset:
         for part, array in (("imagesTr", grey.astype(np.float32)), ("labelsTr", labels)):
             nib.save(nib.Nifti1Image(array, np.eye(4)), root / part / f"v{n}.nii.gz")
         pairs.append({"image": f"imagesTr/v{n}.nii.gz", "label": f"labelsTr/v{n}.nii.gz"})
-    (root / "dataset.json").write_text(json.dumps({"labels": {"1": "bright", "2": "dark"}, "training": pairs}))
+    (root / "dataset.json").write_text(
+        json.dumps({"labels": {"1": "bright", "2": "dark"}, "training": pairs})
+    )
     return load_msd(root)
 
 
 def small_sam(seed: int = 0) -> SamModel:
-    shape = tiny_config(image_size=32, hidden=32, layers=2, heads=2, width=32, stem_channels=(), stem_depths=())
+    shape = tiny_config(
+        image_size=32, hidden=32, layers=2, heads=2, width=32, stem_channels=(), stem_depths=()
+    )
     return initialised(shape, seed)
 
 

@@ -67,7 +67,9 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- masks ---
 
 
-def test_a_box_gives_the_liver_on_the_grid_of_the_image(phantom: Phantom, phantom_file: Path, tmp_path: Path) -> None:
+def test_a_box_gives_the_liver_on_the_grid_of_the_image(
+    phantom: Phantom, phantom_file: Path, tmp_path: Path
+) -> None:
     k = _middle(phantom, LIVER)
     result = _run("predict", phantom_file, "--box", _box(phantom, LIVER, k), "-o", tmp_path / "liver.nii.gz")
     assert result.exit_code == 0, result.output
@@ -84,10 +86,14 @@ def test_a_box_gives_the_liver_on_the_grid_of_the_image(phantom: Phantom, phanto
     assert sorted(p.name for p in tmp_path.iterdir()) == ["liver.nii.gz", "liver.tsv"]
 
 
-def test_a_box_in_reverse_gives_the_same_mask_as_nrrd(phantom: Phantom, phantom_file: Path, tmp_path: Path) -> None:
+def test_a_box_in_reverse_gives_the_same_mask_as_nrrd(
+    phantom: Phantom, phantom_file: Path, tmp_path: Path
+) -> None:
     i0, i1, j0, j1, k, _ = _box(phantom, LIVER, _middle(phantom, LIVER)).split(",")
     outs = [tmp_path / "a.nrrd", tmp_path / "b.nrrd"]
-    for box, out in zip((f"{i0},{i1},{j0},{j1},{k},{k}", f"{i1}, {i0}, {j1}, {j0}, {k}, {k}"), outs, strict=True):
+    for box, out in zip(
+        (f"{i0},{i1},{j0},{j1},{k},{k}", f"{i1}, {i0}, {j1}, {j0}, {k}, {k}"), outs, strict=True
+    ):
         result = _run("predict", phantom_file, "--box", box, "-o", out)
         assert result.exit_code == 0, result.output
     first, second = (sitk.ReadImage(str(out)) for out in outs)
@@ -101,7 +107,9 @@ def test_a_box_in_reverse_gives_the_same_mask_as_nrrd(phantom: Phantom, phantom_
 
 def test_volume_model_fills_the_liver(phantom: Phantom, phantom_file: Path, tmp_path: Path) -> None:
     box = _box(phantom, LIVER, _middle(phantom, LIVER))
-    result = _run("predict", phantom_file, "--box", box, "--model", "classical_3d", "-o", tmp_path / "liver.nii.gz")
+    result = _run(
+        "predict", phantom_file, "--box", box, "--model", "classical_3d", "-o", tmp_path / "liver.nii.gz"
+    )
     assert result.exit_code == 0, result.output
     array = np.asarray(nib.Nifti1Image.from_filename(tmp_path / "liver.nii.gz").dataobj)
     assert array.any(axis=(0, 1)).sum() > 3
@@ -122,7 +130,9 @@ def test_a_background_click_stays_out(phantom: Phantom, phantom_file: Path, tmp_
     k = _middle(phantom, LIVER)
     i, j = np.argwhere(phantom.labels[:, :, k] == LIVER).mean(0).round().astype(int)
     box = _box(phantom, LIVER, k)
-    result = _run("predict", phantom_file, "--box", box, "--not-point", f"{i},{j},{k}", "-o", tmp_path / "a.nii.gz")
+    result = _run(
+        "predict", phantom_file, "--box", box, "--not-point", f"{i},{j},{k}", "-o", tmp_path / "a.nii.gz"
+    )
     assert result.exit_code == 0, result.output
     array = np.asarray(nib.Nifti1Image.from_filename(tmp_path / "a.nii.gz").dataobj)
     assert array[i, j, k] == 0
@@ -145,7 +155,9 @@ def test_clicks_belong_to_the_box_around_them(phantom: Phantom, phantom_file: Pa
     low, high = _middle(phantom, LIVER) - 2, _middle(phantom, LIVER) + 2
     i, j = np.argwhere(phantom.labels[:, :, high] == LIVER).mean(0).round().astype(int)
     boxes = ["--box", _box(phantom, LIVER, low), "--box", _box(phantom, LIVER, high)]
-    result = _run("predict", phantom_file, *boxes, "--point", f"{i},{j},{high}", "-o", tmp_path / "both.nii.gz")
+    result = _run(
+        "predict", phantom_file, *boxes, "--point", f"{i},{j},{high}", "-o", tmp_path / "both.nii.gz"
+    )
     assert result.exit_code == 0, result.output
     array = np.asarray(nib.Nifti1Image.from_filename(tmp_path / "both.nii.gz").dataobj)
     assert np.unique(array[:, :, low]).tolist() == [0, 1]
@@ -157,7 +169,9 @@ def test_a_previous_mask_is_refined(phantom: Phantom, phantom_file: Path, tmp_pa
     previous = np.zeros(phantom.image.shape, np.uint8)
     previous[:, :, k] = phantom.labels[:, :, k] == LIVER
     nib.save(nib.Nifti1Image(previous, phantom.affine), tmp_path / "previous.nii.gz")
-    result = _run("predict", phantom_file, "--mask", tmp_path / "previous.nii.gz", "-o", tmp_path / "out.nii.gz")
+    result = _run(
+        "predict", phantom_file, "--mask", tmp_path / "previous.nii.gz", "-o", tmp_path / "out.nii.gz"
+    )
     assert result.exit_code == 0, result.output
     array = np.asarray(nib.Nifti1Image.from_filename(tmp_path / "out.nii.gz").dataobj)
     assert _dice(array[:, :, k], previous[:, :, k] > 0) > 0.8
@@ -173,18 +187,24 @@ def test_a_previous_mask_is_brought_onto_the_image_by_world_coordinates(
         [[-1, 0, 0, previous.shape[0] - 1], [0, 1, 0, 0], [0, 0, -1, previous.shape[2] - 1], [0, 0, 0, 1]]
     )
     nib.save(nib.Nifti1Image(previous, phantom.affine), tmp_path / "same.nii.gz")
-    nib.save(nib.Nifti1Image(np.ascontiguousarray(previous[::-1, :, ::-1]), turned), tmp_path / "turned.nii.gz")
+    nib.save(
+        nib.Nifti1Image(np.ascontiguousarray(previous[::-1, :, ::-1]), turned), tmp_path / "turned.nii.gz"
+    )
     found = {}
     for name in ("same", "turned"):
         out = tmp_path / f"{name}-out.nii.gz"
-        result = _run("predict", phantom_file, "--mask", tmp_path / f"{name}.nii.gz", "--model", "classical", "-o", out)
+        result = _run(
+            "predict", phantom_file, "--mask", tmp_path / f"{name}.nii.gz", "--model", "classical", "-o", out
+        )
         assert result.exit_code == 0, result.output
         found[name] = np.asarray(nib.load(out).dataobj)
     assert found["same"].any() and np.array_equal(found["same"], found["turned"])
     away = phantom.affine.copy()
     away[:3, 3] += 5000
     nib.save(nib.Nifti1Image(previous, away), tmp_path / "away.nii.gz")
-    result = _run("predict", phantom_file, "--mask", tmp_path / "away.nii.gz", "-o", tmp_path / "never.nii.gz")
+    result = _run(
+        "predict", phantom_file, "--mask", tmp_path / "away.nii.gz", "-o", tmp_path / "never.nii.gz"
+    )
     assert result.exit_code == 2 and "its middle lies 8660 mm from that of the image" in _text(result)
     assert not (tmp_path / "never.nii.gz").exists()
 
@@ -193,7 +213,10 @@ def test_names_and_colours_go_with_the_mask(phantom_file: Path, tmp_path: Path) 
     boxes = ("--box", "20,40,20,40,8,8", "--box", "50,70,20,40,8,8", "--model", "classical")
     assert _run("predict", phantom_file, *boxes, "-o", tmp_path / "a.nii.gz").exit_code == 0
     rows = (tmp_path / "a.tsv").read_text(encoding="utf-8").splitlines()
-    assert rows[0] == "index\tname\tcolor" and [row.split("\t")[1] for row in rows[1:]] == ["object 1", "object 2"]
+    assert rows[0] == "index\tname\tcolor" and [row.split("\t")[1] for row in rows[1:]] == [
+        "object 1",
+        "object 2",
+    ]
     assert _run("predict", phantom_file, *boxes, "-o", tmp_path / "a.seg.nrrd").exit_code == 0
     found, affine = read_segments(tmp_path / "a.seg.nrrd")
     assert [(s.name, s.value) for s in found.segments] == [("object 1", 1), ("object 2", 2)]
@@ -209,7 +232,12 @@ def test_a_picture_takes_four_numbers_and_gives_a_png(tmp_path: Path) -> None:
     disc = (xx - 50) ** 2 + (yy - 25) ** 2 < 14**2
     pixels = np.where(disc, 200, 40) + np.random.default_rng(0).normal(0, 4, disc.shape)
     Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "a.png")
-    for prompt in (["--box", "34,66,9,41"], ["--box", "34,66,9,41,0,0"], ["--point", "50,25"], ["--point", "50,25,0"]):
+    for prompt in (
+        ["--box", "34,66,9,41"],
+        ["--box", "34,66,9,41,0,0"],
+        ["--point", "50,25"],
+        ["--point", "50,25,0"],
+    ):
         result = _run("predict", tmp_path / "a.png", *prompt, "-o", tmp_path / "mask.png")
         assert result.exit_code == 0, result.output
         found = np.asarray(Image.open(tmp_path / "mask.png"))
@@ -232,7 +260,9 @@ def test_a_click_beside_the_image_is_reported(phantom_file: Path, tmp_path: Path
     clicks = ["--point", "30,35,9", "--point", "500,1,1"]
     result = _run("predict", phantom_file, *clicks, "-o", tmp_path / "a.nii.gz")
     assert result.exit_code == 0, result.output
-    assert "The click at (500, 1, 1) lies outside the image of 96×80×16 voxels and was ignored." in _text(result)
+    assert "The click at (500, 1, 1) lies outside the image of 96×80×16 voxels and was ignored." in _text(
+        result
+    )
 
 
 # --- refusals ---
@@ -263,7 +293,9 @@ def test_a_click_beside_the_image_is_reported(phantom_file: Path, tmp_path: Path
         ((*BOX, "--mask", "nowhere.nii.gz"), "There is no image at nowhere.nii.gz"),
     ],
 )
-def test_bad_options_are_refused(phantom_file: Path, tmp_path: Path, options: tuple[str, ...], sentence: str) -> None:
+def test_bad_options_are_refused(
+    phantom_file: Path, tmp_path: Path, options: tuple[str, ...], sentence: str
+) -> None:
     _assert_refused(_run("predict", phantom_file, *options, "-o", tmp_path / "a.nii.gz"), tmp_path, sentence)
 
 
@@ -300,12 +332,16 @@ def test_an_output_that_is_a_folder_is_refused(phantom_file: Path, tmp_path: Pat
     _assert_refused(result, tmp_path, "a.nii.gz", before=("a.nii.gz",))
 
 
-@pytest.mark.parametrize(("option", "value"), [("--device", "abacus"), ("--device", "cuda:99"), ("--precision", "fp7")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--device", "abacus"), ("--device", "cuda:99"), ("--precision", "fp7")]
+)
 def test_a_device_or_precision_that_is_none_is_refused(
     phantom_file: Path, tmp_path: Path, backbone: Path, option: str, value: str
 ) -> None:
     options = ("--backbone", backbone, "--model", "medsam", option, value)
-    _assert_refused(_run("predict", phantom_file, *BOX, *options, "-o", tmp_path / "a.nii.gz"), tmp_path, value)
+    _assert_refused(
+        _run("predict", phantom_file, *BOX, *options, "-o", tmp_path / "a.nii.gz"), tmp_path, value
+    )
 
 
 def test_a_mask_of_another_size_is_refused(phantom_file: Path, tmp_path: Path) -> None:
@@ -358,7 +394,8 @@ def test_serve_refuses_bad_settings_before_it_starts(args: tuple[str, ...], sent
 
 
 @pytest.mark.parametrize(
-    ("command", "word"), [((), "predict"), (("predict",), "--not-point"), (("info",), "--conf"), (("serve",), "--port")]
+    ("command", "word"),
+    [((), "predict"), (("predict",), "--not-point"), (("info",), "--conf"), (("serve",), "--port")],
 )
 def test_help(command: tuple[str, ...], word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")

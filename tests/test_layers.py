@@ -61,7 +61,9 @@ def violations(root: Path) -> list[str]:
         if here and here not in RANK:
             found.append(f"{relative}: the package {here} has no place in the list of levels")
             continue
-        for line, name in imported_names(path.read_text(encoding="utf-8"), ".".join([root.name, *relative.parts[:-1]])):
+        for line, name in imported_names(
+            path.read_text(encoding="utf-8"), ".".join([root.name, *relative.parts[:-1]])
+        ):
             top, _, rest = name.partition(".")
             where = f"{relative}:{line}"
             owners = OWNERS.get(top)
@@ -136,13 +138,22 @@ def test_a_violation_is_found(tmp_path: Path, file: str, source: str) -> None:
     [
         ("cli.py", "import segmed.server, segmed.methods, segmed.imaging.masks"),
         ("__init__.py", "import os"),
-        ("server/a.py", "import monailabel\nfrom segmed.methods import METHODS\nfrom segmed.training import loop"),
-        ("server/a.py", "import segmed\nfrom segmed import __version__\nfrom . import b\nfrom segmed.server import c"),
+        (
+            "server/a.py",
+            "import monailabel\nfrom segmed.methods import METHODS\nfrom segmed.training import loop",
+        ),
+        (
+            "server/a.py",
+            "import segmed\nfrom segmed import __version__\nfrom . import b\nfrom segmed.server import c",
+        ),
         ("evaluation/a.py", "import segmed.methods, segmed.sam, segmed.data, segmed.imaging"),
         ("methods/yolo.py", "import ultralytics, transformers, peft"),
         ("sam/a.py", "import transformers, peft\nfrom segmed.imaging.prompts import Box"),
         ("data/a.py", "from segmed.imaging.reading import read_volume"),
-        ("imaging/a.py", "from segmed.imaging.volume import Volume\nfrom .volume import Volume\nimport samples"),
+        (
+            "imaging/a.py",
+            "from segmed.imaging.volume import Volume\nfrom .volume import Volume\nimport samples",
+        ),
     ],
 )
 def test_what_is_allowed_is_not_found(tmp_path: Path, file: str, source: str) -> None:

@@ -91,8 +91,16 @@ def _rows() -> list[curves.Row]:
     for strategy, gains in (("random", (0.0, 0.0, 0.0)), ("good", (0.10, 0.12, 0.14))):
         for seed, gain in enumerate(gains):
             for n, dice in enumerate((0.4, 0.5, 0.6)):
-                facts = {"strategy": strategy, "seed": seed, "round": n, "labels": 10 * (n + 1), "clicks": 5 * n}
-                found.append({**facts, "minutes": 2.0 * n, "dice": dice + seed / 100 + gain, "picked": {"CT": 10}})
+                facts = {
+                    "strategy": strategy,
+                    "seed": seed,
+                    "round": n,
+                    "labels": 10 * (n + 1),
+                    "clicks": 5 * n,
+                }
+                found.append(
+                    {**facts, "minutes": 2.0 * n, "dice": dice + seed / 100 + gain, "picked": {"CT": 10}}
+                )
     full = {"strategy": "full", "seed": 0, "round": 0, "labels": 90, "clicks": 9, "minutes": 9.0, "dice": 0.6}
     return [*found, {**full, "picked": {"CT": 45, "MR": 45}}]
 
@@ -110,7 +118,9 @@ def test_a_strategy_is_compared_seed_by_seed(tmp_path: Path) -> None:
     # between 0.53 with 10 labels and 0.63 with 20
     assert "The 0.610 that random has with 30 labels good has with 18: 0.60." in text
     assert list(curves.picked(rows))[2] == "| all pictures | 50 | 50 |"
-    assert curves.matrix([*rows, {**rows[0], "seed": 9}], "random", "dice").shape == (3, 3), "unfinished ones are left"
+    assert curves.matrix([*rows, {**rows[0], "seed": 9}], "random", "dice").shape == (3, 3), (
+        "unfinished ones are left"
+    )
     longer = [*rows, *({**r, "round": 3, "labels": 40, "dice": 0.7} for r in rows if r["round"] == 2)]
     short = [r for r in longer if (r["strategy"], r["round"]) != ("good", 3)]
     assert curves.against_random(short, "good")[0] == pytest.approx(0.12), "rounds that both have"
@@ -122,7 +132,9 @@ def test_a_strategy_is_compared_seed_by_seed(tmp_path: Path) -> None:
 
 def test_a_kind_in_which_the_model_finds_nothing_is_proposed_all_the_same() -> None:
     """Without an object there is no score; the kind was left until all others were labelled."""
-    embeddings = np.concatenate([np.zeros((10, 2)), np.full((10, 2), 9.0)]) + np.random.default_rng(0).random((20, 2))
+    embeddings = np.concatenate([np.zeros((10, 2)), np.full((10, 2), 9.0)]) + np.random.default_rng(0).random(
+        (20, 2)
+    )
     scores = {"jitter": np.concatenate([np.full(10, 0.5), np.full(10, np.nan)])}
     labelled = np.arange(20) < 2
     pool = CandidatePool([str(n) for n in range(20)], ~labelled, scores, embeddings)
@@ -138,7 +150,18 @@ def _run(out: Path, *words: str) -> str:
 
 def test_a_small_run_from_the_first_label_to_the_table(tmp_path: Path) -> None:
     make_discs(tmp_path / "discs", volumes=5)
-    words = ["--dataset", "msd", "--root", str(tmp_path / "discs"), "--patients", "3", "--slices", "4", "--tested", "2"]
+    words = [
+        "--dataset",
+        "msd",
+        "--root",
+        str(tmp_path / "discs"),
+        "--patients",
+        "3",
+        "--slices",
+        "4",
+        "--tested",
+        "2",
+    ]
     words += [
         "--options",
         "epochs=2,epoch_steps=1,batch=4,patience=9",
@@ -158,7 +181,9 @@ def test_a_small_run_from_the_first_label_to_the_table(tmp_path: Path) -> None:
         ("typicality", 1, 8),
     ]
     assert {r["state"] for r in rows} <= {"promoted", "rejected"}
-    assert all(0 <= r["dice"] <= 1 and sum(r["picked"].values()) == len(r["images"] or range(12)) for r in rows)
+    assert all(
+        0 <= r["dice"] <= 1 and sum(r["picked"].values()) == len(r["images"] or range(12)) for r in rows
+    )
     assert len({*rows[1]["images"], *rows[2]["images"]}) == 8, "no picture twice"
     assert rows[2]["clicks"] > rows[1]["clicks"] > 0
     assert rows[2]["minutes"] == pytest.approx((8 * 10 + 1.5 * rows[2]["clicks"]) / 60, abs=0.01)
@@ -168,4 +193,6 @@ def test_a_small_run_from_the_first_label_to_the_table(tmp_path: Path) -> None:
     out.write_bytes(b"".join(before.splitlines(keepends=True)[:2]))  # as if it had been stopped in between
     _run(out, *words)
     again = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert [{**r, "seconds": 0} for r in again] == [{**r, "seconds": 0} for r in rows], "what is missing is made up for"
+    assert [{**r, "seconds": 0} for r in again] == [{**r, "seconds": 0} for r in rows], (
+        "what is missing is made up for"
+    )

@@ -28,7 +28,11 @@ def _imported(*words: str) -> tuple[list[str], int, str]:
         [sys.executable, "-c", _RUN, *words],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": str(Path(segmed.__file__).parents[1]), "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
+        env={
+            "PYTHONPATH": str(Path(segmed.__file__).parents[1]),
+            "PATH": "/usr/bin:/bin",
+            "HOME": "/nonexistent",
+        },
     )
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith("HEAVY"), done.stdout + done.stderr
@@ -58,7 +62,9 @@ def test_it_answers_without_heavy_imports(words: tuple[str, ...], code: int, sai
 
 
 def test_heavy_imports_are_seen() -> None:
-    heavy, _, _ = _imported("info", "--conf", "models=classical")  # asks the server's engine what it would offer
+    heavy, _, _ = _imported(
+        "info", "--conf", "models=classical"
+    )  # asks the server's engine what it would offer
     assert {"torch", "monailabel"} <= set(heavy)
 
 

@@ -65,7 +65,13 @@ def to_original(model: SamModel) -> dict[str, Tensor]:
             name = name.replace("prompt_encoder.point_embed.", "prompt_encoder.point_embeddings.").replace(
                 "shared_embedding.positional_embedding", "pe_layer.positional_encoding_gaussian_matrix"
             )
-            parts = (("conv1", "0"), ("layer_norm1", "1"), ("conv2", "3"), ("layer_norm2", "4"), ("conv3", "6"))
+            parts = (
+                ("conv1", "0"),
+                ("layer_norm1", "1"),
+                ("conv2", "3"),
+                ("layer_norm2", "4"),
+                ("conv3", "6"),
+            )
             for new, old in parts:
                 name = name.replace(f"mask_embed.{new}.", f"mask_downscaling.{old}.")
         else:

@@ -56,7 +56,9 @@ def tiny_sam2(seed: int = 0, appears: float = 10.0) -> Sam2VideoModel:
             if "layer_norm" in name and name.endswith("weight"):
                 parameter.copy_(1 + 0.1 * torch.randn_like(parameter))
             else:
-                parameter.copy_(torch.randn_like(parameter) * (0.3 if "positional_embedding" in name else 0.08))
+                parameter.copy_(
+                    torch.randn_like(parameter) * (0.3 if "positional_embedding" in name else 0.08)
+                )
         model.mask_decoder.pred_obj_score_head.proj_out.weight.zero_()
         model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(appears)
     return model.eval()
@@ -66,5 +68,7 @@ def save_sam2(model: Sam2VideoModel, folder: Path, memory: bool = True) -> Path:
     """config.json and model.safetensors; without memory as a `Sam2Model` is saved."""
     model.save_pretrained(folder)
     if not memory:
-        Sam2Model.from_pretrained(folder, config=Sam2Config.from_dict(model.config.to_dict())).save_pretrained(folder)
+        Sam2Model.from_pretrained(
+            folder, config=Sam2Config.from_dict(model.config.to_dict())
+        ).save_pretrained(folder)
     return folder

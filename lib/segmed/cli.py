@@ -54,7 +54,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end."),
     ] = False,
 ) -> None:
     """Options of the command itself."""
@@ -63,20 +64,29 @@ def root(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def serve(
     context: typer.Context,
-    studies: Annotated[str, typer.Option(help="Folder of images, or a DICOMweb URL; a demo study if not given.")] = "",
+    studies: Annotated[
+        str, typer.Option(help="Folder of images, or a DICOMweb URL; a demo study if not given.")
+    ] = "",
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 need --users.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than 127.0.0.1 need --users.")
+    ] = "127.0.0.1",
     users: Annotated[
-        Path | None, typer.Option(help="File of `segmed users`; whoever is in it has to log in.", envvar="SEGMED_USERS")
+        Path | None,
+        typer.Option(help="File of `segmed users`; whoever is in it has to log in.", envvar="SEGMED_USERS"),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let everybody in your network read and change the studies.")
     ] = False,
     oidc: Annotated[
         Path | None,
-        typer.Option(help="JSON file of a login by OpenID Connect, see docs/access.md.", envvar="SEGMED_OIDC"),
+        typer.Option(
+            help="JSON file of a login by OpenID Connect, see docs/access.md.", envvar="SEGMED_OIDC"
+        ),
     ] = None,
-    audit: Annotated[Path | None, typer.Option(help="Log of who changed what; else beside the file of users.")] = None,
+    audit: Annotated[
+        Path | None, typer.Option(help="Log of who changed what; else beside the file of users.")
+    ] = None,
     certfile: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.")] = None,
     keyfile: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
 ) -> None:
@@ -128,7 +138,9 @@ def _conf_pairs(args: list[str]) -> dict[str, str]:
     rest = list(args)
     while rest:
         if rest[0] not in ("--conf", "-c") or len(rest) < 3:
-            raise ValueError(f"{' '.join(rest)[:80]!r} is not understood. Settings are given as --conf KEY VALUE.")
+            raise ValueError(
+                f"{' '.join(rest)[:80]!r} is not understood. Settings are given as --conf KEY VALUE."
+            )
         pairs[rest[1]], rest = rest[2], rest[3:]
     return pairs
 

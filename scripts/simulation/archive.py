@@ -126,11 +126,19 @@ def draw(kinds: Sequence[Kind], seed: int, name: str = "phantoms") -> Archive:
         for n, case in enumerate(pool)
     ]
     shown = set(np.unique(np.concatenate([case.truth.ravel() for case in (*pool, *parts["test"])])).tolist())
-    return Archive(name, {v: n for v, n in STRUCTURES.items() if v in shown}, tuple(pool), tuple(parts["test"]))
+    return Archive(
+        name, {v: n for v, n in STRUCTURES.items() if v in shown}, tuple(pool), tuple(parts["test"])
+    )
 
 
 def from_dataset(
-    dataset: str, root: str, seed: int, patients: int, slices: int, tested: int, options: dict[str, str] | None = None
+    dataset: str,
+    root: str,
+    seed: int,
+    patients: int,
+    slices: int,
+    tested: int,
+    options: dict[str, str] | None = None,
 ) -> Archive:
     """Slices of some patients of a dataset; those of others are for the test.
 
@@ -157,8 +165,14 @@ def from_dataset(
         thin = data.of(chosen).thinned(slices)
         for n, (volume, k) in enumerate(thin.slices):
             sample, depth = thin[n], data.volumes[volume].slices
-            kind = "empty" if not sample.labels.any() else f"third {min(3 * k // max(depth, 1), 2) + 1} of the volume"
-            cases[part].append(Case(f"{sample.patient}_{n}", sample.patient, kind, sample.image, sample.labels))
+            kind = (
+                "empty"
+                if not sample.labels.any()
+                else f"third {min(3 * k // max(depth, 1), 2) + 1} of the volume"
+            )
+            cases[part].append(
+                Case(f"{sample.patient}_{n}", sample.patient, kind, sample.image, sample.labels)
+            )
     return Archive(dataset, dict(data.classes), tuple(cases["pool"]), tuple(cases["test"]))
 
 
@@ -179,7 +193,9 @@ def _body(kind: Kind, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]
     return (shown[::-1, ::-1], labels[::-1, ::-1]) if kind.prone else (shown, labels)
 
 
-def _shot(kind: Kind, body: tuple[np.ndarray, np.ndarray], name: str, patient: str, rng: np.random.Generator) -> Case:
+def _shot(
+    kind: Kind, body: tuple[np.ndarray, np.ndarray], name: str, patient: str, rng: np.random.Generator
+) -> Case:
     """A picture of a patient: a little moved, with noise of its own."""
     move = tuple(int(v) for v in rng.integers(-1, 2, 2))
     grey, labels = (np.roll(plane, move, (0, 1)) for plane in body)

@@ -63,7 +63,9 @@ def against_random(rows: Sequence[Row], strategy: str) -> tuple[float, float, fl
         return (math.nan,) * 3
     mine, theirs = _runs(rows, strategy), _runs(rows, RANDOM)
     both = sorted(mine.keys() & theirs.keys())
-    gain = np.array([np.mean([a["dice"] - b["dice"] for a, b in zip(mine[s], theirs[s], strict=False)]) for s in both])
+    gain = np.array(
+        [np.mean([a["dice"] - b["dice"] for a, b in zip(mine[s], theirs[s], strict=False)]) for s in both]
+    )
     if len(gain) < 2:
         return float(gain.mean()) if len(gain) else math.nan, math.nan, math.nan
     mean, half = interval(gain[:, None])
@@ -89,7 +91,12 @@ def table(rows: Sequence[Row]) -> str:
         dice, labels = matrix(rows, name, "dice"), matrix(rows, name, "labels")[0]
         mine = needed(labels, dice.mean(0), wanted)
         gain, half, p = against_random(rows, name) if name != RANDOM else (math.nan,) * 3
-        cells = [name, str(len(dice)), *(_number(v, ".3f") for v in dice.mean(0)), *[""] * (len(counts) - len(labels))]
+        cells = [
+            name,
+            str(len(dice)),
+            *(_number(v, ".3f") for v in dice.mean(0)),
+            *[""] * (len(counts) - len(labels)),
+        ]
         cells += [_number(dice[:, :rounds].mean(), ".3f")]
         cells += [_count(mine, labels[-1]), _share(mine, theirs, counts[len(chance) - 1])]
         cells += ["" if math.isnan(gain) else f"{gain:+.3f} ± {half:.3f}", _number(p, ".3f")]
@@ -126,7 +133,9 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
     save(figure, path)
 
 
-def plot_lines(series: dict[str, tuple[np.ndarray, np.ndarray]], path: Path, title: str, x: str, y: str) -> None:
+def plot_lines(
+    series: dict[str, tuple[np.ndarray, np.ndarray]], path: Path, title: str, x: str, y: str
+) -> None:
     """Curves of (x, (seeds, x)) with intervals."""
     figure, axis = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
     for name, (places, values) in series.items():
@@ -163,7 +172,9 @@ def _runs(rows: Sequence[Row], strategy: str) -> dict[int, list[Row]]:
     """The rounds of each seed; seeds that are not finished are left out."""
     mine = [r for r in rows if r["strategy"] == strategy]
     longest = max((r["round"] for r in mine), default=-1) + 1
-    runs = {s: sorted((r for r in mine if r["seed"] == s), key=_round) for s in sorted({r["seed"] for r in mine})}
+    runs = {
+        s: sorted((r for r in mine if r["seed"] == s), key=_round) for s in sorted({r["seed"] for r in mine})
+    }
     ended = {seed: run for seed, run in runs.items() if len(run) == longest}
     if not ended:
         raise ValueError(f"There are no finished results of {strategy}. Run it first.")

@@ -91,12 +91,18 @@ class InProcess:
         self.studies = folder / "studies"
         self._files = {case.name: case.write(self.studies) for case in archive.pool}
         self._volumes = [
-            LabelledVolume(case.patient, self._files[case.name], case.truth_in(self.studies), image_id=case.name)
+            LabelledVolume(
+                case.patient, self._files[case.name], case.truth_in(self.studies), image_id=case.name
+            )
             for case in sorted(archive.pool, key=lambda case: natural(case.name))
         ]
         self._tests = {case.name: case.write(folder / "test") for case in archive.test}
         database = Database(folder / "state")
-        self.state, self.log, self.retraining = ActiveState(database), LabelLog(database), Retraining(database)
+        self.state, self.log, self.retraining = (
+            ActiveState(database),
+            LabelLog(database),
+            Retraining(database),
+        )
         self.registry = Registry(folder / "registry")
         self._labelled: set[str] = set()
         self._asked = 0
@@ -109,7 +115,9 @@ class InProcess:
         version = self._score() if self._needs else ""
         self._asked += 1
         draw = int(np.random.default_rng([self.seed, self._asked]).integers(2**31))
-        return [p.image for p in self.state.propose(strategy, "annotator", count, version, keep=False, seed=draw)]
+        return [
+            p.image for p in self.state.propose(strategy, "annotator", count, version, keep=False, seed=draw)
+        ]
 
     def submit(self, case: Case) -> None:
         self._labelled.add(case.name)
@@ -142,7 +150,14 @@ class InProcess:
         labelled = [volume for volume in self._volumes if volume.name in self._labelled]
         data = open_volumes(labelled, self.archive.classes, "px")
         chosen = lesson(data, labels, since, job.upto, choice)
-        arguments = (self.setup.method, self._backbone, chosen, self.registry, self.folder / "run", self._config)
+        arguments = (
+            self.setup.method,
+            self._backbone,
+            chosen,
+            self.registry,
+            self.folder / "run",
+            self._config,
+        )
         return train_model(*arguments, note=note_of(job)).message
 
     def _score(self) -> str:
@@ -180,10 +195,14 @@ def job_config(options: Mapping[str, Any]) -> JobConfig:
     own = {k: v for k, v in known.items() if k not in (*_COMMON, "learning_rate", "validation", "augment")}
     training = FinetuneConfig(**{name: int(known[name]) for name in _COMMON})
     rate = float(known.get("learning_rate", 0)) or None
-    return JobConfig(own, training, rate, float(known.get("validation", 0.2)), bool(known.get("augment", False)))
+    return JobConfig(
+        own, training, rate, float(known.get("validation", 0.2)), bool(known.get("augment", False))
+    )
 
 
-def dice_of(found: Sequence[np.ndarray] | None, cases: Sequence[Case], classes: Mapping[int, str]) -> dict[str, float]:
+def dice_of(
+    found: Sequence[np.ndarray] | None, cases: Sequence[Case], classes: Mapping[int, str]
+) -> dict[str, float]:
     """Dice by structure and its mean, `kind …` by kind; 0 where nothing is served.
 
     Pictures of one patient are taken together; a structure that neither the truth nor the mask of a patient has is left

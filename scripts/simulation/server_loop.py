@@ -41,7 +41,9 @@ class ServerLoop:
 
     def __init__(self, archive: Archive, folder: Path, setup: Setup, batch: int, scores: bool = True) -> None:
         if setup.forced:
-            raise ValueError("A server serves what its gate lets through. Force versions in this process only.")
+            raise ValueError(
+                "A server serves what its gate lets through. Force versions in this process only."
+            )
         self.archive, self.setup, self.scores = archive, setup, scores
         studies = folder / "studies"
         studies.mkdir(parents=True)
@@ -84,7 +86,9 @@ class ServerLoop:
 
     def submit(self, case: Case) -> None:
         info = {
-            "label_info": [{"name": name, "idx": n} for n, name in enumerate(self.archive.classes.values(), 1)],
+            "label_info": [
+                {"name": name, "idx": n} for n, name in enumerate(self.archive.classes.values(), 1)
+            ],
             "client_id": _USER,
         }
         file = io.BytesIO()
@@ -146,7 +150,9 @@ class ServerLoop:
         """An answer of the server, which must be good."""
         answer = requests.request(method, f"{self.url}{path}", timeout=300, **more)
         if not answer.ok:
-            raise RuntimeError(f"The server answers {answer.status_code} to {method} {path}: {answer.text[:300]}")
+            raise RuntimeError(
+                f"The server answers {answer.status_code} to {method} {path}: {answer.text[:300]}"
+            )
         return answer
 
     def close(self) -> None:
@@ -160,7 +166,9 @@ class ServerLoop:
 
     def _up(self) -> bool:
         if self.process.poll() is not None:
-            raise RuntimeError(f"The server has ended:\n{Path(self._log.name).read_text(encoding='utf-8')[-2000:]}")
+            raise RuntimeError(
+                f"The server has ended:\n{Path(self._log.name).read_text(encoding='utf-8')[-2000:]}"
+            )
         try:
             return requests.get(f"{self.url}/info/", timeout=30).ok
         except (requests.ConnectionError, requests.Timeout):

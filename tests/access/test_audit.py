@@ -106,7 +106,12 @@ def test_the_commands(path: Path) -> None:
 
 def test_a_server_notes_who_did_what(guarded: Guarded) -> None:
     log = guarded.users.path.with_name("users.json.audit.jsonl")
-    prompt: dict[str, Any] = {"client": "x", "model": "classical", "label": "liver", "box": [9, 26, 7, 21, 2, 2]}
+    prompt: dict[str, Any] = {
+        "client": "x",
+        "model": "classical",
+        "label": "liver",
+        "box": [9, 26, 7, 21, 2, 2],
+    }
     assert guarded.ask("annotator", "POST", "/api/images/ct/prompt", json=prompt).status_code == 200
     assert guarded.ask("annotator", "POST", "/api/images/ct/save", json={"client": "x"}).status_code == 200
     assert guarded.ask("reader", "POST", "/api/images/ct/save", json={"client": "x"}).status_code == 403

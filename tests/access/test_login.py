@@ -56,8 +56,12 @@ PATHS = [
         {"Cookie": 'segmed="; \x80'},
     ],
 )
-def test_nobody_passes_without_a_login(guarded: Guarded, method: str, path: str, headers: dict[str, str]) -> None:
-    answer = requests.request(method, guarded.server.url + path, headers=headers, timeout=30, allow_redirects=False)
+def test_nobody_passes_without_a_login(
+    guarded: Guarded, method: str, path: str, headers: dict[str, str]
+) -> None:
+    answer = requests.request(
+        method, guarded.server.url + path, headers=headers, timeout=30, allow_redirects=False
+    )
     assert answer.status_code == 401, answer.text[:200]
     assert "Log in first" in answer.json()["detail"]
 
@@ -78,7 +82,9 @@ def test_nobody_passes_without_a_login(guarded: Guarded, method: str, path: str,
         ("admin", "DELETE", "/train/", {}),
     ],
 )
-def test_a_role_does_what_it_may(guarded: Guarded, least: str, method: str, path: str, more: dict[str, Any]) -> None:
+def test_a_role_does_what_it_may(
+    guarded: Guarded, least: str, method: str, path: str, more: dict[str, Any]
+) -> None:
     for role in ROLES:
         answer = guarded.ask(role, method, path, **more)
         if ROLES.index(role) < ROLES.index(least):
@@ -100,7 +106,10 @@ def test_who_did_it_is_who_logged_in(guarded: Guarded) -> None:
     noted = guarded.ask("reader", "GET", "/datastore/label/info?label=ct&tag=final").json()
     assert noted["client_id"] == "annotator"
     claim = {"info": json.dumps({"client_id": "somebody else", "checked": "yes"})}
-    assert guarded.ask("annotator", "PUT", "/datastore/label/info?label=ct&tag=final", data=claim).status_code == 200
+    assert (
+        guarded.ask("annotator", "PUT", "/datastore/label/info?label=ct&tag=final", data=claim).status_code
+        == 200
+    )
     noted = guarded.ask("reader", "GET", "/datastore/label/info?label=ct&tag=final").json()
     assert (noted["client_id"], noted["checked"]) == ("annotator", "yes")
     assert guarded.ask("reviewer", "POST", "/api/images/ct/prompt", json=PROMPT).status_code == 200
@@ -142,8 +151,16 @@ def test_a_cookie_serves_the_own_pages_only(guarded: Guarded) -> None:
     assert session.get(f"{url}/info/", timeout=30).status_code == 200
     path = f"{url}/api/images/ct/prompt"
     assert session.post(path, json=PROMPT, headers=own, timeout=60).status_code == 200
-    assert session.post(path, json=PROMPT, headers={"Sec-Fetch-Site": "same-origin"}, timeout=60).status_code == 200
-    for foreign in ({}, {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+    assert (
+        session.post(path, json=PROMPT, headers={"Sec-Fetch-Site": "same-origin"}, timeout=60).status_code
+        == 200
+    )
+    for foreign in (
+        {},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ):
         assert session.post(path, json=PROMPT, headers=foreign, timeout=60).status_code == 403, foreign
     assert session.post(f"{url}/logout", headers=own, timeout=30, allow_redirects=False).status_code == 303
     assert session.get(f"{url}/info/", timeout=30).status_code == 401
@@ -158,7 +175,9 @@ def test_nobody_is_logged_in_or_out_by_another_page(guarded: Guarded, headers: d
     refused = requests.post(f"{url}/login", data=form, headers=headers, timeout=30, allow_redirects=False)
     assert refused.status_code == 403
     assert "set-cookie" not in refused.headers
-    assert session.post(f"{url}/logout", headers=headers, timeout=30, allow_redirects=False).status_code == 403
+    assert (
+        session.post(f"{url}/logout", headers=headers, timeout=30, allow_redirects=False).status_code == 403
+    )
     assert session.get(f"{url}/info/", timeout=30).status_code == 200
 
 
@@ -171,7 +190,14 @@ def test_a_login_leads_back_with_the_query(guarded: Guarded) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["/\t/evil.example", "https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", '"><'],
+    [
+        "/\t/evil.example",
+        "https://evil.example",
+        "//evil.example",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        '"><',
+    ],
 )
 def test_a_login_leads_nowhere_else(guarded: Guarded, target: str) -> None:
     url = guarded.server.url

@@ -167,8 +167,12 @@ BAD: dict[str, Callable[[IdentityProvider], dict[str, Any]]] = {
     "no issuer": lambda p: {"change": lambda claims: {k: v for k, v in claims.items() if k != "iss"}},
     "audience": lambda p: {"change": lambda claims: {**claims, "aud": "another client"}},
     "no audience": lambda p: {"change": lambda claims: {k: v for k, v in claims.items() if k != "aud"}},
-    "made for another client": lambda p: {"change": lambda claims: {**claims, "aud": ["segmed", "b"], "azp": "b"}},
-    "expired": lambda p: {"change": lambda claims: {**claims, "exp": time.time() - 60, "iat": time.time() - 360}},
+    "made for another client": lambda p: {
+        "change": lambda claims: {**claims, "aud": ["segmed", "b"], "azp": "b"}
+    },
+    "expired": lambda p: {
+        "change": lambda claims: {**claims, "exp": time.time() - 60, "iat": time.time() - 360}
+    },
     "no expiry": lambda p: {"change": lambda claims: {k: v for k, v in claims.items() if k != "exp"}},
     "from the future": lambda p: {"change": lambda claims: {**claims, "iat": time.time() + 120}},
     "nonce": lambda p: {"change": lambda claims: {**claims, "nonce": "of another login"}},
@@ -198,7 +202,9 @@ def test_clocks_may_differ_a_little(site: Site, seconds: int) -> None:
     assert site.log_in().status_code == 200
 
 
-def test_keys_that_the_provider_has_changed_are_asked_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_that_the_provider_has_changed_are_asked_for(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert site.log_in().status_code == 200
     asked = site.provider.asked.count("/keys")
     assert site.log_in().status_code == 200
@@ -296,7 +302,9 @@ def test_a_provider_that_nobody_listens_as(provider: IdentityProvider, make_site
     assert site.browser.get("/login/oidc").status_code == 503
 
 
-def test_a_provider_that_calls_itself_otherwise_is_not_used(provider: IdentityProvider, make_site: MakeSite) -> None:
+def test_a_provider_that_calls_itself_otherwise_is_not_used(
+    provider: IdentityProvider, make_site: MakeSite
+) -> None:
     site = make_site(issuer=provider.issuer.replace("localhost", "127.0.0.1"))
     assert site.browser.get("/login/oidc").status_code == 503
 

@@ -77,7 +77,9 @@ def test_the_log_is_a_page_without_scripts(guarded: Guarded) -> None:
     assert answer.status_code in (200, 404), answer.text
     if answer.status_code == 200:
         assert (
-            _referred(answer.text) == [] and "<script" not in answer.text and "//" not in answer.text.split("<pre>")[0]
+            _referred(answer.text) == []
+            and "<script" not in answer.text
+            and "//" not in answer.text.split("<pre>")[0]
         )
         assert 'http-equiv="refresh" content="3"' in answer.text
         assert "default-src 'none'" in answer.headers["content-security-policy"]

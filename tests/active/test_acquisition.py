@@ -165,7 +165,9 @@ def test_equal_scores_are_drawn_by_chance() -> None:
 def test_embedding_strategies_see_through_holes() -> None:
     points = _three_groups()
     points[61] = np.nan
-    pool = CandidatePool([str(n) for n in range(100)], np.arange(100) >= 2, {"jitter": np.linspace(0, 1, 100)}, points)
+    pool = CandidatePool(
+        [str(n) for n in range(100)], np.arange(100) >= 2, {"jitter": np.linspace(0, 1, 100)}, points
+    )
     labelled = np.arange(100) < 2
     nearest = np.nan_to_num(np.linalg.norm(points[:, None] - points[:2], axis=2).min(1))
     assert rank("core_set", pool, 1, 0, labelled) == [str(nearest.argmax())]
@@ -180,7 +182,10 @@ def test_embedding_strategies_see_through_holes() -> None:
 def test_tiny_pools(name: str, size: int) -> None:
     bare = CandidatePool([str(n) for n in range(size)], np.ones(size, bool))
     full = CandidatePool(
-        bare.images, bare.available, {STRATEGIES[name].score or "x": np.ones(size)}, np.ones((size, 4), np.float32)
+        bare.images,
+        bare.available,
+        {STRATEGIES[name].score or "x": np.ones(size)},
+        np.ones((size, 4), np.float32),
     )
     for pool in (bare, full):
         assert sorted(rank(name, pool, 3, 0)) == [str(n) for n in range(size)]

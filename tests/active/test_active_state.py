@@ -35,7 +35,9 @@ def _filled(folder: Path, images: int, clock: FakeClock | None = None, lease: fl
     return state
 
 
-def _names(state: ActiveState, user: str, count: int = 1, strategy: str = "sequential", keep: bool = True) -> list[str]:
+def _names(
+    state: ActiveState, user: str, count: int = 1, strategy: str = "sequential", keep: bool = True
+) -> list[str]:
     return [p.image for p in state.propose(strategy, user, count, keep=keep)]
 
 
@@ -143,7 +145,9 @@ def test_scores_steer_and_changed_files_are_stale(tmp_path: Path) -> None:
     found = state.propose("jitter", "ann", 3, "v1")
     assert [p.image for p in found] == ["i1", "i0", "i2"]
     assert found[0].note == ""
-    state.save_scores("i2", "v1", "f", {"jitter": 0.4, "tta": 0.2}, np.full(4, 5, np.float32))  # one alone is new
+    state.save_scores(
+        "i2", "v1", "f", {"jitter": 0.4, "tta": 0.2}, np.full(4, 5, np.float32)
+    )  # one alone is new
     _, scores, embeddings = state.table("v1")
     assert scores["jitter"].tolist() == pytest.approx([0.1, 0.9, 0.4])
     assert np.array_equal(scores["tta"], [np.nan, np.nan, 0.2], equal_nan=True)
@@ -300,11 +304,22 @@ def test_work_is_counted_without_pauses(tmp_path: Path) -> None:
         clock.sleep(seconds)
         log.work("i0", "ann", 1)
     clock.sleep(5)
-    record = log.record("i0", "ann", "abc", {"liver": 10, "spleen": 0}, {"liver": 0.8, "spleen": float("nan")})
+    record = log.record(
+        "i0", "ann", "abc", {"liver": 10, "spleen": 0}, {"liver": 0.8, "spleen": float("nan")}
+    )
     assert record is not None
-    assert (dict(record.sizes), dict(record.agreement), record.state) == ({"liver": 10}, {"liver": 0.8}, "kept")
+    assert (dict(record.sizes), dict(record.agreement), record.state) == (
+        {"liver": 10},
+        {"liver": 0.8},
+        "kept",
+    )
     (case,) = log.cases()
-    assert (case.seconds, case.prompts, case.label, case.strategy) == (10 + 20 + 60 + 5, 3, record.id, "sequential")
+    assert (case.seconds, case.prompts, case.label, case.strategy) == (
+        10 + 20 + 60 + 5,
+        3,
+        record.id,
+        "sequential",
+    )
     assert state.reserved() == {}
     assert log.record("i0", "ann", "abc", {"liver": 10}) is None
 
@@ -316,7 +331,9 @@ def test_contradicting_and_deleted_labels(tmp_path: Path) -> None:
     log.record("i1", "ann", "c", {})
     assert first and second
     assert [r.checksum for r in log.usable()] == ["b", "c"]
-    assert {image: [r.user for r in records] for image, records in log.contested().items()} == {"i0": ["ann", "bob"]}
+    assert {image: [r.user for r in records] for image, records in log.contested().items()} == {
+        "i0": ["ann", "bob"]
+    }
     assert log.delete("i0") == 2
     assert [r.checksum for r in log.usable()] == ["c"]
     assert log.contested() == {}

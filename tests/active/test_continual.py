@@ -28,7 +28,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> SliceDataset:
     return make_discs(tmp_path_factory.mktemp("cases"), volumes=8)
 
 
-def _label(number: int, image: str, state: LabelState = "kept", names: tuple[str, ...] = ("bright",)) -> LabelRecord:
+def _label(
+    number: int, image: str, state: LabelState = "kept", names: tuple[str, ...] = ("bright",)
+) -> LabelRecord:
     return LabelRecord(number, image, "ann", "c", dict.fromkeys(names, 9), {}, state, "", "", 0.0)
 
 
@@ -61,12 +63,16 @@ def test_what_is_held_dropped_or_too_new_is_left_out(data: SliceDataset) -> None
 def test_labels_without_a_submission_are_replayed(data: SliceDataset) -> None:
     assert set(select_training_images(data, [], 0, 0).patients) == set(ALL)
     alone = select_training_images(data, [], 0, 0, LessonConfig(replay=0)).patients
-    assert len(alone) == len(hold_out(ALL, 0.2, 0)["validation"]) + 1  # nothing new, but there is something to learn
+    assert (
+        len(alone) == len(hold_out(ALL, 0.2, 0)["validation"]) + 1
+    )  # nothing new, but there is something to learn
 
 
 def test_a_replay_has_each_class(data: SliceDataset) -> None:
     rare = hold_out(ALL, 0.2, 0)["train"][-1]
-    labels = [_label(n, image, names=("dark",) if image == rare else ("bright",)) for n, image in enumerate(ALL, 1)]
+    labels = [
+        _label(n, image, names=("dark",) if image == rare else ("bright",)) for n, image in enumerate(ALL, 1)
+    ]
     assert rare in select_training_images(data, labels, 8, 8, LessonConfig(replay=2)).patients
 
 
@@ -81,7 +87,11 @@ def test_the_images_of_a_patient_are_held_out_together(data: SliceDataset) -> No
     checked = {image for image, who in series.images.items() if who in held_out} - {"v0"}
     assert checked and set(found.images) == checked | ({"v6", "v7"} - checked)
     assert "v0" not in found.images
-    again = {who for image, who in select_training_images(series, labels, 0, 8).images.items() if who not in held_out}
+    again = {
+        who
+        for image, who in select_training_images(series, labels, 0, 8).images.items()
+        if who not in held_out
+    }
     assert again == set(series.patients) - set(held_out)
 
 
@@ -100,7 +110,9 @@ def test_labels_of_a_rejected_retraining_are_new_in_the_next() -> None:
 class Trainer:
     """Trains with the job's note, as the server's process does."""
 
-    def __init__(self, data: SliceDataset, backbone: BackboneConfig, registry: Registry, folder: Path) -> None:
+    def __init__(
+        self, data: SliceDataset, backbone: BackboneConfig, registry: Registry, folder: Path
+    ) -> None:
         self.data, self.backbone, self.registry, self.folder = data, backbone, registry, folder
         self.calls = 0
         self.config: Mapping[str, Any] = {"preset": "full"}

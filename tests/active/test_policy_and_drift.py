@@ -84,7 +84,9 @@ def test_energy_distance_finds_shifts_of_mean_and_of_spread() -> None:
     same = embedding_drift(before, generator.standard_normal((60, 8)), config)
     assert (same.size < same.threshold, same.message) == (True, "")
     # by hand: points 0 and 1 against 3: 2 · 2.5 - 0.5 - 0, over 2 · 2.5
-    tiny = embedding_drift(np.array([[0.0], [1.0]]), np.array([[3.0], [3.0]]), DriftConfig(fewest=2, permutations=99))
+    tiny = embedding_drift(
+        np.array([[0.0], [1.0]]), np.array([[3.0], [3.0]]), DriftConfig(fewest=2, permutations=99)
+    )
     assert tiny.size == pytest.approx((5 - 0.5) / 5)
 
 
@@ -92,7 +94,8 @@ def test_false_alarms_are_rare_and_large_samples_do_not_alarm_for_nothing() -> N
     generator = np.random.default_rng(1)
     config = DriftConfig(level=0.05, energy=0.0, permutations=99)
     alarms = sum(
-        bool(embedding_drift(generator.random((20, 3)), generator.random((20, 3)), config).message) for _ in range(100)
+        bool(embedding_drift(generator.random((20, 3)), generator.random((20, 3)), config).message)
+        for _ in range(100)
     )
     assert 1 <= alarms <= 13  # 5 expected, standard deviation 2.2
     scores = generator.random(5000)

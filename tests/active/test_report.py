@@ -89,7 +89,9 @@ class Clinic:
         self._write()
         return file
 
-    def label(self, image: str, user: str, prompts: int = 0, gap: float = 10.0, dice: float | None = None) -> int:
+    def label(
+        self, image: str, user: str, prompts: int = 0, gap: float = 10.0, dice: float | None = None
+    ) -> int:
         """Work on an image and submit a label without a file."""
         self.log.work(image, user)
         for _ in range(prompts):
@@ -134,7 +136,8 @@ def _rows(page: str, section: str) -> list[list[str]]:
     part = page.split(f'<section id="{section}">')[1].split("</section>")[0]
     rows = re.findall(r"<tr>(.*?)</tr>", part, re.S)
     return [
-        [" ".join(re.sub("<[^>]*>", " ", c).split()) for c in re.findall(r"<td.*?>(.*?)</td>", r, re.S)] for r in rows
+        [" ".join(re.sub("<[^>]*>", " ", c).split()) for c in re.findall(r"<td.*?>(.*?)</td>", r, re.S)]
+        for r in rows
     ]
 
 
@@ -163,7 +166,12 @@ def test_labels_and_work_are_those_of_the_state(clinic: Clinic) -> None:
     assert (ann.states["kept"], ann.proposals) == (3, 0.7)
     work = {row.name: row for row in work_per(report.cases, lambda case: case.user)}
     assert set(work) == {"ann", "bob"}
-    assert (work["ann"].cases, work["ann"].prompts, work["ann"].seconds, work["ann"].prompts_in_all) == (3, 4, 90, 15)
+    assert (work["ann"].cases, work["ann"].prompts, work["ann"].seconds, work["ann"].prompts_in_all) == (
+        3,
+        4,
+        90,
+        15,
+    )
     assert work["ann"].hours == pytest.approx((60 + 120 + 90) / 3600)
     assert (work["bob"].cases, work["bob"].prompts, work["bob"].seconds) == (2, 1, 70)
     page = render(report)
@@ -188,13 +196,19 @@ def test_versions_and_retrainings_are_those_of_the_registry(clinic: Clinic) -> N
     clinic.clock.now += 600
     retraining.advance(job, "failed", message=f"no room on the {EVIL}")
     report = clinic.report()
-    assert [(v.version, v.served) for v in report.versions] == [(first, True), (second, False), (third.version, False)]
+    assert [(v.version, v.served) for v in report.versions] == [
+        (first, True),
+        (second, False),
+        (third.version, False),
+    ]
     assert [v.dice for v in report.versions[:2]] == pytest.approx([0.7, 0.6])
     assert math.isnan(report.versions[2].dice) and report.versions[2].damage
     page = render(report)
     rows = {row[1]: row for row in _rows(page, "versions") if len(row) == 6 and row[1].startswith("lora 0")}
     assert rows[f"lora {first} served"][2:5] == ["2", "4", "0.700"]
-    assert rows[f"lora {first} served"][5].startswith("accepted Better than the untrained method. Mean Dice 0.700")
+    assert rows[f"lora {first} served"][5].startswith(
+        "accepted Better than the untrained method. Mean Dice 0.700"
+    )
     assert rows[f"lora {second}"][5].startswith("rejected Not served")
     assert rows[f"lora {third.version}"][5].startswith("damaged metrics.json")
     job_row = next(row for row in _rows(page, "versions") if "failed" in row)
@@ -239,14 +253,24 @@ def test_what_users_typed_is_text_and_the_page_needs_nothing_else(clinic: Clinic
     assert page.count("&lt;script&gt;alert(") >= 6
     assert "x&lt;i&gt;1" in page
     assert not re.search(r"https?:|//[a-z]", re.sub(r"data:image/[a-z+]+;base64,[A-Za-z0-9+/=]+", "", page))
-    assert set(re.findall(r'(?:src|href)="(.{4})', page)) <= {"data", "#ver", "#lab", "#wor", "#agr", "#dri", "#qua"}
+    assert set(re.findall(r'(?:src|href)="(.{4})', page)) <= {
+        "data",
+        "#ver",
+        "#lab",
+        "#wor",
+        "#agr",
+        "#dri",
+        "#qua",
+    }
     assert "default-src &#39;none&#39;" in page
 
 
 NAMES = ("liver", "spleen", "kidney right", "kidney left", "aorta", "lesion")
 
 
-def _submit(clinic: Clinic, image: str, user: str, final: np.ndarray, proposal: np.ndarray | None = None) -> Path:
+def _submit(
+    clinic: Clinic, image: str, user: str, final: np.ndarray, proposal: np.ndarray | None = None
+) -> Path:
     file = clinic.save(image, "final", final, user, NAMES)
     first = None
     names = dict(enumerate(NAMES, 1))
@@ -264,7 +288,11 @@ def test_agreement_is_the_dice_of_two_label_maps(clinic: Clinic) -> None:
     clinic.save("a", "version_1", moved, "bob", NAMES)
     clinic.save("a", "original", truth, "", NAMES)  # a proposal is nobody's
     report = clinic.report()
-    dice = {name: Overlap.of(truth == n, moved == n).dice() for n, name in enumerate(NAMES, 1) if (truth == n).any()}
+    dice = {
+        name: Overlap.of(truth == n, moved == n).dice()
+        for n, name in enumerate(NAMES, 1)
+        if (truth == n).any()
+    }
     assert len(report.pairs) == 1
     pair = report.pairs[0]
     assert (pair.image, pair.users, pair.tags) == ("a", ("ann", "bob"), ("final", "version_1"))
@@ -272,7 +300,9 @@ def test_agreement_is_the_dice_of_two_label_maps(clinic: Clinic) -> None:
     found = agreements(report.pairs)
     assert [(row.users, row.pairs) for row in found] == [(("ann", "bob"), 1)]
     assert found[0].dice == pytest.approx(np.mean([*dice.values()]))
-    assert ["ann, bob", "1", f"{found[0].dice:.3f}", f"{found[0].lowest:.3f}"] in _rows(render(report), "agreement")
+    assert ["ann, bob", "1", f"{found[0].dice:.3f}", f"{found[0].lowest:.3f}"] in _rows(
+        render(report), "agreement"
+    )
 
 
 def test_of_a_label_that_was_replaced_only_the_sizes_are_left(clinic: Clinic) -> None:
@@ -315,7 +345,10 @@ def test_the_worst_proposals_are_shown_where_they_differ(clinic: Clinic) -> None
         proposal[: 10 + 8 * n, :, slices[image]] = 0
         _submit(clinic, image, "ann", truth, proposal)
         names = dict(enumerate(NAMES, 1))
-        maps = [LabelMap(clinic.studies / "labels" / tag / f"{image}.nii.gz", names) for tag in ("final", "original")]
+        maps = [
+            LabelMap(clinic.studies / "labels" / tag / f"{image}.nii.gz", names)
+            for tag in ("final", "original")
+        ]
         agreement = read_submission(maps[0], maps[1]).agreement
         assert agreement
         means[image] = float(np.mean([*agreement.values()]))
@@ -390,7 +423,9 @@ def test_drift_of_the_state_is_shown(clinic: Clinic) -> None:
         clinic.clock.now = NOON + n * DAY
         clinic.state.observe(dict.fromkeys(images[: n + 5], "f"), [])
     for n, image in enumerate(images):
-        clinic.state.save_scores(image, "v1", "f", {"predicted_iou": 0.1 + 0.5 * (n >= 30)}, np.full(3, n / 60))
+        clinic.state.save_scores(
+            image, "v1", "f", {"predicted_iou": 0.1 + 0.5 * (n >= 30)}, np.full(3, n / 60)
+        )
     page = render(clinic.report())
     rows = _rows(page, "drift")
     assert len(rows) and "alarm" in page.split('<section id="drift">')[1]
@@ -420,6 +455,9 @@ def test_anonymous_reports_have_no_names(clinic: Clinic) -> None:
     assert "king" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
     assert "image 1" in page and "user 3" in page and first in page
     for section in ("labels", "work", "agreement"):
-        numbers = [[[c for c in row if re.fullmatch(r"[\d.]+", c)] for row in _rows(p, section)] for p in (plain, page)]
+        numbers = [
+            [[c for c in row if re.fullmatch(r"[\d.]+", c)] for row in _rows(p, section)]
+            for p in (plain, page)
+        ]
         assert numbers[0] == numbers[1] and any(numbers[0])
     assert file_checksum(clinic.studies / "labels" / "final" / "miller 1970.nii.gz") not in repr(hidden)

@@ -273,7 +273,9 @@ def test_objects() -> None:
     assert region_objects(np.zeros((40, 40)), 3) == []
 
 
-@pytest.mark.parametrize("wrong", [{"slices": 0}, {"passes": 1}, {"jitter": 0.5}, {"worst": 0}, {"resolution": 4}])
+@pytest.mark.parametrize(
+    "wrong", [{"slices": 0}, {"passes": 1}, {"jitter": 0.5}, {"worst": 0}, {"resolution": 4}]
+)
 def test_settings_check_themselves(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ScorerConfig(**wrong)  # type: ignore[arg-type]

@@ -110,7 +110,10 @@ def test_a_proposal_that_lies_elsewhere_says_nothing(tmp_path: Path) -> None:
     assert read_submission(final, other).agreement is None
     assert read_submission(final, LabelMap(tmp_path / "gone.nii.gz", {})).agreement is None
     assert read_submission(final).sizes == {"label 1": 32}
-    assert read_submission(LabelMap(_save(tmp_path / "empty.nii.gz", np.zeros((4, 4, 2), np.uint8)), {})).sizes == {}
+    assert (
+        read_submission(LabelMap(_save(tmp_path / "empty.nii.gz", np.zeros((4, 4, 2), np.uint8)), {})).sizes
+        == {}
+    )
 
 
 def test_numbers_that_are_no_labels() -> None:
@@ -136,7 +139,9 @@ def test_places_are_middles() -> None:
 def _bright(shape: tuple[int, int, int]) -> tuple[Picture, np.ndarray]:
     labels = np.zeros(shape, np.uint8)
     labels[10:30, 12:28, 1:4] = 1
-    grey = np.where(labels, 200, 40).astype(np.uint8) + np.random.default_rng(0).integers(0, 9, shape, np.uint8)
+    grey = np.where(labels, 200, 40).astype(np.uint8) + np.random.default_rng(0).integers(
+        0, 9, shape, np.uint8
+    )
     return Picture(grey, np.eye(4), "key", "minmax"), labels
 
 

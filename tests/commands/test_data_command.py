@@ -28,7 +28,10 @@ def _folder(root: Path) -> Path:
         if name == "b_1":
             labels[10:14, 3:9, 2] = 2
             labels[2:6, 3:9, 2] = 1
-        for part, array in (("images", np.random.default_rng(0).uniform(1, 99, (20, 16, 3))), ("labels", labels)):
+        for part, array in (
+            ("images", np.random.default_rng(0).uniform(1, 99, (20, 16, 3))),
+            ("labels", labels),
+        ):
             (root / part).mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(array.astype(np.float32), affine), root / part / f"{name}.nii.gz")
     (root / "labels.json").write_text(json.dumps({"1": "left lung", "2": "tumour", "3": "cyst"}))
@@ -37,7 +40,9 @@ def _folder(root: Path) -> Path:
 
 def test_survey_counts(tmp_path: Path) -> None:
     seen = []
-    found = survey(load_dataset("folder", _folder(tmp_path), patient="^(.)_"), lambda *done: seen.append(done))
+    found = survey(
+        load_dataset("folder", _folder(tmp_path), patient="^(.)_"), lambda *done: seen.append(done)
+    )
     assert (found.patients, found.volumes, found.slices, found.labelled) == (2, 3, 9, 4)
     assert found.sizes == ((20, 16, 3), (20, 16, 3))
     assert found.spacing == ((1.0, 1.0, 4.0), (1.0, 2.5, 4.0))
@@ -50,17 +55,31 @@ def test_survey_counts(tmp_path: Path) -> None:
 
 def test_check_reports_and_draws(tmp_path: Path) -> None:
     root = _folder(tmp_path / "set")
-    options = ["--sheet", str(tmp_path / "s.png"), "--sums", str(tmp_path / "sums"), "--option", "patient=^(.)_"]
+    options = [
+        "--sheet",
+        str(tmp_path / "s.png"),
+        "--sums",
+        str(tmp_path / "sums"),
+        "--option",
+        "patient=^(.)_",
+    ]
     result = CliRunner().invoke(app, ["check", "folder", str(root), *options])
     assert result.exit_code == 0, result.output
-    for line in ("2 patients, 3 images, 9 slices, 4 of them labelled", "20 × 16 × 3 voxels", "1 × 1–2.5 × 4 mm"):
+    for line in (
+        "2 patients, 3 images, 9 slices, 4 of them labelled",
+        "20 × 16 × 3 voxels",
+        "1 × 1–2.5 × 4 mm",
+    ):
         assert line in result.output
     assert "tells sides: left lung" in result.output
     assert "skipped: 1" in result.output
     assert "(20, 16, 4)" in result.output
     lines = dict(reversed(line.split("  ")) for line in (tmp_path / "sums").read_text().splitlines())
     assert len(lines) == 6
-    assert lines["labels/a_1.nii.gz"] == hashlib.sha256((root / "labels" / "a_1.nii.gz").read_bytes()).hexdigest()
+    assert (
+        lines["labels/a_1.nii.gz"]
+        == hashlib.sha256((root / "labels" / "a_1.nii.gz").read_bytes()).hexdigest()
+    )
     image = np.asarray(Image.open(tmp_path / "s.png").convert("RGB")).astype(int)
     for colour in ((31, 119, 180), (255, 127, 14)):  # outlines of both labels
         assert (np.abs(image - colour).sum(-1) < 30).sum() > 50

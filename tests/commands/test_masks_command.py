@@ -69,7 +69,9 @@ def test_larger_masks_come_first_and_the_best_fit() -> None:
         (["--model", "nothing"], "nothing"),
     ],
 )
-def test_bad_words_are_sentences(volume: tuple[Path, np.ndarray], tmp_path: Path, words: list[str], says: str) -> None:
+def test_bad_words_are_sentences(
+    volume: tuple[Path, np.ndarray], tmp_path: Path, words: list[str], says: str
+) -> None:
     code, said = _masks(volume[0], tmp_path / "out.nii.gz", *words)
     assert code == 2 and says in said
     assert not (tmp_path / "out.nii.gz").exists()

@@ -81,7 +81,8 @@ def test_show_explains(registry: Registry, versions: list[str]) -> None:
 
 def test_diff_lists_data_settings_and_scores(registry: Registry, versions: list[str]) -> None:
     lines = [
-        line.replace("│", " ").split() for line in _run(registry, "diff", "lora", *versions[:2]).output.splitlines()
+        line.replace("│", " ").split()
+        for line in _run(registry, "diff", "lora", *versions[:2]).output.splitlines()
     ]
     for row in (["added", "c"], ["removed", "a"], ["training.epochs", "3", "9"]):
         assert row in lines
@@ -104,9 +105,12 @@ def test_promote_and_rollback_move_what_is_served(registry: Registry, versions: 
 
 
 @pytest.mark.parametrize(
-    "args", [("show", "../x", "0001-00000000"), ("show", "lora", "../x"), ("rollback", "other"), ("list", "other")]
+    "args",
+    [("show", "../x", "0001-00000000"), ("show", "lora", "../x"), ("rollback", "other"), ("list", "other")],
 )
-def test_what_is_not_there_is_one_line(registry: Registry, versions: list[str], args: tuple[str, ...]) -> None:
+def test_what_is_not_there_is_one_line(
+    registry: Registry, versions: list[str], args: tuple[str, ...]
+) -> None:
     result = _run(registry, *args)
     assert result.exit_code == 2
     assert "Traceback" not in result.output and result.output.strip()

@@ -21,7 +21,9 @@ from segmed.training.model_version import DataFingerprint, VersionRecord
 from segmed.training.registry import Registry
 from typer.testing import CliRunner
 
-RECORD = VersionRecord((CaseScore("a", "liver", 0.9, 3.0),), DataFingerprint(("a",), {}, {"train": ("a",)}), {})
+RECORD = VersionRecord(
+    (CaseScore("a", "liver", 0.9, 3.0),), DataFingerprint(("a",), {}, {"train": ("a",)}), {}
+)
 
 
 @pytest.fixture
@@ -30,7 +32,9 @@ def registry(tmp_path: Path) -> Registry:
     training = find_method("unet").training
     assert training is not None
     torch.manual_seed(0)
-    network = training.kind(None, training.config(labels=("liver", "spleen"), encoder="resnet18", input_size=64), "x")
+    network = training.kind(
+        None, training.config(labels=("liver", "spleen"), encoder="resnet18", input_size=64), "x"
+    )
     found = Registry(tmp_path / "models")
     version = found.add("unet", lambda folder: save_trained(network, folder, ""), RECORD)
     found.promote("unet", version.version)
@@ -38,7 +42,9 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def _predict(image: Path, out: Path, registry: Registry, *words: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["predict", str(image), "-o", str(out), "--registry", str(registry.folder), *words])
+    done = CliRunner().invoke(
+        app, ["predict", str(image), "-o", str(out), "--registry", str(registry.folder), *words]
+    )
     return done.exit_code, " ".join(done.output.split())
 
 
@@ -64,10 +70,15 @@ def test_the_served_version_answers(registry: Registry, tmp_path: Path) -> None:
         (("--model", "auto"), "has not been trained"),
         (("--model", "unet", "--box", "1,5,1,5"), "takes no prompts"),
         (("--model", "unet", "--scribbles", "image.png"), "takes no prompts"),
-        (("--model", "classical", "--scribbles", "image.png", "--box", "1,5,1,5", "--box", "9,15,9,15"), "one object"),
+        (
+            ("--model", "classical", "--scribbles", "image.png", "--box", "1,5,1,5", "--box", "9,15,9,15"),
+            "one object",
+        ),
     ],
 )
-def test_what_cannot_be_done_is_said(registry: Registry, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+def test_what_cannot_be_done_is_said(
+    registry: Registry, tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
     image = tmp_path / "image.png"
     Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)).save(image)
     words = tuple(str(image) if word == image.name else word for word in words)

@@ -33,7 +33,14 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _words(task: Path, backbone: Path, registry: Path, **more: object) -> list[str]:
-    options = {"method": "medsam", "data": "msd", "root": task, "backbone": backbone, "registry": registry, **more}
+    options = {
+        "method": "medsam",
+        "data": "msd",
+        "root": task,
+        "backbone": backbone,
+        "registry": registry,
+        **more,
+    }
     found = ["train", "--device", "cpu"]
     for key, value in {"epochs": 2, "epoch-steps": 1, "batch": 4, **options}.items():
         found += [f"--{key.replace('_', '-')}", str(value)]
@@ -56,8 +63,19 @@ def test_torchrun_gives_the_same_weights(task: Path, backbone: Path, tmp_path: P
     weights = []
     for processes in (1, 2):
         registry = tmp_path / str(processes)
-        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-        environment = {**os.environ, "PYTHONPATH": str(LIB), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            f"--nproc_per_node={processes}",
+            "--standalone",
+        ]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(LIB),
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         subprocess.run(
             [*command, "-m", "segmed.cli", *_words(task, backbone, registry)],
             env=environment,

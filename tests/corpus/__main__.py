@@ -16,7 +16,9 @@ def main() -> None:
     lines = ["file\texpected\tpublic thread"]
     for row in ROWS:
         path = write(row, folder)
-        lines.append(f"{path.relative_to(folder)}\t{'read' if row.truth is not None else row.words}\t{row.thread}")
+        lines.append(
+            f"{path.relative_to(folder)}\t{'read' if row.truth is not None else row.words}\t{row.thread}"
+        )
     (folder / "expected.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"wrote {len(ROWS)} cases into {folder}")
 

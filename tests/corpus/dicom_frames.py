@@ -57,7 +57,9 @@ def _head(path: Path, voxels: np.ndarray) -> FileDataset:
     data = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
     data.is_little_endian, data.is_implicit_VR = True, False
     data.SOPClassUID, data.SOPInstanceUID = EnhancedMRImageStorage, meta.MediaStorageSOPInstanceUID
-    data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = (generate_uid() for _ in range(3))
+    data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = (
+        generate_uid() for _ in range(3)
+    )
     data.Modality, data.PatientID, data.ImageType = "MR", "p", ["ORIGINAL", "PRIMARY", "M", "NONE"]
     data.Rows, data.Columns, data.NumberOfFrames = voxels.shape[1], voxels.shape[0], voxels.shape[2]
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
@@ -75,4 +77,6 @@ def _item(sequence: str, **values: object) -> Dataset:
 
 
 def _scale(slope: float, intercept: float) -> Dataset:
-    return _item("PixelValueTransformationSequence", RescaleSlope=slope, RescaleIntercept=intercept, RescaleType="US")
+    return _item(
+        "PixelValueTransformationSequence", RescaleSlope=slope, RescaleIntercept=intercept, RescaleType="US"
+    )

@@ -32,7 +32,9 @@ def rows() -> Iterator[Row]:
     yield from _enhanced()
 
 
-def series(edit: Edit | None = None, modality: str = "CT", voxels: np.ndarray = _PLAIN) -> Callable[[Path], object]:
+def series(
+    edit: Edit | None = None, modality: str = "CT", voxels: np.ndarray = _PLAIN
+) -> Callable[[Path], object]:
     """Writes one file per slice, each as `edit` changes it."""
 
     def make(folder: Path) -> None:
@@ -67,7 +69,9 @@ def _values() -> Iterator[Row]:
         "mask_last_tiny": ("CT", [*[(1, 0)] * (K - 1), (1.526e-05, 0)]),
     }
     for name, (modality, scales) in kinds.items():
-        truth = np.stack([_PLAIN[:, :, k] * float(f"{s:.10g}") + i for k, (s, i) in enumerate(scales)], axis=-1)
+        truth = np.stack(
+            [_PLAIN[:, :, k] * float(f"{s:.10g}") + i for k, (s, i) in enumerate(scales)], axis=-1
+        )
         yield Row(f"dicom_{name}", series(_scale(scales), modality), truth, affine=AFFINE, thread=_TYPE)
 
     def unsigned(data: Dataset, k: int) -> None:
@@ -121,13 +125,20 @@ def _headers() -> Iterator[Row]:
                 data.compress(RLELossless)
                 return
             data.file_meta.TransferSyntaxUID = uid
-            data.is_implicit_VR, data.is_little_endian = uid == ImplicitVRLittleEndian, uid != ExplicitVRBigEndian
+            data.is_implicit_VR, data.is_little_endian = (
+                uid == ImplicitVRLittleEndian,
+                uid != ExplicitVRBigEndian,
+            )
             if uid == ExplicitVRBigEndian:
                 data.PixelData = np.ascontiguousarray(_PLAIN[:, :, k].T, ">i2").tobytes()
 
         return edit
 
-    for name, uid in (("implicit", ImplicitVRLittleEndian), ("big_ends", ExplicitVRBigEndian), ("rle", RLELossless)):
+    for name, uid in (
+        ("implicit", ImplicitVRLittleEndian),
+        ("big_ends", ExplicitVRBigEndian),
+        ("rle", RLELossless),
+    ):
         yield Row(f"dicom_{name}", series(syntax(uid)), _PLAIN, affine=AFFINE)
 
     def cut(folder: Path) -> None:
@@ -202,7 +213,9 @@ def _times() -> Iterator[Row]:
     for name, (tag, values, words) in tags.items():
         for where, places in (("places", K // 2), ("one_place", 1)):
 
-            def edit(data: Dataset, k: int, places: int = places, tag: str = tag, values: tuple = values) -> None:
+            def edit(
+                data: Dataset, k: int, places: int = places, tag: str = tag, values: tuple = values
+            ) -> None:
                 n = k % places
                 data.ImagePositionPatient = [f"{v:.8g}" for v in (LPS @ AFFINE @ [0, 0, n, 1])[:3]]
                 if tag:
@@ -215,13 +228,19 @@ def _times() -> Iterator[Row]:
 
 def _enhanced() -> Iterator[Row]:
     heights = [-30 + 2.5 * k for k in range(K)]
-    for name, order in {"in_order": range(K), "from_top": range(K - 1, -1, -1), "anyhow": (3, 0, 5, 1, 4, 2)}.items():
+    for name, order in {
+        "in_order": range(K),
+        "from_top": range(K - 1, -1, -1),
+        "anyhow": (3, 0, 5, 1, 4, 2),
+    }.items():
         order = list(order)
         voxels, places = _PLAIN[:, :, order], [heights[n] for n in order]
         yield Row(f"frames_{name}.dcm", write_frames(voxels, places), _PLAIN, affine=AFFINE, thread=_FRAMES)
     scales = [(1 + 0.5 * k, k) for k in range(K)]
     truth = np.stack([_PLAIN[:, :, k] * s + i for k, (s, i) in enumerate(scales)], axis=-1)
-    yield Row("frames_slopes.dcm", write_frames(_PLAIN, heights, scales), truth, affine=AFFINE, thread=_FRAMES)
+    yield Row(
+        "frames_slopes.dcm", write_frames(_PLAIN, heights, scales), truth, affine=AFFINE, thread=_FRAMES
+    )
     shared = write_frames(_PLAIN, heights, shared=(2, -7))
     yield Row("frames_one_slope.dcm", shared, _PLAIN.astype(int) * 2 - 7, thread=_FRAMES)
     bad: dict[str, tuple[list[float], Callable[[int, Dataset], object], str]] = {

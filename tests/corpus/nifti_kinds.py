@@ -27,7 +27,9 @@ def rows() -> Iterator[Row]:
         "second.nii": second,
         "second_not_packed.nii.gz": second,
         "second_packed.nii.gz": gzip.compress(second),
-        "big_ends.nii": nib.Nifti1Image(plain.astype(">i2"), AFFINE, nib.Nifti1Header(endianness=">")).to_bytes(),
+        "big_ends.nii": nib.Nifti1Image(
+            plain.astype(">i2"), AFFINE, nib.Nifti1Header(endianness=">")
+        ).to_bytes(),
     }
     for name, data in whole.items():
         yield Row(name, _bytes(data), plain, affine=AFFINE)
@@ -55,7 +57,9 @@ def rows() -> Iterator[Row]:
 def _refused(content: bytes) -> Iterator[Row]:
     for count in (2, 3, 4, 7):
         array = np.zeros((I, J, K, count), np.int16)
-        yield Row(f"times_{count}.nii.gz", _image(array), words="four dimensions", thread="Slicer/Slicer#2972")
+        yield Row(
+            f"times_{count}.nii.gz", _image(array), words="four dimensions", thread="Slicer/Slicer#2972"
+        )
     yield Row("vectors.nii.gz", _image(np.zeros((I, J, K, 1, 3), np.float32)), words="four dimensions")
     yield Row("complex.nii.gz", _image(np.ones((I, J, K), np.complex64)), words="complex numbers")
     yield Row("only_nan.nii.gz", _image(np.full((I, J, K), np.nan, np.float32)), words="no finite voxel")

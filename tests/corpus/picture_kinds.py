@@ -124,14 +124,18 @@ def _refused() -> Iterator[Row]:
     five = np.zeros((_J, _I, 5), np.uint8)
     yield Row("tiff_five.tif", _write(five, planarconfig="contig"), words="5 channels of the kind")
     inks = np.zeros((_J, _I, 4), np.uint8)
-    yield Row("tiff_inks.tif", _write(inks, photometric="separated"), words="4 channels of the kind SEPARATED")
+    yield Row(
+        "tiff_inks.tif", _write(inks, photometric="separated"), words="4 channels of the kind SEPARATED"
+    )
     channels = _write(np.zeros((3, _J, _I), np.uint8), imagej=True, metadata={"axes": "CYX"})
     yield Row("tiff_channels.tif", channels, words="3 channels")
     times = _write(np.zeros((4, 3, _J, _I), np.uint8), ome=True, metadata={"axes": "TZYX"})
     yield Row("tiff_times.tif", times, words="3 slices × 4 time points")
     for name in ("png", "jpg", "bmp", "tif"):
         yield Row(f"empty.{name}", lambda path: path.write_bytes(b""), words="cannot be read")
-        yield Row(f"noise.{name}", lambda path: path.write_bytes(bytes(range(256)) * 9), words="cannot be read")
+        yield Row(
+            f"noise.{name}", lambda path: path.write_bytes(bytes(range(256)) * 9), words="cannot be read"
+        )
 
     def cut(path: Path) -> None:
         _save(_DEEP)(path)

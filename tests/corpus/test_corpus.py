@@ -58,7 +58,16 @@ def test_reader(row: Row, corpus_file: Callable[[Row], Path]) -> None:
 
 def _header_tells(row: Row) -> bool:
     """Whether the header alone shows the fault; damaged or unusable voxels do not, nor do axes that some files use."""
-    voxels = ("cut_off", "times_", "vectors.", "complex.", "only_nan.", "place_nan.", "size_huge.", "offset_nan.")
+    voxels = (
+        "cut_off",
+        "times_",
+        "vectors.",
+        "complex.",
+        "only_nan.",
+        "place_nan.",
+        "size_huge.",
+        "offset_nan.",
+    )
     return not any(word in row.name for word in voxels)
 
 
@@ -94,7 +103,9 @@ def test_server(row: Row, corpus_file: Callable[[Row], Path], server: Server, tm
         if not path.is_dir() or row.truth is None:
             _refused(sent, words)
         if not path.is_dir() and extension_of(path) != ".dcm":
-            put = requests.put(f"{server.url}/datastore/image?image=refused", files={"file": files[0][1]}, timeout=120)
+            put = requests.put(
+                f"{server.url}/datastore/image?image=refused", files={"file": files[0][1]}, timeout=120
+            )
             _refused(put, words)
             info = requests.get(f"{server.url}/datastore/image/info?image=refused", timeout=30)
             assert info.status_code == 404

@@ -34,7 +34,9 @@ def rows() -> Iterator[Row]:
     yield from _meta()
 
 
-def nrrd_head(array: np.ndarray, encoding: str = "raw", kinds: str = "domain domain domain", **more: str) -> str:
+def nrrd_head(
+    array: np.ndarray, encoding: str = "raw", kinds: str = "domain domain domain", **more: str
+) -> str:
     """The text of an NRRD header without its end; axes of the array that are not of space lie in front."""
     place = LPS @ AFFINE
     extra = array.ndim - 3
@@ -51,7 +53,9 @@ def nrrd_head(array: np.ndarray, encoding: str = "raw", kinds: str = "domain dom
         "space origin": f"({','.join(f'{v:.9g}' for v in place[:3, 3])})",
         **more,
     }
-    lines = [f"{name}:{'' if value.startswith('=') else ' '}{value}\n" for name, value in fields.items() if value]
+    lines = [
+        f"{name}:{'' if value.startswith('=') else ' '}{value}\n" for name, value in fields.items() if value
+    ]
     return "NRRD0005\n" + "".join(lines)
 
 
@@ -118,7 +122,9 @@ def _evil() -> Iterator[Row]:
     for kind, text in texts.items():
         for extension in ("nrrd", "nhdr"):
             words = _OTHER_FILE + "|another folder|are missing"
-            yield Row(f"evil_{kind}.{extension}", _text(text), words=words, sent="another file", thread=_DETACHED)
+            yield Row(
+                f"evil_{kind}.{extension}", _text(text), words=words, sent="another file", thread=_DETACHED
+            )
     for extension in ("mha", "png", "tif", "dcm", "nii", "jpg", "bmp"):
         yield Row(f"evil_nrrd_as.{extension}", _text(texts["absolute"]), words=_OTHER_FILE, thread=_DETACHED)
     metas = {
@@ -132,7 +138,13 @@ def _evil() -> Iterator[Row]:
     for kind, text in metas.items():
         for extension in ("mha", "mhd"):
             words = _OTHER_FILE + "|another folder|are missing"
-            yield Row(f"evil_meta_{kind}.{extension}", _text(text), words=words, sent="another file", thread=_DETACHED)
+            yield Row(
+                f"evil_meta_{kind}.{extension}",
+                _text(text),
+                words=words,
+                sent="another file",
+                thread=_DETACHED,
+            )
     yield Row("evil_meta_as.nrrd", _text(metas["absolute"]), words="cannot be read", thread=_DETACHED)
 
 
@@ -155,7 +167,14 @@ def _detached() -> Iterator[Row]:
     raw = plain.tobytes(order="F")
     head = nrrd_head(plain) + "data file: {}\n"
     name = "detached_raw.raw"
-    yield Row("detached_raw.nhdr", two(head.format(name), raw, name), plain, affine=AFFINE, sent=sent, thread=_DETACHED)
+    yield Row(
+        "detached_raw.nhdr",
+        two(head.format(name), raw, name),
+        plain,
+        affine=AFFINE,
+        sent=sent,
+        thread=_DETACHED,
+    )
     name = "detached_gzip.raw.gz"
     packed = nrrd_head(plain, "gzip") + f"data file: {name}\n"
     yield Row("detached_gzip.nhdr", two(packed, gzip.compress(raw), name), plain, sent=sent, thread=_DETACHED)
@@ -171,7 +190,13 @@ def _detached() -> Iterator[Row]:
     words = "a link out of its folder"
     yield Row("detached_link.nhdr", linked, words=words, sent=sent, thread=_DETACHED)
     missing = _text(head.format("nowhere.raw"))
-    yield Row("detached_missing.nhdr", missing, words="nowhere.raw does not lie beside it", sent=sent, thread=_DETACHED)
+    yield Row(
+        "detached_missing.nhdr",
+        missing,
+        words="nowhere.raw does not lie beside it",
+        sent=sent,
+        thread=_DETACHED,
+    )
 
 
 def _channels() -> Iterator[Row]:
@@ -194,7 +219,11 @@ def _channels() -> Iterator[Row]:
         layers = (several > 80).astype(np.uint8)
         segments = {}
         for n in range(count):
-            segments |= {f"Segment{n}_Layer": f"={n}", f"Segment{n}_Name": f"=organ{n}", f"Segment{n}_LabelValue": "=1"}
+            segments |= {
+                f"Segment{n}_Layer": f"={n}",
+                f"Segment{n}_Name": f"=organ{n}",
+                f"Segment{n}_LabelValue": "=1",
+            }
         write = _write(layers, kinds="list domain domain domain", **segments)
         words = f"a segmentation of {count} layers, which is not an image"
         yield Row(f"layers_{count}.seg.nrrd", write, words=words, thread=_LAYERS)

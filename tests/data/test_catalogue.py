@@ -149,12 +149,24 @@ def datastore(root: Path) -> None:
         entry: dict[str, object] = {"image": {"ext": ".nii.gz", "info": {"ts": 1, "name": f"{name}.nii.gz"}}}
         entry["labels"] = {}
         if order:
-            info = {"label_info": [{"name": n, "idx": 7 - i} for i, n in enumerate(order)], "client_id": "user"}
-            entry["labels"] = {"final": {"ext": ".nii.gz", "info": info}, "original": {"ext": ".nii.gz", "info": {}}}
+            info = {
+                "label_info": [{"name": n, "idx": 7 - i} for i, n in enumerate(order)],
+                "client_id": "user",
+            }
+            entry["labels"] = {
+                "final": {"ext": ".nii.gz", "info": info},
+                "original": {"ext": ".nii.gz", "info": {}},
+            }
             for tag in ("final", "original"):
                 nifti(root / "labels" / tag / f"{name}.nii.gz", labels(2))
         objects[name] = entry
-    facts = {"name": "new-dataset", "description": "", "images_dir": ".", "labels_dir": "labels", "objects": objects}
+    facts = {
+        "name": "new-dataset",
+        "description": "",
+        "images_dir": ".",
+        "labels_dir": "labels",
+        "objects": objects,
+    }
     (root / "datastore_v2.json").write_text(json.dumps(facts))
 
 
@@ -284,7 +296,10 @@ def test_msd_channels(tmp_path: Path) -> None:
     stored = np.asarray(nib.load(colour.volumes[0].image).dataobj)
     assert colour[0].image.shape == (7, 9, 3)
     for channel in range(3):
-        assert np.corrcoef(colour[0].image[..., channel].ravel(), stored[:, :, 0, channel].T.ravel())[0, 1] > 0.999
+        assert (
+            np.corrcoef(colour[0].image[..., channel].ravel(), stored[:, :, 0, channel].T.ravel())[0, 1]
+            > 0.999
+        )
     grey = load_dataset("msd", tmp_path, modality="T2w")
     assert np.corrcoef(grey[1].image.ravel(), stored[:, :, 1, 3].T.ravel())[0, 1] > 0.999
     turned = load_dataset("msd", tmp_path, modality=["t1gd", "T1w", "FLAIR"])
@@ -400,7 +415,11 @@ def test_datastore_checksums(tmp_path: Path) -> None:
 def test_a_label_map_on_another_grid_is_moved(tmp_path: Path) -> None:
     flare(tmp_path)
     turned = AFFINE @ np.array([[-1, 0, 0, SHAPE[0] - 1], [0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1.0]])
-    nifti(tmp_path / "labelsTr" / "FLARE22_Tr_0002.nii.gz", np.ascontiguousarray(labels(13)[::-1, :, 1:]), turned)
+    nifti(
+        tmp_path / "labelsTr" / "FLARE22_Tr_0002.nii.gz",
+        np.ascontiguousarray(labels(13)[::-1, :, 1:]),
+        turned,
+    )
     data = load_dataset("flare22", tmp_path)
     assert data.skipped == ()
     expected = labels(13)

@@ -123,7 +123,9 @@ def test_msd_says_what_is_wrong(tmp_path: Path) -> None:
     label.unlink()
     with pytest.raises(FileNotFoundError, match="labelsTr/hippocampus_001"):
         load_msd(moved)
-    (moved / "dataset.json").write_text('{"labels": {"one": "1"}, "training": [{"image": "a", "label": "b"}]}')
+    (moved / "dataset.json").write_text(
+        '{"labels": {"one": "1"}, "training": [{"image": "a", "label": "b"}]}'
+    )
     with pytest.raises(ValueError, match="not the list of a Decathlon task"):
         load_msd(moved)
 

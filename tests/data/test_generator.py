@@ -89,7 +89,9 @@ def test_a_fifth_of_the_samples_has_a_tiny_target(drawn: PhantomBatch) -> None:
     assert tiny.any(1).float().mean() >= 0.2
     without = generate(64, 96, 1, config=PhantomConfig(families=("lobes",), tiny_share=0.0))
     only = generate(64, 96, 1, config=PhantomConfig(families=("lobes",), tiny_share=1.0))
-    counts = [((b.targets.float().mean((2, 3)) < TINY_AREA[1]) & b.valid).any(1).sum() for b in (without, only)]
+    counts = [
+        ((b.targets.float().mean((2, 3)) < TINY_AREA[1]) & b.valid).any(1).sum() for b in (without, only)
+    ]
     assert counts[0] < 0.5 * counts[1]
     assert counts[1] > 50
 
@@ -141,7 +143,10 @@ def test_any_size(batch: int, size: int) -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"families": ("noise", "squares")}, r"families \['squares'\] cannot be drawn. Choose among noise, blobs"),
+        (
+            {"families": ("noise", "squares")},
+            r"families \['squares'\] cannot be drawn. Choose among noise, blobs",
+        ),
         ({"families": ()}, r"families \(\) cannot be drawn"),
         ({"modalities": ("pet",)}, r"modalities \['pet'\] cannot be drawn. Choose among grey, ct"),
         ({"targets": 0}, "targets 0 must be between 1 and 16"),

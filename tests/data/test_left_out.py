@@ -37,7 +37,16 @@ def _reasons(root: Path) -> dict[str, str]:
 
 
 def test_extensions_count_in_any_case_and_one_file_of_each_name(tmp_path: Path) -> None:
-    _touch(tmp_path, "plain.nii.gz", "CASE.NII.GZ", "Photo.Jpg", "same.png", "same.nii.gz", "same.nrrd", "notes.txt")
+    _touch(
+        tmp_path,
+        "plain.nii.gz",
+        "CASE.NII.GZ",
+        "Photo.Jpg",
+        "same.png",
+        "same.nii.gz",
+        "same.nrrd",
+        "notes.txt",
+    )
     assert image_names(tmp_path) == {
         "plain": "plain.nii.gz",
         "CASE": "CASE.NII.GZ",
@@ -96,7 +105,9 @@ def test_links_to_nowhere_and_pipes_are_told(tmp_path: Path) -> None:
 
 def test_images_beside_dicom_are_told_by_folder(tmp_path: Path) -> None:
     dicom.write_series(tmp_path / "ct", VOXELS, AFFINE)
-    _touch(tmp_path, "logo.png", "DICOMDIR", "autorun.inf", "ct/._000.dcm", "n/a.nii.gz", "n/b.nii.gz", "n/c.png")
+    _touch(
+        tmp_path, "logo.png", "DICOMDIR", "autorun.inf", "ct/._000.dcm", "n/a.nii.gz", "n/b.nii.gz", "n/c.png"
+    )
     found = {one.name: one for one in left_out_beside_dicom(tmp_path)}
     assert set(found) == {"logo.png", "n/a.nii.gz, b.nii.gz", "n/c.png"}
     assert found["n/a.nii.gz, b.nii.gz"].count == 2 and "these studies are DICOM" in found["logo.png"].reason
@@ -164,7 +175,9 @@ def test_files_without_preamble_are_found_and_pipes_are_not_waited_for(tmp_path:
     assert files.damaged() == []
 
 
-@pytest.mark.parametrize(("times", "repeated"), [((0, 0, 1, 1), True), ((0, 0, 0, 0), True), ((0, 1, 1, 2), False)])
+@pytest.mark.parametrize(
+    ("times", "repeated"), [((0, 0, 1, 1), True), ((0, 0, 0, 0), True), ((0, 1, 1, 2), False)]
+)
 def test_series_of_several_times_are_told_from_damaged_ones(
     tmp_path: Path, times: tuple[int, ...], repeated: bool
 ) -> None:

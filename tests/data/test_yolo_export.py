@@ -35,7 +35,9 @@ def test_boxes_are_those_of_the_labels(tmp_path: Path) -> None:
     corners, kinds = boxes_of_pieces(sample.labels, 5)
     assert np.allclose(np.hstack([low, high]), corners, atol=1e-3)
     assert (rows[:, 0] + 1 == kinds).all()
-    lines = dict(line.split(": ", 1) for line in (tmp_path / "out/data.yaml").read_text(encoding="utf-8").splitlines())
+    lines = dict(
+        line.split(": ", 1) for line in (tmp_path / "out/data.yaml").read_text(encoding="utf-8").splitlines()
+    )
     assert json.loads(lines["names"]) == {"0": "bright", "1": "dark"}
     assert json.loads(lines["val"]) == "images/val"
 
@@ -52,6 +54,8 @@ def test_command(tmp_path: Path) -> None:
     from segmed.cli import app
 
     make_discs(tmp_path / "discs", 5)
-    result = CliRunner().invoke(app, ["data", "yolo", "msd", str(tmp_path / "discs"), "--out", str(tmp_path / "out")])
+    result = CliRunner().invoke(
+        app, ["data", "yolo", "msd", str(tmp_path / "discs"), "--out", str(tmp_path / "out")]
+    )
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "out/images").rglob("*.png"))) == 20

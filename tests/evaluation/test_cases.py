@@ -41,7 +41,8 @@ def ct_folder(tmp_path: Path, truth: np.ndarray) -> Path:
     flip[1, 1], flip[1, 3] = -1, truth.shape[1] - 1
     nib.save(nib.Nifti1Image(truth[:, ::-1].copy(), AFFINE @ flip), tmp_path / "one" / "label.nii.gz")
     _index(
-        tmp_path, [{"id": "one", "modality": "ct", "image": "one/image.nii.gz", "label": "one/label.nii.gz", "x": 1}]
+        tmp_path,
+        [{"id": "one", "modality": "ct", "image": "one/image.nii.gz", "label": "one/label.nii.gz", "x": 1}],
     )
     return tmp_path
 
@@ -59,7 +60,10 @@ def _write_cells(folder: Path, cells: np.ndarray, instances: bool, modality: str
     Image.fromarray(((cells > 0) * 255).astype(np.uint8)).save(folder / "label.png")
     if instances:
         Image.fromarray(cells).save(folder / "label_instances.png")
-    _index(folder, [{"id": "cells", "modality": modality, "image": "image.png", "label": "label.png", "source": "lab"}])
+    _index(
+        folder,
+        [{"id": "cells", "modality": modality, "image": "image.png", "label": "label.png", "source": "lab"}],
+    )
     (case,) = load_cases(folder)
     return case
 
@@ -85,7 +89,12 @@ def test_objects_are_per_label_and_slice(ct_folder: Path, truth: np.ndarray) -> 
 def test_small_objects_and_slices_can_be_left_out(ct_folder: Path) -> None:
     (case,) = load_cases(ct_folder)
     assert [(o.label, o.k) for o in case.objects(min_area=121)] == [(4, 2), (4, 3), (4, 4), (4, 5)]
-    assert [(o.label, o.k) for o in case.objects(min_area=1, max_slices=2)] == [(1, 0), (1, 3), (4, 2), (4, 5)]
+    assert [(o.label, o.k) for o in case.objects(min_area=1, max_slices=2)] == [
+        (1, 0),
+        (1, 3),
+        (4, 2),
+        (4, 5),
+    ]
     assert len(list(case.objects(max_slices=99))) == 7
     assert list(case.objects(min_area=1000)) == []
 
@@ -136,7 +145,9 @@ def test_real_cases() -> None:
             assert found.mask.sum() >= 100
 
 
-def test_entries_that_count_objects_give_parts_and_instances_give_values(tmp_path: Path, cells: np.ndarray) -> None:
+def test_entries_that_count_objects_give_parts_and_instances_give_values(
+    tmp_path: Path, cells: np.ndarray
+) -> None:
     Image.fromarray((cells * 60).astype(np.uint8)).save(tmp_path / "image.png")
     Image.fromarray(cells).save(tmp_path / "cells.png")
     Image.fromarray((cells > 0).astype(np.uint8)).save(tmp_path / "nuclei.png")
@@ -160,7 +171,7 @@ def test_sources_and_limits_choose_cases(tmp_path: Path) -> None:
     assert [e["id"] for e in read_index(tmp_path, limit=3)] == ["a0", "a2", "a4", "b0", "b2", "b4"]
     assert [e["id"] for e in read_index(tmp_path, ["b"], 1)] == ["b0"]
     assert len(read_index(tmp_path)) == 10
-    with pytest.raises(ValueError, match=r"no source 'c'. It has a, b"):
+    with pytest.raises(ValueError, match=r"no source 'c'. Choose from a, b"):
         read_index(tmp_path, ["c"])
 
 

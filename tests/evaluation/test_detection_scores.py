@@ -36,7 +36,9 @@ def test_an_object_is_found_once_and_by_its_class() -> None:
     assert score_boxes(other, truth, ["liver", "spleen"]).precision == 0
     loose = [_boxes((0, 0, 10, 6, 1, 0.9))]  # IoU 0.6
     scores = score_boxes(loose, truth, ["liver", "spleen"])
-    assert scores.precision == 1 and scores.map50 == pytest.approx(1) and scores.map50_95 == pytest.approx(0.3)
+    assert (
+        scores.precision == 1 and scores.map50 == pytest.approx(1) and scores.map50_95 == pytest.approx(0.3)
+    )
 
 
 def test_averages_go_over_all_boxes_and_the_rest_over_the_sure_ones() -> None:

@@ -50,7 +50,9 @@ class Told(Segmenter):
     def decode(self, embedding: Embedding, prompts: Any, size: tuple[int, int]) -> Logits:
         raise AssertionError("all masks are wanted")
 
-    def candidates(self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]) -> Logits:
+    def candidates(
+        self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]
+    ) -> Logits:
         self.prompts += prompts
         grey = round(float(embedding.features.mean()) * 255)
         masks = torch.full((3, *size), -20.0)
@@ -64,11 +66,15 @@ def case() -> PhaseCase:
     """50 × 40 px, the object in the 25 left columns; two phases that are found to columns 20 and 30."""
     truth = np.zeros((50, 40), bool)
     truth[:, :25] = True
-    return PhaseCase("a", {n: np.full((50, 40), grey, np.uint8) for n, grey in (("NC", 20), ("ART", 30))}, truth)
+    return PhaseCase(
+        "a", {n: np.full((50, 40), grey, np.uint8) for n, grey in (("NC", 20), ("ART", 30))}, truth
+    )
 
 
 def _dice(scores: list[PhaseScore], **wanted: Any) -> list[float]:
-    return [s.overlap.dice() for s in scores if all(getattr(s, key) == value for key, value in wanted.items())]
+    return [
+        s.overlap.dice() for s in scores if all(getattr(s, key) == value for key, value in wanted.items())
+    ]
 
 
 def test_phases_are_put_together_after_the_choice(case: PhaseCase) -> None:
@@ -140,7 +146,9 @@ def test_the_table_tells_upper_bounds_from_scores(case: PhaseCase) -> None:
     assert header.count("Oracle Dice (upper bound)") == 3
     assert header.count("predicted IoU") == 3
     single = (2 * 20 / 45 + 2 * 25 / 55) / 2
-    assert rows[0].startswith(f"| 1 | 32 | {2 * 20 / 45:.4f} | {2 * 25 / 55:.4f} | {single:.4f} | {2 * 25 / 65:.4f}")
+    assert rows[0].startswith(
+        f"| 1 | 32 | {2 * 20 / 45:.4f} | {2 * 25 / 55:.4f} | {single:.4f} | {2 * 25 / 65:.4f}"
+    )
     assert len(rows) == 2
 
 

@@ -41,7 +41,8 @@ def test_each_class_gets_its_best_mask(labels: np.ndarray) -> None:
 def test_the_background_may_be_what_a_mask_leaves_out(labels: np.ndarray) -> None:
     proposed = [_rows(0, 2)]
     plain, with_rest = (
-        {s.label: s.overlap.dice() for s in oracle_scores(proposed, labels, complement=c)} for c in (False, True)
+        {s.label: s.overlap.dice() for s in oracle_scores(proposed, labels, complement=c)}
+        for c in (False, True)
     )
     assert plain == {0: 0.0, 1: 1.0, 3: 0.0}
     # 80 px are left out, 70 of them background; other classes get no complement
@@ -55,7 +56,9 @@ def test_no_masks_give_zero_and_not_nothing(labels: np.ndarray) -> None:
 
 def test_classes_are_averaged_over_the_slices_that_show_them(labels: np.ndarray) -> None:
     other = np.where(labels == 3, 0, labels)
-    scores = oracle_scores([_rows(0, 2)], labels, "a") + oracle_scores([_rows(0, 1), _rows(9, 10)], other, "b")
+    scores = oracle_scores([_rows(0, 2)], labels, "a") + oracle_scores(
+        [_rows(0, 1), _rows(9, 10)], other, "b"
+    )
     table = oracle_table(scores, {1: "liver", 3: "spleen"})
     # liver 1 and 2·10/30, spleen on one slice only, background 0 and 2·10/(80+10)
     assert f"| liver | 2 | {(1 + 20 / 30) / 2:.4f} |" in table
@@ -72,7 +75,7 @@ def test_the_table_says_that_it_is_an_upper_bound(labels: np.ndarray) -> None:
 
 
 def test_masks_of_another_slice_are_refused(labels: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"\(3, 3\) do not lie on labels"):
+    with pytest.raises(ValueError, match=r"\(3, 3\) do not fit labels"):
         oracle_scores([np.ones((3, 3), bool)], labels)
     with pytest.raises(ValueError, match="None of 0 images"):
         oracle_table([], {})

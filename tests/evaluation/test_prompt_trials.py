@@ -50,7 +50,9 @@ def test_prompts_of_every_column() -> None:
     boxes = [p.box for p in predict.asked[:4]]
     assert boxes[0] == item.box and len(set(boxes)) > 2
     assert [len(p.labels) for p in predict.asked[4:9]] == [1, 2, 3, 3, 3]  # nothing is wrong after the third
-    assert Overlap.of(found["5 clicks"], item.mask).dice() == 1 > Overlap.of(found["1 click"], item.mask).dice()
+    assert (
+        Overlap.of(found["5 clicks"], item.mask).dice() == 1 > Overlap.of(found["1 click"], item.mask).dice()
+    )
     strokes = predict.asked[9:]
     assert len(strokes) == 4 and all(p.scribbles is not None for p in strokes)
     assert strokes[0].mask is None and strokes[1].mask is not None
@@ -115,7 +117,13 @@ def folder(tmp_path: Path, phantom: Phantom) -> Path:
     Image.fromarray(_disc().astype(np.uint8)).save(tmp_path / "disc_label.png")
     names = {str(value): name for value, name in phantom.names.items()}
     entries = [
-        {"id": "scan", "modality": "ct", "source": "phantom", "image": "image.nii.gz", "label": "label.nii.gz"},
+        {
+            "id": "scan",
+            "modality": "ct",
+            "source": "phantom",
+            "image": "image.nii.gz",
+            "label": "label.nii.gz",
+        },
         {"id": "disc", "modality": "mr", "source": "discs", "image": "disc.png", "label": "disc_label.png"},
     ]
     entries[0]["labels"], entries[1]["labels"] = names, {"1": "disc"}  # type: ignore[assignment]
@@ -132,7 +140,17 @@ def test_the_script_for_prompts(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, sheet = folder / "out.json", folder / "sheet.png"
-    words = [str(folder), "--method", "classical", "--max-slices", "1", "--peer", "classical", "--json", str(out)]
+    words = [
+        str(folder),
+        "--method",
+        "classical",
+        "--max-slices",
+        "1",
+        "--peer",
+        "classical",
+        "--json",
+        str(out),
+    ]
     only = ["--only", "box", "box NSD", "scribble", "ellipse"]
     _run(eval_prompts, [*words, *only, "--sheet", str(sheet), "--worst", "1"], monkeypatch)
     said = capsys.readouterr().out

@@ -15,7 +15,9 @@ from segmed.methods.classical import Classical
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 
 
-@pytest.mark.skipif(not (CASES / "index.json").is_file(), reason="no folder ../shared/cases beside the checkout")
+@pytest.mark.skipif(
+    not (CASES / "index.json").is_file(), reason="no folder ../shared/cases beside the checkout"
+)
 @torch.inference_mode()
 def test_boxed_labels_of_every_case() -> None:
     """The fallback finds every label's object inside its box, and is better than the box itself."""
@@ -26,7 +28,9 @@ def test_boxed_labels_of_every_case() -> None:
     for case in load_cases(CASES):
         names.add(case.name)
         for item in case.objects(min_area=30, max_slices=1):
-            logits = method.decode(method.embed([case.picture.slice(item.k)]), [[item.prompt]], item.mask.shape)
+            logits = method.decode(
+                method.embed([case.picture.slice(item.k)]), [[item.prompt]], item.mask.shape
+            )
             found = (logits.masks[0, 0] > 0).numpy()
             x0, y0, x1, y1 = (int(v) for v in item.box)
             inside = np.zeros_like(item.mask)

@@ -48,7 +48,9 @@ def test_the_interval_holds_the_mean_is_repeatable_and_gets_narrower_with_cases(
     generator = np.random.default_rng(0)
 
     def scores(count: int) -> list[ObjectScore]:
-        return [_score("ct", "a", str(n), box=float(v)) for n, v in enumerate(generator.normal(0.7, 0.1, count))]
+        return [
+            _score("ct", "a", str(n), box=float(v)) for n, v in enumerate(generator.normal(0.7, 0.1, count))
+        ]
 
     few, many = overall(scores(10), "box"), overall(scores(400), "box")
     assert few.low < few.value < few.high
@@ -72,7 +74,9 @@ def test_tables_hold_the_means() -> None:
     assert table[4] == "| **mean over modalities** | | | | **0.650** | **0.500** |"
     assert table[5].startswith("| 95 % interval")
     assert "| ct | a | 2 | 3 | 0.600 |" in source_table(SCORES, ["box"])
-    groups = group_table(SCORES, ["box"], "size", lambda s: "large" if s.share > 0.2 else "small").splitlines()
+    groups = group_table(
+        SCORES, ["box"], "size", lambda s: "large" if s.share > 0.2 else "small"
+    ).splitlines()
     assert groups[2:] == ["| small | 4 | 0.475 |", "| large | 1 | 0.900 |"]
 
 

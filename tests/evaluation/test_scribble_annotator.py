@@ -22,7 +22,13 @@ def _regions() -> dict[str, np.ndarray]:
     ring = _disc() & ~_disc(radius=16)
     thin = np.zeros(SIZE, bool)
     thin[0, 3:90] = True
-    return {"disc": _disc(), "pixel": pixel, "ring": ring, "thin": thin, "two": _disc(20, 20, 8) | _disc(80, 60, 9)}
+    return {
+        "disc": _disc(),
+        "pixel": pixel,
+        "ring": ring,
+        "thin": thin,
+        "two": _disc(20, 20, 8) | _disc(80, 60, 9),
+    }
 
 
 @pytest.mark.parametrize("kind", [*KINDS, None])
@@ -92,5 +98,5 @@ def test_a_scribble_keeps_what_else_was_said() -> None:
 def test_impossible_scribbles() -> None:
     with pytest.raises(ValueError, match="empty region"):
         scribble(np.zeros(SIZE, bool), np.random.default_rng(0))
-    with pytest.raises(ValueError, match="Choose line, centre, contour"):
+    with pytest.raises(ValueError, match="Choose from line, centre, contour"):
         scribble(_disc(), np.random.default_rng(0), "dots")

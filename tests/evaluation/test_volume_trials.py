@@ -133,7 +133,13 @@ def test_trials_ask_what_they_say_and_stop_when_nothing_is_wrong() -> None:
     assert [*trials] == [FLAT, *correction_columns(4), THICK, CLICK]
     assert correction_columns(2) == ["1 correction", "2 corrections"]
     assert len(predictor.asked) == 5  # not after the second correction, which was right
-    assert [len(p.foreground) for p in predictor.asked] == [0, 1, 1, 0, 1]  # the same click twice is one click
+    assert [len(p.foreground) for p in predictor.asked] == [
+        0,
+        1,
+        1,
+        0,
+        1,
+    ]  # the same click twice is one click
     assert predictor.asked[3].box == box_over_slices(truth)
     assert predictor.asked[4].box is None and predictor.asked[4].foreground == (middle_click(truth),)
     assert (trials["4 corrections"].mask == truth).all() and trials["4 corrections"].seconds == 0
@@ -145,7 +151,9 @@ def test_numbers_and_the_largest_loss() -> None:
     truth = _ball((20, 15, 6), 10)
     cut = truth & (np.arange(12) < 8)
     values: dict[str, float] = {}
-    for trial in volume_trials(Replies([truth & (np.arange(12) < 9), cut, truth]), _picture(), truth, [FLAT], 2):
+    for trial in volume_trials(
+        Replies([truth & (np.arange(12) < 9), cut, truth]), _picture(), truth, [FLAT], 2
+    ):
         values |= volume_numbers(trial, truth, np.diag([*SPACING, 1.0]), 2.0)
     assert values["2 corrections"] == values["2 corrections NSD"] == 1.0
     assert 0 < values["1 correction NSD"] < 1 and values[f"{FLAT} s"] >= 0

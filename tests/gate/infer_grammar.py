@@ -12,7 +12,18 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-MODELS = ("classical", "classical", "classical_3d", "segmed", "segmed", "segmed_3d", "nothing", "segmed%20", "..", "")
+MODELS = (
+    "classical",
+    "classical",
+    "classical_3d",
+    "segmed",
+    "segmed",
+    "segmed_3d",
+    "nothing",
+    "segmed%20",
+    "..",
+    "",
+)
 _EXTENSIONS = (".nrrd", ".nii.gz", ".nii", ".seg.nrrd", ".exe", "", "../x", 7, None)
 _STRINGS = (
     "",
@@ -197,14 +208,36 @@ class _Grammar:
         ]
         name = rng.choice(names) if rng.random() < 0.9 else None
         kind = rng.choice(["application/octet-stream", "image/png", None, "text/plain; charset=x"])
-        return name, kind, rng.choice([b"", b"x", b"\x00" * 400, _nifti(self.shape), _nifti((4, 4, 1)), _png()])
+        return (
+            name,
+            kind,
+            rng.choice([b"", b"x", b"\x00" * 400, _nifti(self.shape), _nifti((4, 4, 1)), _png()]),
+        )
 
     def params(self) -> str:
         rng = self.rng
         if self.oddly(0.1):
             return rng.choice(_FLAWS)
-        keys = ["roi", "foreground", "background", "label", "label_info", "selected_label_name", "window", "device"]
-        keys += ["output", "clean", "finish", "denoise", "result_extension", "result_compress", "client_id", "strange"]
+        keys = [
+            "roi",
+            "foreground",
+            "background",
+            "label",
+            "label_info",
+            "selected_label_name",
+            "window",
+            "device",
+        ]
+        keys += [
+            "output",
+            "clean",
+            "finish",
+            "denoise",
+            "result_extension",
+            "result_compress",
+            "client_id",
+            "strange",
+        ]
         chosen = rng.sample(keys, rng.randint(0, 4)) + (["roi"] if rng.random() < 0.8 else [])
         if self.oddly(0.2):
             chosen += rng.choices(chosen or keys, k=2)  # keys twice
@@ -226,7 +259,9 @@ class _Grammar:
             ],
             "window": lambda: rng.choice(_WINDOWS),
             "output": lambda: rng.choice(["mask", "uncertainty", "x"]),
-            "clean": lambda: rng.choice(["nothing", "largest piece", "holes", "largest piece and holes", "all"]),
+            "clean": lambda: rng.choice(
+                ["nothing", "largest piece", "holes", "largest piece and holes", "all"]
+            ),
             "finish": lambda: rng.choice(["nothing", "outline", "level set", "crf", "x"]),
             "denoise": lambda: rng.choice(["nothing", "gaussian", "dncnn", "x"]),
             "result_extension": lambda: rng.choice(_EXTENSIONS),
@@ -271,7 +306,9 @@ class _Grammar:
         edge, out = boundary.encode(), io.BytesIO()
         for name, file, kind, content in parts:
             filename = "" if file is None else f'; filename="{file}"'
-            out.write(b"--" + edge + f'\r\nContent-Disposition: form-data; name="{name}"{filename}\r\n'.encode())
+            out.write(
+                b"--" + edge + f'\r\nContent-Disposition: form-data; name="{name}"{filename}\r\n'.encode()
+            )
             out.write(f"Content-Type: {kind}\r\n".encode() if kind else b"")
             out.write(b"\r\n" + content + b"\r\n")
         out.write(b"--" + edge + b"--\r\n")

@@ -45,7 +45,10 @@ def _change(file: Path, rng: np.random.Generator) -> None:
     for _ in range(int(rng.integers(1, 4))):
         if not data:
             return
-        how, at = int(rng.integers(6)), int(rng.integers(min(len(data), _HEAD if rng.random() < 0.7 else len(data))))
+        how, at = (
+            int(rng.integers(6)),
+            int(rng.integers(min(len(data), _HEAD if rng.random() < 0.7 else len(data)))),
+        )
         if how == 0:
             for _ in range(int(rng.integers(1, 9))):
                 data[int(rng.integers(at, len(data)))] = int(rng.integers(256))

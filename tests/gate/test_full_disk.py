@@ -41,7 +41,9 @@ def _noise(path: Path, seed: int, side: int) -> Path:
 
 def _files(folder: Path) -> dict[str, bytes]:
     return {
-        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".filler"
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != ".filler"
     }
 
 
@@ -69,7 +71,9 @@ def test_a_label_that_does_not_fit_changes_nothing(
     assert Path(store.get_label_uri("case", "final")).read_bytes() == large.read_bytes()
 
 
-def test_nor_does_one_whose_entry_in_the_list_does_not_fit(disk: Disk, store: FolderDatastore, tmp_path: Path) -> None:
+def test_nor_does_one_whose_entry_in_the_list_does_not_fit(
+    disk: Disk, store: FolderDatastore, tmp_path: Path
+) -> None:
     first, second = _noise(tmp_path / "a.png", 1, 24), _noise(tmp_path / "b.png", 2, 24)
     store.save_label("case", str(first), "final", dict(INFO))
     store.update_image_info("case", {"note": "x" * 300_000})
@@ -242,7 +246,9 @@ def test_a_server_answers_507(start: Start, disk: Disk, tmp_path: Path, where: s
 
     def label(file: Path) -> requests.Response:
         url = f"{server.url}/datastore/label?image=case"
-        return requests.put(url, files={"label": ("l.png", file.read_bytes())}, data={"params": "{}"}, timeout=30)
+        return requests.put(
+            url, files={"label": ("l.png", file.read_bytes())}, data={"params": "{}"}, timeout=30
+        )
 
     def upload(name: str) -> requests.Response:
         files = {"file": ("i.png", large.read_bytes())}
@@ -265,7 +271,9 @@ def test_a_server_answers_507(start: Start, disk: Disk, tmp_path: Path, where: s
         for path in ("/info/", "/api/state", "/api/images", "/datastore/?output=all"):
             assert requests.get(f"{server.url}{path}", timeout=30).status_code == 200, path
         if where == "studies":
-            told = [post("prompt", {**body, "label": name, "box": [10, 20, 10, 20, 0, 0]}) for name in ("y", "z")]
+            told = [
+                post("prompt", {**body, "label": name, "box": [10, 20, 10, 20, 0, 0]}) for name in ("y", "z")
+            ]
             assert [answer.status_code for answer in told] == [200, 200]
             assert any("disk" in note for note in told[1].json()["warnings"])
         chosen = requests.post(f"{server.url}/activelearning/random", json={}, timeout=30)

@@ -35,7 +35,8 @@ def _campaign(operation: Any, attacked: Server) -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(
-        case=st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in GenerationMode)), known=st.booleans()
+        case=st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in GenerationMode)),
+        known=st.booleans(),
     )
     def run(case: Any, known: bool) -> None:
         if known:

@@ -14,7 +14,9 @@ from segmed.imaging.reading import read_volume
 STEPS = np.diag([1.0, 1, 2])
 
 
-def _nrrd(path: Path, channels: int, kind: str, last: bool = False, dtype: type = np.uint8, **more: str) -> np.ndarray:
+def _nrrd(
+    path: Path, channels: int, kind: str, last: bool = False, dtype: type = np.uint8, **more: str
+) -> np.ndarray:
     array = np.random.default_rng(channels).integers(0, 255, (channels, 9, 8, 7)).astype(dtype)
     none = np.full((1, 3), np.nan)
     header = {
@@ -29,7 +31,9 @@ def _nrrd(path: Path, channels: int, kind: str, last: bool = False, dtype: type 
 
 
 @pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize(("channels", "kind"), [(3, "RGB-color"), (4, "RGBA-color"), (3, "3-color"), (4, "4-color")])
+@pytest.mark.parametrize(
+    ("channels", "kind"), [(3, "RGB-color"), (4, "RGBA-color"), (3, "3-color"), (4, "4-color")]
+)
 def test_colours(tmp_path: Path, channels: int, kind: str, last: bool) -> None:
     array = _nrrd(tmp_path / "a.nrrd", channels, kind, last)
     volume = read_volume(tmp_path / "a.nrrd")
@@ -60,7 +64,13 @@ def test_meta_images_cannot_say_what_their_values_are(tmp_path: Path, channels: 
 
 @pytest.mark.parametrize("layers", [2, 3, 4, 5])
 def test_a_layered_segmentation_is_no_image(tmp_path: Path, layers: int) -> None:
-    names = {f"Segment{n}_{key}": value for n in range(layers) for key, value in (("Layer", str(n)), ("Name", f"s{n}"))}
+    names = {
+        f"Segment{n}_{key}": value
+        for n in range(layers)
+        for key, value in (("Layer", str(n)), ("Name", f"s{n}"))
+    }
     _nrrd(tmp_path / "a.seg.nrrd", layers, "list", **names)
-    with pytest.raises(ValueError, match=f"a.seg.nrrd is a segmentation of {layers} layers, which is not an image"):
+    with pytest.raises(
+        ValueError, match=f"a.seg.nrrd is a segmentation of {layers} layers, which is not an image"
+    ):
         read_volume(tmp_path / "a.seg.nrrd")

@@ -99,7 +99,10 @@ def test_so_are_a_picture_and_a_label_map(decoder: Decoder, tmp_path: Path) -> N
     parts = (StoredSegment("liver", 1, 0, 1), StoredSegment("tumour ä", 2, 1, 2).coloured((1, 2, 3)))
     write_segments(Segments(layers, parts), np.eye(4), tmp_path / "b.seg.nrrd")
     grid = read_grid(tmp_path / "a.nii.gz")
-    ours, told = read_label_segments(tmp_path / "b.seg.nrrd", grid), decoder.segments(tmp_path / "b.seg.nrrd", grid)
+    ours, told = (
+        read_label_segments(tmp_path / "b.seg.nrrd", grid),
+        decoder.segments(tmp_path / "b.seg.nrrd", grid),
+    )
     assert [np.array_equal(a, b) for a, b in zip(ours.layers, told.layers, strict=True)] == [True, True]
     assert ours.segments == told.segments
     assert ours.general == told.general
@@ -111,7 +114,9 @@ def test_errors_are_those_of_the_reader(decoder: Decoder, tmp_path: Path) -> Non
     (tmp_path / "a.nii.gz").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="damaged or not an image"):
         decoder.check(tmp_path / "a.nii.gz")
-    Image.fromarray(np.eye(9, dtype=np.uint8)[..., None] * np.array([9, 8, 7], np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.eye(9, dtype=np.uint8)[..., None] * np.array([9, 8, 7], np.uint8)).save(
+        tmp_path / "a.png"
+    )
     with pytest.raises(ValueError, match="picture in colour"):
         decoder.segments(tmp_path / "a.png", Grid((9, 9, 1), np.eye(4)), grey=True)
     nib.save(nib.Nifti1Image(np.zeros((5, 6, 7), np.int16), np.eye(4)), tmp_path / "b.nii.gz")
@@ -148,7 +153,12 @@ def test_a_bomb_is_refused_and_costs_the_server_nothing(decoder: Decoder, tmp_pa
 
 @pytest.mark.parametrize(
     ("word", "told"),
-    [("loop", "takes longer"), ("sleep", "takes longer"), ("crash", "reader failed"), ("bug", "reader failed")],
+    [
+        ("loop", "takes longer"),
+        ("sleep", "takes longer"),
+        ("crash", "reader failed"),
+        ("bug", "reader failed"),
+    ],
 )
 def test_a_sick_reader_is_ended(sick: Decoder, tmp_path: Path, word: str, told: str) -> None:
     (tmp_path / "a.nii").write_text(word)

@@ -67,7 +67,9 @@ def test_each_slice_has_its_own_scale(
                 setattr(d, "RescaleIntercept", f"{i}"),
             ),
         )
-    expected = np.stack([voxels[:, :, k] * float(f"{s:.10g}") + i for k, (s, i) in enumerate(scales)], axis=-1)
+    expected = np.stack(
+        [voxels[:, :, k] * float(f"{s:.10g}") + i for k, (s, i) in enumerate(scales)], axis=-1
+    )
     volume = read_volume(tmp_path / "s")
     assert volume.array.dtype == kind
     assert np.allclose(volume.array, expected, rtol=1e-5, atol=1e-7)
@@ -116,7 +118,13 @@ def _series_of_times(
 )
 @pytest.mark.parametrize(("places", "where"), [(4, "each of its 4 places"), (1, "one place")])
 def test_several_images_at_one_place_are_refused(
-    tmp_path: Path, write_series: Write, tag: str, values: tuple[object, ...], words: str, places: int, where: str
+    tmp_path: Path,
+    write_series: Write,
+    tag: str,
+    values: tuple[object, ...],
+    words: str,
+    places: int,
+    where: str,
 ) -> None:
     folder = _series_of_times(tmp_path / "s", write_series, places, 3, tag, values)
     with pytest.raises(ValueError, match=f"s holds 3 images at {where}: {words}.* One 3-D image"):
@@ -140,7 +148,9 @@ def test_slices_without_a_place_among_others_are_refused(
         read_volume(tmp_path / "s")
 
 
-def test_slices_of_several_spacings_are_refused(tmp_path: Path, voxels: np.ndarray, write_series: Write) -> None:
+def test_slices_of_several_spacings_are_refused(
+    tmp_path: Path, voxels: np.ndarray, write_series: Write
+) -> None:
     paths = write_series(tmp_path / "s", voxels, AFFINE)
     _edit(paths[3], lambda d: setattr(d, "PixelSpacing", ["1.8", "1.8"]))
     with pytest.raises(ValueError, match="differ in their pixel spacing"):
@@ -185,7 +195,9 @@ def test_text_and_other_files_beside_a_series_are_passed_over(
     write_series(tmp_path / "s", voxels, AFFINE)
     (tmp_path / "s" / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(40))
     (tmp_path / "s" / "._000.dcm").write_bytes(bytes(128) + b"DICM" + bytes(40))
-    (tmp_path / "s" / "notes").write_bytes(b"\x08\x00\x05\x00 is how this text begins, and it is no DICOM at all")
+    (tmp_path / "s" / "notes").write_bytes(
+        b"\x08\x00\x05\x00 is how this text begins, and it is no DICOM at all"
+    )
     assert read_volume(tmp_path / "s").shape == (9, 7, 6)
 
 
@@ -232,7 +244,11 @@ def test_frames_have_scales_of_their_own(tmp_path: Path, voxels: np.ndarray) -> 
             lambda n, g: setattr(g.FrameContentSequence[0], "StackID", str(n // 3)),
             "holds 2 stacks",
         ),
-        ([0, 2, 4, 6, 8, 10], lambda n, g: n == 4 and delattr(g, "PlanePositionSequence"), "1 of the 6 slices"),
+        (
+            [0, 2, 4, 6, 8, 10],
+            lambda n, g: n == 4 and delattr(g, "PlanePositionSequence"),
+            "1 of the 6 slices",
+        ),
     ],
 )
 def test_frames_that_are_no_stack_are_refused(
@@ -257,7 +273,9 @@ def test_one_volume_in_several_objects_is_put_together(tmp_path: Path, voxels: n
     assert np.array_equal(volume.array, voxels) and np.allclose(volume.affine, AFFINE, atol=1e-4)
 
 
-def test_two_films_in_one_series_are_not_joined(tmp_path: Path, voxels: np.ndarray, write_series: Write) -> None:
+def test_two_films_in_one_series_are_not_joined(
+    tmp_path: Path, voxels: np.ndarray, write_series: Write
+) -> None:
     for path in write_series(tmp_path / "s", voxels[:, :, :2], AFFINE, modality="US"):
 
         def film(data: Dataset) -> None:

@@ -22,7 +22,9 @@ def _save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha", "a.png", "a.jpg", "a.tif"])
 def test_the_header_tells_what_the_voxels_tell(tmp_path: Path, name: str) -> None:
-    array = np.random.default_rng(0).integers(0, 255, (5, 7, 1 if name[2:] in ("png", "jpg", "tif") else 4), np.uint8)
+    array = np.random.default_rng(0).integers(
+        0, 255, (5, 7, 1 if name[2:] in ("png", "jpg", "tif") else 4), np.uint8
+    )
     if ".nii" in name:
         _save(tmp_path / name, array)
     elif array.shape[2] == 1:

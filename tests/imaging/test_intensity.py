@@ -39,7 +39,9 @@ def test_ct_presets(window: str, clip: tuple[int, int], dtype: type) -> None:
     low, high = clip
     step = (high - low) / 255
     grey = to_uint8(
-        _volume([-3000, low - 1, low, low + 2 * step + 1, (low + high) / 2, high - 1, high, high + 1, 3000], dtype),
+        _volume(
+            [-3000, low - 1, low, low + 2 * step + 1, (low + high) / 2, high - 1, high, high + 1, 3000], dtype
+        ),
         window,
     ).ravel()
     assert grey.dtype == np.uint8

@@ -43,7 +43,9 @@ def _nrrd(path: Path) -> None:
 
 
 def _layered(path: Path) -> None:
-    head = f"NRRD0004\ntype: uchar\ndimension: 4\nsizes: 9 {HUGE} {HUGE} 4\nkinds: list domain domain domain\n"
+    head = (
+        f"NRRD0004\ntype: uchar\ndimension: 4\nsizes: 9 {HUGE} {HUGE} 4\nkinds: list domain domain domain\n"
+    )
     head += "encoding: gzip\nSegment0_ID:=a\nSegment0_LabelValue:=1\nSegment0_Layer:=0\nSegment0_Name:=a\n\n"
     path.write_bytes(head.encode() + gzip.compress(b"\0" * 2**20))
 
@@ -68,7 +70,9 @@ def _bmp(path: Path) -> None:
 
 
 def _tiff(path: Path) -> None:
-    tifffile.imwrite(path, shape=(HUGE, HUGE), dtype=np.uint8, tile=(16_384, 16_384), compression="zlib", data=_tiles())
+    tifffile.imwrite(
+        path, shape=(HUGE, HUGE), dtype=np.uint8, tile=(16_384, 16_384), compression="zlib", data=_tiles()
+    )
 
 
 def _tiles() -> Iterator[bytes]:

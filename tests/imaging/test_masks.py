@@ -30,7 +30,13 @@ def mask() -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("name", "extension"),
-    [("a.nii.gz", ".nii.gz"), ("a.nii", ".nii"), ("A.NRRD", ".nrrd"), ("b/c.d.png", ".png"), ("a.NII.GZ", ".nii.gz")],
+    [
+        ("a.nii.gz", ".nii.gz"),
+        ("a.nii", ".nii"),
+        ("A.NRRD", ".nrrd"),
+        ("b/c.d.png", ".png"),
+        ("a.NII.GZ", ".nii.gz"),
+    ],
 )
 def test_extension(name: str, extension: str) -> None:
     assert mask_extension(name) == extension
@@ -72,7 +78,9 @@ def test_nrrd(tmp_path: Path, mask: np.ndarray, compress: bool, encoding: str, o
     assert [p.name for p in tmp_path.iterdir()] == ["mask.nrrd"]
 
 
-@pytest.mark.parametrize(("labels", "greys"), [((0, 1), (0, 255)), ((0, 1, 2), (0, 127, 254)), ((0, 200), (0, 200))])
+@pytest.mark.parametrize(
+    ("labels", "greys"), [((0, 1), (0, 255)), ((0, 1, 2), (0, 127, 254)), ((0, 200), (0, 200))]
+)
 def test_png_shows_labels_as_grey(tmp_path: Path, labels: tuple[int, ...], greys: tuple[int, ...]) -> None:
     mask = np.zeros((6, 4, 1), np.uint8)
     for n, value in enumerate(labels):
@@ -91,7 +99,9 @@ def test_an_empty_mask_is_written(tmp_path: Path) -> None:
 
 
 def test_png_of_several_slices_is_refused(tmp_path: Path, mask: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"A PNG holds one slice, this mask has 5. Write \.nii\.gz or \.nrrd"):
+    with pytest.raises(
+        ValueError, match=r"A PNG holds one slice, this mask has 5. Write \.nii\.gz or \.nrrd"
+    ):
         write_mask(mask, AFFINE, tmp_path / "mask.png")
     assert list(tmp_path.iterdir()) == []
 

@@ -27,7 +27,9 @@ def _rotation(degrees: float, axis: tuple[float, float, float]) -> np.ndarray:
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
-def _affine(directions: np.ndarray, spacing: tuple[float, float, float]) -> tuple[np.ndarray, tuple[int, int, int]]:
+def _affine(
+    directions: np.ndarray, spacing: tuple[float, float, float]
+) -> tuple[np.ndarray, tuple[int, int, int]]:
     """A grid of EXTENT mm around GRID_CENTRE whose axes i, j, k point along the columns of `directions`."""
     i, j, k = (round(EXTENT / s) for s in spacing)
     affine = np.eye(4)
@@ -105,7 +107,9 @@ WRITERS = {
 
 
 @pytest.fixture(params=[*WRITERS, "dicom"])
-def write_image(request: pytest.FixtureRequest, write_series: Callable[..., list[Path]]) -> Callable[..., Path]:
+def write_image(
+    request: pytest.FixtureRequest, write_series: Callable[..., list[Path]]
+) -> Callable[..., Path]:
     if request.param != "dicom":
         return WRITERS[request.param]
 
@@ -140,7 +144,10 @@ def test_the_object_is_read_and_its_mask_written_in_place(
         read_back = sitk.ReadImage(str(tmp_path / name))
         assert np.array_equal(sitk.GetArrayFromImage(read_back).T, mask)
         in_lps = np.array(
-            [read_back.TransformContinuousIndexToPhysicalPoint(p) for p in np.vstack([np.zeros(3), np.eye(3)]).tolist()]
+            [
+                read_back.TransformContinuousIndexToPhysicalPoint(p)
+                for p in np.vstack([np.zeros(3), np.eye(3)]).tolist()
+            ]
         )
         by_itk = np.eye(4)
         by_itk[:3, :3], by_itk[:3, 3] = LPS @ (in_lps[1:] - in_lps[0]).T, LPS @ in_lps[0]

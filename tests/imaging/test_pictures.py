@@ -134,11 +134,15 @@ REFUSED: dict[str, tuple[Any, str]] = {
         r"pages of a\.tif differ in size \(36 × 10 and 36 × 20",
     ),
     "five channels": (
-        lambda p: tifffile.imwrite(p, np.zeros((20, 36, 5), np.uint8), photometric="minisblack", planarconfig="contig"),
+        lambda p: tifffile.imwrite(
+            p, np.zeros((20, 36, 5), np.uint8), photometric="minisblack", planarconfig="contig"
+        ),
         "5 channels of the kind MINISBLACK",
     ),
     "channels of a microscope": (
-        lambda p: tifffile.imwrite(p, np.zeros((2, 3, 20, 36), np.uint8), imagej=True, metadata={"axes": "ZCYX"}),
+        lambda p: tifffile.imwrite(
+            p, np.zeros((2, 3, 20, 36), np.uint8), imagej=True, metadata={"axes": "ZCYX"}
+        ),
         "2 slices|3 channels",
     ),
     "two channels of a microscope": (
@@ -146,7 +150,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "2 channels",
     ),
     "times of a microscope": (
-        lambda p: tifffile.imwrite(p, np.zeros((4, 3, 20, 36), np.uint8), ome=True, metadata={"axes": "TZYX"}),
+        lambda p: tifffile.imwrite(
+            p, np.zeros((4, 3, 20, 36), np.uint8), ome=True, metadata={"axes": "TZYX"}
+        ),
         "3 slices × 4 time points",
     ),
     "only a thumbnail": (
@@ -174,7 +180,9 @@ def test_no_file_is_opened_that_a_description_names(tmp_path: Path) -> None:
         '<TiffData IFD="0" PlaneCount="1"/><TiffData FirstZ="1" IFD="0" PlaneCount="1"><UUID FileName="'
         f'{tmp_path / "secret.ome.tif"}">urn:uuid:1</UUID></TiffData></Pixels></Image></OME>'
     )
-    tifffile.imwrite(tmp_path / "x" / "a.tif", GREY, photometric="minisblack", description=text, metadata=None)
+    tifffile.imwrite(
+        tmp_path / "x" / "a.tif", GREY, photometric="minisblack", description=text, metadata=None
+    )
     assert np.array_equal(read_volume(tmp_path / "x" / "a.tif").array[:, :, 0].T, GREY)
 
 

@@ -56,7 +56,9 @@ class Placed:
 @st.composite
 def rigid(draw: st.DrawFn) -> np.ndarray:
     """(4, 4): axes in any order and direction, turned, of any size."""
-    axes = np.eye(3)[list(draw(st.permutations(range(3))))] * [draw(st.sampled_from((-1, 1))) for _ in range(3)]
+    axes = np.eye(3)[list(draw(st.permutations(range(3))))] * [
+        draw(st.sampled_from((-1, 1))) for _ in range(3)
+    ]
     angle = draw(st.sampled_from((0.0, 0.2, 1.1)))
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     affine = np.eye(4)

@@ -104,7 +104,9 @@ def test_clicks_outside_are_ignored_and_reported(outside: list[float]) -> None:
     prompt, warnings = parse_prompt(SHAPE, None, [[3, 4, 5], outside])
     assert prompt.foreground == ((3, 4, 5),)
     i, j, k = outside
-    assert warnings == [f"The click at ({i}, {j}, {k}) lies outside the image of 64×48×20 voxels and was ignored."]
+    assert warnings == [
+        f"The click at ({i}, {j}, {k}) lies outside the image of 64×48×20 voxels and was ignored."
+    ]
 
 
 def test_clicks_in_the_corners_are_inside() -> None:
@@ -133,7 +135,8 @@ def test_two_numbers_are_enough_on_a_single_slice() -> None:
 
 
 @pytest.mark.parametrize(
-    "click", [[], [1], [1, 2, 3, 4], [1, 2, math.nan], [1, -math.inf, 3], [1, "2", 3], [1, None, 3], [True, 2, 3]]
+    "click",
+    [[], [1], [1, 2, 3, 4], [1, 2, math.nan], [1, -math.inf, 3], [1, "2", 3], [1, None, 3], [True, 2, 3]],
 )
 @pytest.mark.parametrize("where", ["foreground", "background"])
 def test_a_click_of_other_than_three_finite_numbers(where: str, click: list[Any]) -> None:

@@ -61,7 +61,9 @@ def test_nifti_scaling_is_applied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(9, 7, 5, 1), (9, 7, 5, 1, 1)])
-def test_trailing_axes_of_length_one_are_dropped(tmp_path: Path, shape: tuple[int, ...], voxels: np.ndarray) -> None:
+def test_trailing_axes_of_length_one_are_dropped(
+    tmp_path: Path, shape: tuple[int, ...], voxels: np.ndarray
+) -> None:
     volume = read_volume(_save(voxels.reshape(shape), tmp_path / "a.nii.gz"))
     assert np.array_equal(volume.array, voxels)
 
@@ -137,7 +139,9 @@ def test_colour_png_without_alpha(tmp_path: Path, channels: int) -> None:
 
 
 def test_two_channels_are_refused(tmp_path: Path) -> None:
-    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((5, 7, 11, 2), np.float32), isVector=True), str(tmp_path / "a.mha"))
+    sitk.WriteImage(
+        sitk.GetImageFromArray(np.zeros((5, 7, 11, 2), np.float32), isVector=True), str(tmp_path / "a.mha")
+    )
     with pytest.raises(ValueError, match=r"a\.mha has 2 channels; SegMed takes grey or RGB images"):
         read_volume(tmp_path / "a.mha")
 
@@ -216,7 +220,9 @@ def test_a_series_with_a_gap_or_a_repeated_slice_is_refused_or_in_place(
         assert np.allclose(volume.affine @ [0, 0, k, 1], AFFINE @ [0, 0, stored, 1], atol=0.1), f"slice {k}"
 
 
-def test_a_tilted_gantry_is_refused_or_in_place(tmp_path: Path, write_series: Callable[..., list[Path]]) -> None:
+def test_a_tilted_gantry_is_refused_or_in_place(
+    tmp_path: Path, write_series: Callable[..., list[Path]]
+) -> None:
     """Slices that shift in their own plane from one to the next."""
     voxels = np.random.default_rng(9).integers(0, 1000, (9, 7, 8)).astype(np.int16)
     affine = AFFINE.copy()
@@ -239,7 +245,9 @@ def test_one_dicom_file(tmp_path: Path, voxels: np.ndarray, write_series: Callab
     assert np.allclose(volume.affine[:, 3], AFFINE[:, 3], atol=1e-4)
 
 
-def test_two_series_are_refused(tmp_path: Path, voxels: np.ndarray, write_series: Callable[..., list[Path]]) -> None:
+def test_two_series_are_refused(
+    tmp_path: Path, voxels: np.ndarray, write_series: Callable[..., list[Path]]
+) -> None:
     for part in ("a", "b"):
         write_series(tmp_path / "mixed", voxels, AFFINE, [f"{part}{k}.dcm" for k in range(5)])
     with pytest.raises(ValueError, match=r"folder mixed holds 2 DICOM series.*folder of its own"):
@@ -261,7 +269,9 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)
-@pytest.mark.parametrize("content", [b"", b"\x1f\x8b", np.random.default_rng(5).bytes(4000)], ids=["0", "2", "4000"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x1f\x8b", np.random.default_rng(5).bytes(4000)], ids=["0", "2", "4000"]
+)
 def test_random_bytes_are_refused(tmp_path: Path, extension: str, content: bytes) -> None:
     path = tmp_path / f"noise{extension}"
     path.write_bytes(content)
@@ -305,7 +315,9 @@ def test_damaged_files_are_refused(tmp_path: Path, extension: str, damage: Calla
         (252, struct.pack("<hh3f", 1, 0, 5, 5, 5)),  # qform: no quaternion
     ],
 )
-def test_damaged_nifti_headers_are_refused(tmp_path: Path, voxels: np.ndarray, offset: int, value: bytes) -> None:
+def test_damaged_nifti_headers_are_refused(
+    tmp_path: Path, voxels: np.ndarray, offset: int, value: bytes
+) -> None:
     path = _save(voxels, tmp_path / "image.nii")
     data = bytearray(path.read_bytes())
     data[offset : offset + len(value)] = value
@@ -403,7 +415,9 @@ def test_fingerprint_follows_the_file_and_the_parts_of_a_folder(tmp_path: Path) 
     assert fingerprint(part.parent) != after[1]
 
 
-def test_radiographs_with_white_as_the_lowest_value(tmp_path: Path, write_series: Callable[..., list[Path]]) -> None:
+def test_radiographs_with_white_as_the_lowest_value(
+    tmp_path: Path, write_series: Callable[..., list[Path]]
+) -> None:
     stored = np.arange(8 * 6, dtype=np.int16).reshape(8, 6, 1) * 10 + 5
     affine = np.diag([-1.0, -1.0, 2.0, 1.0])
     paths = write_series(tmp_path / "xray", stored, affine, modality="DX")

@@ -57,7 +57,11 @@ def _slicer(path: Path, layers: int, values: list[int], **more: str) -> np.ndarr
 
 def _told(path: Path) -> dict[str, str]:
     header = nrrd.read_header(str(path))
-    return {key: value for key, value in header.items() if key.startswith("Segment") and not key.endswith("_Extent")}
+    return {
+        key: value
+        for key, value in header.items()
+        if key.startswith("Segment") and not key.endswith("_Extent")
+    }
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,9 @@ def test_a_segmentation_goes_through_unchanged(tmp_path: Path, layers: int, valu
 @given(
     st.lists(
         st.tuples(
-            st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=20).map(str.strip),
+            st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=20).map(
+                str.strip
+            ),
             st.integers(1, 65535),
             st.integers(0, 2),
         ),
@@ -138,7 +144,9 @@ def test_a_part_of_the_image_is_put_into_its_place(tmp_path: Path) -> None:
         moved = read_label_segments(tmp_path / f"{name}.seg.nrrd", grid)
         for n in range(2):
             expected = np.zeros(SHAPE, np.uint8)
-            expected[first[0] : 7, first[1] : 6, first[2] : 4] = array[n][first[0] : 7, first[1] : 6, first[2] : 4]
+            expected[first[0] : 7, first[1] : 6, first[2] : 4] = array[n][
+                first[0] : 7, first[1] : 6, first[2] : 4
+            ]
             assert np.array_equal(moved.layers[n], expected)
 
 
@@ -148,7 +156,9 @@ def test_what_is_no_segmentation_of_its_own(tmp_path: Path) -> None:
     _slicer(tmp_path / "a.nrrd", 2, [1, 1])
     assert is_segmentation(tmp_path / "a.nrrd")  # by what is in it, not by its name
     content = (tmp_path / "a.nrrd").read_bytes()
-    (tmp_path / "b.seg.nrrd").write_bytes(content.replace(b"encoding: gzip", b"encoding: raw\ndata file: secret.raw"))
+    (tmp_path / "b.seg.nrrd").write_bytes(
+        content.replace(b"encoding: gzip", b"encoding: raw\ndata file: secret.raw")
+    )
     with pytest.raises(ValueError, match=r"b\.seg\.nrrd holds no voxels but the name of another file"):
         read_labels(tmp_path / "b.seg.nrrd", Grid(SHAPE, AFFINE))
     (tmp_path / "c.seg.nrrd").write_bytes(content.replace(b"Segment1_Layer:=1", b"Segment1_Layer:=5"))
@@ -164,7 +174,9 @@ def test_what_is_no_segmentation_of_its_own(tmp_path: Path) -> None:
 
 def test_no_name_in_the_header_of_a_segmentation_is_followed(tmp_path: Path) -> None:
     array = _slicer(tmp_path / "a.nrrd", 2, [1, 1])
-    head = (tmp_path / "a.nrrd").read_bytes().partition(b"\n\n")[0].replace(b"encoding: gzip", b"encoding: raw")
+    head = (
+        (tmp_path / "a.nrrd").read_bytes().partition(b"\n\n")[0].replace(b"encoding: gzip", b"encoding: raw")
+    )
     grid, inner = Grid(SHAPE, AFFINE), tmp_path / "inner"
     inner.mkdir()
     (tmp_path / "secret.raw").write_bytes(array.tobytes(order="F"))
@@ -190,7 +202,12 @@ def test_no_name_in_the_header_of_a_segmentation_is_followed(tmp_path: Path) -> 
 
 def test_a_segmentation_that_is_packed_by_bzip2(tmp_path: Path) -> None:
     array = _slicer(tmp_path / "a.nrrd", 2, [1, 1])
-    head = (tmp_path / "a.nrrd").read_bytes().partition(b"\n\n")[0].replace(b"encoding: gzip", b"encoding: bzip2")
+    head = (
+        (tmp_path / "a.nrrd")
+        .read_bytes()
+        .partition(b"\n\n")[0]
+        .replace(b"encoding: gzip", b"encoding: bzip2")
+    )
     (tmp_path / "b.seg.nrrd").write_bytes(head + b"\n\n" + bz2.compress(array.tobytes(order="F")))
     assert np.array_equal(np.stack(read_segments(tmp_path / "b.seg.nrrd")[0].layers), array)
     (tmp_path / "c.seg.nrrd").write_bytes(head + b"\n\nno bzip2")

@@ -88,7 +88,9 @@ def test_whole_files_are_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extension", [".nhdr", ".mhd"])
-def test_a_complete_image_of_two_files_is_read_and_followed_by_its_fingerprint(tmp_path: Path, extension: str) -> None:
+def test_a_complete_image_of_two_files_is_read_and_followed_by_its_fingerprint(
+    tmp_path: Path, extension: str
+) -> None:
     voxels = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
     path = tmp_path / f"a{extension}"
     sitk.WriteImage(sitk.GetImageFromArray(voxels), str(path))
@@ -132,7 +134,11 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
 def test_bzip2_is_unpacked(tmp_path: Path, ends: str) -> None:
     voxels = np.random.default_rng(0).integers(-900, 900, (9, 8, 7)).astype(np.int16)
-    header = {"space": "left-posterior-superior", "space directions": np.diag([1, 2, 3.0]), "space origin": [4, 5, 6.0]}
+    header = {
+        "space": "left-posterior-superior",
+        "space directions": np.diag([1, 2, 3.0]),
+        "space origin": [4, 5, 6.0],
+    }
     path = tmp_path / "a.nrrd"
     nrrd.write(str(path), voxels, {**header, "encoding": "bzip2"})
     if ends == "\r\n":
@@ -157,7 +163,9 @@ def test_bzip2_cannot_fill_the_disk(tmp_path: Path) -> None:
 
 def test_fields_of_a_header(tmp_path: Path) -> None:
     nrrd.write(
-        str(tmp_path / "a.nrrd"), np.zeros((2, 2), np.uint8), {"Segment0_Name": "my: organ", "kinds": ["domain"] * 2}
+        str(tmp_path / "a.nrrd"),
+        np.zeros((2, 2), np.uint8),
+        {"Segment0_Name": "my: organ", "kinds": ["domain"] * 2},
     )
     fields = nrrd_fields(tmp_path / "a.nrrd")
     assert fields["Segment0_Name"] == "my: organ" and fields["kinds"] == "domain domain"

@@ -31,7 +31,13 @@ def test_the_lock_has_every_pin_with_hashes_and_names_no_place() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["--index-url https://example.org/simple", "--find-links wheels", "-e .", "a @ file:///wheels/a.whl", "a==1"],
+    [
+        "--index-url https://example.org/simple",
+        "--find-links wheels",
+        "-e .",
+        "a @ file:///wheels/a.whl",
+        "a==1",
+    ],
 )
 def test_a_lock_with_a_place_or_without_hashes_is_refused(line: str) -> None:
     good = f"b==2 \\\n    --hash=sha256:{'0' * 64}\n"
@@ -74,7 +80,11 @@ def test_a_licence_that_is_not_allowed_is_told() -> None:
             "CVE-1",
         ),
         (None, supply_chain.UNKNOWN, "NOT KNOWN"),
-        ({"dependencies": [{"name": "a", "skip_reason": "not found"}]}, supply_chain.UNKNOWN, "NOT KNOWN of 1 of 1"),
+        (
+            {"dependencies": [{"name": "a", "skip_reason": "not found"}]},
+            supply_chain.UNKNOWN,
+            "NOT KNOWN of 1 of 1",
+        ),
     ],
 )
 def test_an_audit_says_whether_the_database_answered(

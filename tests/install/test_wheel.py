@@ -32,7 +32,9 @@ def _outside() -> dict[str, str]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, because a build leaves files behind that the next one would take along."""
     work = tmp_path_factory.mktemp("wheel")
-    unwanted = shutil.ignore_patterns("node_modules", "trained", "logs", "*.egg-info", "__pycache__", ".build-*")
+    unwanted = shutil.ignore_patterns(
+        "node_modules", "trained", "logs", "*.egg-info", "__pycache__", ".build-*"
+    )
     for folder in ("lib", "apps"):
         shutil.copytree(ROOT / folder, work / "source" / folder, ignore=unwanted)
     (work / "source/apps/segmed/model/trained/unet").mkdir(parents=True)
@@ -40,7 +42,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
     for path in [*(ROOT / name for name in names), *ROOT.glob("requirements*.txt")]:
         shutil.copy(path, work / "source" / path.name)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+    ]
     subprocess.run([*command, "-w", str(work), str(work / "source")], check=True)
     return next(work.glob("segmed-*.whl"))
 
@@ -50,7 +61,16 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of an environment with the wheel, and with the other packages of this one by way of a path file."""
     home = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
-    install = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "--quiet", "--no-deps"]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(home / "bin" / "python"),
+        "install",
+        "--quiet",
+        "--no-deps",
+    ]
     subprocess.run([*install, "--no-index", str(wheel)], check=True, env=_outside())
     packages = next((home / "lib").glob("python*/site-packages"))
     (packages / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
@@ -70,8 +90,19 @@ def served(python: Path, phantom: Phantom, tmp_path_factory: pytest.TempPathFact
         (work / folder).mkdir()
     nib.save(nib.Nifti1Image(phantom.image, phantom.affine), work / "studies" / "ct.nii.gz")
     port, log = free_port(), work / "log.txt"
-    environment = _outside() | {"HOME": str(work / "home"), "TMPDIR": str(work / "tmp"), "HF_HUB_OFFLINE": "1"}
-    command = [str(python.parent / "segmed"), "serve", "--studies", str(work / "studies"), "--port", str(port)]
+    environment = _outside() | {
+        "HOME": str(work / "home"),
+        "TMPDIR": str(work / "tmp"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    command = [
+        str(python.parent / "segmed"),
+        "serve",
+        "--studies",
+        str(work / "studies"),
+        "--port",
+        str(port),
+    ]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=work)
     try:
@@ -83,14 +114,18 @@ def served(python: Path, phantom: Phantom, tmp_path_factory: pytest.TempPathFact
 
 def test_the_wheel_has_what_comes_along_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
-        names = {name.removeprefix("segmed/app/") for name in file.namelist() if name.startswith("segmed/app/")}
+        names = {
+            name.removeprefix("segmed/app/") for name in file.namelist() if name.startswith("segmed/app/")
+        }
     assert {
         "main.py",
         "ohif/ohif.js",
         "model/segmed-default/model.safetensors",
         "model/segmed-tiny/config.json",
     } <= names
-    assert not {name for name in names if "trained" in name or "node_modules" in name or name.startswith("web/src")}
+    assert not {
+        name for name in names if "trained" in name or "node_modules" in name or name.startswith("web/src")
+    }
     assert ("web/dist/index.html" in names) == _PAGE.is_file()
 
 
@@ -98,14 +133,18 @@ def test_the_wheel_asks_for_what_is_pinned(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         told = file.read(next(name for name in file.namelist() if name.endswith("/METADATA"))).decode()
     assert "Requires-Dist: monailabel==" in told
-    assert {"baselines", "cluster", "dev", "yolo"} == set(re.findall(r"^Provides-Extra: (\w+)$", told, re.MULTILINE))
+    assert {"baselines", "cluster", "dev", "yolo"} == set(
+        re.findall(r"^Provides-Extra: (\w+)$", told, re.MULTILINE)
+    )
     assert "Requires-Python: <3.12,>=3.11" in told
 
 
 def test_an_installed_server_gives_a_mask(served: Running) -> None:
     box = {"roi": [28, 70, 30, 60, 8, 8], "result_extension": ".nii.gz"}
     answer = requests.post(
-        f"{served.url}/infer/segmed?image=ct&output=image", data={"params": str(box).replace("'", '"')}, timeout=120
+        f"{served.url}/infer/segmed?image=ct&output=image",
+        data={"params": str(box).replace("'", '"')},
+        timeout=120,
     )
     assert answer.status_code == 200, answer.text
     path = served.home / "mask.nii.gz"

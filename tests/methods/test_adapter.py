@@ -97,9 +97,15 @@ def test_an_encoder_layer_is_its_formula(base: SamModel, layer: int) -> None:
 
 @torch.inference_mode()
 def test_a_decoder_layer_is_its_formula(base: SamModel) -> None:
-    ours, plain = stirred(base).model.mask_decoder.transformer.layers[1], base.mask_decoder.transformer.layers[1]
+    ours, plain = (
+        stirred(base).model.mask_decoder.transformer.layers[1],
+        base.mask_decoder.transformer.layers[1],
+    )
     generator = torch.Generator().manual_seed(1)
-    tokens, keys = torch.randn(1, 1, 5, 64, generator=generator), torch.randn(1, 1, 9, 64, generator=generator)
+    tokens, keys = (
+        torch.randn(1, 1, 5, 64, generator=generator),
+        torch.randn(1, 1, 9, 64, generator=generator),
+    )
     seen: dict[str, Tensor] = {}
     ours.layer_norm4.register_forward_pre_hook(lambda _, args: seen.update(keys=args[0]))
     ours.mlp.register_forward_hook(lambda _, args, out: seen.update(x=args[0], mlp=out))
@@ -124,7 +130,9 @@ def test_attention_along_depth_is_within_places_of_a_stack(base: SamModel) -> No
     for window, row, column in ((0, 0, 0), (1, 2, 4), (3, 4, 1)):
         along = attention(slices[:, window, row, column].reshape(1, 3, 1, 128))[0].view(3, 128)
         place = out.view(3, 4, 5, 5, 128)[:, window, row, column]
-        assert torch.allclose(place, expected.view(3, 4, 5, 5, 128)[:, window, row, column] + depth(along), atol=1e-4)
+        assert torch.allclose(
+            place, expected.view(3, 4, 5, 5, 128)[:, window, row, column] + depth(along), atol=1e-4
+        )
 
 
 @torch.inference_mode()
@@ -178,11 +186,11 @@ def test_the_fast_encoder_takes_adapters_in_either_order(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ratio": 0.0}, r"ratio is 0\.0; allowed is above 0 up to 1\. Take 0\.25"),
-        ({"ratio": 1.5}, r"ratio is 1\.5; allowed is above 0 up to 1"),
+        ({"ratio": 0.0}, r"ratio is 0\.0; allowed are numbers above 0 and up to 1\. Take 0\.25"),
+        ({"ratio": 1.5}, r"ratio is 1\.5; allowed are numbers above 0 and up to 1"),
         ({"activation": "tanh"}, r"activation is 'tanh'; allowed are relu, gelu\. Take 'relu'"),
         ({"depth": 0, "depth_adapter": True}, r"depth is 0; allowed are whole numbers from 1"),
-        ({"depth": 4}, r"depth is 4 without a depth adapter; allowed is 1 then\. Set depth_adapter"),
+        ({"depth": 4}, r"depth is 4 without a depth adapter; allowed is only 1 then\. Set depth_adapter"),
     ],
 )
 def test_useless_settings_are_refused(settings: dict[str, object], message: str) -> None:

@@ -36,7 +36,9 @@ from torchvision.ops import box_iou, masks_to_boxes
 from transformers import SamImageProcessor, SamModel
 
 HEIGHT, WIDTH = 90, 140
-CLICKS = [SlicePrompt(points=np.array([xy], np.float32), labels=np.ones(1, np.int64)) for xy in ((40, 30), (90, 60))]
+CLICKS = [
+    SlicePrompt(points=np.array([xy], np.float32), labels=np.ones(1, np.int64)) for xy in ((40, 30), (90, 60))
+]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,9 @@ def _predictor(method: Segmenter) -> Predictor:
 class Discs(Classical):
     """Three discs around each click, soft to different degrees, with qualities of their own."""
 
-    def candidates(self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]) -> Logits:
+    def candidates(
+        self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]
+    ) -> Logits:
         y, x = (torch.arange(n)[:, None] if n == size[0] else torch.arange(n)[None] for n in size)
         masks, quality = [], []
         for prompt in prompts:
@@ -172,11 +176,17 @@ def test_looser_thresholds_propose_more(model: SamModel, picture: Picture) -> No
     assert propose(pred_iou=max(scores)) == []
 
 
-def test_a_method_that_predicts_no_iou_is_sorted_by_stability(drawn: tuple[Picture, list[np.ndarray]]) -> None:
+def test_a_method_that_predicts_no_iou_is_sorted_by_stability(
+    drawn: tuple[Picture, list[np.ndarray]],
+) -> None:
     config = AutomaticMasksConfig(4, pred_iou=2.0, stability=0.0)
     found = automatic_masks(_predictor(Classical()), drawn[0], 0, config)
     assert found
-    assert [m.score for m in found] == [m.stability for m in found] == sorted((m.score for m in found), reverse=True)
+    assert (
+        [m.score for m in found]
+        == [m.stability for m in found]
+        == sorted((m.score for m in found), reverse=True)
+    )
 
 
 # --- the masks of a prompt, by method ---

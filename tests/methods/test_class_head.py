@@ -109,7 +109,11 @@ def test_the_head_keeps_what_is_of_sam(base: SamModel) -> None:
     resized = {f"mask_decoder.{n}" for n in ("mask_tokens.weight", "iou_prediction_head.proj_out.weight")}
     assert changed == drawn | resized | {"mask_decoder.iou_prediction_head.proj_out.bias"}
     assert len(drawn) == 6 * 6
-    for name in ("mask_tokens.weight", "iou_prediction_head.proj_out.weight", "iou_prediction_head.proj_out.bias"):
+    for name in (
+        "mask_tokens.weight",
+        "iou_prediction_head.proj_out.weight",
+        "iou_prediction_head.proj_out.bias",
+    ):
         old_rows, new_rows = old[f"mask_decoder.{name}"], new[f"mask_decoder.{name}"]
         assert len(new_rows) == 7
         assert torch.equal(new_rows[0], old_rows[0])
@@ -123,7 +127,8 @@ def test_only_what_trains_has_memory_of_its_own(base: SamModel) -> None:
     assert mine == set(head_names(model))
     assert not any("positional" in name or "transformer" in name for name in mine)
     assert (
-        model.prompt_encoder.shared_embedding.positional_embedding is model.shared_image_embedding.positional_embedding
+        model.prompt_encoder.shared_embedding.positional_embedding
+        is model.shared_image_embedding.positional_embedding
     )
 
 
@@ -161,7 +166,8 @@ def test_a_new_method_is_exactly_sam(method: type, config: type, backbone: str) 
     assert torch.equal(ours.decode(embedding, None, expected.shape[-2:]).masks, expected)
     prompts = [[SlicePrompt(box=(10.0, 12.0, 40.0, 50.0))]] * 2
     assert torch.equal(
-        ours.decode(embedding, prompts, (70, 90)).masks, MedSam(plain).decode(embedding, prompts, (70, 90)).masks
+        ours.decode(embedding, prompts, (70, 90)).masks,
+        MedSam(plain).decode(embedding, prompts, (70, 90)).masks,
     )
 
 
@@ -178,7 +184,9 @@ def test_training_changes_what_it_says_and_learns(method: type, config: type, ba
     moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
     assert losses[-1] < 0.8 * losses[0]
     unused = ("iou_prediction_head", "mlps.0.", "point_embed", "not_a_point", "mask_embed", "depth")
-    assert moved == {n for n in ours.trained_names() if not any(word in n for word in unused) or "no_mask_embed" in n}
+    assert moved == {
+        n for n in ours.trained_names() if not any(word in n for word in unused) or "no_mask_embed" in n
+    }
     assert not any("positional" in name for name in moved)
     assert all(torch.equal(value, before_base[name]) for name, value in model.state_dict().items())
 
@@ -193,7 +201,9 @@ def test_every_hook_has_a_gradient_after_one_step(base: SamModel, method: type, 
     ours.loss(images, None, truth).backward()
     hooks = set(ours.trained_names()) - {f"model.{name}" for name in head_names(ours.model)}
     silent = [
-        name for name, p in ours.named_parameters() if name in hooks and not (p.grad is not None and p.grad.any())
+        name
+        for name, p in ours.named_parameters()
+        if name in hooks and not (p.grad is not None and p.grad.any())
     ]
     assert hooks
     assert silent == []
@@ -246,7 +256,9 @@ def test_an_empty_class_gives_a_finite_loss(base: SamModel, method: type, config
 def test_labels_without_a_class_are_refused(base: SamModel, method: type, config: type) -> None:
     ours = method(base, config(labels=("disc",)))
     images, truth = example(128)
-    with pytest.raises(ValueError, match=r"values 0 to 2; allowed are .* values 0 to 1 \(background, disc\)\. Name"):
+    with pytest.raises(
+        ValueError, match=r"values 0 to 2; allowed are .* values 0 to 1 \(background, disc\)\. Name"
+    ):
         ours.loss(images, None, truth)
     with pytest.raises(ValueError, match=r"2 channels"):
         ours.loss(images, None, truth.expand(-1, 2, -1, -1) > 1)
@@ -273,16 +285,22 @@ def test_saved_weights_come_back(base: SamModel, tmp_path: Path, method: type, c
         expected = ours.decode(ours.encode(images), None, (128, 128)).masks
         assert (other.decode(other.encode(images), None, (128, 128)).masks - expected).abs().max() > 1e-3
         load_trained(other, tmp_path, "base")
-        assert torch.allclose(other.decode(other.encode(images), None, (128, 128)).masks, expected, atol=1e-6, rtol=0)
+        assert torch.allclose(
+            other.decode(other.encode(images), None, (128, 128)).masks, expected, atol=1e-6, rtol=0
+        )
     trained = sum(p.numel() for p in ours.parameters() if p.requires_grad)
     assert (tmp_path / "weights.safetensors").stat().st_size < 4 * trained + 40_000
     assert trained < 0.6 * sum(p.numel() for p in base.parameters())
 
 
 @both
-def test_saved_weights_that_do_not_fit_are_refused(base: SamModel, tmp_path: Path, method: type, config: type) -> None:
+def test_saved_weights_that_do_not_fit_are_refused(
+    base: SamModel, tmp_path: Path, method: type, config: type
+) -> None:
     save_trained(method(base, config(labels=LABELS)), tmp_path, "base")
-    with pytest.raises(ValueError, match=r"belong to the backbone 'base', but 'another' is in use\. Train them anew"):
+    with pytest.raises(
+        ValueError, match=r"belong to the backbone 'base', but 'another' is in use\. Train them again"
+    ):
         load_trained(method(base, config(labels=LABELS)), tmp_path, "another")
     with pytest.raises(ValueError, match=r"do not fit \w+ as configured .*Use the rank, classes and variant"):
         load_trained(method(base, config(labels=("disc",))), tmp_path, "base")
@@ -295,7 +313,9 @@ def test_saved_weights_that_do_not_fit_are_refused(base: SamModel, tmp_path: Pat
 
 @both
 @pytest.mark.parametrize("side", [384, 512])
-def test_other_input_sizes_load_and_run(base: SamModel, tmp_path: Path, method: type, config: type, side: int) -> None:
+def test_other_input_sizes_load_and_run(
+    base: SamModel, tmp_path: Path, method: type, config: type, side: int
+) -> None:
     ours = method(load_sam(str(save_folder(base, tmp_path)), side), config(labels=LABELS)).eval()
     with torch.inference_mode():
         logits = ours.decode(ours.embed([np.zeros((30, 44), np.uint8)]), None, (30, 44)).masks
@@ -341,8 +361,19 @@ def test_slices_of_any_shape_and_content(base: SamModel, method: type, config: t
 
 @pytest.mark.parametrize(
     "labels",
-    [(), ("",), ("liver", "Liver"), ("background",), ["liver"], "liver", (1,), tuple(str(n) for n in range(256))],
+    [
+        (),
+        ("",),
+        ("liver", "Liver"),
+        ("background",),
+        ["liver"],
+        "liver",
+        (1,),
+        tuple(str(n) for n in range(256)),
+    ],
 )
 def test_useless_labels_are_refused(labels: object) -> None:
-    with pytest.raises(ValueError, match=r"allowed is a tuple of 1 to 255 different names.*Name each organ once"):
+    with pytest.raises(
+        ValueError, match=r"allowed is a tuple of 1 to 255 different names.*Name each organ once"
+    ):
         ClassConfig(labels)  # type: ignore[arg-type]

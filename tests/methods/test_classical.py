@@ -79,7 +79,9 @@ def test_constant_picture_gives_the_ellipse_for_a_box_and_the_click_for_a_click(
 def test_colour_and_output_size() -> None:
     picture, truth = _scene()
     method = Classical()
-    logits = method.decode(method.embed([np.stack([picture] * 3, -1)]), [[SlicePrompt(box=_box(truth))]], (60, 70))
+    logits = method.decode(
+        method.embed([np.stack([picture] * 3, -1)]), [[SlicePrompt(box=_box(truth))]], (60, 70)
+    )
     assert logits.masks.shape == (1, 1, 60, 70)
     assert Overlap.of((logits.masks[0, 0] > 0).numpy(), truth[::2, ::2]).dice() > 0.85
 

@@ -33,7 +33,9 @@ class Told(nn.Module):
         return [{"boxes": boxes, "labels": labels, "scores": scores} for _ in images]
 
 
-def _chain(*rows: tuple[float, float, float, float, int, float], config: DetectorConfig = SMALL) -> DetectorSegmenter:
+def _chain(
+    *rows: tuple[float, float, float, float, int, float], config: DetectorConfig = SMALL
+) -> DetectorSegmenter:
     chain = DetectorSegmenter(tiny_sam(image_size=SIDE), config).eval()
     chain.detector = Told(*rows)
     return chain
@@ -191,7 +193,11 @@ def test_yolo_is_called_in_the_same_way() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [({"architecture": "ssd"}, "none of"), ({"prompter": "lora"}, "one of"), ({"confidence": 1.0}, "not usable")],
+    [
+        ({"architecture": "ssd"}, "allowed are fcos"),
+        ({"prompter": "lora"}, "are segmed"),
+        ({"confidence": 1.0}, "not allowed"),
+    ],
 )
 def test_settings_that_cannot_be_used(wrong: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):

@@ -118,7 +118,9 @@ def test_prompts_of_one_slice_share_its_features(model: SamModel, pictures: list
         for b in range(2):
             for p in range(2):
                 one = method.model(
-                    image_embeddings=folded[b : b + 1], input_boxes=boxes[b : b + 1, p : p + 1], multimask_output=False
+                    image_embeddings=folded[b : b + 1],
+                    input_boxes=boxes[b : b + 1, p : p + 1],
+                    multimask_output=False,
                 ).pred_masks
                 assert torch.allclose(one[0, 0], both[b, p], atol=1e-3)
 
@@ -139,7 +141,9 @@ def test_training(model: SamModel, pictures: list[np.ndarray]) -> None:
     for _ in range(2):
         optimiser.zero_grad()
         method.loss(images, [[BOX], [BOX]], truth).backward()
-        alive.append({n for n, p in method.named_parameters() if p.grad is not None and p.grad.abs().max() > 0})
+        alive.append(
+            {n for n, p in method.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+        )
         optimiser.step()
     upsampler = {n for n in start if n.startswith("jbu.")}
     assert {"to_decoder.weight", "to_decoder.bias"} <= alive[0]
@@ -193,7 +197,9 @@ def test_a_pretrained_upsampler_is_the_start(model: SamModel, tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"64 channels in 2 stages, but .* 64 channels and 3 stages"):
         FeatUp(model, FeatUpConfig("hires", jbu=str(path)))
     save_jbu(JbuStack(32), path)
-    with pytest.raises(ValueError, match=r"32 channels in 2 stages, but .* 64 channels and 2 stages.*this backbone"):
+    with pytest.raises(
+        ValueError, match=r"32 channels in 2 stages, but .* 64 channels and 2 stages.*this backbone"
+    ):
         FeatUp(model, FeatUpConfig(jbu=str(path)))
     with pytest.raises(FileNotFoundError, match="pretrain_jbu"):
         FeatUp(model, FeatUpConfig(jbu=str(tmp_path / "none.safetensors")))
@@ -224,7 +230,9 @@ def test_half_precision_of_the_encoder_keeps_the_mask(model: SamModel, pictures:
     assert 2 * (a & b).sum() / (a.sum() + b.sum()) >= 0.99
 
 
-def test_sheet_by_the_methods_own_upsampler(model: SamModel, pictures: list[np.ndarray], tmp_path: Path) -> None:
+def test_sheet_by_the_methods_own_upsampler(
+    model: SamModel, pictures: list[np.ndarray], tmp_path: Path
+) -> None:
     jbu = tmp_path / "jbu.safetensors"
     save_jbu(JbuStack(64), jbu)
     feature_sheet(FeatUp(model).eval(), pictures[0], tmp_path / "a.png", (0, 1))
@@ -232,7 +240,12 @@ def test_sheet_by_the_methods_own_upsampler(model: SamModel, pictures: list[np.n
     short = ImplicitConfig(views=3, fitted=2, steps=2, per_step=1, components=4, frequencies=3)
     told: list[int] = []
     feature_sheet(
-        MedSam(model), pictures[0], tmp_path / "c.png", (1,), implicit=short, tell=lambda done, _: told.append(done)
+        MedSam(model),
+        pictures[0],
+        tmp_path / "c.png",
+        (1,),
+        implicit=short,
+        tell=lambda done, _: told.append(done),
     )
     assert told == [1, 2, 3, 4, 5]
     sheets = [imread(tmp_path / f"{name}.png") for name in "abc"]
@@ -273,5 +286,7 @@ def test_colours_of_a_sheet(tmp_path: Path) -> None:
     assert abs(coarse[:, 4:, 0].mean() - coarse[:, :4, 0].mean()) > 0.8
     assert abs(coarse[:, 4:, 1].mean() - coarse[:, :4, 1].mean()) < 0.2
     image = np.full((20, 30, 3), 128, np.uint8)
-    draw_feature_sheet(image, torch.from_numpy(low), torch.from_numpy(low), (3,), ("magma",), tmp_path / "a.png")
+    draw_feature_sheet(
+        image, torch.from_numpy(low), torch.from_numpy(low), (3,), ("magma",), tmp_path / "a.png"
+    )
     assert imread(tmp_path / "a.png").shape[2] == 4

@@ -23,7 +23,9 @@ def adapters_for(model: SamModel, scale: float, variant: Variant = "amplitude") 
 
 
 def with_stem() -> SamModel:
-    config = stem_config(32, hidden=32, layers=2, heads=2, width=32, stem_channels=(8, 16), stem_depths=(0, 1))
+    config = stem_config(
+        32, hidden=32, layers=2, heads=2, width=32, stem_channels=(8, 16), stem_depths=(0, 1)
+    )
     return initialised(config, 3).eval()
 
 
@@ -58,7 +60,9 @@ def test_grey_is_the_mean_or_the_first_channel() -> None:
     mean, first = colour.mean(1, keepdim=True).expand(-1, 3, -1, -1), colour[:, :1].expand(-1, 3, -1, -1)
     assert torch.allclose(spectrum_image(colour, "amplitude"), spectrum_image(mean, "amplitude"), atol=1e-6)
     assert torch.equal(spectrum_image(colour, "amplitude", True), spectrum_image(first, "amplitude", True))
-    assert not torch.allclose(spectrum_image(colour, "amplitude"), spectrum_image(first, "amplitude"), atol=1e-3)
+    assert not torch.allclose(
+        spectrum_image(colour, "amplitude"), spectrum_image(first, "amplitude"), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("variant", ["amplitude", "phase"])
@@ -97,7 +101,9 @@ def test_half_of_the_chain_is_added_after_each_layer(images: Tensor) -> None:
     chain = encoder.patch_embed(spectrum_image(images, "amplitude")) + encoder.pos_embed
     handles = []
     for layer, block in zip(encoder.layers, adapters.blocks, strict=True):
-        normal = (chain - chain.mean(-1, keepdim=True)) / (chain.var(-1, correction=0, keepdim=True) + 1e-6).sqrt()
+        normal = (chain - chain.mean(-1, keepdim=True)) / (
+            chain.var(-1, correction=0, keepdim=True) + 1e-6
+        ).sqrt()
         low = nn.functional.gelu(normal @ block.down.weight.T + block.down.bias)
         chain = normal + low @ block.up.weight.T + block.up.bias
         handles.append(layer.register_forward_hook(lambda _m, _i, out, added=0.5 * chain: out + added))
@@ -111,7 +117,9 @@ def test_half_of_the_chain_is_added_after_each_layer(images: Tensor) -> None:
 def test_phase_is_another_chain(images: Tensor) -> None:
     model = tiny_sam(0, 64)
     with torch.inference_mode():
-        one, other = (adapters_for(model, 0.5, v)(model.vision_encoder, images) for v in ("amplitude", "phase"))
+        one, other = (
+            adapters_for(model, 0.5, v)(model.vision_encoder, images) for v in ("amplitude", "phase")
+        )
     assert (one - other).abs().max() > 1e-3
 
 

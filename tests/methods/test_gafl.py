@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import torch
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.adaptive_filter import ACTIVATIONS, VARIANTS, AdaptiveFilter, Variant, resample_coefficients
+from segmed.methods.adaptive_filter import (
+    ACTIVATIONS,
+    VARIANTS,
+    AdaptiveFilter,
+    Variant,
+    resample_coefficients,
+)
 from segmed.methods.gafl import Gafl, GaflConfig
 from segmed.methods.medsam import MedSam
 from segmed.methods.trainable import load_trained, save_trained
@@ -71,7 +77,9 @@ def test_the_published_layer(variant: Variant) -> None:
     expected = by_hand(images.numpy(), layer)
     assert np.abs(expected - images.numpy()).max() > 0.1
     # three decades of magnitudes and their exponents in single precision
-    assert np.allclose(layer(images).detach().numpy(), expected, rtol=1e-3, atol=2e-3 * np.abs(expected).max())
+    assert np.allclose(
+        layer(images).detach().numpy(), expected, rtol=1e-3, atol=2e-3 * np.abs(expected).max()
+    )
 
 
 def test_free_phases_go_below_zero() -> None:
@@ -91,7 +99,9 @@ def test_untrained_it_changes_nothing(variant: Variant, strict: bool) -> None:
         layer = AdaptiveFilter(variant, (3, height, width), strict_reference=strict)
         point = torch.zeros(3, height, width)
         point[:, 5, 7] = 1
-        images = torch.stack([torch.rand(3, height, width), point, torch.full((3, height, width), 0.4), 0 * point])
+        images = torch.stack(
+            [torch.rand(3, height, width), point, torch.full((3, height, width), 0.4), 0 * point]
+        )
         found = layer(images)
         assert found.shape == images.shape
         assert (found - images).abs().max() <= 1e-5
@@ -125,11 +135,14 @@ def test_every_parameter_learns(model: SamModel, picture: np.ndarray, variant: V
         assert all(0 < value < float("inf") for value in found.values()), found
         optimiser.step()
     moved = {n for n, p in method.named_parameters() if not torch.equal(p, before[n])}
-    assert {n for n in moved if n.startswith("filter.")} == {f"filter.{n}" for n, _ in method.filter.named_parameters()}
+    assert {n for n in moved if n.startswith("filter.")} == {
+        f"filter.{n}" for n, _ in method.filter.named_parameters()
+    }
     assert moved <= set(method.trained_names())
     assert any(n.startswith("model.mask_decoder.transformer") for n in moved)
     assert torch.equal(
-        method.model.shared_image_embedding.positional_embedding, model.shared_image_embedding.positional_embedding
+        method.model.shared_image_embedding.positional_embedding,
+        model.shared_image_embedding.positional_embedding,
     )
     assert all(
         torch.equal(p, before[f"model.{n}"]) for n, p in model.named_parameters()

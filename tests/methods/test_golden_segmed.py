@@ -59,7 +59,10 @@ def test_boxes_of_the_golden_images_give_their_objects() -> None:
     model = Loader().get("segmed", BackboneConfig())
     scores = []
     for image, truth in images():
-        found = model.decode(model.embed([image]), [[SlicePrompt(box=slice_box(truth))]], (96, 96)).masks[0, 0] > 0
+        found = (
+            model.decode(model.embed([image]), [[SlicePrompt(box=slice_box(truth))]], (96, 96)).masks[0, 0]
+            > 0
+        )
         scores.append(Overlap.of(found.numpy(), truth).dice())
     assert np.mean(scores) > 0.8
 

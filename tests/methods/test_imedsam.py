@@ -50,14 +50,18 @@ def train(method: Imedsam, steps: int) -> list[float]:
     Random upscaling keeps next to nothing of the picture, and at the recipe's rate, which is for that of a trained SAM,
     it would not come to within so few steps.
     """
-    recipe = replace(method.recipe, rates={**method.recipe.rates, "decoder.": 3e-3, "model.mask_decoder.": 3e-3})
+    recipe = replace(
+        method.recipe, rates={**method.recipe.rates, "decoder.": 3e-3, "model.mask_decoder.": 3e-3}
+    )
     method.prepare_training()
     method.train()
     groups: dict[float, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in method.named_parameters():
         if parameter.requires_grad:
             groups[recipe.rate(name)].append(parameter)
-    optimiser = torch.optim.AdamW([{"params": p, "lr": r} for r, p in groups.items()], weight_decay=recipe.weight_decay)
+    optimiser = torch.optim.AdamW(
+        [{"params": p, "lr": r} for r, p in groups.items()], weight_decay=recipe.weight_decay
+    )
     torch.manual_seed(0)
     losses = []
     for step in range(steps):
@@ -113,7 +117,9 @@ def test_the_encoder_starts_as_sams() -> None:
     ).eval()
     for model, size in ((base, SIZE), (stem, 32)):
         pixels = torch.rand(2, 3, size, size)
-        assert torch.equal(Imedsam(model).encode(pixels).features, model.vision_encoder(pixels).last_hidden_state)
+        assert torch.equal(
+            Imedsam(model).encode(pixels).features, model.vision_encoder(pixels).last_hidden_state
+        )
     pixels = torch.rand(1, 3, SIZE, SIZE)
     moved = Imedsam(base, ImedsamConfig(scale=0.5)).encode(pixels).features
     assert (moved - base.vision_encoder(pixels).last_hidden_state).abs().max() > 1e-3
@@ -234,7 +240,9 @@ def test_the_same_prompt_gives_the_same_mask(trained: tuple[Imedsam, list[float]
 
 @pytest.mark.parametrize("shape", [(45, 77), (128, 31), (1, 9)])
 @torch.inference_mode()
-def test_slices_of_any_shape(trained: tuple[Imedsam, list[float], dict[str, Tensor]], shape: tuple[int, int]) -> None:
+def test_slices_of_any_shape(
+    trained: tuple[Imedsam, list[float], dict[str, Tensor]], shape: tuple[int, int]
+) -> None:
     method, (height, width) = trained[0], shape
     picture = np.full(shape, 50, np.uint8)
     y, x = np.mgrid[:height, :width]
@@ -339,7 +347,9 @@ def test_saved_and_loaded(trained: tuple[Imedsam, list[float], dict[str, Tensor]
 
 @pytest.mark.parametrize("first", ["encoder", "method"])
 @torch.inference_mode()
-def test_bf16_encoder(trained: tuple[Imedsam, list[float], dict[str, Tensor]], tmp_path: Path, first: str) -> None:
+def test_bf16_encoder(
+    trained: tuple[Imedsam, list[float], dict[str, Tensor]], tmp_path: Path, first: str
+) -> None:
     """Prepared before the method is built, as served, or after."""
     method = trained[0]
     images, prompts, _ = discs(8, 9)

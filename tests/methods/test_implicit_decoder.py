@@ -17,7 +17,9 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def make(nodes: int | None = 12, share: float = 0.125, classes: int = 1, published: bool = False) -> ImplicitDecoder:
+def make(
+    nodes: int | None = 12, share: float = 0.125, classes: int = 1, published: bool = False
+) -> ImplicitDecoder:
     """With running statistics and affine weights that are not those of a fresh layer."""
     torch.manual_seed(0)
     decoder = ImplicitDecoder(SOURCE, POSITION, classes, share, nodes, published)
@@ -34,7 +36,9 @@ def make(nodes: int | None = 12, share: float = 0.125, classes: int = 1, publish
 
 @pytest.fixture(scope="module")
 def maps() -> tuple[Tensor, Tensor]:
-    return torch.randn(2, SOURCE, 12, 12, generator=seeded(1)), torch.randn(1, POSITION, 3, 3, generator=seeded(2))
+    return torch.randn(2, SOURCE, 12, 12, generator=seeded(1)), torch.randn(
+        1, POSITION, 3, 3, generator=seeded(2)
+    )
 
 
 @pytest.mark.parametrize("published", [False, True])
@@ -85,7 +89,9 @@ def test_passes_are_one_function_each(maps: tuple[Tensor, Tensor]) -> None:
 
 
 @torch.inference_mode()
-def test_chunks_do_not_change_the_result(maps: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_do_not_change_the_result(
+    maps: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     decoder = make(None)
     whole = decoder(*maps, (20, 20), T, seeded())
     monkeypatch.setattr(implicit_decoder, "CHUNK_CPU", 64)
@@ -94,7 +100,9 @@ def test_chunks_do_not_change_the_result(maps: tuple[Tensor, Tensor], monkeypatc
         assert torch.allclose(one, other, atol=1e-5)
 
 
-def test_batch_statistics_are_those_of_all_points(maps: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_statistics_are_those_of_all_points(
+    maps: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(implicit_decoder, "CHUNK_CPU", 64)
     decoder = make().train()
     seen: list[int] = []

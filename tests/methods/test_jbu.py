@@ -47,7 +47,10 @@ def test_a_stage_by_hand() -> None:
             kernel = kernel + 0.1 * stage.fixup(seen).view(7, 7)
             out[:, y, x] = (kernel * fine[:, y : y + 7, x : x + 7]).sum((1, 2))
     assert torch.allclose(stage(features, image)[0], out, atol=1e-5)
-    assert [tuple(p.shape) for p in stage.range_projection.parameters()][::2] == [(32, 3, 1, 1), (32, 32, 1, 1)]
+    assert [tuple(p.shape) for p in stage.range_projection.parameters()][::2] == [
+        (32, 3, 1, 1),
+        (32, 32, 1, 1),
+    ]
     assert [tuple(p.shape) for p in stage.fixup.parameters()][::2] == [(49, 52, 1, 1), (49, 49, 1, 1)]
 
 
@@ -63,7 +66,9 @@ def test_constant_features_stay_constant_without_corrections() -> None:
             parameter.zero_()
     for parameter in jbu.mix.parameters():
         parameter.zero_()
-    assert torch.allclose(jbu(features, image), features.new_ones(1, 1, 16, 16) * features[..., :1, :1], atol=1e-5)
+    assert torch.allclose(
+        jbu(features, image), features.new_ones(1, 1, 16, 16) * features[..., :1, :1], atol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -122,11 +127,15 @@ def test_views() -> None:
     assert 1.9 < zoom.max() <= 2
     assert 0.45 < (zoom == 1).float().mean() < 0.55
     assert 0.45 < (mirror < 0).float().mean() < 0.55
-    reach = views[:, :, 2].abs() + 1 / zoom[:, None]  # the far side of the window, 1 at the border of the image
+    reach = (
+        views[:, :, 2].abs() + 1 / zoom[:, None]
+    )  # the far side of the window, 1 at the border of the image
     assert 1.19 < reach.max() <= 1.2 + 1e-5
     image = torch.rand(1, 2, 6, 8)
     assert torch.allclose(look_through(image, torch.tensor([[[1.0, 0, 0], [0, 1, 0]]])), image, atol=1e-5)
-    assert torch.allclose(look_through(image, torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]])), image.flip(3), atol=1e-5)
+    assert torch.allclose(
+        look_through(image, torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]])), image.flip(3), atol=1e-5
+    )
     moved = look_through(image, torch.tensor([[[1.0, 0, 2 * 2 / 8], [0, 1, 0]]]))  # two columns
     assert torch.allclose(moved, torch.cat([image[..., 2:], image[..., 6:].flip(3)], 3), atol=1e-5)
 

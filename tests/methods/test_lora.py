@@ -64,7 +64,10 @@ def test_vit_b_has_the_published_number_of_parameters(rank: int, total: str, tra
     assert sum(n for name, n in lora.items() if "vision_encoder" in name) == 36_864 * rank
     assert sum(n for name, n in lora.items() if "mask_decoder" in name) == 5_888 * rank
     assert len(lora) == 2 * (24 + 14)
-    assert sum(n for name, n in sizes.items() if "mask_decoder" in name and ".transformer." not in name) == 2_310_607
+    assert (
+        sum(n for name, n in sizes.items() if "mask_decoder" in name and ".transformer." not in name)
+        == 2_310_607
+    )
     learned = sum(p.numel() for p in ours.parameters() if p.requires_grad)
     assert learned == 42_752 * rank + 2_310_607 + 6_476 - 256  # the positional matrix never trains
     assert f"{learned / 1e6:.3f}" == trainable
@@ -92,7 +95,10 @@ def test_keys_and_everything_but_q_and_v_stay(base: SamModel, images: Tensor) ->
         assert not torch.equal(new[0], old[0])
         assert not torch.equal(new[2], old[2])
     changed = {
-        n for n in before if "vision_encoder" in n or ".transformer." in n if not torch.equal(before[n], after[n])
+        n
+        for n in before
+        if "vision_encoder" in n or ".transformer." in n
+        if not torch.equal(before[n], after[n])
     }
     assert all(n.endswith(("attn.qkv.weight", "q_proj.weight", "v_proj.weight")) for n in changed)
     assert len(changed) == 4 + 14
@@ -120,8 +126,12 @@ def test_merged_weights_give_the_same_logits_in_plain_modules(base: SamModel, im
     assert (logits(merged, images) - expected).abs().max() < 1e-5 * expected.abs().max()
     assert (expected - logits(LoraSam(base, ours.config), images)).abs().max() > 0.1
     # the same modules as plain SAM, so the same cost
-    assert [(n, type(m)) for n, m in merged.model.named_modules()] == [(n, type(m)) for n, m in plain.named_modules()]
-    assert {n: p.shape for n, p in merged.model.named_parameters()} == {n: p.shape for n, p in plain.named_parameters()}
+    assert [(n, type(m)) for n, m in merged.model.named_modules()] == [
+        (n, type(m)) for n, m in plain.named_modules()
+    ]
+    assert {n: p.shape for n, p in merged.model.named_parameters()} == {
+        n: p.shape for n, p in plain.named_parameters()
+    }
     assert torch.equal(logits(ours, images), expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
     # what trains on does not change what is served
@@ -140,7 +150,9 @@ def test_merged_weights_run_on_the_fast_encoder(base: SamModel, images: Tensor, 
     attention = merged.model.vision_encoder.layers[0].attn
     assert type(attention) is FastVisionAttention
     assert type(attention.qkv) is nn.Linear
-    assert (logits(merged, images) - expected).abs().max() < (1e-4 if precision == "fp32" else 0.2) * expected.std()
+    assert (logits(merged, images) - expected).abs().max() < (
+        1e-4 if precision == "fp32" else 0.2
+    ) * expected.std()
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
 
 

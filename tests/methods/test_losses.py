@@ -10,7 +10,9 @@ from torchvision.ops import sigmoid_focal_loss
 
 def test_focal_loss_is_the_published_one() -> None:
     logits, truth = torch.randn(3, 2, 8, 8), (torch.rand(3, 1, 8, 8) > 0.5).float()
-    published = sigmoid_focal_loss(logits, truth.expand_as(logits), alpha=-1, gamma=2, reduction="none").mean((-2, -1))
+    published = sigmoid_focal_loss(logits, truth.expand_as(logits), alpha=-1, gamma=2, reduction="none").mean(
+        (-2, -1)
+    )
     assert torch.allclose(focal_loss(logits, truth), published, atol=1e-6)
 
 

@@ -42,7 +42,9 @@ class Seer:
             mask[near] = self.truth[:, :, k].T[near]
         return mask, self.quality.get(k, 1.0)
 
-    def run(self, prompt: Prompt, change: Callable[[NeighbourWalk], NeighbourWalk] = lambda walk: walk) -> Masks:
+    def run(
+        self, prompt: Prompt, change: Callable[[NeighbourWalk], NeighbourWalk] = lambda walk: walk
+    ) -> Masks:
         return change(NeighbourWalk(prompt, SHAPE[2], lambda k: self.image[:, :, k].T, self)).run()
 
 
@@ -102,7 +104,9 @@ def test_a_box_over_slices_is_not_begun_on_a_slice_that_it_fills_wrongly() -> No
     seer.run(Prompt(Box((16, 44), (14, 42), (3, 30))))
     alone = [k for k, prompt in seer.asked if prompt.neighbour is None]
     assert 10 in alone
-    assert any(k == 10 and prompt.neighbour is not None for k, prompt in seer.asked)  # reached from another slice
+    assert any(
+        k == 10 and prompt.neighbour is not None for k, prompt in seer.asked
+    )  # reached from another slice
 
 
 def test_gaps_in_a_box_over_slices_are_crossed() -> None:
@@ -139,7 +143,9 @@ def test_parts_that_are_not_connected_are_left_out_unless_clicked() -> None:
     prompt = Prompt(foreground=((30, 28, 16),))
     assert not Seer(truth, seen).run(prompt)[16][50, 54]
     assert Seer(seen, seen).run(Prompt(foreground=((30, 28, 16), (54, 50, 16))))[16][50, 54]
-    kept = Seer(truth, seen).run(prompt, lambda w: NeighbourWalk(w.prompt, w.depth, w.image, w.predict, clean=False))
+    kept = Seer(truth, seen).run(
+        prompt, lambda w: NeighbourWalk(w.prompt, w.depth, w.image, w.predict, clean=False)
+    )
     assert kept[16][50, 54]
 
 
@@ -217,7 +223,9 @@ def test_a_click_changes_as_much_as_its_distance_from_the_edge_tells() -> None:
     old = _ball()[:, :, 16].T
     truth = _ball(12)[:, :, 16].T
     ring = old & ~truth
-    click = SlicePrompt(points=np.array([[30, 15]], np.float32), labels=np.array([0]), mask=old)  # one px inside
+    click = SlicePrompt(
+        points=np.array([[30, 15]], np.float32), labels=np.array([0]), mask=old
+    )  # one px inside
     emptied = near_clicks(old, np.zeros_like(old), click)
     assert not emptied[15, 30]
     assert (old & ~emptied)[truth].sum() < 0.1 * truth.sum()  # only a piece along the edge goes

@@ -48,7 +48,9 @@ def test_layer_on_built_input(shape: tuple[int, int], published: bool) -> None:
     y, x = torch.meshgrid(*(torch.arange(1, 2 * side, 2) / side - 1 for side in shape), indexing="ij")
     where = encode_positions(torch.stack([x, y], -1).flatten(0, 1), published).expand(2, -1, -1)
     built = torch.cat([resampled(wide), resampled(narrow), where], -1)
-    theirs = torch.stack([v[p] for v, p in zip(F.linear(built, weight, bias) + resampled(done), pixels, strict=True)])
+    theirs = torch.stack(
+        [v[p] for v, p in zip(F.linear(built, weight, bias) + resampled(done), pixels, strict=True)]
+    )
     assert torch.allclose(ours, theirs, atol=2e-4)
     given = (weight, narrow, done)
     factor = torch.randn(ours.shape)

@@ -96,7 +96,8 @@ def test_parallel_users_of_one_slice_share_its_encoding(scan: tuple[Picture, np.
     prompt = Prompt(Box((40, 90), (40, 100), (20, 20)))
     results: list[Masks] = []
     threads = [
-        threading.Thread(target=lambda: results.append(predictor.segment_slices(picture, prompt))) for _ in range(6)
+        threading.Thread(target=lambda: results.append(predictor.segment_slices(picture, prompt)))
+        for _ in range(6)
     ]
     for thread in threads:
         thread.start()
@@ -248,7 +249,9 @@ def _stroke(mask: np.ndarray, k: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("volume", [False, True])
-def test_strokes_are_clicks_for_methods_that_do_not_take_them(scan: tuple[Picture, np.ndarray], volume: bool) -> None:
+def test_strokes_are_clicks_for_methods_that_do_not_take_them(
+    scan: tuple[Picture, np.ndarray], volume: bool
+) -> None:
     picture, labels = scan
     truth = labels == 2
     k = int(truth.sum(axis=(0, 1)).argmax())
@@ -267,7 +270,9 @@ def test_strokes_are_clicks_for_methods_that_do_not_take_them(scan: tuple[Pictur
     assert [p.points.tolist() for p in drawn_seen] == [p.points.tolist() for p in clicked_seen]
 
 
-def test_methods_that_take_scribbles_get_them_on_propagated_slices_too(scan: tuple[Picture, np.ndarray]) -> None:
+def test_methods_that_take_scribbles_get_them_on_propagated_slices_too(
+    scan: tuple[Picture, np.ndarray],
+) -> None:
     picture, labels = scan
     truth = labels == 2
     k = int(truth.sum(axis=(0, 1)).argmax())
@@ -284,7 +289,9 @@ def test_methods_that_take_scribbles_get_them_on_propagated_slices_too(scan: tup
 def test_a_memory_is_told_of_strokes_beside_the_object() -> None:
     strokes = np.zeros((20, 30), np.int8)
     strokes[4, 3:12] = -1
-    stack = StackPrompt.of(Prompt(Box((2, 9), (2, 9), (1, 1)), background=((1, 1, 3),), scribbles={3: strokes}))
+    stack = StackPrompt.of(
+        Prompt(Box((2, 9), (2, 9), (1, 1)), background=((1, 1, 3),), scribbles={3: strokes})
+    )
     assert [*stack.shown] == [1]
     away = [tuple(p) for p in stack.excluded[3]]
     assert away[0] == (1, 1) and len(away) > 2

@@ -133,7 +133,9 @@ def test_a_mask_at_the_border_of_the_picture() -> None:
     prompt = outline_prompt(corner, OutlineConfig(outward=40))
     assert prompt.box == (0, 0, pytest.approx(24.5, abs=0.6), pytest.approx(29.5, abs=0.6))
     assert (prompt.points >= 0).all()
-    assert not corner[prompt.background[:, 1].round().astype(int), prompt.background[:, 0].round().astype(int)].any()
+    assert not corner[
+        prompt.background[:, 1].round().astype(int), prompt.background[:, 0].round().astype(int)
+    ].any()
 
 
 def test_the_outline_is_asked_until_it_settles_and_keeps_the_users_words() -> None:

@@ -82,7 +82,9 @@ def _reference(
             session.add_mask_inputs(0, k, masks[k][None, None])
         else:
             points = {"point_coords": _to_model(shown[k][0])[None, None]}
-            session.add_point_inputs(0, k, {**points, "point_labels": torch.tensor(shown[k][1])[None, None].int()})
+            session.add_point_inputs(
+                0, k, {**points, "point_labels": torch.tensor(shown[k][1])[None, None].int()}
+            )
         session.obj_with_new_inputs = [1]
         found[k] = _full(memory(session, frame_idx=k).pred_masks)
     for reverse in (False, True):
@@ -116,12 +118,19 @@ def test_a_slice_is_decoded_as_by_transformers(memory: Sam2VideoModel, picture: 
         }
     if kind == "mask":
         small = torch.nn.functional.interpolate(
-            torch.from_numpy(drawn).float()[None, None], (SIDE // 4, SIDE // 4), mode="bilinear", antialias=True
+            torch.from_numpy(drawn).float()[None, None],
+            (SIDE // 4, SIDE // 4),
+            mode="bilinear",
+            antialias=True,
         )
         given["input_masks"] = (small * 2 - 1) * 10
-    theirs = method.model(pixel_values=_pixels(method, picture)[2:3], multimask_output=kind == "click", **given)
+    theirs = method.model(
+        pixel_values=_pixels(method, picture)[2:3], multimask_output=kind == "click", **given
+    )
     best = int(theirs.iou_scores[0, 0].argmax())
-    wanted = torch.nn.functional.interpolate(theirs.pred_masks[:, 0, best : best + 1], (HEIGHT, WIDTH), mode="bilinear")
+    wanted = torch.nn.functional.interpolate(
+        theirs.pred_masks[:, 0, best : best + 1], (HEIGHT, WIDTH), mode="bilinear"
+    )
     ours = method.decode(method.embed([picture.slice(2)]), [[prompt]], (HEIGHT, WIDTH))
     assert ours.quality is not None
     assert torch.allclose(ours.masks[0, 0], wanted[0, 0], atol=1e-4)
@@ -136,7 +145,9 @@ def test_input_is_that_of_the_processor(memory: Sam2VideoModel, picture: Picture
 
 
 @torch.inference_mode()
-def test_embeddings_hold_three_levels_and_survive_being_kept(memory: Sam2VideoModel, picture: Picture) -> None:
+def test_embeddings_hold_three_levels_and_survive_being_kept(
+    memory: Sam2VideoModel, picture: Picture
+) -> None:
     method = _method(memory)
     slices = [picture.slice(1), picture.slice(4)]
     together = method.embed(slices)
@@ -147,7 +158,9 @@ def test_embeddings_hold_three_levels_and_survive_being_kept(memory: Sam2VideoMo
     ]
     prompts = [[SlicePrompt(box=BOX)]] * 2
     kept = Embedding.join(together.split())
-    assert torch.equal(method.decode(kept, prompts, (9, 9)).masks, method.decode(together, prompts, (9, 9)).masks)
+    assert torch.equal(
+        method.decode(kept, prompts, (9, 9)).masks, method.decode(together, prompts, (9, 9)).masks
+    )
     alone = method.decode(method.embed(slices[1:]), prompts[1:], (9, 9)).masks
     assert torch.allclose(alone, method.decode(together, prompts, (9, 9)).masks[1:], atol=1e-4)
 
@@ -200,9 +213,13 @@ def test_several_prompts_of_one_object_are_all_remembered(memory: Sam2VideoModel
     assert any((once[k] != masks[k]).any() for k in (2, 3, 4))
 
 
-def test_slices_are_encoded_once_for_all_objects_and_requests(memory: Sam2VideoModel, picture: Picture) -> None:
+def test_slices_are_encoded_once_for_all_objects_and_requests(
+    memory: Sam2VideoModel, picture: Picture
+) -> None:
     seen: list[int] = []
-    handle = memory.vision_encoder.register_forward_hook(lambda _module, given, _out: seen.append(len(given[0])))
+    handle = memory.vision_encoder.register_forward_hook(
+        lambda _module, given, _out: seen.append(len(given[0]))
+    )
     try:
         predictor = _predictor(memory)
         prompts = [Prompt(SAID), Prompt(None, ((70, 20, 5),)), Prompt(Box((5, 30), (5, 30), (0, 0)))]
@@ -249,7 +266,9 @@ def test_clicks_correct_a_mask_before_it_is_remembered(memory: Sam2VideoModel, p
     assert any((masks[k] != without[k]).any() for k in (2, 4))
 
 
-def test_a_click_beside_the_object_changes_the_slice_it_is_on(memory: Sam2VideoModel, picture: Picture) -> None:
+def test_a_click_beside_the_object_changes_the_slice_it_is_on(
+    memory: Sam2VideoModel, picture: Picture
+) -> None:
     predictor = _predictor(memory)
     plain = predictor.segment_volume(picture, Prompt(SAID))
     corrected = predictor.segment_volume(picture, Prompt(SAID, background=((40, 25, 5),)))
@@ -309,12 +328,16 @@ def test_boxes_of_the_command_line_are_carried_together(
     boxes = ("--box", "2,12,5,12,3,3", "--box", "60,80,40,55,2,2")
     options = ("--model", "sam2_3d", "--backbone", str(folder), "--precision", "fp32", "--device", "cpu")
     out = tmp_path / "out.nii.gz"
-    result = CliRunner().invoke(app, ["predict", str(tmp_path / "stack.nii.gz"), *boxes, *options, "-o", str(out)])
+    result = CliRunner().invoke(
+        app, ["predict", str(tmp_path / "stack.nii.gz"), *boxes, *options, "-o", str(out)]
+    )
     assert result.exit_code == 0, result.output
     labels = np.asarray(nib.Nifti1Image.from_filename(out).dataobj)
     shown = open_picture(tmp_path / "stack.nii.gz")
     prompts = [Prompt(Box((2, 12), (5, 12), (3, 3))), Prompt(Box((60, 80), (40, 55), (2, 2)))]
-    first, second = (stack_slices(m, labels.shape) for m in _predictor(memory).segment_objects(shown, prompts))
+    first, second = (
+        stack_slices(m, labels.shape) for m in _predictor(memory).segment_objects(shown, prompts)
+    )
     assert (labels == np.where(first, 1, 2 * second)).all()
     assert {1, 2} <= set(np.unique(labels))
 
@@ -322,7 +345,9 @@ def test_boxes_of_the_command_line_are_carried_together(
 # --- weights ---
 
 
-def test_a_folder_without_memory_still_segments(memory: Sam2VideoModel, picture: Picture, tmp_path: Path) -> None:
+def test_a_folder_without_memory_still_segments(
+    memory: Sam2VideoModel, picture: Picture, tmp_path: Path
+) -> None:
     loader = Loader()
     full, image = (save_sam2(memory, tmp_path / str(kept), kept) for kept in (True, False))
     both = [loader.get("sam2", BackboneConfig(str(f), precision="fp32")) for f in (full, image)]
@@ -335,7 +360,9 @@ def test_a_folder_without_memory_still_segments(memory: Sam2VideoModel, picture:
     assert (carried[3] == found[0]).all()
 
 
-def test_another_input_size_needs_no_other_weights(memory: Sam2VideoModel, picture: Picture, tmp_path: Path) -> None:
+def test_another_input_size_needs_no_other_weights(
+    memory: Sam2VideoModel, picture: Picture, tmp_path: Path
+) -> None:
     weights, version = load_sam2(str(save_sam2(memory, tmp_path / "m")), 160)
     method = Sam2(weights, version).eval()
     assert method.input_size == 160
@@ -359,7 +386,7 @@ def test_unusable_weights_are_explained(memory: Sam2VideoModel, tmp_path: Path) 
     image = save_sam2(memory, tmp_path / "image", memory=False)
     config = (save_sam2(memory, tmp_path / "full") / "config.json").read_text(encoding="utf-8")
     (image / "config.json").write_text(config, encoding="utf-8")
-    with pytest.raises(ValueError, match="weights missing"):
+    with pytest.raises(ValueError, match="weights are missing"):
         load_sam2(str(image))
     (cut / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="no folder with config"):
@@ -373,7 +400,9 @@ def test_unusable_weights_are_explained(memory: Sam2VideoModel, tmp_path: Path) 
 def test_it_is_offered_with_weights_of_its_own_only(memory: Sam2VideoModel, tmp_path: Path) -> None:
     sam, folder = save_folder(tiny_sam(), tmp_path / "sam"), save_sam2(memory, tmp_path / "sam2")
     assert "sam2" not in ServerSettings.from_conf({"backbone": str(sam)}).models
-    settings = ServerSettings.from_conf({"backbone": str(sam), "backbone_sam2": str(folder), "precision": "fp32"})
+    settings = ServerSettings.from_conf(
+        {"backbone": str(sam), "backbone_sam2": str(folder), "precision": "fp32"}
+    )
     assert {"sam", "sam2"} <= set(settings.models)
     engine = Engine(settings, Registry(tmp_path / "none"))
     found = engine.predictor("sam2", "cpu").segmenter

@@ -36,7 +36,9 @@ def test_medsam_decodes_as_published(model: SamModel, picture: np.ndarray) -> No
     pixels, frame = method.prepare(picture)
     logits = method.decode(method.embed([picture]), [[SlicePrompt(box=BOX)]], (110, 180)).masks[0, 0]
     box = torch.tensor(BOX) / torch.tensor([180.0, 110.0, 180.0, 110.0]) * 256
-    low = model(pixel_values=pixels[None], input_boxes=box[None, None], multimask_output=False).pred_masks[0, 0]
+    low = model(pixel_values=pixels[None], input_boxes=box[None, None], multimask_output=False).pred_masks[
+        0, 0
+    ]
     probability = F.interpolate(low.sigmoid()[None], (110, 180), mode="bilinear", align_corners=False)[0, 0]
     assert frame.content == (256, 256)
     assert torch.equal(logits > 0, probability > 0.5)
@@ -82,7 +84,9 @@ def test_sam_is_the_processor_pipeline(model: SamModel, picture: np.ndarray) -> 
     assert torch.allclose(normalised[:, rows:], theirs[:, rows:], atol=1e-6)
     ours = method.decode(method.embed([picture]), [[SlicePrompt(box=BOX)]], (110, 180)).masks[0, 0] > 0
     scale = torch.tensor([columns / 180, rows / 110] * 2)
-    out = model(pixel_values=theirs[None], input_boxes=(torch.tensor(BOX) * scale)[None, None], multimask_output=False)
+    out = model(
+        pixel_values=theirs[None], input_boxes=(torch.tensor(BOX) * scale)[None, None], multimask_output=False
+    )
     masks = processor.post_process_masks(
         out.pred_masks,
         processed["original_sizes"],

@@ -17,6 +17,7 @@ from segmed.methods.segmed.views import (
     found_in,
     is_lone_click,
     most_expected,
+    network_inputs,
     on_slice,
     place,
     sample,
@@ -106,7 +107,9 @@ def test_a_mirrored_slice_gives_the_mirrored_mask(model: Segmed) -> None:
     box = (42.0, 23.0, 78.0, 57.0)
     plain = model.decode(model.embed([image]), [[SlicePrompt(box=box)]], (90, 140)).masks[0, 0]
     other = (139 - box[2], box[1], 139 - box[0], box[3])
-    flipped = model.decode(model.embed([image[:, ::-1].copy()]), [[SlicePrompt(box=other)]], (90, 140)).masks[0, 0]
+    flipped = model.decode(model.embed([image[:, ::-1].copy()]), [[SlicePrompt(box=other)]], (90, 140)).masks[
+        0, 0
+    ]
     assert torch.allclose(plain, flipped.flip(1), atol=2e-3)
 
 
@@ -139,15 +142,22 @@ def test_a_box_is_stretched_to_clicks_and_strokes_beside_it(model: Segmed) -> No
     assert model._framed(embedding, [(0, prompt)])[0][0].tolist() == [50, 30, 90, 50]
     strokes = np.zeros((90, 140), np.int8)
     strokes[60, 40:60], strokes[10, 100] = 1, -1
-    assert model._framed(embedding, [(0, replace(prompt, scribbles=strokes))])[0][0].tolist() == [40, 30, 90, 60]
+    assert model._framed(embedding, [(0, replace(prompt, scribbles=strokes))])[0][0].tolist() == [
+        40,
+        30,
+        90,
+        60,
+    ]
 
 
 @torch.inference_mode()
 def test_clicks_beyond_a_window_are_left_out_of_it(model: Segmed) -> None:
     prompt = SlicePrompt((50, 30, 70, 50), np.array([[90, 40], [5, 5]], np.float32), np.array([1, 0]))
     view = View(0, torch.tensor([40.0, 20, 60, 60]), prompt, torch.tensor([50.0, 30, 90, 50]))
-    _, _, told = model._inputs(model.embed([_slice()]), [view])
-    assert told.points[0, 0].tolist() == pytest.approx([(90.5 - 40) * 64 / 60 - 0.5, (40.5 - 20) * 64 / 60 - 0.5])
+    _, _, told = network_inputs(model.embed([_slice()]), [view], model.look.size)
+    assert told.points[0, 0].tolist() == pytest.approx(
+        [(90.5 - 40) * 64 / 60 - 0.5, (40.5 - 20) * 64 / 60 - 0.5]
+    )
     assert told.points[0, 1].isnan().all()
 
 
@@ -160,7 +170,9 @@ def test_the_best_window_is_not_cut_through(model: Segmed) -> None:
     quality[:, 0] = 0.9  # is not for lone clicks
     chooser = Chooser(model.network)
     chooser.answer = (masks, quality)
-    embedding = Embedding(torch.zeros(1, 1, 400, 400, dtype=torch.uint8), model.embed([_slice(400, 400)]).frame)
+    embedding = Embedding(
+        torch.zeros(1, 1, 400, 400, dtype=torch.uint8), model.embed([_slice(400, 400)]).frame
+    )
     prompt = _click((200, 200))
     windows = [view.window for view in around_clicks(0, prompt, 400)]
     frame, previous = chooser._guess(embedding, [(0, prompt)])[0]

@@ -81,7 +81,9 @@ def test_what_was_accepted_far_away_stays(predictor: Predictor, scan: tuple[Pict
     former = truth.copy()
     ks = np.flatnonzero(truth.any((0, 1)))
     k = int(ks[len(ks) // 2])
-    i, j = (int(v[0]) for v in np.nonzero(~truth[:, :, k] & ndimage.binary_dilation(truth[:, :, k], iterations=3)))
+    i, j = (
+        int(v[0]) for v in np.nonzero(~truth[:, :, k] & ndimage.binary_dilation(truth[:, :, k], iterations=3))
+    )
     former[max(0, i - 3) : i + 3, max(0, j - 3) : j + 3, k] = True
     found = _volume(predictor.segment_volume(picture, Prompt(None, (), ((i, j, k),), former)))
     assert not found[i, j, k]

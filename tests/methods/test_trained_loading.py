@@ -62,7 +62,9 @@ def test_what_is_served_is_what_was_saved(name: str, backbone: BackboneConfig, t
     _save(name, backbone, tmp_path / "two", seed=1)
     other = loader.get(name, backbone, trained=tmp_path / "two")
     assert len({s.version for s in (untrained, served, other)}) == 3
-    assert (_logits(served) - wanted).abs().max() <= 2e-4 * wanted.abs().max(), "versions share no trained weight"
+    assert (_logits(served) - wanted).abs().max() <= 2e-4 * wanted.abs().max(), (
+        "versions share no trained weight"
+    )
     for n, logits in before.items():
         assert torch.equal(_logits(loader.get(n, backbone)), logits), "base weights are left as they are"
     loader.forget(tmp_path / "one")

@@ -50,7 +50,9 @@ def built(name: str = "unet", seed: int = 0, **changes: Any) -> UnetFamily:
     training = find_method(name).training
     assert training is not None
     torch.manual_seed(seed)
-    method: UnetFamily = training.kind(None, UnetFamilyConfig(**{"labels": LABELS, **SMALL, **changes})).eval()
+    method: UnetFamily = training.kind(
+        None, UnetFamilyConfig(**{"labels": LABELS, **SMALL, **changes})
+    ).eval()
     return method
 
 
@@ -110,9 +112,11 @@ def test_the_box_channel_decides() -> None:
         embedding = method.embed([IMAGE])
         both = method.decode(embedding, [[BOX, OTHER]], (50, 70)).masks
     assert torch.allclose(both, torch.cat([logits(method, BOX), logits(method, OTHER)], 1), atol=1e-4)
-    with pytest.raises(ValueError, match="This unet was trained with box_channel: draw a box around the object"):
+    with pytest.raises(
+        ValueError, match="This unet was trained with box_channel: draw a box around the object"
+    ):
         logits(method)
-    with pytest.raises(ValueError, match="unet answers boxes: give as many prompts for each slice, each with a box"):
+    with pytest.raises(ValueError, match="unet needs a box in every prompt: give one list per slice"):
         logits(method, SlicePrompt(points=np.array([[5.0, 5.0]], np.float32), labels=np.array([1])))
 
 
@@ -128,7 +132,9 @@ def test_two_slices_can_be_learnt_by_heart(kind: type[UnetFamily], box: bool, da
     torch.manual_seed(0)
     method = kind(None, UnetFamilyConfig(("bright", "dark"), **SMALL, box_channel=box))
     method.recipe = replace(method.recipe, rates={"": 1e-3})
-    training = Finetuning(method, data.with_object().thinned(2), FinetuneConfig(steps=15, batch=2, one_label_share=0))
+    training = Finetuning(
+        method, data.with_object().thinned(2), FinetuneConfig(steps=15, batch=2, one_label_share=0)
+    )
     assert training.prompted == box
     assert training.encoder.frozen, "slices are prepared once"
     losses = training.run()
@@ -137,7 +143,9 @@ def test_two_slices_can_be_learnt_by_heart(kind: type[UnetFamily], box: bool, da
 
 def test_classes_are_told_by_their_names(data: SliceDataset) -> None:
     torch.manual_seed(0)
-    method = Unet(None, UnetFamilyConfig(("dark", "bright"), **SMALL))  # the data have them the other way round
+    method = Unet(
+        None, UnetFamilyConfig(("dark", "bright"), **SMALL)
+    )  # the data have them the other way round
     method.recipe = replace(method.recipe, rates={"": 2e-3})
     Finetuning(method, data, FinetuneConfig(steps=24, batch=6)).run()
     scores = validate(method, data, prompted=False).scores
@@ -216,7 +224,9 @@ def test_imagenet_is_fetched_where_a_training_begins_and_nowhere_else(
         raise OSError("no route")
 
     monkeypatch.setattr(encoders, "get_encoder", unreachable)
-    with pytest.raises(FileNotFoundError, match=r"ImageNet weights of resnet18 cannot be fetched .*pretrained=false"):
+    with pytest.raises(
+        FileNotFoundError, match=r"ImageNet weights of resnet18 cannot be fetched .*pretrained=false"
+    ):
         method.begin()
     Loader().get("unet", BackboneConfig(), trained=tmp_path)
 
@@ -247,7 +257,7 @@ def test_what_cannot_be_built_is_refused(changes: dict[str, Any], message: str) 
 
 
 def test_combinations_that_do_not_fit_are_refused(data: SliceDataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="input_size is 96; pan takes multiples of 32 from 128"):
+    with pytest.raises(ValueError, match="input_size is 96; allowed for pan are multiples of 32 from 128"):
         Pan(None, UnetFamilyConfig(LABELS, "resnet18", 96))
     with pytest.raises(ValueError, match="do not support dilated mode"), torch.device("meta"):
         DeepLabV3(None, UnetFamilyConfig(LABELS, "vgg11", 32))

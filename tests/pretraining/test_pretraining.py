@@ -178,12 +178,16 @@ def test_the_image_half_stays_as_it_was_unless_asked(source: ObjectSource, tmp_p
     torch.manual_seed(0)
     fresh = PromptNetwork()
     run = _run(source, tmp_path, 2)
-    for one, other in zip(fresh.encoder.early_parameters(), run.network.encoder.early_parameters(), strict=True):
+    for one, other in zip(
+        fresh.encoder.early_parameters(), run.network.encoder.early_parameters(), strict=True
+    ):
         assert torch.equal(one, other)
     assert not torch.equal(fresh.masks.weight, run.network.masks.weight)
 
 
-def test_checkpoints_of_other_settings_and_damaged_ones_are_refused(source: ObjectSource, tmp_path: Path) -> None:
+def test_checkpoints_of_other_settings_and_damaged_ones_are_refused(
+    source: ObjectSource, tmp_path: Path
+) -> None:
     _run(source, tmp_path, 2)
     pool = ObjectPool(source, 6, 64, seed=1)
     with pytest.raises(ValueError, match="other settings"):
@@ -202,5 +206,5 @@ def test_rates_rise_stay_and_fall() -> None:
     assert replace(config, steps=200).rate(80) == 1
     with pytest.raises(ValueError, match="at least 1"):
         PretrainingConfig(steps=0)
-    with pytest.raises(ValueError, match="a share"):
+    with pytest.raises(ValueError, match="shares from 0 to 1"):
         ObjectConfig(synthetic_share=2)

@@ -36,7 +36,9 @@ def randomise(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def make_layers(window: int, dtype: torch.dtype = torch.float32, **changes: object) -> tuple[nn.Module, nn.Module]:
+def make_layers(
+    window: int, dtype: torch.dtype = torch.float32, **changes: object
+) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
     stock = randomise(SamVisionSdpaAttention(make_config(**changes), window_size=window)).to(dtype)
     fast = copy.deepcopy(stock)

@@ -30,7 +30,9 @@ def _points(*xy: tuple[float, float], labels: tuple[int, ...]) -> SlicePrompt:
     return SlicePrompt(points=np.array(xy, np.float32), labels=np.array(labels))
 
 
-def _decode(model: SamModel, embedding: Embedding, *rows: list[SlicePrompt], best: bool = False) -> torch.Tensor:
+def _decode(
+    model: SamModel, embedding: Embedding, *rows: list[SlicePrompt], best: bool = False
+) -> torch.Tensor:
     with torch.inference_mode():
         return decode_low_resolution(model, embedding, rows, best)[0]
 
@@ -41,7 +43,9 @@ def test_mixed_prompts_give_what_each_gives_alone(model: SamModel, embedding: Em
     kinds = [
         SlicePrompt(box=(4, 8, 50, 100)),
         _points((20, 30), labels=(1,)),
-        SlicePrompt(box=(4, 8, 50, 100), points=np.array([[9, 9], [30, 70]], np.float32), labels=np.array([0, 1])),
+        SlicePrompt(
+            box=(4, 8, 50, 100), points=np.array([[9, 9], [30, 70]], np.float32), labels=np.array([0, 1])
+        ),
         SlicePrompt(mask=mask),
     ]
     together = _decode(model, embedding, kinds, kinds[::-1])

@@ -67,7 +67,9 @@ def test_dtype_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("flags", "expected"), [("fma avx512_bf16 gfni", True), ("amx_tile amx_bf16", True), ("avx512f", False)]
 )
-def test_cpuinfo_is_the_fallback(flags: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpuinfo_is_the_fallback(
+    flags: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert isinstance(cpu_has_bf16(), bool)
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
     info = tmp_path / "cpuinfo"

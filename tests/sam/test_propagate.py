@@ -13,7 +13,9 @@ def _ball(radius: float = 12.0, depth: int = 40, centre: int = 20) -> np.ndarray
     return (i - 30) ** 2 + (j - 28) ** 2 + (k - centre) ** 2 < radius**2
 
 
-def _propagate(truth: np.ndarray, picture: np.ndarray, anchors: list[int]) -> tuple[dict[int, np.ndarray], list[int]]:
+def _propagate(
+    truth: np.ndarray, picture: np.ndarray, anchors: list[int]
+) -> tuple[dict[int, np.ndarray], list[int]]:
     """With a segmenter that finds bright pixels in the box."""
     asked: list[int] = []
 
@@ -25,7 +27,9 @@ def _propagate(truth: np.ndarray, picture: np.ndarray, anchors: list[int]) -> tu
         mask[y0 : y1 + 1, x0 : x1 + 1] = picture[x0 : x1 + 1, y0 : y1 + 1, k].T > 100
         return mask
 
-    found = propagate({k: truth[:, :, k].T for k in anchors}, truth.shape[2], predict, lambda k: picture[:, :, k].T)
+    found = propagate(
+        {k: truth[:, :, k].T for k in anchors}, truth.shape[2], predict, lambda k: picture[:, :, k].T
+    )
     return found, asked
 
 

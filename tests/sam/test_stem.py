@@ -14,7 +14,13 @@ from transformers import SamConfig
 
 
 def _config(**changes: object) -> SamConfig:
-    settings = {"hidden": 32, "heads": 2, "width": 32, "stem_channels": (16, 24, 32, 40), "stem_depths": (0, 1, 1, 1)}
+    settings = {
+        "hidden": 32,
+        "heads": 2,
+        "width": 32,
+        "stem_channels": (16, 24, 32, 40),
+        "stem_depths": (0, 1, 1, 1),
+    }
     return tiny_config(64, **{**settings, **changes})  # type: ignore[arg-type]
 
 
@@ -37,7 +43,10 @@ def test_deeper_stages_give_context() -> None:
     changed = image.clone()
     changed[:, :, :8, :8] += 1
     far = {}
-    for name, stem in (("flat", ConvStem([8, 8, 8], [0, 0, 0], 3, 8)), ("deep", ConvStem([8] * 6, [0] * 6, 3, 8))):
+    for name, stem in (
+        ("flat", ConvStem([8, 8, 8], [0, 0, 0], 3, 8)),
+        ("deep", ConvStem([8] * 6, [0] * 6, 3, 8)),
+    ):
         far[name] = float((stem(changed) - stem(image)).abs()[0, 7, 7].max())
     assert far["flat"] == 0
     assert far["deep"] > 0

@@ -30,7 +30,9 @@ def test_folder_file_and_original_give_the_same_model(model: SamModel, tmp_path:
     folder = save_folder(model, tmp_path / "folder")
     original = to_original(model)
     torch.save(original, tmp_path / "sam.pth")
-    torch.save({"model": {f"module.{k}": v for k, v in original.items()}, "epoch": 3}, tmp_path / "trained.pth")
+    torch.save(
+        {"model": {f"module.{k}": v for k, v in original.items()}, "epoch": 3}, tmp_path / "trained.pth"
+    )
     image = torch.rand(1, 3, 256, 256)
     box = torch.tensor([[[40.0, 50.0, 200.0, 190.0]]])
     expected = model(pixel_values=image, input_boxes=box)
@@ -90,7 +92,9 @@ def test_other_input_sizes_load_without_missing_weights(model: SamModel, tmp_pat
     assert state["vision_encoder.layers.1.attn.rel_pos_h"].shape == (2 * tokens - 1, 64)
     before = model.state_dict()["vision_encoder.layers.0.attn.rel_pos_h"]
     assert torch.equal(state["vision_encoder.layers.0.attn.rel_pos_h"], before)
-    out = resized(pixel_values=torch.rand(1, 3, size, size), input_boxes=torch.tensor([[[1.0, 2.0, 60.0, 70.0]]]))
+    out = resized(
+        pixel_values=torch.rand(1, 3, size, size), input_boxes=torch.tensor([[[1.0, 2.0, 60.0, 70.0]]])
+    )
     assert out.pred_masks.shape[-2:] == (4 * tokens, 4 * tokens)
     assert weights_version(resized) != weights_version(load_sam(folder))
 
@@ -110,7 +114,9 @@ def test_size_that_is_no_multiple_of_the_patch_is_refused(model: SamModel, tmp_p
 
 
 def test_file_with_one_name_of_the_tied_matrix_loads(model: SamModel, tmp_path: Path) -> None:
-    state = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("shared_image_embedding")}
+    state = {
+        k: v.clone() for k, v in model.state_dict().items() if not k.startswith("shared_image_embedding")
+    }
     save_file(state, tmp_path / "one.safetensors")
     assert _same(load_sam(str(tmp_path / "one.safetensors")), model)
 

@@ -14,7 +14,18 @@ from segmed.data.phantom import Phantom, make_phantom
 from slicer_fixtures import bodies, own_volume, slicer_server
 from tiny_sam import save_folder, tiny_sam
 
-__all__ = ["ROOT", "Pacs", "Server", "Start", "bodies", "own_volume", "pacs", "slicer_server", "start", "start_shared"]
+__all__ = [
+    "ROOT",
+    "Pacs",
+    "Server",
+    "Start",
+    "bodies",
+    "own_volume",
+    "pacs",
+    "slicer_server",
+    "start",
+    "start_shared",
+]
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +39,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(start_shared: Start, phantom: Phantom, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
+def server(
+    start_shared: Start, phantom: Phantom, weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Server:
     """Serves a volume, a picture and what should not be opened; models classical, sam and medsam."""
     studies = tmp_path_factory.mktemp("studies")
     nib.save(nib.Nifti1Image(phantom.image, phantom.affine), studies / "ct.nii.gz")

@@ -52,7 +52,9 @@ class Clinic:
             "retrain_after": "3",
             "retrain_options": "epochs=1,epoch_steps=1,batch=8,learning_rate=0.001,device=cpu",
         }
-        self.server = self._start(self.studies, *(w for key, value in words.items() for w in ("--conf", key, value)))
+        self.server = self._start(
+            self.studies, *(w for key, value in words.items() for w in ("--conf", key, value))
+        )
         return self.server
 
     def ask(self, method: str, path: str, **body: Any) -> requests.Response:
@@ -82,7 +84,11 @@ class Clinic:
     ) -> None:
         path = self.server.temporary / f"{n}-{tag}.nii.gz"
         nib.save(nib.Nifti1Image(_labels(n) if labels is None else labels, _phantom(n).affine), path)
-        info = {"label_info": [{"name": name, "idx": k} for k, name in enumerate(NAMES, 1)], "client_id": user, **more}
+        info = {
+            "label_info": [{"name": name, "idx": k} for k, name in enumerate(NAMES, 1)],
+            "client_id": user,
+            **more,
+        }
         with path.open("rb") as file:
             answer = requests.put(
                 f"{self.server.url}/datastore/label?image={CASES[n]}&tag={tag}",
@@ -190,7 +196,12 @@ def test_images_are_scored_in_the_background_and_it_can_be_stopped(clinic: Clini
     assert status["scoring"]["scored"] >= len(CASES) + 1, "the broken one is looked at once"
     time.sleep(1)
     assert clinic.status()["scoring"]["scored"] == status["scoring"]["scored"]
-    for strategy, note in (("hybrid", ""), ("jitter", ""), ("core_set", ""), ("tta", "No image has a score for tta")):
+    for strategy, note in (
+        ("hybrid", ""),
+        ("jitter", ""),
+        ("core_set", ""),
+        ("tta", "No image has a score for tta"),
+    ):
         sample = clinic.ask("POST", f"/activelearning/{strategy}", client_id="curious").json()
         assert sample["note"].startswith(note) if note else not sample["note"]
         assert sample["id"] != BROKEN or note, "nothing is known of it"
@@ -201,7 +212,9 @@ def test_users_without_a_name_are_told_apart_by_machine(clinic: Clinic) -> None:
     sample = clinic.server.client.next_sample("sequential", {})
     assert sample["path"] == ""
     assert sample["name"] == f"{sample['id']}.nii.gz"
-    clinic.server.client.infer("segmed", sample["id"], {"roi": [5, 20, 5, 20, 1, 1], "result_extension": ".nrrd"})
+    clinic.server.client.infer(
+        "segmed", sample["id"], {"roi": [5, 20, 5, 20, 1, 1], "result_extension": ".nrrd"}
+    )
     clinic.wait(lambda _: any(c["prompts"] for c in clinic.ask("GET", "/api/active/cases").json()))
     cases = clinic.ask("GET", "/api/active/cases").json()
     assert [c["user"] for c in cases if c["prompts"]] == ["user-xyz@127.0.0.1"]

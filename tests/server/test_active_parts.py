@@ -67,12 +67,16 @@ class Practice:
         return self.learning
 
     def add(self, name: str) -> None:
-        grey = np.where(self.truth, 200, 40) + np.random.default_rng(len(name)).integers(0, 20, self.truth.shape)
+        grey = np.where(self.truth, 200, 40) + np.random.default_rng(len(name)).integers(
+            0, 20, self.truth.shape
+        )
         nib.save(nib.Nifti1Image(grey.astype(np.int16), np.eye(4)), self.studies / f"{name}.nii.gz")
 
     def submit(self, n: int, labels: np.ndarray, user: str = "ann", **info: Any) -> None:
         nib.save(nib.Nifti1Image(labels, np.eye(4)), self.folder / "label.nii.gz")
-        self.store.save_label(f"i{n}", str(self.folder / "label.nii.gz"), "final", {"client_id": user, **info})
+        self.store.save_label(
+            f"i{n}", str(self.folder / "label.nii.gz"), "final", {"client_id": user, **info}
+        )
         self.learning.submitted(f"i{n}", user)
         self.learning.tick()
 
@@ -228,7 +232,9 @@ def test_a_full_disk_is_told_and_survived(tmp_path: Path, monkeypatch: pytest.Mo
     learning.observe()
 
     def full(self: Database) -> Any:
-        raise OSError(errno.ENOSPC, "The state of active learning cannot be kept: the disk is full; make room", "/x/y")
+        raise OSError(
+            errno.ENOSPC, "The state of active learning cannot be kept: the disk is full; make room", "/x/y"
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr(Database, "write", full)
@@ -271,7 +277,9 @@ def test_the_background_goes_on_after_a_fault(tmp_path: Path, monkeypatch: pytes
     learning.close()
 
 
-def test_a_label_that_cannot_be_read_keeps_nothing_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_label_that_cannot_be_read_keeps_nothing_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     practice = Practice(tmp_path, 2)
     read = label_desk.read_submission
 
@@ -339,7 +347,9 @@ def test_series_of_dicom_files(tmp_path: Path) -> None:
     labels[5:12, 5:12] = 1
     affine = read_grid(store.get_image_uri(first)).affine
     nib.save(nib.Nifti1Image(labels, affine), tmp_path / "label.nii.gz")
-    store.save_label(first, str(tmp_path / "label.nii.gz"), "final", {"label_info": [{"name": "liver"}], "prompts": 3})
+    store.save_label(
+        first, str(tmp_path / "label.nii.gz"), "final", {"label_info": [{"name": "liver"}], "prompts": 3}
+    )
     learning.submitted(first, "ann")
     learning.tick()
     (record,) = learning.log.labels()
@@ -373,7 +383,9 @@ class Trainer:
         return {}
 
 
-def _begin_retraining(practice: Practice, monkeypatch: pytest.MonkeyPatch, carry_out: Callable[..., None]) -> None:
+def _begin_retraining(
+    practice: Practice, monkeypatch: pytest.MonkeyPatch, carry_out: Callable[..., None]
+) -> None:
     """Have one label begin a retraining, whose process is begun by `carry_out`."""
     retrainer = practice.learning.retrainer
     monkeypatch.setattr(retrainer, "_trainer", lambda name: Trainer())
@@ -417,7 +429,10 @@ def test_a_training_that_cannot_begin_fails_and_is_not_waited_for(
     _begin_retraining(practice, monkeypatch, no_process)
     _until(lambda: not retrainer.running() and practice.learning.status()["retraining"]["jobs"])
     told = practice.learning.status()["retraining"]
-    assert (told["state"], told["message"]) == ("failed", "It failed while judging: The process that trained has died.")
+    assert (told["state"], told["message"]) == (
+        "failed",
+        "It failed while judging: The process that trained has died.",
+    )
     assert [task["status"] for task in background.tasks("train")] == ["ERROR"], "a user may train again"
     retrainer.check()
     assert practice.learning.status()["retraining"]["jobs"] == 1, "it waits a while before the next"

@@ -20,7 +20,9 @@ from segmed.data.phantom import Phantom
 ROI = [20, 50, 20, 60, 10, 10]
 
 
-def _infer(server: Server, params: Any = None, model: str = "classical", query: str = "image=ct", **more: Any) -> Any:
+def _infer(
+    server: Server, params: Any = None, model: str = "classical", query: str = "image=ct", **more: Any
+) -> Any:
     text = params if isinstance(params, str) else json.dumps(params or {"roi": ROI})
     return requests.post(f"{server.url}/infer/{model}?{query}", data={"params": text}, timeout=60, **more)
 
@@ -157,22 +159,32 @@ PATHS = [
 def test_no_name_is_a_path(server: Server, name: str) -> None:
     ct = (server.studies / "ct.nii.gz").read_bytes()
     calls = [
-        requests.post(f"{server.url}/infer/classical", params={"image": name}, data={"params": "{}"}, timeout=30),
+        requests.post(
+            f"{server.url}/infer/classical", params={"image": name}, data={"params": "{}"}, timeout=30
+        ),
         requests.get(f"{server.url}/datastore/image", params={"image": name}, timeout=30),
         requests.head(f"{server.url}/datastore/image", params={"image": name}, timeout=30),
         requests.get(f"{server.url}/datastore/image/info", params={"image": name}, timeout=30),
         requests.delete(f"{server.url}/datastore/image", params={"id": name}, timeout=30),
         requests.get(f"{server.url}/datastore/label", params={"label": name, "tag": "final"}, timeout=30),
         requests.put(
-            f"{server.url}/datastore/label", params={"image": name}, files={"label": ("l.nii.gz", ct)}, timeout=30
+            f"{server.url}/datastore/label",
+            params={"image": name},
+            files={"label": ("l.nii.gz", ct)},
+            timeout=30,
         ),
         requests.post(f"{server.url}/infer/classical", params={"session_id": name}, timeout=30),
     ]
     if name != "datastore_v2.json":  # a harmless name, but no image
-        calls.append(requests.delete(f"{server.url}/datastore/label", params={"id": name, "tag": "final"}, timeout=30))
+        calls.append(
+            requests.delete(f"{server.url}/datastore/label", params={"id": name, "tag": "final"}, timeout=30)
+        )
         calls.append(
             requests.put(
-                f"{server.url}/datastore/image", params={"image": name}, files={"file": ("x.nii.gz", ct)}, timeout=30
+                f"{server.url}/datastore/image",
+                params={"image": name},
+                files={"file": ("x.nii.gz", ct)},
+                timeout=30,
             )
         )
     assert [c.status_code // 100 for c in calls] == [4] * len(calls), [(c.url, c.status_code) for c in calls]
@@ -186,9 +198,12 @@ def test_tags_extensions_and_archives(server: Server) -> None:
     script = {"file": ("main.py", b"import os")}
     _refused(requests.put(f"{server.url}/datastore/image?image=main", files=script, timeout=30), ".nii.gz")
     broken = {"label": ("l.nii.gz", b"half a file")}
-    _refused(requests.put(f"{server.url}/datastore/label?image=ct", files=broken, timeout=30), "cannot be read")
     _refused(
-        requests.put(f"{server.url}/datastore/label?image=ct", files=label, data={"params": "{"}, timeout=30), "JSON"
+        requests.put(f"{server.url}/datastore/label?image=ct", files=broken, timeout=30), "cannot be read"
+    )
+    _refused(
+        requests.put(f"{server.url}/datastore/label?image=ct", files=label, data={"params": "{"}, timeout=30),
+        "JSON",
     )
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -200,7 +215,13 @@ def test_tags_extensions_and_archives(server: Server) -> None:
 
 
 def test_params_cannot_name_models_images_or_files(server: Server) -> None:
-    params = {"roi": ROI, "model": "medsam", "image": "/etc/passwd", "image_path": "/etc/passwd", "label_tag": "../x"}
+    params = {
+        "roi": ROI,
+        "model": "medsam",
+        "image": "/etc/passwd",
+        "image_path": "/etc/passwd",
+        "label_tag": "../x",
+    }
     answer = _infer(server, {**params, "save_label": True, "session": {}}, query="image=ct&output=json")
     assert answer.json()["model"] == "classical"
 

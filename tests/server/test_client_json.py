@@ -43,7 +43,9 @@ def test_large_texts_are_refused_before_they_are_read() -> None:
     assert caught.value.status == 413
 
 
-@pytest.mark.parametrize("text", ['{"a": [1, -2.5e3, null, true, "Läsion \\ud83d\\ude00 腫瘍"]}', str(2**63 - 1), "[]"])
+@pytest.mark.parametrize(
+    "text", ['{"a": [1, -2.5e3, null, true, "Läsion \\ud83d\\ude00 腫瘍"]}', str(2**63 - 1), "[]"]
+)
 def test_the_rest_is_what_json_gives(text: str) -> None:
     assert read_json(text) == json.loads(text)
     assert read_json(text.encode()) == json.loads(text)
@@ -61,7 +63,9 @@ def test_an_object_is_an_object() -> None:
 )
 def test_no_endpoint_sees_it(server: Server, path: str, text: str) -> None:
     body = text.encode("utf-8", "surrogatepass")
-    answer = requests.post(f"{server.url}{path}", data=body, headers={"Content-Type": "application/json"}, timeout=30)
+    answer = requests.post(
+        f"{server.url}{path}", data=body, headers={"Content-Type": "application/json"}, timeout=30
+    )
     assert answer.status_code == 400, answer.text
     assert "body of the request" in answer.json()["detail"]
 

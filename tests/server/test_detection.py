@@ -56,11 +56,18 @@ def test_regions_lie_where_their_voxels_lie(oblique: bool) -> None:
     assert corner == pytest.approx([-outer[0], -outer[1], outer[2]])
 
 
-def test_an_untaught_detector_finds_nothing_and_says_so(start: Start, phantom: Phantom, tmp_path: Path) -> None:
+def test_an_untaught_detector_finds_nothing_and_says_so(
+    start: Start, phantom: Phantom, tmp_path: Path
+) -> None:
     nib.save(nib.Nifti1Image(phantom.image[:, :, :4], phantom.affine), tmp_path / "ct.nii.gz")
-    server = start(tmp_path, "--conf", "models", "detector", "--conf", "untrained", "true", "--conf", "labels", "liver")
+    server = start(
+        tmp_path, "--conf", "models", "detector", "--conf", "untrained", "true", "--conf", "labels", "liver"
+    )
     models = server.client.info()["models"]
-    assert {name: model["type"] for name, model in models.items()} == {"auto": "segmentation", "detector": "detection"}
+    assert {name: model["type"] for name, model in models.items()} == {
+        "auto": "segmentation",
+        "detector": "detection",
+    }
     file, told = server.client.infer("auto", "ct", {"result_extension": ".nrrd", "device": "cpu"})
     mask, _ = nrrd.read(file)
     assert mask.shape == (*phantom.image.shape[:2], 4) and not mask.any()

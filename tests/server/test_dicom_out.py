@@ -52,7 +52,8 @@ ORIENTATIONS = {
     "tilted gantry": np.array([[-1, 0, 0], [0, -1, 0.25], [0, 0, 1.0]]),
 }
 needs_dciodvfy = pytest.mark.skipif(
-    shutil.which("dciodvfy") is None, reason="dciodvfy is missing, so DICOM files are not verified: install dicom3tools"
+    shutil.which("dciodvfy") is None,
+    reason="dciodvfy is missing, so DICOM files are not verified: install dicom3tools",
 )
 
 
@@ -92,7 +93,9 @@ def _seen(folder: Path) -> tuple[Series, np.ndarray]:
     """The series, and a label map that follows what stands in its pixels, so it has to keep to the order."""
     stored = np.random.default_rng(1).integers(0, 900, SHAPE).astype(np.int16)
     image = read_volume(folder).array
-    order = [next(s for s in range(SHAPE[2]) if np.array_equal(stored[:, :, s], image[:, :, k])) for k in range(12)]
+    order = [
+        next(s for s in range(SHAPE[2]) if np.array_equal(stored[:, :, s], image[:, :, k])) for k in range(12)
+    ]
     return open_series(folder), np.ascontiguousarray(_labels()[:, :, order])
 
 
@@ -114,7 +117,9 @@ def test_a_segmentation_lies_where_its_labels_lie(folder: Path, tmp_path: Path) 
     seg = highdicom.seg.segread(tmp_path / "seg.dcm")
     assert [seg.get_segment_description(n).segment_label for n in (1, 2, 3)] == list(NAMES.values())
     sources = {h.SOPInstanceUID: h for h in (pydicom.dcmread(p) for p in folder.iterdir())}
-    orientation = np.array(seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient)
+    orientation = np.array(
+        seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient
+    )
     points: dict[int, list[np.ndarray]] = {1: [], 2: [], 3: []}
     for frame, group in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence, strict=True):
         derived = group.DerivationImageSequence[0].SourceImageSequence[0]
@@ -478,15 +483,21 @@ def test_a_structure_set_refers_to_its_series(tmp_path: Path, write_series: Writ
 @needs_dciodvfy
 @pytest.mark.parametrize("overlapping", [False, True])
 @pytest.mark.parametrize("write", [write_segmentation, write_rtstruct])
-def test_dciodvfy_finds_no_error(write: Callable[..., object], overlapping: bool, folder: Path, tmp_path: Path) -> None:
+def test_dciodvfy_finds_no_error(
+    write: Callable[..., object], overlapping: bool, folder: Path, tmp_path: Path
+) -> None:
     series, labels = _seen(folder)
     shown: np.ndarray | Segments = labels
     if overlapping:
         wider = ndimage.binary_dilation(labels == 4).astype(np.uint8)
-        shown = Segments((labels, wider), (*name_values(labels, NAMES).segments, StoredSegment("around", 9, 1, 1)))
+        shown = Segments(
+            (labels, wider), (*name_values(labels, NAMES).segments, StoredSegment("around", 9, 1, 1))
+        )
         assert shown.overlaps()
     write(shown, NAMES, series, tmp_path / "out.dcm", "medsam", "7")
-    done = subprocess.run(["dciodvfy", str(tmp_path / "out.dcm")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["dciodvfy", str(tmp_path / "out.dcm")], capture_output=True, text=True, check=False
+    )
     told = done.stdout + done.stderr
     assert [line for line in told.splitlines() if line.startswith("Error")] == []
     assert ("Segmentation" if write is write_segmentation else "RTStructureSet") in told.split()
@@ -497,7 +508,9 @@ def test_dciodvfy_finds_no_error(write: Callable[..., object], overlapping: bool
 
 def test_every_code_stands_in_the_dictionary() -> None:
     dictionary: Any = concepts
-    known = {(scheme, value) for scheme, names in dictionary.items() for found in names.values() for value in found}
+    known = {
+        (scheme, value) for scheme, names in dictionary.items() for found in names.values() for value in found
+    }
     for found in codes_module._WHOLE_NAMES.values():
         for code in (found.type, found.category, found.modifier, found.region):
             assert code is None or (code.scheme_designator, code.value) in known
@@ -537,7 +550,9 @@ def test_every_organ_of_the_datasets_is_coded() -> None:
 def test_codes_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "codes.json"
     path.write_text(
-        json.dumps({"My_Organ": {"type": ["1234", "99ME", "My organ"]}, "liver": {"type": ["5", "99ME", "Leber"]}})
+        json.dumps(
+            {"My_Organ": {"type": ["1234", "99ME", "My organ"]}, "liver": {"type": ["5", "99ME", "Leber"]}}
+        )
     )
     own = read_codes(path)
     assert find_codes("my organ", own).type == Code("1234", "99ME", "My organ")
@@ -593,15 +608,21 @@ def test_export(tmp_path: Path, write_series: WriteSeries) -> None:
     assert (code, pydicom.dcmread(out).Modality) == (0, "RTSTRUCT")
 
 
-def test_export_brings_a_label_map_of_another_grid_onto_the_series(tmp_path: Path, write_series: WriteSeries) -> None:
+def test_export_brings_a_label_map_of_another_grid_onto_the_series(
+    tmp_path: Path, write_series: WriteSeries
+) -> None:
     """Such as one that a converter has turned, with its rows from front to back."""
     folder = _series(tmp_path / "ct", write_series)
     series, labels = _seen(folder)
-    turned = read_volume(folder).affine @ np.array([[1.0, 0, 0, 0], [0, -1, 0, 25], [0, 0, 1, 0], [0, 0, 0, 1]])
+    turned = read_volume(folder).affine @ np.array(
+        [[1.0, 0, 0, 0], [0, -1, 0, 25], [0, 0, 1, 0], [0, 0, 0, 1]]
+    )
     nib.save(nib.Nifti1Image(np.ascontiguousarray(labels[:, ::-1]), turned), tmp_path / "label.nii.gz")
     code, text = _run(tmp_path / "label.nii.gz", "--series", folder, "-o", tmp_path / "out.dcm")
     assert code == 0, text
-    assert np.array_equal(read_segmentation(tmp_path / "out.dcm", series)[0], np.array([0, 1, 0, 2, 3])[labels])
+    assert np.array_equal(
+        read_segmentation(tmp_path / "out.dcm", series)[0], np.array([0, 1, 0, 2, 3])[labels]
+    )
 
 
 def test_export_says_what_is_wrong(tmp_path: Path, write_series: WriteSeries) -> None:

@@ -150,7 +150,9 @@ def test_radiographs_and_ultrasound_are_listed_and_labelled(tmp_path: Path, moda
     assert np.array_equal(seg.pixel_array.reshape(20, 24).T > 0, labels[..., 0] > 0)
 
 
-def test_a_final_label_becomes_a_dicom_seg_beside_the_labels(scattered: tuple[Path, Phantom], tmp_path: Path) -> None:
+def test_a_final_label_becomes_a_dicom_seg_beside_the_labels(
+    scattered: tuple[Path, Phantom], tmp_path: Path
+) -> None:
     root, phantom = scattered
     store, uid, labels = _open(root), _uid(root / "a"), _labels(phantom)
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
@@ -175,11 +177,14 @@ def test_a_final_label_becomes_a_dicom_seg_beside_the_labels(scattered: tuple[Pa
     }
     again = _open(root)  # another server finds the same
     assert (
-        again.get_labeled_images() == [uid] and again.get_label_info(uid, "final")["label_info"][1]["name"] == NAMES[1]
+        again.get_labeled_images() == [uid]
+        and again.get_label_info(uid, "final")["label_info"][1]["name"] == NAMES[1]
     )
 
 
-def test_a_smaller_label_map_is_brought_onto_the_image(scattered: tuple[Path, Phantom], tmp_path: Path) -> None:
+def test_a_smaller_label_map_is_brought_onto_the_image(
+    scattered: tuple[Path, Phantom], tmp_path: Path
+) -> None:
     """3D Slicer exports the box around the segments only."""
     root, phantom = scattered
     store, uid, labels = _open(root), _uid(root / "a"), _labels(phantom)
@@ -199,7 +204,9 @@ def test_an_empty_mask_is_kept_without_a_seg_and_an_original_one_makes_none(
     empty = _nifti(tmp_path / "empty.nii.gz", np.zeros(SHAPE, np.uint8), phantom.affine)
     store.save_label(uid, empty, "final", info)
     assert "empty" in info["seg_note"] and "seg_sop" not in info
-    store.save_label(uid, _nifti(tmp_path / "l.nii.gz", _labels(phantom), phantom.affine), "original", dict(INFO))
+    store.save_label(
+        uid, _nifti(tmp_path / "l.nii.gz", _labels(phantom), phantom.affine), "original", dict(INFO)
+    )
     assert not (root / "labels" / "seg").exists()
     assert store.get_labels_by_image_id(uid) == {"final": uid, "original": uid}
 
@@ -209,7 +216,9 @@ def test_a_label_on_multi_frame_dicom_is_kept_and_says_why_there_is_no_seg(tmp_p
 
     def cine(data: Dataset) -> None:
         data.NumberOfFrames, data.PixelData = 4, data.PixelData * 4
-        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = pydicom.uid.UltrasoundMultiFrameImageStorage
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = (
+            pydicom.uid.UltrasoundMultiFrameImageStorage
+        )
         del data.ImagePositionPatient, data.ImageOrientationPatient
 
     _change(tmp_path / "s" / "000.dcm", cine)
@@ -246,7 +255,10 @@ def test_training_pairs_of_a_dicom_folder(scattered: tuple[Path, Phantom], tmp_p
     store.save_label(uid, _nifti(tmp_path / "l.nii.gz", labels, phantom.affine), "final", dict(INFO))
     other = _uid(root / "deep")
     write_segmentation(
-        np.where(labels == 1, 1, 0).astype(np.uint8), ["liver"], open_series(store.get_image_uri(other)), root / "x.dcm"
+        np.where(labels == 1, 1, 0).astype(np.uint8),
+        ["liver"],
+        open_series(store.get_image_uri(other)),
+        root / "x.dcm",
     )
     engine = SimpleNamespace(settings=SimpleNamespace(structures={"liver": 5}, patient=None))
     from_server = MethodTrainTask._data(SimpleNamespace(engine=engine), store)  # type: ignore[arg-type]
@@ -265,11 +277,16 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing slice": (lambda f: (f / "002.dcm").unlink(), "missing, doubled or damaged"),
     "doubled position": (lambda f: _double(f), "missing, doubled or damaged"),
     "mixed orientations": (
-        lambda f: _change(f / "003.dcm", lambda d: setattr(d, "ImageOrientationPatient", [1, 0, 0, 0, 0, -1])),
+        lambda f: _change(
+            f / "003.dcm", lambda d: setattr(d, "ImageOrientationPatient", [1, 0, 0, 0, 0, -1])
+        ),
         "same direction",
     ),
     "mixed sizes": (lambda f: _change(f / "003.dcm", lambda d: _crop(d)), "differ in size"),
-    "cut off": (lambda f: (f / "005.dcm").write_bytes((f / "005.dcm").read_bytes()[:-200]), "1 of the 6 DICOM files"),
+    "cut off": (
+        lambda f: (f / "005.dcm").write_bytes((f / "005.dcm").read_bytes()[:-200]),
+        "1 of the 6 DICOM files",
+    ),
     "compression that is unknown": (lambda f: _htj2k(f), "compressed as High-Throughput JPEG 2000"),
 }
 
@@ -321,7 +338,10 @@ def test_compressed_series_are_read(tmp_path: Path, syntax: UID) -> None:
             data.PixelData = pixels.tobytes()
             data.compress(RLELossless)
         else:
-            code, how = io.BytesIO(), {"irreversible": False, "no_jp2": True} if syntax == JPEG2000Lossless else {}
+            code, how = (
+                io.BytesIO(),
+                {"irreversible": False, "no_jp2": True} if syntax == JPEG2000Lossless else {},
+            )
             Image.fromarray(pixels).save(code, "JPEG2000" if how else "JPEG-LS", **how)
             data.PixelData = encapsulate([code.getvalue()])
             data["PixelData"].is_undefined_length = True
@@ -560,7 +580,9 @@ def test_a_server_on_a_folder_of_dicom_files(clinic: tuple[Any, Phantom, Path], 
                 files={"label": ("label.nii.gz", file)},
             )
         assert saved.status_code == 200, saved.text
-    found, names = read_segmentation(root / "labels" / "seg" / f"{uid}.dcm", open_series(root / "one" / "two"))
+    found, names = read_segmentation(
+        root / "labels" / "seg" / f"{uid}.dcm", open_series(root / "one" / "two")
+    )
     assert np.array_equal(found, labels) and list(names.values()) == NAMES
     assert requests.get(f"{server.url}/datastore/").json()["completed"] == 1
     back = requests.get(f"{server.url}/datastore/label", params={"label": uid, "tag": "final"})
@@ -569,7 +591,11 @@ def test_a_server_on_a_folder_of_dicom_files(clinic: tuple[Any, Phantom, Path], 
     refused = requests.delete(f"{server.url}/datastore/", params={"id": uid})
     assert refused.status_code == 403 and "not deleted from here" in refused.json()["detail"]
     with (tmp_path / "m.nii.gz").open("rb") as file:
-        refused = requests.put(f"{server.url}/datastore/", params={"image": "x"}, files={"file": ("x.nii.gz", file)})
+        refused = requests.put(
+            f"{server.url}/datastore/", params={"image": "x"}, files={"file": ("x.nii.gz", file)}
+        )
     assert refused.status_code == 400 and "These studies are DICOM" in refused.json()["detail"]
     log = server.log.read_text(encoding="utf-8")
-    assert not [word for word in ("Phantom", "phantom^", NAMES[1], "liver") if word in log.replace(str(root), "")]
+    assert not [
+        word for word in ("Phantom", "phantom^", NAMES[1], "liver") if word in log.replace(str(root), "")
+    ]

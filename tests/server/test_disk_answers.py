@@ -10,7 +10,9 @@ import pytest
 from segmed.server.asgi import _disk
 from starlette.requests import Request
 
-REQUEST = Request({"type": "http", "method": "PUT", "path": "/datastore/label", "headers": [], "query_string": b""})
+REQUEST = Request(
+    {"type": "http", "method": "PUT", "path": "/datastore/label", "headers": [], "query_string": b""}
+)
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,17 @@ class Pacs(threading.Thread):
                 body = b"[]"
             elif re.search(rf"/series/{self.series}$", path.partition("?")[0]):
                 kind = 'multipart/related; type="application/dicom"; boundary=edge'
-                parts = (b"--edge\r\nContent-Type: application/dicom\r\n\r\n" + file + b"\r\n" for file in self._files)
+                parts = (
+                    b"--edge\r\nContent-Type: application/dicom\r\n\r\n" + file + b"\r\n"
+                    for file in self._files
+                )
                 body = b"".join(parts) + b"--edge--\r\n"
-            lines = ["HTTP/1.1 200 OK", f"Content-Type: {kind}", f"Content-Length: {len(body)}", "Connection: close"]
+            lines = [
+                "HTTP/1.1 200 OK",
+                f"Content-Type: {kind}",
+                f"Content-Length: {len(body)}",
+                "Connection: close",
+            ]
             connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
 
     def _listed(self) -> list[dict[str, object]]:
@@ -82,7 +90,17 @@ def flapping(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     pacs = Pacs(folder)
     pacs.start()
     cache = str(tmp_path_factory.mktemp("cache"))
-    conf = ("--conf", "models", "classical", "--conf", "dicomweb_cache", cache, "--conf", "dicomweb_list_seconds", "1")
+    conf = (
+        "--conf",
+        "models",
+        "classical",
+        "--conf",
+        "dicomweb_cache",
+        cache,
+        "--conf",
+        "dicomweb_list_seconds",
+        "1",
+    )
     yield pacs, start(pacs.url, *conf)
 
 

@@ -119,7 +119,9 @@ def test_an_image_is_not_replaced_and_gets_no_labels_of_another(
     store, sent = _store(folder), tmp_path_factory.mktemp("sent") / "image.png"
     sent.write_bytes(b"another picture")
     for name in ("case 1", "case 1"):
-        with pytest.raises(BadRequest, match="image 'case 1' in the studies already, and it is not replaced") as taken:
+        with pytest.raises(
+            BadRequest, match="image 'case 1' in the studies already, and it is not replaced"
+        ) as taken:
             store.add_image(name, str(sent), {})
         assert taken.value.status == 409
     assert (folder / "case 1.png").read_bytes() == b"a picture"
@@ -144,7 +146,9 @@ def test_an_image_is_not_replaced_and_gets_no_labels_of_another(
     assert store.get_labels_by_image_id("case 0") == {}
 
 
-def test_of_two_uploads_of_one_name_one_is_taken(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_of_two_uploads_of_one_name_one_is_taken(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     store, sent = _store(folder), tmp_path_factory.mktemp("sent")
     answers: list[str] = []
 
@@ -188,4 +192,6 @@ def test_what_an_older_list_offers_wrongly_goes(folder: Path) -> None:
     listed = json.loads((folder / LIST).read_text(encoding="utf-8"))
     listed["objects"]["._case 1"] = listed["objects"]["case 1"]
     (folder / LIST).write_text(json.dumps(listed), encoding="utf-8")
-    assert sorted(_store(folder).list_images()) == sorted(store.list_images()) == ["case 0", "case 1", "case 2"]
+    assert (
+        sorted(_store(folder).list_images()) == sorted(store.list_images()) == ["case 0", "case 1", "case 2"]
+    )

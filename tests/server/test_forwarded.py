@@ -52,7 +52,9 @@ def test_nobody_but_named_proxies_is_believed() -> None:
     assert _client("10.1.2.3").post("/seen/", headers=headers).status_code == 403
     told = _client("10.1.2.3").post("/seen/", headers=TOLD | {"X-Forwarded-Prefix": "/x"}).json()
     assert told == {"url": "http://127.0.0.1:8000/seen/", "root": ""}
-    assert _client("10.1.2.3", proxies=networks("10.0.0.0/8")).post("/seen/", headers=headers).status_code == 200
+    assert (
+        _client("10.1.2.3", proxies=networks("10.0.0.0/8")).post("/seen/", headers=headers).status_code == 200
+    )
     assert _client(proxies=networks("none")).post("/seen/", headers=headers).status_code == 403
 
 
@@ -60,7 +62,9 @@ def test_a_page_that_reaches_a_local_server_through_dns_stays_outside() -> None:
     """It may send any header to what it takes for its own host."""
     rebound = {"Host": "evil.example:8000", "Origin": "http://evil.example:8000"}
     for said in ("127.0.0.1", "evil.example:8000"):
-        answer = _client().get("/seen/", headers={**rebound, "X-Forwarded-Host": said, "X-Forwarded-Proto": "http"})
+        answer = _client().get(
+            "/seen/", headers={**rebound, "X-Forwarded-Host": said, "X-Forwarded-Proto": "http"}
+        )
         assert answer.status_code == 403
         assert "SEGMED_ORIGINS" in answer.json()["detail"]
 
@@ -119,7 +123,13 @@ def test_settings_are_checked() -> None:
 
 @pytest.mark.parametrize(
     ("host", "status"),
-    [("10.0.0.7:8000", 200), ("[fe80::1]:8000", 200), (socket.gethostname(), 200), ("evil.example", 403), ("", 403)],
+    [
+        ("10.0.0.7:8000", 200),
+        ("[fe80::1]:8000", 200),
+        (socket.gethostname(), 200),
+        ("evil.example", 403),
+        ("", 403),
+    ],
 )
 def test_a_server_for_others_answers_to_its_addresses_and_its_name(host: str, status: int) -> None:
     assert _client(loopback_only=False).get("/seen/", headers={"Host": host}).status_code == status

@@ -45,7 +45,11 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/infer/segmed?image=ct", {"data": {"params": json.dumps({"label_info": [{"name": [1]}] * 5})}}),
     ("POST", f"/infer/{LONG}?image=ct", {"data": ANY}),
     ("POST", "/infer/segmed?image=ct&output=picture", {"data": ANY}),
-    ("POST", "/api/images/ct/prompt", {"json": {"client": "a", "model": "segmed", "label": "x", "box": [BIG] * 6}}),
+    (
+        "POST",
+        "/api/images/ct/prompt",
+        {"json": {"client": "a", "model": "segmed", "label": "x", "box": [BIG] * 6}},
+    ),
     (
         "POST",
         "/api/images/ct/prompt",
@@ -53,7 +57,11 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("POST", "/api/images/ct/prompt", {"json": []}),
     ("POST", "/api/images/ct/save", {"json": {"client": {"a": 1}}}),
-    ("POST", "/api/images/ct/paint", {"json": {"client": "a", "rectangles": [{"k": BIG, "i": [0], "j": [0]}]}}),
+    (
+        "POST",
+        "/api/images/ct/paint",
+        {"json": {"client": "a", "rectangles": [{"k": BIG, "i": [0], "j": [0]}]}},
+    ),
     ("POST", f"/train/{LONG}", {"json": {}}),
     ("POST", "/train/segmed", {"json": []}),
     ("POST", "/batch/infer/segmed", {"json": 3}),

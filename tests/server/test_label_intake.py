@@ -133,7 +133,11 @@ def slicer(tmp_path: Path) -> Path:
         "kinds": ["list", "domain", "domain", "domain"],
     }
     for n, (name, value, colour) in enumerate((("Leber", 3, "0.5 0.25 0.125"), ("Herd", 1, "1 0 0"))):
-        header |= {f"Segment{n}_Name": name, f"Segment{n}_LabelValue": str(value), f"Segment{n}_Layer": str(n)}
+        header |= {
+            f"Segment{n}_Name": name,
+            f"Segment{n}_LabelValue": str(value),
+            f"Segment{n}_Layer": str(n),
+        }
         header |= {f"Segment{n}_Color": colour, f"Segment{n}_ID": f"id{n}", f"Segment{n}_Tags": "a|b"}
     nrrd.write(str(tmp_path / "sent.seg.nrrd"), layers, header)
     return tmp_path / "sent.seg.nrrd"
@@ -159,7 +163,12 @@ def _far() -> np.ndarray:
         (_two().astype(np.int32) * 60000, AFFINE, (), ["allowed are whole numbers", "120000"]),
         (_two(), AFFINE, (("x" * 80, 1), ("spleen", 2)), ["name has 1 to 64", "80"]),
         (_two(), AFFINE, (("a\nb", 1), ("c", 2)), ["name"]),
-        (np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(np.uint16), AFFINE, (), ["labels; 255 are the most"]),
+        (
+            np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(np.uint16),
+            AFFINE,
+            (),
+            ["labels; 255 are the most"],
+        ),
     ],
 )
 def test_labels_that_nothing_can_use_are_refused(
@@ -246,7 +255,10 @@ def test_a_new_label_gets_the_configured_value_unless_the_file_has_it(site: Site
     assert known["liver"] == 1 and known["spleen"] == 2 and known["aorta"] == 7
     data = base64.b64encode(zlib.compress(bytes([known["liver"]] * 4))).decode()
     other = base64.b64encode(zlib.compress(bytes([known["spleen"]] * 4))).decode()
-    changes = [{"k": 0, "i": [1, 3], "j": [1, 3], "data": data}, {"k": 0, "i": [5, 7], "j": [1, 3], "data": other}]
+    changes = [
+        {"k": 0, "i": [1, 3], "j": [1, 3], "data": data},
+        {"k": 0, "i": [5, 7], "j": [1, 3], "data": other},
+    ]
     assert site.post("a", "paint", label="liver", changes=changes).status_code == 200
     assert site.post("a", "save").status_code == 200
     values = {item["name"]: item["idx"] for item in site.info("a")["label_info"]}
@@ -437,10 +449,16 @@ def test_a_seg_that_cannot_be_read_never_blocks_its_image(
     told = site.work(image)
     if fault in ("no label", "label map"):
         assert told["warnings"] == [] and told["changes"]
-        assert told["labels"].keys() >= ({"segment 1", "segment 2"} if fault == "no label" else {"liver", "spleen"})
+        assert told["labels"].keys() >= (
+            {"segment 1", "segment 2"} if fault == "no label" else {"liver", "spleen"}
+        )
     else:
         assert told["changes"] == []
-        words = {"frame of reference": "another frame", "cut": "damaged", "elsewhere": "does not lie on the series"}
+        words = {
+            "frame of reference": "another frame",
+            "cut": "damaged",
+            "elsewhere": "does not lie on the series",
+        }
         assert words[fault] in told["warnings"][0] and "cannot be opened" in told["warnings"][0]
         assert site.client.get("/datastore/label", params={"label": image, "tag": "final"}).status_code == 400
     prompt = site.post(image, "prompt", model="classical", label="object", box=[4, 18, 4, 16, 2, 2])

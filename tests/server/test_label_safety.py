@@ -99,7 +99,9 @@ def test_a_kill_at_any_point_of_a_save_leaves_one_whole_label(studies: Path, dra
     seen = set()
     for point in range(60):
         _open(studies).save_label("case", str(drawn[0]), "final", dict(INFO))
-        ended = _child(_killed(lambda: _open(studies).save_label("case", str(drawn[1]), "final", dict(INFO)), point))
+        ended = _child(
+            _killed(lambda: _open(studies).save_label("case", str(drawn[1]), "final", dict(INFO)), point)
+        )
         store = _open(studies)
         assert store.list_images() == ["case"]
         assert store.get_labeled_images() == ["case"]
@@ -125,7 +127,9 @@ def test_a_kill_at_any_point_of_a_removal_loses_nothing(studies: Path, drawn: li
     assert not _open(studies).get_labeled_images()
 
 
-def test_a_kill_at_any_point_of_an_upload_leaves_a_whole_image_or_none(studies: Path, drawn: list[Path]) -> None:
+def test_a_kill_at_any_point_of_an_upload_leaves_a_whole_image_or_none(
+    studies: Path, drawn: list[Path]
+) -> None:
     for point in range(40):
         (studies / "other.png").unlink(missing_ok=True)
         ended = _child(_killed(lambda: _open(studies).add_image("other", str(drawn[1]), {}), point))
@@ -187,17 +191,23 @@ def test_the_command_lists_and_restores(studies: Path, drawn: list[Path]) -> Non
     for path in drawn[:2]:
         store.save_label("case", str(path), "final", dict(INFO))
     version = store.history.versions("case", "final")[0].version
-    listed = runner.invoke(app, ["labels", "history", "case", "--studies", str(studies)], env={"COLUMNS": "200"})
+    listed = runner.invoke(
+        app, ["labels", "history", "case", "--studies", str(studies)], env={"COLUMNS": "200"}
+    )
     assert listed.exit_code == 0
     assert version in listed.output
     done = runner.invoke(app, ["labels", "restore", "case", version, "--studies", str(studies)])
     assert done.exit_code == 0, done.output
     assert _label(studies) == drawn[0].read_bytes()
-    wrong = runner.invoke(app, ["labels", "restore", "case", "19990101T000000-000000", "--studies", str(studies)])
+    wrong = runner.invoke(
+        app, ["labels", "restore", "case", "19990101T000000-000000", "--studies", str(studies)]
+    )
     assert wrong.exit_code == 2
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b'{"objects": 3}', b'{"name": "\\ud800"}', b"[" * 400])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"\xff\xfe", b'{"objects": 3}', b'{"name": "\\ud800"}', b"[" * 400]
+)
 def test_a_damaged_list_is_made_anew_from_the_files(studies: Path, drawn: list[Path], damage: bytes) -> None:
     _open(studies).save_label("case", str(drawn[0]), "final", dict(INFO))
     (studies / LIST).write_bytes(damage)

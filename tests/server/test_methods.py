@@ -24,7 +24,9 @@ from segmed.training.registry import Registry
 
 K = 14
 PROMPTED = ("gafl", "featup", "imedsam", "lora_prompt", "adapter_prompt")
-RECORD = VersionRecord((CaseScore("ct", "liver", 0.9, 3.0),), DataFingerprint(("ct",), {}, {"train": ("ct",)}), {})
+RECORD = VersionRecord(
+    (CaseScore("ct", "liver", 0.9, 3.0),), DataFingerprint(("ct",), {}, {"train": ("ct",)}), {}
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,12 @@ def family(start: Start, phantom: Phantom, weights: Path, tmp_path_factory: pyte
     studies = tmp_path_factory.mktemp("family")
     nib.save(nib.Nifti1Image(phantom.image, phantom.affine), studies / "ct.nii.gz")
     registry = tmp_path_factory.mktemp("registry")
-    words = {"backbone": str(weights), "labels": "liver,spleen", "untrained": "true", "registry": str(registry)}
+    words = {
+        "backbone": str(weights),
+        "labels": "liver,spleen",
+        "untrained": "true",
+        "registry": str(registry),
+    }
     return start(studies, *(w for key, value in words.items() for w in ("--conf", key, value)))
 
 
@@ -59,7 +66,9 @@ def test_info_lists_prompted_and_automatic_models(family: Server) -> None:
 
 
 @pytest.mark.parametrize("model", PROMPTED)
-def test_a_box_gives_a_mask_on_its_slice(family: Server, model: str, params: dict[str, Any], phantom: Phantom) -> None:
+def test_a_box_gives_a_mask_on_its_slice(
+    family: Server, model: str, params: dict[str, Any], phantom: Phantom
+) -> None:
     mask, told = _infer(family, model, params)
     assert mask.shape == phantom.image.shape
     assert set(np.unique(mask)) <= {0, 1}
@@ -115,7 +124,9 @@ def test_a_promoted_version_answers_at_once_and_a_rollback_brings_the_old_mask(
         trained.model.mask_decoder.mask_tokens.weight[0].neg_()
     registry = Registry(_registry_of(family))
     kept = registry.add("lora", lambda folder: save_trained(trained, folder, weights_version(base)), RECORD)
-    assert np.array_equal(_infer(family, "lora_prompt", params)[0], before), "a version answers once it is promoted"
+    assert np.array_equal(_infer(family, "lora_prompt", params)[0], before), (
+        "a version answers once it is promoted"
+    )
     registry.promote("lora", kept.version)
     after, _ = _infer(family, "lora_prompt", params)
     assert not np.array_equal(after, before)

@@ -20,7 +20,9 @@ def of_a_pacs(monkeypatch: pytest.MonkeyPatch) -> None:
 def _client(root: str = "") -> TestClient:
     app = FastAPI()
     app.include_router(ohif.router)
-    return TestClient(Guard(app, loopback_only=False), "http://10.0.0.1", root_path=root, follow_redirects=False)
+    return TestClient(
+        Guard(app, loopback_only=False), "http://10.0.0.1", root_path=root, follow_redirects=False
+    )
 
 
 @pytest.mark.parametrize("root", ["", "/segmed"])

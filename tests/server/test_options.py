@@ -40,7 +40,9 @@ def test_each_finish_gives_a_mask_of_its_own(server: Server, phantom: Phantom) -
 
 def test_slices_are_denoised_for_the_model(server: Server, phantom: Phantom) -> None:
     truth = phantom.labels[:, :, K] == 1
-    plain, blurred = (_mask(server, {"roi": _roi(truth), "denoise": d})[:, :, K] > 0 for d in ("nothing", "gaussian"))
+    plain, blurred = (
+        _mask(server, {"roi": _roi(truth), "denoise": d})[:, :, K] > 0 for d in ("nothing", "gaussian")
+    )
     assert not np.array_equal(plain, blurred)
     assert Overlap.of(blurred, truth).dice() > 0.85
     again = _mask(server, {"roi": _roi(truth)})[:, :, K] > 0
@@ -60,7 +62,9 @@ def test_what_is_not_offered_is_refused(server: Server, key: str, value: str) ->
 
 def test_a_denoiser_of_ones_own(start: Start, server: Server, phantom: Phantom, tmp_path: Path) -> None:
     save_dncnn(DnCnn(DnCnnConfig(3, 4)), tmp_path / "own.safetensors", {})
-    own = start(server.studies, "--conf", "models", "segmed", "--conf", "denoiser", str(tmp_path / "own.safetensors"))
+    own = start(
+        server.studies, "--conf", "models", "segmed", "--conf", "denoiser", str(tmp_path / "own.safetensors")
+    )
     assert own.client.info()["models"]["segmed"]["config"]["denoise"] == ["nothing", "gaussian", "dncnn"]
     roi = _roi(phantom.labels[:, :, K] == 1)
     # untaught, it changes nothing

@@ -60,7 +60,9 @@ def _put(pacs: Pacs, folder: Path, **how: Any) -> Place:
 
 
 def _store(pacs: Pacs, cache: Path, **conf: str) -> PacsStudies:
-    settings = DicomwebSettings.from_conf({"dicomweb_cache": str(cache), "dicomweb_list_seconds": "1", **conf})
+    settings = DicomwebSettings.from_conf(
+        {"dicomweb_cache": str(cache), "dicomweb_list_seconds": "1", **conf}
+    )
     return PacsStudies(pacs.url, settings)
 
 
@@ -120,7 +122,9 @@ def test_a_label_goes_into_the_pacs_and_comes_back(pacs: Pacs, tmp_path: Path, p
     assert not (stranger.root / "series").exists()  # nothing is fetched before it is wanted
     assert np.array_equal(read_volume(stranger.get_label_uri(uid, "final")).array, labels)
     told = stranger.get_label_info(uid, "final")
-    assert [item["name"] for item in told["label_info"]] == NAMES and told["seg_series"] == seg.SeriesInstanceUID
+    assert [item["name"] for item in told["label_info"]] == NAMES and told[
+        "seg_series"
+    ] == seg.SeriesInstanceUID
 
 
 def test_the_newest_seg_counts_and_a_removed_label_stays_away(pacs: Pacs, tmp_path: Path) -> None:
@@ -199,7 +203,12 @@ def test_a_pacs_that_goes_and_comes_back(mine: Pacs, tmp_path: Path) -> None:
     mine.stop()
     store = _store(mine, tmp_path / "cache")
     assert store.state()["state"] == "down" and "cannot be reached" in store.state()["message"]
-    assert store.status() == {"total": 0, "completed": 0, "label_tags": {}, "message": store.state()["message"]}
+    assert store.status() == {
+        "total": 0,
+        "completed": 0,
+        "label_tags": {},
+        "message": store.state()["message"],
+    }
     with pytest.raises(BadRequest, match="cannot be reached") as down:
         store.list_images()
     assert down.value.status == 424
@@ -224,7 +233,9 @@ def test_a_pacs_that_goes_and_comes_back(mine: Pacs, tmp_path: Path) -> None:
 
 
 @needs_orthanc
-def test_name_and_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_name_and_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "pacs").mkdir()
     guarded = Pacs(tmp_path / "pacs", user="ann:right")
     guarded.start()
@@ -239,7 +250,10 @@ def test_name_and_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capl
             if password == "right":
                 assert len(store.list_images()) == 1
             else:
-                with caplog.at_level(logging.DEBUG), pytest.raises(BadRequest, match="refuses the name") as refused:
+                with (
+                    caplog.at_level(logging.DEBUG),
+                    pytest.raises(BadRequest, match="refuses the name") as refused,
+                ):
                     store.list_images()
                 assert "wrong" not in str(refused.value) and "wrong" not in caplog.text
     finally:
@@ -344,7 +358,9 @@ def test_certificates_are_checked_and_can_be_given(
     monkeypatch.setenv("CURL_CA_BUNDLE", "")
     with pytest.raises(BadRequest, match="--conf dicomweb_ca"):
         PacsStudies(url, DicomwebSettings(cache=tmp_path)).list_images()
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/ssl/certs/ca-certificates.crt")  # what is given in conf wins
+    monkeypatch.setenv(
+        "REQUESTS_CA_BUNDLE", "/etc/ssl/certs/ca-certificates.crt"
+    )  # what is given in conf wins
     assert PacsStudies(url, DicomwebSettings.from_conf({"dicomweb_cache": str(tmp_path), "dicomweb_ca": str(pem)})
                        ).list_images() == []  # fmt: skip
 
@@ -371,7 +387,9 @@ def test_a_pacs_that_says_nothing_does_not_hold_everybody_up(tmp_path: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def hospital(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Pacs, Place, Path]]:
+def hospital(
+    start: Start, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, Pacs, Place, Path]]:
     """A server that was started while its PACS was down."""
     if shutil.which("Orthanc") is None:
         pytest.skip("Orthanc is not installed: apt-get install orthanc orthanc-dicomweb")
@@ -392,7 +410,10 @@ def test_a_server_on_a_pacs(hospital: tuple[Server, Pacs, Place, Path], tmp_path
         assert time.monotonic() < deadline
         time.sleep(0.2)
     sample = requests.post(f"{server.url}/activelearning/sequential", json={}).json()
-    assert sample["id"] == uid and sample["StudyInstanceUID"] == pydicom.dcmread(folder / "000.dcm").StudyInstanceUID
+    assert (
+        sample["id"] == uid
+        and sample["StudyInstanceUID"] == pydicom.dcmread(folder / "000.dcm").StudyInstanceUID
+    )
     answer = requests.post(
         f"{server.url}/infer/classical",
         params={"image": uid, "output": "image"},

@@ -69,8 +69,12 @@ def test_inference_by_image_and_by_session(url: str, phantom: Phantom, tmp_path:
     nib.save(nib.Nifti1Image(phantom.image, phantom.affine), tmp_path / "x.nii.gz")
     files = {"files": ("x.nii.gz", (tmp_path / "x.nii.gz").read_bytes())}
     session = requests.put(f"{url}/session/", files=files, timeout=30).json()["session_id"]
-    by_session = requests.post(f"{url}/infer/classical?session_id={session}&output=image", data=params, timeout=60)
-    voxels = [answer.content.split(b"\n\n", 1)[1] for answer in (by_image, by_session)]  # headers tell the time
+    by_session = requests.post(
+        f"{url}/infer/classical?session_id={session}&output=image", data=params, timeout=60
+    )
+    voxels = [
+        answer.content.split(b"\n\n", 1)[1] for answer in (by_image, by_session)
+    ]  # headers tell the time
     assert voxels[0] == voxels[1]
 
 
@@ -79,5 +83,7 @@ def test_a_path_is_not_an_image(url: str, tmp_path: Path) -> None:
     path = str(tmp_path / "secret.nii.gz")
     params = {"roi": [1, 5, 1, 5, 1, 1], "image": path, "image_path": path}
     for query in ({"image": path}, {"image": "ct"}):
-        answer = requests.post(f"{url}/infer/classical", params=query, data={"params": json.dumps(params)}, timeout=30)
+        answer = requests.post(
+            f"{url}/infer/classical", params=query, data={"params": json.dumps(params)}, timeout=30
+        )
         assert answer.status_code >= 400

@@ -141,13 +141,17 @@ def test_a_query_reaches_the_pacs_as_it_was_written(client: TestClient) -> None:
     assert client.get(f"/proxy/dicom/qido/studies?{query}").text.startswith(f"/dicom-web/studies?{query} ")
 
 
-@pytest.mark.parametrize("path", ["..%2Fsystem", "studies%2F..%2F..%2Fsystem", "studies/1.2.3/%2e%2e/%2e%2e/system"])
+@pytest.mark.parametrize(
+    "path", ["..%2Fsystem", "studies%2F..%2F..%2Fsystem", "studies/1.2.3/%2e%2e/%2e%2e/system"]
+)
 def test_escaped_steps_upwards_are_refused(client: TestClient, path: str) -> None:
     with pytest.raises(BadRequest, match="Only DICOMweb reads"):
         client.get(f"/proxy/dicom/wado/{path}")
 
 
-def test_the_servers_own_name_is_used_and_not_the_viewers(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_servers_own_name_is_used_and_not_the_viewers(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MONAI_LABEL_DICOMWEB_USERNAME", "reader")
     monkeypatch.setenv("MONAI_LABEL_DICOMWEB_PASSWORD", "secret")
     told = client.get("/proxy/dicom/qido/studies", headers={"authorization": "Bearer of-the-viewer"}).text

@@ -50,10 +50,14 @@ def nginx(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder, port = tmp_path_factory.mktemp("nginx"), free_port()
     order = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
     subprocess.run(
-        [*order.split(), "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True
+        [*order.split(), "-keyout", folder / "key.pem", "-out", folder / "cert.pem"],
+        check=True,
+        capture_output=True,
     )
     conf = folder / "nginx.conf"
-    conf.write_text(_CONF.format(folder=folder, port=port, server=server.url, prefix=PREFIX), encoding="utf-8")
+    conf.write_text(
+        _CONF.format(folder=folder, port=port, server=server.url, prefix=PREFIX), encoding="utf-8"
+    )
     process = subprocess.Popen([program, "-p", folder, "-c", conf, "-e", folder / "error.log"])
     origin, session = f"https://localhost:{port}", requests.Session()
     session.trust_env, session.verify = False, str(folder / "cert.pem")
@@ -64,7 +68,9 @@ def nginx(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
                 session.get(origin, timeout=5)
                 break
             except requests.ConnectionError:
-                assert process.poll() is None and time.monotonic() < deadline, (folder / "error.log").read_text()
+                assert process.poll() is None and time.monotonic() < deadline, (
+                    folder / "error.log"
+                ).read_text()
                 time.sleep(0.1)
         yield origin, session
     finally:
@@ -80,7 +86,9 @@ def test_a_page_behind_nginx_works_below_its_path(nginx: tuple[str, requests.Ses
     assert session.get(f"{url}/info/", timeout=30).json()["name"] == "SegMed"
     moved = session.get(f"{url}/info", timeout=30, allow_redirects=False)
     assert moved.headers["location"] == f"{url}/info/"
-    assert session.get(f"{url}/ohif", timeout=30, allow_redirects=False).headers["location"] == f"{PREFIX}/ohif/"
+    assert (
+        session.get(f"{url}/ohif", timeout=30, allow_redirects=False).headers["location"] == f"{PREFIX}/ohif/"
+    )
     assert f"Open {PREFIX}/ for the web page" in session.get(f"{url}/ohif/", timeout=30).json()["detail"]
     assert session.get(f"{url}/segmed/ohif.js", timeout=30).status_code == 200
     assert session.get(f"{url}/openapi.json", timeout=30).json()["servers"] == [{"url": PREFIX}]
@@ -89,11 +97,19 @@ def test_a_page_behind_nginx_works_below_its_path(nginx: tuple[str, requests.Ses
     before = session.get(f"{image}/work", params=params, headers=headers, timeout=60).json()
     data = base64.b64encode(zlib.compress(np.ones(8, np.uint8).tobytes())).decode()
     change = {"k": 3, "i": [5, 9], "j": [6, 8], "data": data}
-    body = {**params, "label": "liver", "changes": [change], "revision": before["revision"], "boot": before["boot"]}
+    body = {
+        **params,
+        "label": "liver",
+        "changes": [change],
+        "revision": before["revision"],
+        "boot": before["boot"],
+    }
     painted = session.post(f"{image}/paint", json=body, headers=headers, timeout=60)
     assert painted.status_code == 200, painted.text[:300]
     assert painted.json()["revision"] == before["revision"] + 1
-    foreign = session.post(f"{image}/clear", json=params, headers={"Origin": "https://evil.example"}, timeout=60)
+    foreign = session.post(
+        f"{image}/clear", json=params, headers={"Origin": "https://evil.example"}, timeout=60
+    )
     assert foreign.status_code == 403
     assert session.get(f"{url}/reload", timeout=30).status_code == 403
 

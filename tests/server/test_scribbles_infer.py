@@ -107,7 +107,9 @@ def test_scribbles_on_a_flipped_grid_and_within_a_region(
 ) -> None:
     flip = np.diag([-1.0, 1, 1, 1])
     flip[0, 3] = truth.shape[0] - 1
-    there = _mask(_ask(server, tmp_path, strokes[::-1].copy(), phantom.affine @ flip, "segmed_scribbles"), tmp_path)
+    there = _mask(
+        _ask(server, tmp_path, strokes[::-1].copy(), phantom.affine @ flip, "segmed_scribbles"), tmp_path
+    )
     plain = _mask(_ask(server, tmp_path, strokes, phantom.affine, "segmed_scribbles"), tmp_path)
     assert (there == plain).all()
     i, j, _ = (np.flatnonzero(truth.any(axis)) for axis in ((1, 2), (0, 2), (0, 1)))

@@ -30,7 +30,9 @@ def _roi(mask: np.ndarray, k: tuple[int, int]) -> list[int]:
     return [int(i[-1]), int(i[0]), int(j[-1]), int(j[0]), k[0], k[1]]
 
 
-def _infer(server: Server, model: str, params: dict[str, Any], image: str = "ct", **more: Any) -> tuple[Any, Any, Any]:
+def _infer(
+    server: Server, model: str, params: dict[str, Any], image: str = "ct", **more: Any
+) -> tuple[Any, Any, Any]:
     file, told = server.client.infer(model, image, {**SLICER, **params}, **more)
     array, header = nrrd.read(file)
     return array, header, told
@@ -56,9 +58,13 @@ def test_info_is_what_the_viewers_need(server: Server) -> None:
 
 
 @pytest.mark.parametrize("model", ["segmed", "classical", "sam", "medsam"])
-def test_box_fills_the_prompted_slice(server: Server, model: str, truth: np.ndarray, phantom: Phantom) -> None:
+def test_box_fills_the_prompted_slice(
+    server: Server, model: str, truth: np.ndarray, phantom: Phantom
+) -> None:
     roi = _roi(truth[:, :, K : K + 1], (K - 2, K + 2))
-    mask, header, told = _infer(server, model, {"roi": roi, "label": "liver", "foreground": [], "background": []})
+    mask, header, told = _infer(
+        server, model, {"roi": roi, "label": "liver", "foreground": [], "background": []}
+    )
     assert mask.shape == phantom.image.shape
     assert mask.dtype == np.uint8
     assert set(np.unique(mask)) <= {0, 1}
@@ -70,7 +76,9 @@ def test_box_fills_the_prompted_slice(server: Server, model: str, truth: np.ndar
         assert Overlap.of(mask[:, :, K] > 0, truth[:, :, K]).dice() > 0.85
 
 
-def test_mask_lies_on_the_object_in_world_coordinates(server: Server, truth: np.ndarray, phantom: Phantom) -> None:
+def test_mask_lies_on_the_object_in_world_coordinates(
+    server: Server, truth: np.ndarray, phantom: Phantom
+) -> None:
     file, _ = server.client.infer("classical", "ct", {**SLICER, "roi": _roi(truth[:, :, K : K + 1], (K, K))})
     image = sitk.ReadImage(file)
     there = sitk.GetArrayFromImage(image).transpose(2, 1, 0) > 0
@@ -126,9 +134,16 @@ def test_3d_from_a_thick_box_and_from_a_flat_one(server: Server, truth: np.ndarr
 
 
 def test_ohif_request_gives_bare_nrrd(server: Server) -> None:
-    params = {"foreground": [[30, 36, K]], "background": [], "result_extension": ".nrrd", "restore_label_idx": False}
+    params = {
+        "foreground": [[30, 36, K]],
+        "background": [],
+        "result_extension": ".nrrd",
+        "restore_label_idx": False,
+    }
     answer = requests.post(
-        f"{server.url}/infer/classical?image=ct&output=image", files={"params": (None, json.dumps(params))}, timeout=60
+        f"{server.url}/infer/classical?image=ct&output=image",
+        files={"params": (None, json.dumps(params))},
+        timeout=60,
     )
     assert answer.headers["content-type"] == "application/octet-stream"
     assert answer.content.startswith(b"NRRD")
@@ -184,7 +199,9 @@ def test_dicom_session(server: Server, phantom: Phantom, tmp_path: Path) -> None
         writer.Execute(part)
         files.append(("files", (f"IM{5 - k}.dcm", (tmp_path / f"{k}.dcm").read_bytes())))
     created = requests.put(f"{server.url}/session/", files=files, timeout=60).json()
-    mask, header, told = _infer(server, "classical", {"roi": [20, 50, 20, 60, 4, 4]}, session_id=created["session_id"])
+    mask, header, told = _infer(
+        server, "classical", {"roi": [20, 50, 20, 60, 4, 4]}, session_id=created["session_id"]
+    )
     assert mask.shape == (96, 80, 6)
     assert np.allclose(np.diag(header["space directions"]), [3.6, 3.6, 8.0])
     assert told["window"] == "ct-soft-tissue"

@@ -52,7 +52,10 @@ def test_a_backbone_brings_its_methods(tmp_path: Path) -> None:
 
 def test_the_embedded_model_keeps_its_weights_unless_told_by_name(tmp_path: Path) -> None:
     folder = str(save_folder(tiny_sam(), tmp_path / "m"))
-    assert ServerSettings.from_conf({"backbone": folder, "image_size": "512"}).backbones["segmed"].image_size is None
+    assert (
+        ServerSettings.from_conf({"backbone": folder, "image_size": "512"}).backbones["segmed"].image_size
+        is None
+    )
     assert ServerSettings.from_conf({"backbone": folder}).backbones["segmed"].source == "segmed-default"
     assert ServerSettings.from_conf({"backbone_segmed": folder}).backbones["segmed"].source == folder
     assert ServerSettings.from_conf({"backbone": "segmed-tiny"}).backbones["medsam"].source == "segmed-tiny"

@@ -35,7 +35,9 @@ def test_a_case_from_next_sample_to_submission(
     viewers: dict[str, Slicer], slicer_server: Server, bodies: dict[str, Phantom], phantom: Phantom, name: str
 ) -> None:
     slicer, body = viewers[name], bodies[name]
-    world = body if name == "oblique" else phantom  # turned grids are checked on the grid before they were turned
+    world = (
+        body if name == "oblique" else phantom
+    )  # turned grids are checked on the grid before they were turned
     assert same_grid(slicer.image, sitk.ReadImage(str(slicer_server.studies / f"{name}.nii.gz")))
     assert list(slicer.segments) == NAMES
     assert slicer.label == "liver"
@@ -159,11 +161,15 @@ def test_automatic_models_name_their_values(own_volume: Slicer) -> None:
 
 
 @pytest.mark.parametrize("model", ["segmed_scribbles", "segmed_scribbles_3d"])
-def test_scribbles_find_the_object_and_correct_it(own_volume: Slicer, bodies: dict[str, Phantom], model: str) -> None:
+def test_scribbles_find_the_object_and_correct_it(
+    own_volume: Slicer, bodies: dict[str, Phantom], model: str
+) -> None:
     body = bodies["lps"]
     liver, spleen = truth(body, "liver"), truth(body, "spleen")
     own_volume.segment_of("spleen").mask = spleen.copy()
-    with pytest.raises(Shown, match=r"Failed to post process label.*\nMessage: Status: 400.*foreground brush"):
+    with pytest.raises(
+        Shown, match=r"Failed to post process label.*\nMessage: Status: 400.*foreground brush"
+    ):
         own_volume.scribble(model)
     i, j, _ = (int(v) for v in inside(liver))
     own_volume.segment_of("background_scribbles")
@@ -198,7 +204,9 @@ def test_dicom_series_come_as_volumes_and_their_labels_go_back_as_dicom(
         assert slicer.sample["modality"] == "CT"
         body = series.pop(slicer.sample["PatientID"])
         assert np.allclose(np.abs(slicer.affine[:3, :3]), np.abs(body.affine[:3, :3]), atol=1e-3)
-        step = -1 if slicer.affine[:3, 2] @ body.affine[:3, 2] < 0 else 1  # slices are sorted along their normal
+        step = (
+            -1 if slicer.affine[:3, 2] @ body.affine[:3, 2] < 0 else 1
+        )  # slices are sorted along their normal
         liver = truth(body, "liver")[:, :, ::step]
         flat = liver & (np.arange(liver.shape[2]) == liver.sum((0, 1)).argmax())
         slicer.roi = roi_around(slicer, flat)
@@ -211,7 +219,9 @@ def test_dicom_series_come_as_volumes_and_their_labels_go_back_as_dicom(
         mask = slicer.segments["liver"].mask.copy()
         slicer.reopen("final", ["liver"])
         assert (slicer.segments["liver"].mask == mask).all()
-    assert all(path.suffix == ".dcm" for path in server.left_behind())  # the series themselves are kept for a while
+    assert all(
+        path.suffix == ".dcm" for path in server.left_behind()
+    )  # the series themselves are kept for a while
 
 
 def test_training_moves_the_bars_and_stops(

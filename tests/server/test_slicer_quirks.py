@@ -23,7 +23,9 @@ from slicer_fixtures import NAMES, K, dice_in_the_patient, inside, roi_around, s
 from slicer_scene import Roi
 
 
-def test_sessions_are_opened_once_and_the_name_is_not_looked_up(own_volume: Slicer, bodies: dict[str, Phantom]) -> None:
+def test_sessions_are_opened_once_and_the_name_is_not_looked_up(
+    own_volume: Slicer, bodies: dict[str, Phantom]
+) -> None:
     liver = slab(truth(bodies["lps"], "liver"))
     own_volume.roi = roi_around(own_volume, liver)
     own_volume.update("classical")
@@ -36,7 +38,9 @@ def test_sessions_are_opened_once_and_the_name_is_not_looked_up(own_volume: Slic
         own_volume.update("classical")
 
 
-def test_what_the_module_adds_or_leaves_out_does_not_matter(own_volume: Slicer, bodies: dict[str, Phantom]) -> None:
+def test_what_the_module_adds_or_leaves_out_does_not_matter(
+    own_volume: Slicer, bodies: dict[str, Phantom]
+) -> None:
     liver = truth(bodies["lps"], "liver")
     own_volume.click(own_volume.ras(inside(liver)), "classical")
     clicked = own_volume.segments["liver"].mask.copy()
@@ -119,7 +123,9 @@ def test_a_volume_of_ones_own_is_uploaded_when_it_is_saved(
 
 def test_what_the_user_is_shown(own_volume: Slicer, slicer_server: Server, tmp_path: Path) -> None:
     own_volume.click(own_volume.ras([500, 36, K]))
-    with pytest.raises(Shown, match=r"3d disabled - unexpected error.\nMessage: Status: 400.*\(500, 36, 14\).*outside"):
+    with pytest.raises(
+        Shown, match=r"3d disabled - unexpected error.\nMessage: Status: 400.*\(500, 36, 14\).*outside"
+    ):
         own_volume.update("classical")
     own_volume.segments["liver"].foreground.clear()
     own_volume.click(own_volume.ras([30, 36, K]), positive=False)
@@ -188,7 +194,9 @@ def test_the_client_sends_the_bytes_of_the_module(recorder: str, tmp_path: Path)
         slicer.click(slicer.ras([30, -2, 5]), "sam")
     with pytest.raises(Shown):
         slicer.submit()
-    (asked, headers, body), (saved, _, label) = (r for r in _Recorder.asked if not r[0].startswith("GET /auth/ "))
+    (asked, headers, body), (saved, _, label) = (
+        r for r in _Recorder.asked if not r[0].startswith("GET /auth/ ")
+    )
     assert [r[0] for r in _Recorder.asked][::2] == ["GET /auth/ HTTP/1.1"] * 2
     assert asked == "POST /infer/sam?image=a HTTP/1.1"
     assert headers["content-type"] == "multipart/form-data; boundary=----------lImIt_of_THE_fIle_eW_$"

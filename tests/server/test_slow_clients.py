@@ -35,7 +35,9 @@ async def _app(scope: Any, receive: Any, send: Any) -> None:
             raise ConnectionError
         count, more = count + len(message.get("body", b"")), message.get("more_body", False)
     body = str(count).encode()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}
+    )
     await send({"type": "http.response.body", "body": body})
 
 

@@ -26,7 +26,9 @@ def test_sessions_and_temporary_files_go_with_the_server(
     assert list(server.temporary.rglob("*")) == []
 
 
-def test_a_killed_server_is_cleaned_up_after_by_the_next(start: Start, phantom: Phantom, tmp_path: Path) -> None:
+def test_a_killed_server_is_cleaned_up_after_by_the_next(
+    start: Start, phantom: Phantom, tmp_path: Path
+) -> None:
     server = start(tmp_path)
     server.process.kill()
     server.process.wait(30)

@@ -46,7 +46,9 @@ def test_the_page_hands_on_strokes_beside_clicks() -> None:
 class _Model(SimpleNamespace):
     """Stands for a prompt model, which keeps what it was asked and finds nothing."""
 
-    def segment(self, picture: Picture, prompt: Prompt, device: str | None) -> tuple[dict[int, np.ndarray], list[str]]:
+    def segment(
+        self, picture: Picture, prompt: Prompt, device: str | None
+    ) -> tuple[dict[int, np.ndarray], list[str]]:
         self.asked.append(prompt)
         return {}, []
 
@@ -83,12 +85,16 @@ def test_slicer_hands_on_strokes_and_the_mask_so_far(model: _Model, tmp_path: Pa
     first, second = model.asked
     assert first.foreground == first.background == () and first.mask is None
     assert {*first.scribbles} == {2, 4} and first.slices() == [2]
-    assert (first.scribbles[2] == np.where(labels[:, :, 2] == 3, 1, np.where(labels[:, :, 2] == 2, -1, 0)).T).all()
+    assert (
+        first.scribbles[2] == np.where(labels[:, :, 2] == 3, 1, np.where(labels[:, :, 2] == 2, -1, 0)).T
+    ).all()
     assert (first.scribbles[4] <= 0).all() and first.scribbles[4].dtype == np.int8
     assert second.mask is not None and second.mask[3, 5, 2] and second.mask[3, 8, 2]
 
 
-def test_strokes_beside_the_object_alone_are_refused_unless_a_box_names_it(model: _Model, tmp_path: Path) -> None:
+def test_strokes_beside_the_object_alone_are_refused_unless_a_box_names_it(
+    model: _Model, tmp_path: Path
+) -> None:
     labels = np.zeros(SHAPE, np.uint8)
     labels[15, 2:9, 2] = 2
     with pytest.raises(BadRequest, match="no scribbles on the object"):

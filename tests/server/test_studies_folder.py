@@ -83,7 +83,9 @@ def test_a_folder_that_may_only_be_read_is_served(phantom: Phantom, tmp_path: Pa
             assert said.count("may only read its studies folder") == 1
             assert list(requests.get(f"{url}/datastore/?output=all", timeout=60).json()["objects"]) == ["ct"]
             assert requests.get(f"{url}/datastore/image?image=ct", timeout=60).content == image
-            assert requests.get(f"{url}/api/images/ct", timeout=60).json()["shape"] == list(phantom.image.shape)
+            assert requests.get(f"{url}/api/images/ct", timeout=60).json()["shape"] == list(
+                phantom.image.shape
+            )
             mask = requests.post(f"{url}/infer/classical?image=ct&output=image", data=BOX, timeout=120)
             assert mask.status_code == 200 and mask.content.startswith(b"NRRD")
             prompt = {"client": "a", "model": "classical", "label": "liver", "box": [20, 60, 20, 60, 10, 10]}
@@ -94,8 +96,12 @@ def test_a_folder_that_may_only_be_read_is_served(phantom: Phantom, tmp_path: Pa
             files = {"label": ("label.nii.gz", _label(phantom, work))}
             answers = [
                 requests.post(f"{url}/api/images/ct/save", json={"client": "a"}, timeout=60),
-                requests.put(f"{url}/datastore/label?image=ct", data={"params": "{}"}, files=files, timeout=60),
-                requests.put(f"{url}/datastore/image?image=b", files={"file": ("b.nii.gz", image)}, timeout=60),
+                requests.put(
+                    f"{url}/datastore/label?image=ct", data={"params": "{}"}, files=files, timeout=60
+                ),
+                requests.put(
+                    f"{url}/datastore/image?image=b", files={"file": ("b.nii.gz", image)}, timeout=60
+                ),
             ]
             assert [(a.status_code, a.json()["detail"]) for a in answers] == [(403, MAY_ONLY_READ)] * 3
             assert requests.post(f"{url}/activelearning/random", json={}, timeout=60).status_code == 200
@@ -125,7 +131,10 @@ def test_labels_of_a_folder_that_may_only_be_read_are_listed(
     store = FolderDatastore.of_folder(tmp_path, auto_reload=False)
     assert store.list_images() == store.get_labeled_images() == ["ct"]
     assert store.get_label_info("ct", "final")["client_id"] == "anna"
-    assert Path(store.get_label_uri("ct", "final")).read_bytes() == (tmp_path / "labels/final/ct.nii.gz").read_bytes()
+    assert (
+        Path(store.get_label_uri("ct", "final")).read_bytes()
+        == (tmp_path / "labels/final/ct.nii.gz").read_bytes()
+    )
     assert Path(store.get_image_uri("ct")) == tmp_path / "ct.nii.gz"
     refusals: list[Any] = [
         lambda: store.save_label("ct", str(tmp_path / "l" / "label.nii.gz"), "original", {}),
@@ -172,7 +181,9 @@ def test_a_folder_that_goes_away_is_not_made_anew(small: Server, phantom: Phanto
         prompt = {"client": "a", "model": "classical", "label": "liver", "box": [20, 60, 20, 60, 10, 10]}
         requests.post(f"{url}/api/images/ct/prompt", json=prompt, timeout=120)
         return [
-            requests.put(f"{url}/datastore/image?image={name}", files={"file": ("b.nii.gz", image)}, timeout=60),
+            requests.put(
+                f"{url}/datastore/image?image={name}", files={"file": ("b.nii.gz", image)}, timeout=60
+            ),
             requests.put(f"{url}/datastore/label?image=ct", data={"params": "{}"}, files=files, timeout=60),
             requests.post(f"{url}/api/images/ct/save", json={"client": "a"}, timeout=60),
         ]
@@ -191,7 +202,9 @@ def test_a_folder_that_goes_away_is_not_made_anew(small: Server, phantom: Phanto
         shutil.rmtree(small.studies, ignore_errors=True)
         away.rename(small.studies)
     assert [answer.status_code for answer in save("two")] == [200, 200, 200]
-    assert {"ct", "one", "two"} <= set(requests.get(f"{url}/datastore/?output=all", timeout=60).json()["objects"])
+    assert {"ct", "one", "two"} <= set(
+        requests.get(f"{url}/datastore/?output=all", timeout=60).json()["objects"]
+    )
     assert small.process.poll() is None
 
 
@@ -217,11 +230,17 @@ def test_a_bomb_that_is_sent_is_refused(small: Server, name: str, tmp_path: Path
     if not name.endswith(".dcm"):
         label = {"label": (name, content)}
         asked += [
-            requests.put(f"{small.url}/datastore/image?image=b", files={"file": (name, content)}, timeout=120),
-            requests.put(f"{small.url}/datastore/label?image=ct", data={"params": "{}"}, files=label, timeout=120),
+            requests.put(
+                f"{small.url}/datastore/image?image=b", files={"file": (name, content)}, timeout=120
+            ),
+            requests.put(
+                f"{small.url}/datastore/label?image=ct", data={"params": "{}"}, files=label, timeout=120
+            ),
             requests.post(f"{small.url}/infer/classical?image=ct", data=BOX, files=label, timeout=120),
         ]
-    assert all(400 <= one.status_code < 500 for one in asked), [(one.status_code, one.text[:200]) for one in asked]
+    assert all(400 <= one.status_code < 500 for one in asked), [
+        (one.status_code, one.text[:200]) for one in asked
+    ]
     assert all(len(one.json()["detail"]) > 60 for one in asked)
     assert process.memory_info().rss - before < 300 * 2**20
     mask = requests.post(f"{small.url}/infer/classical?image=ct&output=image", data=BOX, timeout=120)

@@ -109,7 +109,9 @@ def _masks(server: Server) -> tuple[np.ndarray, float]:
     for k in np.flatnonzero(truth.any(axis=(0, 1))):
         i, j = (np.flatnonzero(truth[:, :, k].any(axis)) for axis in (1, 0))
         roi = [int(i[0]), int(i[-1]), int(j[0]), int(j[-1]), int(k), int(k)]
-        file, _ = server.client.infer("segmed", HELD_OUT, {"roi": roi, "result_extension": ".nrrd", "device": "cpu"})
+        file, _ = server.client.infer(
+            "segmed", HELD_OUT, {"roi": roi, "result_extension": ".nrrd", "device": "cpu"}
+        )
         found[:, :, k] = nrrd.read(file)[0][:, :, k] > 0
         dice.append(Overlap.of(found[:, :, k], truth[:, :, k]).dice())
     return found, float(np.mean(dice))
@@ -143,7 +145,9 @@ def test_unknown_trainers_are_refused(clinic: Server) -> None:
     assert _train(clinic, "nothing").status_code == 404
 
 
-def test_training_makes_the_next_prompt_better_and_a_rollback_undoes_it(clinic: Server, registry: Path) -> None:
+def test_training_makes_the_next_prompt_better_and_a_rollback_undoes_it(
+    clinic: Server, registry: Path
+) -> None:
     before, dice_before = _masks(clinic)
     asked = _train(clinic, "segmed", name="../../evil", train_ds="/etc/passwd")
     assert asked.ok, asked.text

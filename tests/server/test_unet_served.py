@@ -29,14 +29,18 @@ from segmed.training.model_version import DataFingerprint, VersionRecord
 from segmed.training.registry import Registry
 from small_training import make_discs
 
-RECORD = VersionRecord((CaseScore("ct", "bright", 0.9, 3.0),), DataFingerprint(("ct",), {}, {"train": ("ct",)}), {})
+RECORD = VersionRecord(
+    (CaseScore("ct", "bright", 0.9, 3.0),), DataFingerprint(("ct",), {}, {"train": ("ct",)}), {}
+)
 UNET = find_method("unet")
 STUDIES = cast(Datastore, None)  # what is read of them is put in its place
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    return Engine(ServerSettings.from_conf({"models": "unet", "labels": "bright,dark"}), Registry(tmp_path / "models"))
+    return Engine(
+        ServerSettings.from_conf({"models": "unet", "labels": "bright,dark"}), Registry(tmp_path / "models")
+    )
 
 
 def _serve(engine: Engine, **config: Any) -> None:
@@ -58,7 +62,9 @@ def test_what_is_offered_follows_the_version(engine: Engine) -> None:
 
 def test_a_version_with_a_box_channel_answers_boxes(engine: Engine, tmp_path: Path) -> None:
     _serve(engine, box_channel=True)
-    nib.save(nib.Nifti1Image(np.random.default_rng(0).normal(size=(40, 36, 3)), np.eye(4)), tmp_path / "ct.nii.gz")
+    nib.save(
+        nib.Nifti1Image(np.random.default_rng(0).normal(size=(40, 36, 3)), np.eye(4)), tmp_path / "ct.nii.gz"
+    )
     picture = open_picture(tmp_path / "ct.nii.gz", "auto")
     prompt, _ = parse_prompt(picture.shape, [5, 20, 6, 24, 1, 1], [], [], None)
     masks, _ = PromptInferTask(UNET, False, engine).segment(picture, prompt, "cpu")
@@ -86,7 +92,11 @@ def test_train_in_the_viewer_gives_a_model_of_type_segmentation(
     monkeypatch.setattr(MethodTrainTask, "_data", lambda *_: data)
     task = MethodTrainTask(UNET, engine)
     offered = task.config()
-    assert (offered["encoder"], offered["input_size"], offered["box_channel"]) == ("efficientnet-b5", 256, False)
+    assert (offered["encoder"], offered["input_size"], offered["box_channel"]) == (
+        "efficientnet-b5",
+        256,
+        False,
+    )
     request = {
         "encoder": "resnet18",
         "input_size": 32,
@@ -111,7 +121,9 @@ def test_train_in_the_viewer_gives_a_model_of_type_segmentation(
     Path(file).unlink()
 
 
-def test_a_wrong_encoder_is_told_to_the_viewer(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_encoder_is_told_to_the_viewer(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = make_discs(tmp_path / "discs", volumes=2)
     monkeypatch.setattr(MethodTrainTask, "_data", lambda *_: data)
     task = MethodTrainTask(UNET, engine)

@@ -38,7 +38,9 @@ def test_a_header_of_another_file_is_refused_everywhere(server: Server, secret: 
         requests.put(f"{server.url}/datastore/image?image=evil", files={"file": file}, timeout=60),
         requests.put(f"{server.url}/datastore/label?image=ct", files={"label": file}, timeout=60),
         requests.put(f"{server.url}/session/", files={"files": file}, timeout=60),
-        requests.put(f"{server.url}/session/", files=[("files", ("a", text)), ("files", ("b.dcm", text))], timeout=60),
+        requests.put(
+            f"{server.url}/session/", files=[("files", ("a", text)), ("files", ("b.dcm", text))], timeout=60
+        ),
         requests.post(f"{server.url}/infer/classical", files={"file": file}, data=params, timeout=60),
         requests.post(f"{server.url}/infer/classical?image=ct", files=label, data=params, timeout=60),
     ]
@@ -55,7 +57,11 @@ def test_a_header_of_another_file_is_refused_everywhere(server: Server, secret: 
 def odd(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Server:
     """A server on images of two files, and on files that it cannot offer."""
     studies = tmp_path_factory.mktemp("odd")
-    place = {"space": "left-posterior-superior", "space directions": np.diag([1, 1, 2.0]), "space origin": [3, 4, 5.0]}
+    place = {
+        "space": "left-posterior-superior",
+        "space directions": np.diag([1, 1, 2.0]),
+        "space origin": [3, 4, 5.0],
+    }
     nrrd.write(str(studies / "det.nhdr"), VOXELS, {**place, "encoding": "raw"})
     sitk.WriteImage(sitk.GetImageFromArray(VOXELS.T), str(studies / "meta.mhd"))
     nib.save(nib.Nifti1Image(VOXELS, np.eye(4)), studies / "a.nii.gz")
@@ -81,14 +87,24 @@ def test_what_is_left_out_is_told_everywhere(odd: Server) -> None:
     left = {"._CASE.nii.gz", "two..dots.nii.gz", "det.png", "deep/"}
     state = requests.get(f"{odd.url}/api/state", timeout=60).json()["studies"]
     assert {one["name"] for one in state["left_out"]} == left
-    assert all(one["reason"] for one in state["left_out"]) and state["message"].startswith("4 files are left out")
+    assert all(one["reason"] for one in state["left_out"]) and state["message"].startswith(
+        "4 files are left out"
+    )
     info = requests.get(f"{odd.url}/info/", timeout=60).json()["datastore"]
     assert info["left_out"] == state["left_out"] and info["total"] == 3
-    assert {one["id"] for one in requests.get(f"{odd.url}/api/images", timeout=60).json()} == {"CASE", "det", "meta"}
+    assert {one["id"] for one in requests.get(f"{odd.url}/api/images", timeout=60).json()} == {
+        "CASE",
+        "det",
+        "meta",
+    }
     for _ in range(4):
-        sample = requests.post(f"{odd.url}/activelearning/sequential", json={"client_id": "a"}, timeout=60).json()
+        sample = requests.post(
+            f"{odd.url}/activelearning/sequential", json={"client_id": "a"}, timeout=60
+        ).json()
         if sample:
-            assert requests.get(f"{odd.url}/datastore/image?image={sample['id']}", timeout=60).status_code == 200
+            assert (
+                requests.get(f"{odd.url}/datastore/image?image={sample['id']}", timeout=60).status_code == 200
+            )
     log = odd.log.read_text(encoding="utf-8")
     assert all(name in log for name in left) and "4 files are left out" in log
     shown = CliRunner().invoke(app, ["info", "--studies", str(odd.studies)], env={"COLUMNS": "200"})

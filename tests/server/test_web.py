@@ -49,7 +49,9 @@ def test_the_page_comes_fresh_and_its_parts_are_kept(dist: Path, client: TestCli
     assert "unsafe" not in policy
 
 
-@pytest.mark.parametrize("name", ["index.html", ".built", "..%2fsecret-AB12CD34.js", "main-AB12CD35.js", "main.js.map"])
+@pytest.mark.parametrize(
+    "name", ["index.html", ".built", "..%2fsecret-AB12CD34.js", "main-AB12CD35.js", "main.js.map"]
+)
 def test_only_parts_of_the_page_are_served(dist: Path, client: TestClient, name: str) -> None:
     dist.mkdir()
     (dist.parent / "secret-AB12CD34.js").write_text("secret", encoding="utf-8")

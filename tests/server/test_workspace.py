@@ -25,7 +25,9 @@ def _shown(patches: list[Patch], before: np.ndarray) -> np.ndarray:
     for patch in patches:
         told = patch.to_json()
         (i0, i1), (j0, j1) = told["i"], told["j"]
-        values = np.frombuffer(zlib.decompress(base64.b64decode(told["data"])), np.uint8).reshape(j1 - j0, i1 - i0)
+        values = np.frombuffer(zlib.decompress(base64.b64decode(told["data"])), np.uint8).reshape(
+            j1 - j0, i1 - i0
+        )
         out[i0:i1, j0:j1, told["k"]] = values.T
     return out
 

@@ -94,7 +94,12 @@ def _dice(labels: np.ndarray, truth: np.ndarray, k: int = K) -> float:
 
 
 def _change(k: int, i: list[int], j: list[int], values: np.ndarray) -> dict[str, Any]:
-    return {"k": k, "i": i, "j": j, "data": base64.b64encode(zlib.compress(values.astype(np.uint8).tobytes())).decode()}
+    return {
+        "k": k,
+        "i": i,
+        "j": j,
+        "data": base64.b64encode(zlib.compress(values.astype(np.uint8).tobytes())).decode(),
+    }
 
 
 def _refused(answer: requests.Response, *words: str, status: int = 400) -> None:
@@ -115,7 +120,10 @@ def test_state_and_images(server: Server) -> None:
     models = {m["name"]: m for m in state["models"]}
     assert next(iter(models)) == "segmed"
     assert set(models) == {n + s for n in ("segmed", "classical", "sam", "medsam") for s in ("", "_3d")}
-    assert [(m["type"], m["dimension"]) for m in (models["segmed"], models["sam_3d"])] == [("prompt", 2), ("prompt", 3)]
+    assert [(m["type"], m["dimension"]) for m in (models["segmed"], models["sam_3d"])] == [
+        ("prompt", 2),
+        ("prompt", 3),
+    ]
     images = {i["id"]: i for i in requests.get(f"{server.url}/api/images", timeout=30).json()}
     assert {"ct", "photo", "ct for saving"} <= set(images)
     assert images["ct"]["name"] == "ct"
@@ -144,8 +152,15 @@ def test_the_volume_is_the_image_on_its_own_grid(server: Server, phantom: Phanto
 def colour(start: Start, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
     """Serves a colour picture, with an automatic model that knows nothing yet."""
     studies = tmp_path_factory.mktemp("colour")
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(studies / "polyp.png")
-    words = {"models": "classical,lora", "untrained": "true", "backbone_lora": str(weights), "labels": "polyp,rest"}
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(
+        studies / "polyp.png"
+    )
+    words = {
+        "models": "classical,lora",
+        "untrained": "true",
+        "backbone_lora": str(weights),
+        "labels": "polyp,rest",
+    }
     return start(studies, *(w for key, value in words.items() for w in ("--conf", key, value)))
 
 
@@ -295,12 +310,16 @@ def test_an_existing_label_is_refined(page: Page, truth: np.ndarray, model: str)
     page.do("paint", label="liver", changes=[_change(K, [0, 96], [0, 80], spilled.T)])
     before = _dice(page.labels, truth)
     page.prompt(model=model, refine=True, background=[[i + 6, j, K]])
-    assert not page.labels[i + 5 : i + 8, j - 1 : j + 2, K].any()  # where it was excluded the old label is gone, too
+    assert not page.labels[
+        i + 5 : i + 8, j - 1 : j + 2, K
+    ].any()  # where it was excluded the old label is gone, too
     assert _dice(page.labels, truth) > max(0.85, before)
     page.do("undo")
     assert ((page.labels[:, :, K] > 0) == spilled).all()
     page.do("accept")
-    page.prompt(model=model, background=[[i + 6, j, K]])  # a background click alone means the label that is there
+    page.prompt(
+        model=model, background=[[i + 6, j, K]]
+    )  # a background click alone means the label that is there
     assert not page.labels[i + 5 : i + 8, j - 1 : j + 2, K].any()
 
 
@@ -344,7 +363,10 @@ def test_a_label_map_of_a_viewer_comes_onto_the_grid(page: Page, phantom: Phanto
         sent = labels
     lps = np.diag([-1.0, -1, 1, 1]) @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    for direction in (lps[:3, :3] / spacing, (lps[:3, :3] / spacing).T):  # by rows as ITK, by columns as OpenGL
+    for direction in (
+        lps[:3, :3] / spacing,
+        (lps[:3, :3] / spacing).T,
+    ):  # by rows as ITK, by columns as OpenGL
         params = {
             "client": page.client,
             "size": list(sent.shape),
@@ -378,25 +400,33 @@ def test_a_label_map_of_a_viewer_comes_onto_the_grid(page: Page, phantom: Phanto
 # --- saving ---
 
 
-def test_saved_labels_keep_their_values_and_are_named(server: Server, phantom: Phantom, tmp_path: Path) -> None:
+def test_saved_labels_keep_their_values_and_are_named(
+    server: Server, phantom: Phantom, tmp_path: Path
+) -> None:
     page = Page(server, "Frau Müller saves", "ct for saving")
     page.do("clear")  # of what another test may have saved
     mine: dict[str, int] = {}
     for k, name in ((2, NAMES[0]), (3, "spleen")):
-        mine[name] = page.do("paint", label=name, changes=[])["labels"][name]  # an earlier label may have its own names
+        mine[name] = page.do("paint", label=name, changes=[])["labels"][
+            name
+        ]  # an earlier label may have its own names
         page.do("paint", label=name, changes=[_change(k, [5, 9], [6, 8], np.full((2, 4), mine[name]))])
     page.prompt("spleen", box=[20, 50, 20, 60, 10, 10])
     saved = page.post("save", tag="final").json()
     assert (saved["label"], saved["seg"], saved["note"]) == ("ct for saving", None, "")
     entry = server.client.datastore()["objects"]["ct for saving"]["labels"]["final"]["info"]
-    values = {one["name"]: one["idx"] for one in entry["label_info"]}  # what an earlier label took stays taken
+    values = {
+        one["name"]: one["idx"] for one in entry["label_info"]
+    }  # what an earlier label took stays taken
     assert set(values) == {"spleen", NAMES[0]}
     assert mine["spleen"] == 2  # as configured, though there is no liver
     assert entry["client_id"] == "Frau Müller saves"
     assert entry["model"] == "classical"
     assert entry["prompts"] == 1
     assert 0 < entry["seconds"] < 600
-    stored = requests.get(f"{server.url}/datastore/label", {"label": "ct for saving", "tag": "final"}, timeout=30)
+    stored = requests.get(
+        f"{server.url}/datastore/label", {"label": "ct for saving", "tag": "final"}, timeout=30
+    )
     assert stored.status_code == 200, stored.text[:300]
     (tmp_path / "stored.nii.gz").write_bytes(stored.content)
     file = nib.load(tmp_path / "stored.nii.gz")
@@ -415,7 +445,9 @@ def test_saved_labels_keep_their_values_and_are_named(server: Server, phantom: P
     other.do("clear")
     kept = other.post("save").json()
     assert "empty" in kept["note"] and kept["seg"] is None
-    assert server.client.datastore()["objects"]["ct for saving"]["labels"]["final"]["info"]["label_info"] == []
+    assert (
+        server.client.datastore()["objects"]["ct for saving"]["labels"]["final"]["info"]["label_info"] == []
+    )
 
     # the first one comes back, has nothing unsaved, and sees what is stored now
     assert not page.there().any()
@@ -440,7 +472,9 @@ def test_download_as_nifti(page: Page, phantom: Phantom, truth: np.ndarray, tmp_
     assert (np.asarray(image.dataobj) == np.where(page.labels > 0, page.told["labels"]["spleen"], 0)).all()
     for format in ("seg", "rtstruct"):
         _refused(
-            requests.get(url, params={"client": page.client, "format": format}, timeout=60), "no DICOM series", "NIfTI"
+            requests.get(url, params={"client": page.client, "format": format}, timeout=60),
+            "no DICOM series",
+            "NIfTI",
         )
 
 
@@ -554,7 +588,9 @@ def test_other_wrong_requests(page: Page, server: Server) -> None:
     _refused(page.post("paint", changes=[{**good, "data": "§"}]), "base64")
     _refused(page.post("paint", changes=[{"k": 1}]), "changes.0")
     _refused(page.post("paint", changes=[_change(3, [5, 9], [6, 8], np.full((2, 4), 9))]), "value 9")
-    _refused(page.post("paint", label="liver", changes=[good, _change(3, [5, 6], [6, 7], np.array([[44]]))]), "44")
+    _refused(
+        page.post("paint", label="liver", changes=[good, _change(3, [5, 6], [6, 7], np.array([[44]]))]), "44"
+    )
     _refused(page.post("segment", model="classical"), "needs prompts")
     _refused(page.post("save", tag="../x"), "tag")
     _refused(requests.post(f"{page.url}/undo", data="{no", timeout=30), "usable")
@@ -562,7 +598,12 @@ def test_other_wrong_requests(page: Page, server: Server) -> None:
     _refused(requests.get(f"{page.url}/download", params={"format": "exe"}, timeout=30), "format")
     _refused(requests.get(f"{server.url}/api/images/nobody/work", timeout=30), "no image", status=404)
     _refused(requests.get(f"{server.url}/api/images/broken", timeout=30), "cannot be read")
-    grid = {"size": [4, 4, 4], "origin": [0, 0, 0], "spacing": [1, 1, 1], "direction": [1, 0, 0, 0, 1, 0, 0, 0, 1]}
+    grid = {
+        "size": [4, 4, 4],
+        "origin": [0, 0, 0],
+        "spacing": [1, 1, 1],
+        "direction": [1, 0, 0, 0, 1, 0, 0, 0, 1],
+    }
     data = zlib.compress(bytes(64))
 
     def send(params: Any, data: bytes = data) -> requests.Response:

@@ -45,7 +45,9 @@ class Evil:
         return os.mkdir, ("evil",)
 
 
-def test_files_that_are_none_are_refused_and_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_none_are_refused_and_never_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, FACTS, {"a": torch.zeros(1000)})

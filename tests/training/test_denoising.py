@@ -55,7 +55,9 @@ def test_the_noise_is_as_strong_as_it_says() -> None:
     flat = torch.full((1, 1, 200, 200), 0.5)
     assert (noisy(flat, 0.1, "gaussian") - 0.5).std().item() == pytest.approx(0.1, rel=0.02)
     dark = noisy(torch.zeros(1, 1, 200, 200), 0.1, "rician")
-    assert dark.min() >= 0 and dark.mean().item() == pytest.approx(0.1 * (np.pi / 2) ** 0.5, rel=0.02)  # Rayleigh
+    assert dark.min() >= 0 and dark.mean().item() == pytest.approx(
+        0.1 * (np.pi / 2) ** 0.5, rel=0.02
+    )  # Rayleigh
 
 
 def test_of_its_own_noise_only_hidden_pixels_count() -> None:
@@ -66,7 +68,9 @@ def test_of_its_own_noise_only_hidden_pixels_count() -> None:
     assert torch.equal(wanted, patches)
     assert counted.mean().item() == pytest.approx(0.02, abs=0.005)
     inner = slice(2, -2), slice(2, -2)  # beyond the edge neighbours are mirrored
-    assert torch.equal(changed[:, 0][:, *inner], (counted > 0)[:, 0][:, *inner])  # what is hidden is never shown itself
+    assert torch.equal(
+        changed[:, 0][:, *inner], (counted > 0)[:, 0][:, *inner]
+    )  # what is hidden is never shown itself
 
 
 def test_a_large_picture_is_cleaned_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +85,9 @@ def test_a_large_picture_is_cleaned_in_strips(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_network_has_the_published_size() -> None:
     model = DnCnn()
-    assert sum(p.numel() for p in model.parameters()) == 64 * 9 + 64 + 15 * (64 * 64 * 9 + 2 * 64) + 64 * 9 + 1
+    assert (
+        sum(p.numel() for p in model.parameters()) == 64 * 9 + 64 + 15 * (64 * 64 * 9 + 2 * 64) + 64 * 9 + 1
+    )
 
 
 def test_written_and_read(tmp_path: Path) -> None:
@@ -108,7 +114,9 @@ def test_a_cleaned_picture_keeps_what_it_was_made_from() -> None:
 
     picture = _drawn(3)
     clean = Denoiser("darker", darker)(picture)
-    assert np.array_equal(clean.slice(1), picture.slice(1) // 2) and np.array_equal(clean.slice(1), clean.slice(1))
+    assert np.array_equal(clean.slice(1), picture.slice(1) // 2) and np.array_equal(
+        clean.slice(1), clean.slice(1)
+    )
     assert len(asked) == 1
     assert clean.key != picture.key and clean.array is picture.array and clean.shape == picture.shape
 

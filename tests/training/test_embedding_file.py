@@ -28,7 +28,11 @@ def test_what_was_put_in_comes_out(tmp_path: Path) -> None:
     file = EmbeddingFile(path, LIKE, 4, 10**6)
     for n in (2, 0):
         file.put(n, _embedding(n))
-    for reader in (file, EmbeddingFile(path, LIKE, 4, 10**6), EmbeddingFile(path, LIKE, 4, 10**6, prepare=False)):
+    for reader in (
+        file,
+        EmbeddingFile(path, LIKE, 4, 10**6),
+        EmbeddingFile(path, LIKE, 4, 10**6, prepare=False),
+    ):
         for n in (0, 2):
             kept = reader.get(n)
             assert kept is not None
@@ -54,7 +58,9 @@ def test_damage_is_seen(tmp_path: Path) -> None:
     assert file.get(0) is None
 
 
-def test_the_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_file_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "embeddings.bin"
     slot = EmbeddingFile(path, LIKE, 9, 10**6).slot
     file = EmbeddingFile(path, LIKE, 9, 2 * slot + 1)
@@ -88,7 +94,9 @@ def test_other_weights_start_anew(tmp_path: Path) -> None:
     assert first.encoded == 3
     assert torch.allclose(joined.features, method.encode(images).features, atol=1e-3)
     again = encoder()
-    assert torch.equal(again.join([0, 1, 2], [k for n in range(3) if (k := again.kept(n))]).features, joined.features)
+    assert torch.equal(
+        again.join([0, 1, 2], [k for n in range(3) if (k := again.kept(n))]).features, joined.features
+    )
     nn.init.normal_(method.model.vision_encoder.neck.conv1.weight)
     changed = encoder()
     assert changed.kept(1) is None

@@ -47,7 +47,9 @@ class Recorder(TrainableSegmenter):
     name = "recorder"
     input_size = 32
 
-    def __init__(self, recipe: Recipe, loss: Callable[[Tensor], Tensor] = lambda weight: weight * 0 + 1) -> None:
+    def __init__(
+        self, recipe: Recipe, loss: Callable[[Tensor], Tensor] = lambda weight: weight * 0 + 1
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
         self.recipe, self._loss = recipe, loss
@@ -207,7 +209,9 @@ def test_every_slice_is_seen_once_per_epoch(discs: SliceDataset) -> None:
 
 
 def test_rates_of_the_recipe(discs: SliceDataset) -> None:
-    method = tuned(rates={"": 1e-4, "model.mask_decoder.transformer.": 1e-2}, optimiser="adamw", weight_decay=0.3)
+    method = tuned(
+        rates={"": 1e-4, "model.mask_decoder.transformer.": 1e-2}, optimiser="adamw", weight_decay=0.3
+    )
     training = Finetuning(method, discs, FinetuneConfig(steps=1))
     assert isinstance(training.optimiser, torch.optim.AdamW)
     rates = {id(p): g["lr"] for g in training.optimiser.param_groups for p in g["params"]}
@@ -255,7 +259,9 @@ def test_nothing_to_learn_from(discs: SliceDataset) -> None:
         Finetuning(tuned(), empty)
 
 
-@pytest.mark.parametrize("changes", [{"steps": 0}, {"batch": 0}, {"epochs": -1}, {"clip": 0}, {"one_label_share": 2}])
+@pytest.mark.parametrize(
+    "changes", [{"steps": 0}, {"batch": 0}, {"epochs": -1}, {"clip": 0}, {"one_label_share": 2}]
+)
 def test_settings_that_make_no_sense(changes: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=str(next(iter(changes.values())))):
         FinetuneConfig(**changes)  # type: ignore[arg-type]
@@ -320,7 +326,10 @@ def test_a_batch_in_parts_is_the_same_batch(discs: SliceDataset) -> None:
     for losses, state in states[1:]:
         assert losses == pytest.approx(states[0][0], rel=1e-4)
         assert torch.allclose(state, states[0][1], atol=1e-5)
-    for error in (torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: not enough memory: you tried")):
+    for error in (
+        torch.OutOfMemoryError("CUDA"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried"),
+    ):
         method = tuned()
         method.most, method.error = 2, error
         training = Finetuning(method, discs, config)
@@ -354,7 +363,9 @@ def test_augmented_slices_are_encoded_anew(discs: SliceDataset) -> None:
 
     def darker(sample: LabelledSlice, *seed: int) -> LabelledSlice:
         asked.append(seed)
-        return replace(sample, image=sample.image // 2, labels=sample.labels * (sample.patient != discs.patients[0]))
+        return replace(
+            sample, image=sample.image // 2, labels=sample.labels * (sample.patient != discs.patients[0])
+        )
 
     method = Recorder(Recipe({"": 1e-3}, "dice_bce"))
     Finetuning(method, discs, FinetuneConfig(epochs=2, batch=6, seed=3), augment=darker).run()
@@ -380,7 +391,7 @@ def test_classes_are_found_by_their_names(discs: SliceDataset) -> None:
     Finetuning(method, discs, FinetuneConfig(steps=1)).run()
     assert sorted(method.seen[0][2].unique().tolist()) == [0, 1, 3]
     method.labels = ("dark",)
-    with pytest.raises(ValueError, match="labels 'bright', but the method tells apart dark"):
+    with pytest.raises(ValueError, match="has the label 'bright', but the classes of the method are dark"):
         Finetuning(method, discs)
 
 

@@ -12,7 +12,9 @@ from segmed.evaluation.case_scores import CaseScore
 from segmed.training.gate import GateConfig, compare, label_changes
 
 
-def scores(dice: Sequence[float], label: str = "liver", hd95: float | Sequence[float] = 4.0) -> list[CaseScore]:
+def scores(
+    dice: Sequence[float], label: str = "liver", hd95: float | Sequence[float] = 4.0
+) -> list[CaseScore]:
     distances = np.broadcast_to(hd95, len(dice)).tolist()
     return [CaseScore(f"case{n}", label, d, h) for n, (d, h) in enumerate(zip(dice, distances, strict=True))]
 
@@ -52,7 +54,8 @@ def test_cases_are_drawn_as_a_whole() -> None:
     gains = np.array([0.00, 0.10, 0.00, 0.10, 0.00, 0.10])
     one = compare(scores(0.5 + gains), scores([0.5] * 6))
     both = compare(
-        [*scores(0.5 + gains), *scores(0.5 + gains, "spleen")], [*scores([0.5] * 6), *scores([0.5] * 6, "spleen")]
+        [*scores(0.5 + gains), *scores(0.5 + gains, "spleen")],
+        [*scores([0.5] * 6), *scores([0.5] * 6, "spleen")],
     )
     assert both.interval == pytest.approx(one.interval)
 
@@ -78,7 +81,10 @@ def test_a_worse_model_is_rejected_with_the_numbers() -> None:
     assert verdict.reason.startswith(
         "Not served, the untrained method stays in use: the mean Dice is lower; liver falls"
     )
-    assert "0.300 instead of 0.800 (-0.500, 90% interval -0.500 to -0.500) on 3 validation cases" in verdict.reason
+    assert (
+        "0.300 instead of 0.800 (-0.500, 90% interval -0.500 to -0.500) on 3 validation cases"
+        in verdict.reason
+    )
 
 
 def test_one_lucky_case_is_not_enough() -> None:
@@ -104,7 +110,11 @@ def test_one_label_must_not_collapse_while_the_mean_rises() -> None:
     assert not verdict.accepted
     assert "kidney falls from Dice 0.900 to 0.800 on 5 validation cases" in verdict.reason
     assert compare(new, old, GateConfig(label_drop=0.11)).accepted
-    assert [(c.label, round(c.gain, 6)) for c in verdict.labels] == [("kidney", -0.1), ("liver", 0.4), ("spleen", 0.3)]
+    assert [(c.label, round(c.gain, 6)) for c in verdict.labels] == [
+        ("kidney", -0.1),
+        ("liver", 0.4),
+        ("spleen", 0.3),
+    ]
 
 
 def test_a_large_gain_may_risk_as_much_as_it_brings() -> None:
@@ -200,7 +210,8 @@ def test_label_changes_take_shared_cases_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"tolerance": -1}, {"label_drop": 2}, {"confidence": 1}, {"hd95_rise": math.nan}, {"resamples": 1}]
+    "wrong",
+    [{"tolerance": -1}, {"label_drop": 2}, {"confidence": 1}, {"hd95_rise": math.nan}, {"resamples": 1}],
 )
 def test_config_checks_itself(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -13,7 +13,9 @@ from torch import Tensor
 
 @pytest.fixture
 def step() -> InteractiveStep:
-    shape = tiny_config(64, hidden=64, heads=2, width=32, stem_channels=(16, 32, 32, 32), stem_depths=(0, 0, 1, 0))
+    shape = tiny_config(
+        64, hidden=64, heads=2, width=32, stem_channels=(16, 32, 32, 32), stem_depths=(0, 0, 1, 0)
+    )
     return InteractiveStep(initialised(shape, seed=0))
 
 
@@ -69,7 +71,11 @@ def test_every_part_that_prompts_reach_gets_a_gradient(step: InteractiveStep) ->
         for name, parameter in step.model.named_parameters():
             if parameter.grad is not None:
                 total[name] = total.get(name, torch.zeros(())) + parameter.grad.abs().sum()
-    silent = [n for n, p in step.model.named_parameters() if p.requires_grad and not total.get(n, torch.zeros(())) > 0]
+    silent = [
+        n
+        for n, p in step.model.named_parameters()
+        if p.requires_grad and not total.get(n, torch.zeros(())) > 0
+    ]
     assert silent == []
     assert not any("positional" in name for name in total)
 

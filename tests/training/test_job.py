@@ -73,7 +73,9 @@ def test_the_next_training_begins_with_what_is_served(
     assert second.version.record is not None
     assert second.version.record.parent == first.version
     assert second.before == first.record.scores
-    third = train_model("medsam", backbone, data, registry, tmp_path / "run", replace(config, fresh=True)).version
+    third = train_model(
+        "medsam", backbone, data, registry, tmp_path / "run", replace(config, fresh=True)
+    ).version
     assert third is not None
     assert third.record is not None
     assert third.record.parent is None
@@ -90,7 +92,9 @@ def test_classes_are_those_of_the_data_and_the_loader_serves_them(
     done = train_model("lora", backbone, data, registry, tmp_path / "run", JobConfig({"rank": 2}, SHORT))
     assert done.version is not None
     # nobody would use new heads as they are, so the first version has no rival but an empty mask
-    assert done.before and all((s.dice, math.isinf(s.hd95)) == (not s.present, s.present) for s in done.before)
+    assert done.before and all(
+        (s.dice, math.isinf(s.hd95)) == (not s.present, s.present) for s in done.before
+    )
     assert "a model that finds nothing" in done.message
     facts = read_facts(done.version.folder)
     assert (facts["config"]["labels"], facts["config"]["rank"]) == (["bright", "dark"], 2)
@@ -99,7 +103,12 @@ def test_classes_are_those_of_the_data_and_the_loader_serves_them(
     assert facts["backbone"] in served.version
     sample = data[1]
     with torch.no_grad():
-        assert served.decode(served.embed([sample.image]), None, sample.labels.shape).masks.shape == (1, 3, 36, 40)
+        assert served.decode(served.embed([sample.image]), None, sample.labels.shape).masks.shape == (
+            1,
+            3,
+            36,
+            40,
+        )
     assert done.version.record is not None
     registry.promote("lora", done.version.version)
     again = train_model("lora", backbone, data, registry, tmp_path / "run", JobConfig({"rank": 2}, SHORT))
@@ -149,12 +158,17 @@ def test_a_run_of_other_settings_in_the_folder_is_cleared_away(
     ("method", "settings", "message"),
     [
         ("classical", {}, "classical does not learn"),
-        ("lora", {"depth": 3}, "lora does not know 'depth'. It takes labels, rank"),
+        ("lora", {"depth": 3}, "lora does not know 'depth'; allowed are labels, rank"),
         ("lora", {"rank": 0}, "rank is 0; allowed are whole numbers from 1"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(
-    backbone: BackboneConfig, data: SliceDataset, tmp_path: Path, method: str, settings: dict[str, int], message: str
+    backbone: BackboneConfig,
+    data: SliceDataset,
+    tmp_path: Path,
+    method: str,
+    settings: dict[str, int],
+    message: str,
 ) -> None:
     with pytest.raises(ValueError, match=message):
         train_model(method, backbone, data, Registry(tmp_path), tmp_path / "run", JobConfig(settings, SHORT))

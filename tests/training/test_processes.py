@@ -35,7 +35,9 @@ def _lora() -> TrainableSegmenter:
     return method
 
 
-def _train(make: Callable[[], TrainableSegmenter], data: SliceDataset, held_out: SliceDataset, folder: Path) -> None:
+def _train(
+    make: Callable[[], TrainableSegmenter], data: SliceDataset, held_out: SliceDataset, folder: Path
+) -> None:
     method = make()
     run = TrainingRun(method, data, held_out, CONFIG, folder)
     wrote = run.run()
@@ -47,7 +49,13 @@ def _train(make: Callable[[], TrainableSegmenter], data: SliceDataset, held_out:
 
 def _one_of_two(rank: int, port: int, work: Callable[[], None]) -> None:
     torch.set_num_threads(1)
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port, "MASTER_ADDR": "127.0.0.1"}
+    names = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": 2,
+        "MASTER_PORT": port,
+        "MASTER_ADDR": "127.0.0.1",
+    }
     os.environ.update({k: str(v) for k, v in names.items()})
     with torchrun_processes("cpu") as device:
         assert device == "cpu"

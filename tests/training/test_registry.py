@@ -21,7 +21,9 @@ from segmed.training.model_version import DataFingerprint, ModelVersion, Version
 from segmed.training.registry import Registry
 from segmed.training.version_diff import diff_versions
 
-DATA = DataFingerprint(("a", "b", "c"), {"a": "1" * 64, "b": "2" * 64}, {"train": ("a",), "validation": ("b",)})
+DATA = DataFingerprint(
+    ("a", "b", "c"), {"a": "1" * 64, "b": "2" * 64}, {"train": ("a",), "validation": ("b",)}
+)
 FACTS = {"method": "lora", "backbone": "abc", "image_size": 96, "config": {"rank": 4}}
 
 
@@ -77,7 +79,11 @@ def test_a_version_is_read_as_it_was_added(registry: Registry) -> None:
     assert not found.served and not found.damage
     assert found.record is not None
     assert found.record.scores == given.scores and math.isinf(found.record.scores[1].hd95)
-    assert (found.record.data, found.record.settings, found.record.parent) == (DATA, given.settings, given.parent)
+    assert (found.record.data, found.record.settings, found.record.parent) == (
+        DATA,
+        given.settings,
+        given.parent,
+    )
     assert found.record.code == segmed.__version__
     assert set(found.record.files) == {"config.json", "weights.safetensors"}
     assert found.version == f"0001-{found.record.files['weights.safetensors'][:8]}"
@@ -241,7 +247,9 @@ def test_a_damaged_version_is_listed_and_never_served(
 
 
 @pytest.mark.parametrize("text", ["", "0009-00000000\n", "../../etc", "\x00\xff" * 300])
-def test_a_damaged_pointer_falls_back(registry: Registry, text: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_pointer_falls_back(
+    registry: Registry, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     first, second = add(registry, 1), add(registry, 2)
     registry.promote("lora", first)
     registry.promote("lora", second)
@@ -292,7 +300,9 @@ def test_decide_serves_what_is_better_only(registry: Registry) -> None:
     assert back is not None and back.version == first.version
 
 
-@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "../a", "a\\b", "a\n", "ä", "a b", "-x", "a" * 65, "a\0"])
+@pytest.mark.parametrize(
+    "name", ["", "..", ".hidden", "a/b", "../a", "a\\b", "a\n", "ä", "a b", "-x", "a" * 65, "a\0"]
+)
 def test_names_never_become_paths_unchecked(registry: Registry, name: str) -> None:
     actions: list[Callable[[], object]] = [
         lambda: registry.served(name),
@@ -325,7 +335,9 @@ def test_an_incomplete_version_is_refused(registry: Registry) -> None:
     with pytest.raises(ValueError, match=r"config\.json"):
         registry.add("lora", lambda folder: None, record(0.5))
     with pytest.raises(ValueError, match=r"weights\.safetensors is missing"):
-        registry.add("lora", lambda f: (f / "config.json").write_text(json.dumps(FACTS)) and None, record(0.5))
+        registry.add(
+            "lora", lambda f: (f / "config.json").write_text(json.dumps(FACTS)) and None, record(0.5)
+        )
     with pytest.raises(ValueError, match="serialize"):
         registry.add("lora", writer(1), record(0.5, settings={"model": torch.nn.Identity()}))
     assert registry.versions("lora") == []
@@ -364,7 +376,9 @@ def test_fingerprint_follows_the_data(tmp_path: Path) -> None:
     assert found.images == ("a", "b", "c")
     # of the letter a, as sha256sum prints it
     assert found.labels["a"] == "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
-    shuffled = DataFingerprint(("c", "b", "a"), dict(reversed(found.labels.items())), {**split, "train": ("c", "a")})
+    shuffled = DataFingerprint(
+        ("c", "b", "a"), dict(reversed(found.labels.items())), {**split, "train": ("c", "a")}
+    )
     assert shuffled.digest == found.digest
     labels["b"].write_text("changed")
     assert DataFingerprint.of(labels, split).digest != found.digest
@@ -378,12 +392,19 @@ def test_fingerprint_follows_the_data(tmp_path: Path) -> None:
 def test_diff_names_what_changed(registry: Registry) -> None:
     old = registry.add("lora", writer(1), record(0.5, 0.6, 0.7))
     data = DataFingerprint(
-        ("b", "c", "d"), {"b": "3" * 64, "c": "4" * 64}, {"train": ("b",), "validation": ("c",), "test": ("d",)}
+        ("b", "c", "d"),
+        {"b": "3" * 64, "c": "4" * 64},
+        {"train": ("b",), "validation": ("c",), "test": ("d",)},
     )
     settings = {"epochs": 3, "rates": {"": 1e-3}, "batch": 8}
     new = registry.add("lora", writer(2), record(0.9, 0.8, data=data, settings=settings))
     found = diff_versions(old, new)
-    assert (found.added, found.removed, found.relabelled, found.moved) == (("d",), ("a",), ("b", "c"), ("b", "c"))
+    assert (found.added, found.removed, found.relabelled, found.moved) == (
+        ("d",),
+        ("a",),
+        ("b", "c"),
+        ("b", "c"),
+    )
     assert found.settings == {"training.rates.": (1e-4, 1e-3), "training.batch": (None, 8)}
     assert (found.labels[0].cases, found.unshared) == (2, 1)
     assert found.labels[0].gain == pytest.approx(0.3)

@@ -28,8 +28,17 @@ def _discs(seed: int) -> PromptedBatch:
 
 
 def _training(folder: Path, seed: int = 0, **changes: object) -> ScratchTraining:
-    shape = tiny_config(32, hidden=32, heads=2, width=32, stem_channels=(16, 32, 32, 32), stem_depths=(0, 0, 1, 0))
-    settings = {"steps": 6, "seed": seed, "warmup": 2, "validate_every": 3, "validation_batches": 1, **changes}
+    shape = tiny_config(
+        32, hidden=32, heads=2, width=32, stem_channels=(16, 32, 32, 32), stem_depths=(0, 0, 1, 0)
+    )
+    settings = {
+        "steps": 6,
+        "seed": seed,
+        "warmup": 2,
+        "validate_every": 3,
+        "validation_batches": 1,
+        **changes,
+    }
     config = ScratchConfig(**settings)  # type: ignore[arg-type]
     return ScratchTraining(initialised(shape, seed), config, _discs, _discs, folder)
 
@@ -114,7 +123,15 @@ def test_the_rate_rises_and_falls() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"learning_rate": 0.0}, {"ema": 1.0}, {"validate_every": 0}, {"clip": -1.0}, {"decay": 2.0}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"learning_rate": 0.0},
+        {"ema": 1.0},
+        {"validate_every": 0},
+        {"clip": -1.0},
+        {"decay": 2.0},
+    ],
 )
 def test_wrong_settings_are_named(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -106,7 +106,13 @@ def test_the_same_generator_gives_the_same_prompts() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"error_share": 1.5}, {"centre_share": -0.1}, {"box_inward": 0.6}, {"box_outward": -1.0}, {"max_rounds": 0}],
+    [
+        {"error_share": 1.5},
+        {"centre_share": -0.1},
+        {"box_inward": 0.6},
+        {"box_outward": -1.0},
+        {"max_rounds": 0},
+    ],
 )
 def test_wrong_settings_are_named(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

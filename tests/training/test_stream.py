@@ -41,7 +41,12 @@ def test_batches_are_full_and_replayable() -> None:
 
 def test_windows_move_picture_object_and_prompt_together() -> None:
     config = StreamConfig(
-        batch=50, size=48, drawn=64, window_share=1.0, box_share=0.5, prompts=PromptConfig(box_inward=0, box_outward=0)
+        batch=50,
+        size=48,
+        drawn=64,
+        window_share=1.0,
+        box_share=0.5,
+        prompts=PromptConfig(box_inward=0, box_outward=0),
     )
     batch = prompted(*_square(50), config, _generator())
     painted = batch.images[:, 0] == MARK
@@ -78,7 +83,8 @@ def test_an_object_smaller_than_a_pixel_survives() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch": 0}, {"reuse": 0}, {"window_share": 2.0}, {"box_zoom": (0.5, 2.0)}, {"click_zoom": (3.0, 2.0)}]
+    "wrong",
+    [{"batch": 0}, {"reuse": 0}, {"window_share": 2.0}, {"box_zoom": (0.5, 2.0)}, {"click_zoom": (3.0, 2.0)}],
 )
 def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):

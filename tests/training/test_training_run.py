@@ -55,7 +55,9 @@ def test_it_tells_and_leaves_what_a_person_wants_to_see(
     straight: tuple[TrainingRun, list[Progress]], held_out: SliceDataset
 ) -> None:
     run, told = straight
-    assert [(p.epoch, p.epochs, p.step, p.steps) for p in told] == [(1 + n // 2, 4, n + 1, 8) for n in range(8)]
+    assert [(p.epoch, p.epochs, p.step, p.steps) for p in told] == [
+        (1 + n // 2, 4, n + 1, 8) for n in range(8)
+    ]
     assert [p.loss for p in told] == run.training.losses
     assert math.isnan(told[0].best) and told[2].best == run.history[0]["dice"]
     assert all(p.seconds_left >= 0 for p in told) and told[-1].seconds_left == 0
@@ -86,7 +88,9 @@ def test_kill_at_any_moment_and_go_on(
     straight: tuple[TrainingRun, list[Progress]], discs: SliceDataset, held_out: SliceDataset, tmp_path: Path
 ) -> None:
     for step in (1, 5, 5):  # in the first pass, and twice in the third
-        process = get_context("fork").Process(target=_killed, args=(lambda: _run(discs, held_out, tmp_path), step))
+        process = get_context("fork").Process(
+            target=_killed, args=(lambda: _run(discs, held_out, tmp_path), step)
+        )
         process.start()
         process.join(600)
         assert process.exitcode == -signal.SIGKILL
@@ -179,7 +183,9 @@ def test_it_ends_when_nothing_is_gained(discs: SliceDataset, held_out: SliceData
     result = run.run()
     assert (result.ended, result.best_epoch, len(result.history)) == ("no gain", 1, 3)
     assert "did not rise in the 2 passes" in result.message
-    again = TrainingRun(tuned("brats", rates={"": 0.0}, weight_decay=0.0), discs, held_out, run.config, tmp_path)
+    again = TrainingRun(
+        tuned("brats", rates={"": 0.0}, weight_decay=0.0), discs, held_out, run.config, tmp_path
+    )
     assert again.run().ended == "no gain"
 
 

@@ -61,7 +61,9 @@ class Boxes(SmallTuning):
 def test_boxes_are_tight_and_scores_those_of_the_cases(held_out: SliceDataset) -> None:
     method = Boxes(small_sam())
     found = validate(method, held_out, prompted=True, batch=3)
-    assert [(s.case, s.label) for s in found.scores] == [(c, n) for c in held_out.patients for n in ("bright", "dark")]
+    assert [(s.case, s.label) for s in found.scores] == [
+        (c, n) for c in held_out.patients for n in ("bright", "dark")
+    ]
     for row in found.scores:
         label = {name: value for value, name in held_out.classes.items()}[row.label]
         whole = Overlap(0, 0, 0, 0)
@@ -94,7 +96,9 @@ def test_classes_are_scored_on_every_slice(held_out: SliceDataset) -> None:
         ).masks
     classes = masks.argmax(1)[0].numpy()
     one = validate(method, held_out._part([held_out.slices[1]]), prompted=False).scores
-    wanted = [Overlap.of(classes == place, sample.labels == label).dice("one") for label, place in ((1, 2), (2, 1))]
+    wanted = [
+        Overlap.of(classes == place, sample.labels == label).dice("one") for label, place in ((1, 2), (2, 1))
+    ]
     assert [s.dice for s in one] == pytest.approx(wanted)
 
 

@@ -70,7 +70,9 @@ class Places:
         if {n: len(p) for n, p in self.by_name.items()} != {n: len(p) for n, p in other.by_name.items()}:
             return False
         pairs = [(places, other.by_name[name]) for name, places in self.by_name.items()]
-        return all(cKDTree(a).query(b)[0].max() < 0.05 and cKDTree(b).query(a)[0].max() < 0.05 for a, b in pairs)
+        return all(
+            cKDTree(a).query(b)[0].max() < 0.05 and cKDTree(b).query(a)[0].max() < 0.05 for a, b in pairs
+        )
 
 
 class Ohif:
@@ -127,7 +129,11 @@ class Ohif:
     def known(self) -> Places:
         """The label map as the server has it for this browser."""
         client = self.page.evaluate("localStorage['segmed.client']")
-        work = self.server.get(f"/api/images/{self.series}/work", params={"client": client}).raise_for_status().json()
+        work = (
+            self.server.get(f"/api/images/{self.series}/work", params={"client": client})
+            .raise_for_status()
+            .json()
+        )
         labels = np.zeros(self.shape, np.uint8)
         for change in work["changes"]:
             (i0, i1), (j0, j1) = change["i"], change["j"]
@@ -201,7 +207,9 @@ class Ohif:
         self.wait()
 
     def _answered(self, part: str) -> AbstractContextManager[Any]:
-        return self.page.expect_response(lambda answer: part in answer.url) if part else contextlib.nullcontext()
+        return (
+            self.page.expect_response(lambda answer: part in answer.url) if part else contextlib.nullcontext()
+        )
 
     def _camera(self, view: str) -> tuple[list[float], np.ndarray, np.ndarray]:
         told = self.page.evaluate(_CAMERA, view)

@@ -74,7 +74,9 @@ def _middle(phantom: Phantom, value: int, ohif: Ohif) -> tuple[int, np.ndarray, 
     k = int(inside.sum((0, 1)).argmax())
     i, j = np.nonzero(inside[:, :, k])
     nearest = np.argmin((i - i.mean()) ** 2 + (j - j.mean()) ** 2)
-    stored = np.array([[i.min() - 1, j.min() - 1, k], [i.max() + 1, j.max() + 1, k], [i[nearest], j[nearest], k]])
+    stored = np.array(
+        [[i.min() - 1, j.min() - 1, k], [i.max() + 1, j.max() + 1, k], [i[nearest], j[nearest], k]]
+    )
     *corners, middle = ohif.voxel(stored @ phantom.affine[:3, :3].T + phantom.affine[:3, 3])
     return k, np.array(corners), middle
 
@@ -368,7 +370,10 @@ def test_slices_of_a_tilted_gantry_and_of_another_image(server: Server, page: Pa
     assert place["size"] == [5, 4, 3]
     for image, complaint in (
         ({"shape": [5, 4, 2], "affine": np.diag([-0.7, -0.7, 5, 1]).tolist()}, "the server has 5 × 4 × 2"),
-        ({"shape": [5, 4, 3], "affine": np.diag([-0.7, -0.7, 5, 1]).tolist()}, "place this series differently"),
+        (
+            {"shape": [5, 4, 3], "affine": np.diag([-0.7, -0.7, 5, 1]).tolist()},
+            "place this series differently",
+        ),
     ):
         with pytest.raises(Error, match=complaint):
             page.evaluate(script, [image, viewer])

@@ -37,7 +37,9 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Users:
 
 
 @pytest.fixture(scope="module")
-def server(pacs: Pacs, study: object, users: Users, start: Start, tmp_path_factory: pytest.TempPathFactory) -> Server:
+def server(
+    pacs: Pacs, study: object, users: Users, start: Start, tmp_path_factory: pytest.TempPathFactory
+) -> Server:
     cache = ("--conf", "dicomweb_cache", str(tmp_path_factory.mktemp("cache")))
     models = ("--conf", "models", "classical", "--conf", "labels", "liver,spleen")
     return start(pacs.url, "--users", str(users.path), *models, *cache)

@@ -42,7 +42,9 @@ _COLOURED = 25  # by how much red is above blue where the mask is
 def beacon() -> nib.Nifti1Image:
     """A bright ellipsoid in a dark volume, off the middle of every axis, but cut by all three middle planes."""
     grid = np.indices((60, 50, 20), float)
-    inside = sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, (38, 19, 12), (13, 9, 5), strict=True)) <= 1
+    inside = (
+        sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, (38, 19, 12), (13, 9, 5), strict=True)) <= 1
+    )
     array = np.where(inside, 900, np.random.default_rng(3).normal(0, 15, inside.shape)).astype(np.int16)
     affine = np.diag([1.5, 1.5, 3.0, 1.0])
     affine[:3, 3] = (-20, 35, 110)
@@ -177,7 +179,10 @@ def test_box_and_mask_lie_on_the_object_however_it_is_stored(
 def test_clicks_boxes_and_strokes_are_sent_in_stored_voxels(page: Page, client: str) -> None:
     """For every plane of a permuted and flipped image, the voxel under the mouse is the one that is told."""
     sent: list[dict[str, Any]] = []
-    page.on("request", lambda r: sent.append(json.loads(r.post_data or "{}")) if r.url.endswith("/prompt") else None)
+    page.on(
+        "request",
+        lambda r: sent.append(json.loads(r.post_data or "{}")) if r.url.endswith("/prompt") else None,
+    )
     open_image(page, "PSR")
     values = np.asarray(stored_as("PSR").dataobj)
     for key, voxel in (("1", (20, 14, 33)), ("2", (31, 9, 40)), ("3", (12, 5, 51))):
@@ -345,7 +350,10 @@ def test_photo(page: Page, client: str, server: Server, picture: Picture) -> Non
     ] / 2  # right above, as in the file
     page.locator("#model").select_option("classical")
     box(page, (143, 23, 0), (206, 77, 0))
-    found, wanted = {one[:2] for one in filled(page)}, {(i, j) for i in range(150, 200) for j in range(30, 70)}
+    found, wanted = (
+        {one[:2] for one in filled(page)},
+        {(i, j) for i in range(150, 200) for j in range(30, 70)},
+    )
     assert 2 * len(found & wanted) / (len(found) + len(wanted)) > 0.9
     shown = pixels(page)
     coloured = (shown[..., 0] - shown[..., 2] > _COLOURED + 20) & bright
@@ -391,7 +399,9 @@ def test_next_case_opens_an_unlabelled_image(page: Page, client: str) -> None:
     assert page.locator("#title").inner_text() in {*STORED, "photo", "abdomen"}
 
 
-def test_studies_that_cannot_be_reached_are_told_and_come_back(page: Page, server: Server, picture: Picture) -> None:
+def test_studies_that_cannot_be_reached_are_told_and_come_back(
+    page: Page, server: Server, picture: Picture
+) -> None:
     sentence = "The PACS does not answer. Is it running?"
 
     def down(route: Route) -> None:

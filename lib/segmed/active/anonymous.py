@@ -26,7 +26,11 @@ def anonymised(report: Report) -> Report:
             *(user for pair in report.pairs for user in pair.users),
         ],
     )
-    listed = {label.image for label in labels} | {case.image for case in cases} | {pair.image for pair in report.pairs}
+    listed = (
+        {label.image for label in labels}
+        | {case.image for case in cases}
+        | {pair.image for pair in report.pairs}
+    )
     images = _numbered("image", sorted(listed, key=natural))
 
     def of_label(label: LabelRecord) -> LabelRecord:

@@ -43,7 +43,9 @@ def learnt_until(jobs: Sequence[Job], job: Job) -> int:
 
     Labels of a rejected retraining count as new in the next one.
     """
-    return max((j.upto for j in jobs if j.id < job.id and j.model == job.model and j.state == "promoted"), default=0)
+    return max(
+        (j.upto for j in jobs if j.id < job.id and j.model == job.model and j.state == "promoted"), default=0
+    )
 
 
 def select_training_images(
@@ -80,7 +82,9 @@ def select_training_images(
     held_out = set(hold_out(set(usable.values()), config.validation, config.seed)["validation"])
     checked, train = ([i for i, who in usable.items() if (who in held_out) == part] for part in (True, False))
     fresh = [image for image in train if image in newest and newest[image].id > since]
-    earlier = {image: newest[image].sizes if image in newest else () for image in train if image not in set(fresh)}
+    earlier = {
+        image: newest[image].sizes if image in newest else () for image in train if image not in set(fresh)
+    }
     replayed = replay_set(earlier, max(config.replay, 0 if fresh else 1), config.seed)
     return data.of_images({*checked, *fresh, *replayed})
 
@@ -131,7 +135,11 @@ class TrainingSteps:
         """The version with this job's note, promoted now if a crash prevented that after the verdict."""
         note = note_of(job)[_NOTE]
         versions = self.registry.versions(job.model)
-        mine = [v for v in versions if v.record is not None and v.record.settings.get(_NOTE) == note and not v.damage]
+        mine = [
+            v
+            for v in versions
+            if v.record is not None and v.record.settings.get(_NOTE) == note and not v.damage
+        ]
         if not mine or mine[-1].record is None or mine[-1].record.verdict is None:
             return None
         version, verdict = mine[-1], mine[-1].record.verdict

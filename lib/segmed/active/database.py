@@ -108,7 +108,9 @@ class Database:
             self._opened = None
 
     def _connection(self) -> sqlite3.Connection:
-        if self._opened and self._opened[0] != os.getpid():  # SQLite's connections must not be carried over a fork
+        if (
+            self._opened and self._opened[0] != os.getpid()
+        ):  # SQLite's connections must not be carried over a fork
             self._inherited.append(self._opened[1])
             self._opened = None
         if self._opened is None:
@@ -133,7 +135,9 @@ class Database:
             if code not in _EXPLAINED:
                 raise
             number, remedy = _EXPLAINED[code]
-            raise OSError(number, f"The state of active learning cannot be kept: {remedy}", str(self.path)) from error
+            raise OSError(
+                number, f"The state of active learning cannot be kept: {remedy}", str(self.path)
+            ) from error
 
 
 def _open(path: Path) -> sqlite3.Connection:

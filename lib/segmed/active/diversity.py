@@ -17,7 +17,9 @@ _TYPICAL = 2000  # images of a cluster whose density is measured
 _BLOCK = 512  # rows or columns of a table of distances that fit in a cache
 
 
-def k_centre_greedy(embeddings: np.ndarray, count: int, covered: np.ndarray, candidates: np.ndarray) -> list[int]:
+def k_centre_greedy(
+    embeddings: np.ndarray, count: int, covered: np.ndarray, candidates: np.ndarray
+) -> list[int]:
     """Core-set selection: repeatedly the image that is farthest from all labelled or chosen ones.
 
     Cost: no decodes, 1 encode per image; N × L distances. Source: Sener and Savarese, Active Learning for
@@ -122,7 +124,9 @@ def clusters(embeddings: np.ndarray, count: int, even: bool = False) -> np.ndarr
         tried = np.minimum(distance, _squared_distances(sample[draws], sample).clip(min=0))
         best = int(tried.sum(1).argmin())
         centres, distance = np.concatenate([centres, sample[draws[best]][None]]), tried[best]
-    centres, _ = kmeans2(sample, centres, iter=8, minit="matrix", missing="warn") if len(centres) > 1 else (centres, 0)
+    centres, _ = (
+        kmeans2(sample, centres, iter=8, minit="matrix", missing="warn") if len(centres) > 1 else (centres, 0)
+    )
     # argmin_c |x - c|^2 = argmin_c (|c|^2 - 2 x.c), (N, K), as |x|^2 is the same for all centres
     return np.asarray(((centres**2).sum(1) - 2 * (points @ centres.T)).argmin(1))
 
@@ -197,7 +201,9 @@ def _nearest(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def _projection(dimensions: int, kept: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((dimensions, kept)).astype(np.float32) / np.float32(kept**0.5)
+    return np.random.default_rng(0).standard_normal((dimensions, kept)).astype(np.float32) / np.float32(
+        kept**0.5
+    )
 
 
 def _sampled(count: int, most: int = _SAMPLE) -> np.ndarray:

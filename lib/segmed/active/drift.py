@@ -125,9 +125,7 @@ def score_drift(reference: np.ndarray, recent: np.ndarray, config: DriftConfig |
     size, p = float(test.statistic), float(test.pvalue)
     drifted = p <= config.level and size >= config.distance
     middle = [float(np.median(side)) for side in sides]
-    message = (
-        f"Recent scores differ from earlier ones (median {middle[1]:.2f} instead of {middle[0]:.2f}, p = {p:.1g})."
-    )
+    message = f"Recent scores differ from earlier ones (median {middle[1]:.2f} instead of {middle[0]:.2f}, p = {p:.1g})."
     return Drift(size, config.distance, p, message if drifted else "")
 
 

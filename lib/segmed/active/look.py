@@ -71,7 +71,9 @@ class SliceProbe:
 
         parts: list[Logits] = [self._at_turn(partial(some, n)) for n in range(0, len(prompts), step)]
         masks = torch.cat([part.masks for part in parts], 1)
-        return Logits(masks, _joined([part.quality for part in parts]), _joined([part.uncertainty for part in parts]))
+        return Logits(
+            masks, _joined([part.quality for part in parts]), _joined([part.uncertainty for part in parts])
+        )
 
     def classes(self) -> np.ndarray:
         """Probabilities (C, h, w)."""
@@ -96,7 +98,9 @@ class SliceProbe:
         else:
             logits = self.decode(click_prompts(shape, 2 if self.bare else self.config.grid, places))
             masks = (logits.masks[0] > 0).cpu().numpy()
-            quality = np.ones(len(masks)) if logits.quality is None else logits.quality[0].float().cpu().numpy()
+            quality = (
+                np.ones(len(masks)) if logits.quality is None else logits.quality[0].float().cpu().numpy()
+            )
             objects = distinct_objects(masks, quality, self.config.objects)
             if not objects and places is not None and len(places):  # no object at the given places
                 return self.boxes(None, None)
@@ -106,7 +110,8 @@ class SliceProbe:
         """Scores from each box and its jittered copies, decoded together."""
         shape = self.image.shape[0], self.image.shape[1]
         variants = [
-            [b, *(jittered(b, self.config.jitter, shape, generator) for _ in range(self.config.jitters))] for b in boxes
+            [b, *(jittered(b, self.config.jitter, shape, generator) for _ in range(self.config.jitters))]
+            for b in boxes
         ]
         logits = self.decode([SlicePrompt(box=box) for row in variants for box in row])
         each = 1 + self.config.jitters

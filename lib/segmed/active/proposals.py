@@ -49,7 +49,8 @@ def click_prompts(size: tuple[int, int], grid: int, places: np.ndarray | None = 
     height, width = size
     pixels = np.clip(np.floor(shares * [width, height]), 0, [width - 1, height - 1])
     return [
-        SlicePrompt(points=np.array([p], np.float32), labels=np.ones(1, np.int64)) for p in np.unique(pixels, axis=0)
+        SlicePrompt(points=np.array([p], np.float32), labels=np.ones(1, np.int64))
+        for p in np.unique(pixels, axis=0)
     ]
 
 

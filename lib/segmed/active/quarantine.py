@@ -43,7 +43,9 @@ class QuarantineConfig:
                 "the latter, such as 0.3 and 0.6."
             )
         if not 0 < self.deviations < math.inf or self.fewest < 2:
-            raise ValueError(f"deviations {self.deviations} must be above 0 and fewest {self.fewest} 2 or more.")
+            raise ValueError(
+                f"deviations {self.deviations} must be above 0 and fewest {self.fewest} 2 or more."
+            )
 
 
 def suspicion(
@@ -87,6 +89,8 @@ def label_dice(first: np.ndarray, second: np.ndarray) -> dict[int, float]:
         ValueError: The shapes differ.
     """
     if first.shape != second.shape:
-        raise ValueError(f"Label maps of shapes {first.shape} and {second.shape} cannot be compared; resample one.")
+        raise ValueError(
+            f"Label maps of shapes {first.shape} and {second.shape} cannot be compared; resample one."
+        )
     values = np.union1d(np.unique(first), np.unique(second))
     return {int(v): Overlap.of(first == v, second == v).dice() for v in values if v}

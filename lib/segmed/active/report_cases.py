@@ -130,10 +130,14 @@ def agreements(pairs: Sequence[Pair]) -> list[Agreement]:
     for pair in pairs:
         if pair.mean is not None:
             groups[min(pair.users), max(pair.users)].append(pair.mean)
-    return [Agreement(users, len(dice), float(np.mean(dice)), min(dice)) for users, dice in sorted(groups.items())]
+    return [
+        Agreement(users, len(dice), float(np.mean(dice)), min(dice)) for users, dice in sorted(groups.items())
+    ]
 
 
-def worst_cases(files: StudyFiles, labels: Sequence[LabelRecord], window: str, most: int = 8) -> list[WorstCase]:
+def worst_cases(
+    files: StudyFiles, labels: Sequence[LabelRecord], window: str, most: int = 8
+) -> list[WorstCase]:
     """The labels that the model's proposals differ from most, with outlines of both.
 
     Args:
@@ -145,7 +149,9 @@ def worst_cases(files: StudyFiles, labels: Sequence[LabelRecord], window: str, m
     """
     newest = {label.image: label for label in labels if label.state != "deleted"}
     rated = [(dice, label) for label in newest.values() if (dice := proposal_dice(label)) is not None]
-    rated = sorted(((d, label) for d, label in rated if label.state != "dropped"), key=lambda r: (r[0], r[1].id))
+    rated = sorted(
+        ((d, label) for d, label in rated if label.state != "dropped"), key=lambda r: (r[0], r[1].id)
+    )
     worst = []
     for dice, label in rated[:most]:
         try:
@@ -172,7 +178,9 @@ def _user_labels(labels: Mapping[str, StoredLabel], records: Sequence[LabelRecor
         recorded |= {record.id} if record else set()
         user = record.user if record else stored.user
         user_labels.append(_UserLabel(user, tag, digest, record.sizes if record else None, stored.label_map))
-    return user_labels + [_UserLabel(r.user, "", r.checksum, r.sizes, None) for r in records if r.id not in recorded]
+    return user_labels + [
+        _UserLabel(r.user, "", r.checksum, r.sizes, None) for r in records if r.id not in recorded
+    ]
 
 
 def _pair(image: str, first: _UserLabel, second: _UserLabel) -> Pair:

@@ -36,7 +36,9 @@ def render(report: Report) -> str:
     models = plots.colours_of(sorted({row.model for row in report.versions}))
     finished = [case for case in report.cases if is_finished(case)]
     served = [
-        datetime.fromisoformat(move.time).timestamp() for moves in (report.moves or {}).values() for move in moves
+        datetime.fromisoformat(move.time).timestamp()
+        for moves in (report.moves or {}).values()
+        for move in moves
     ]
     suspects = sorted(report.suspects, key=lambda suspect: (suspect.label.state != "held", -suspect.label.id))
     compared = [pair for pair in report.pairs if pair.mean is not None]
@@ -52,7 +54,9 @@ def render(report: Report) -> str:
         users=users,
         days=labels_per_day(report.labels),
         finished=finished,
-        workers={user: colour for user, colour in colours.items() if user in {case.user for case in finished}},
+        workers={
+            user: colour for user, colour in colours.items() if user in {case.user for case in finished}
+        },
         verdicts={row.version for row in report.versions},
         open=sum(case.label is None for case in report.cases),
         by_user=work_per(report.cases, lambda case: case.user),
@@ -68,7 +72,9 @@ def render(report: Report) -> str:
         labels_plot=plots.plot_labels(labels_per_day(report.labels), colours) if report.labels else b"",
         work_plot=plots.plot_work(report.cases, colours) if finished else b"",
         proposals_plot=(
-            plots.plot_proposals(report.labels, colours, served) if any(r.agreement for r in report.labels) else b""
+            plots.plot_proposals(report.labels, colours, served)
+            if any(r.agreement for r in report.labels)
+            else b""
         ),
         drift_plots={quantity.name: plots.plot_drift(quantity) for quantity in report.drift},
     )

@@ -38,8 +38,12 @@ def plot_versions(versions: Sequence[VersionRow], colours: Mapping[str, str]) ->
     """Mean Dice of the versions over time: filled where the gate accepted them, hollow where not."""
     figure, axes = _figure("Dice on validation cases")
     for model, colour in colours.items():
-        mine = [v for v in versions if v.model == model and math.isfinite(v.dice) and math.isfinite(v.created)]
-        axes.plot(_times([v.created for v in mine]), [v.dice for v in mine], color=colour, linewidth=0.8, alpha=0.6)
+        mine = [
+            v for v in versions if v.model == model and math.isfinite(v.dice) and math.isfinite(v.created)
+        ]
+        axes.plot(
+            _times([v.created for v in mine]), [v.dice for v in mine], color=colour, linewidth=0.8, alpha=0.6
+        )
         for version in mine:
             passed = version.verdict is None or version.verdict.accepted
             axes.plot(
@@ -83,7 +87,9 @@ def plot_work(cases: Sequence[CaseWork], colours: Mapping[str, str]) -> bytes:
     return _svg(figure, upper, lower)
 
 
-def plot_proposals(labels: Sequence[LabelRecord], colours: Mapping[str, str], changes: Sequence[float]) -> bytes:
+def plot_proposals(
+    labels: Sequence[LabelRecord], colours: Mapping[str, str], changes: Sequence[float]
+) -> bytes:
     """Dice of each proposal against the submitted label over time; lines where another version was served."""
     rated = [(label, dice) for label in labels if (dice := proposal_dice(label)) is not None]
     times, values = _times([label.at for label, _ in rated]), [dice for _, dice in rated]

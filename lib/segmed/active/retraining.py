@@ -120,7 +120,9 @@ class Retraining:
             if job is None or (job.id in self._running if job.owner == self.owner else self.alive(job.owner)):
                 return None
             if job.attempts >= self.attempts:
-                message = f"It was begun {job.attempts} times and never ended; it last stopped while {job.state}."
+                message = (
+                    f"It was begun {job.attempts} times and never ended; it last stopped while {job.state}."
+                )
                 jobs.move(job, "failed", "", message, now, wall)
                 return None
             jobs.assign(job.id, self.owner, wall)
@@ -169,7 +171,9 @@ class Retraining:
                     steps.train(job)
                 job = self.advance(job, "judging")
             outcome = outcome or steps.judge(job)
-            return self.advance(job, "promoted" if outcome.promoted else "rejected", outcome.version, outcome.message)
+            return self.advance(
+                job, "promoted" if outcome.promoted else "rejected", outcome.version, outcome.message
+            )
         except LostJobError:
             raise
         except Exception as error:

@@ -16,7 +16,9 @@ from segmed.active.tables.reservations import ReservationRepository, SkipReposit
 from segmed.active.tables.scores import ScoreRepository, ScoringCost, StoredScores
 
 _MOST = 100  # images that a user may hold
-_SPARE = 2  # images ranked beyond the number requested, because another process may reserve some of them first
+_SPARE = (
+    2  # images ranked beyond the number requested, because another process may reserve some of them first
+)
 _TRIES = 8
 
 
@@ -50,7 +52,9 @@ class ActiveState:
 
     def __init__(self, database: Database, lease: float = 1800.0) -> None:
         if not 0 < lease < math.inf:
-            raise ValueError(f"A reservation of {lease} s is not possible; give a number above 0, such as 1800.")
+            raise ValueError(
+                f"A reservation of {lease} s is not possible; give a number above 0, such as 1800."
+            )
         self.database = database
         self.lease = lease
         self._kept: ScoreTable | None = None
@@ -82,7 +86,9 @@ class ActiveState:
             table.put(changed, wall)
             reservations.remove(reservations.images() & table.labelled())
             # labels alone leave the score table's rows as they are
-            moved = any(image not in before or before[image][:2] != facts[:2] for image, facts in changed.items())
+            moved = any(
+                image not in before or before[image][:2] != facts[:2] for image, facts in changed.items()
+            )
             if gone or moved:
                 scores.next_generation(structure=True)
 
@@ -128,7 +134,9 @@ class ActiveState:
                 return False
             table = ScoreRepository(sql)
             cost = ScoringCost(encodes, decodes, seconds)
-            table.save(version, fingerprint, StoredScores(image, finite, embedding), cost, table.next_generation())
+            table.save(
+                version, fingerprint, StoredScores(image, finite, embedding), cost, table.next_generation()
+            )
         return True
 
     def arrived(self) -> dict[str, float]:
@@ -208,7 +216,9 @@ class ActiveState:
         for _ in range(_TRIES):
             if len(chosen) >= count:
                 break
-            ranked, note, complete = self._ranked(strategy, user, count - len(chosen), version, released, seed)
+            ranked, note, complete = self._ranked(
+                strategy, user, count - len(chosen), version, released, seed
+            )
             reserved = self._reserve(ranked, user, strategy, count - len(chosen))
             chosen += [Proposal(image, strategy, note=note) for image in reserved]
             if complete and len(reserved) == len(ranked):
@@ -250,7 +260,9 @@ class ActiveState:
         note = missing(strategy, pool) if ranked else ""
         last = [image for image, forever in skips if not forever] + list(released)
         if len(ranked) < count + _SPARE:
-            ranked += [image for image in dict.fromkeys(last) if image not in labelled | reserved | set(ranked)]
+            ranked += [
+                image for image in dict.fromkeys(last) if image not in labelled | reserved | set(ranked)
+            ]
         return ranked, note, len(ranked) < count + _SPARE
 
     def _reserve(self, ranked: Collection[str], user: str, strategy: str, count: int) -> list[str]:

@@ -33,7 +33,9 @@ class CandidatePool:
         columns = {"available": self.available, "embeddings": self.embeddings, **self.scores}
         for name, values in columns.items():
             if values is not None and len(values) != len(self.images):
-                raise ValueError(f"{name} has {len(values)} rows for {len(self.images)} images. Give one row each.")
+                raise ValueError(
+                    f"{name} has {len(values)} rows for {len(self.images)} images. Give one row each."
+                )
 
 
 Choose = Callable[[np.ndarray, int, np.ndarray, np.ndarray, np.ndarray | None], list[int]]
@@ -77,7 +79,9 @@ STRATEGIES: dict[str, Strategy] = {
             frozenset({"probabilities"}),
             "bald",
         ),
-        Strategy("tta", "Where the mirrored or darker image is segmented otherwise", frozenset({"prompts"}), "tta"),
+        Strategy(
+            "tta", "Where the mirrored or darker image is segmented otherwise", frozenset({"prompts"}), "tta"
+        ),
         Strategy(
             "jitter",
             "Where the mask depends on how exactly the box is drawn",
@@ -90,7 +94,9 @@ STRATEGIES: dict[str, Strategy] = {
             frozenset({"prompts"}),
             "predicted_iou",
         ),
-        Strategy("core_set", "The image least like all labelled ones", frozenset({"embedding"}), choose=_core_set),
+        Strategy(
+            "core_set", "The image least like all labelled ones", frozenset({"embedding"}), choose=_core_set
+        ),
         Strategy(
             "typicality",
             "The most typical image of a kind not labelled yet",

@@ -59,13 +59,17 @@ class StudyFiles:
             ValueError: The list cannot be read.
         """
         if not root.is_dir():
-            raise FileNotFoundError(f"There is no folder {root}. Give the folder that the server has as --studies.")
+            raise FileNotFoundError(
+                f"There is no folder {root}. Give the folder that the server has as --studies."
+            )
         if not (root / LIST).is_file():
             return cls()
         facts = _read(root / LIST)
         try:
             folder = root / facts.get("images_dir", "")
-            images = {name: folder / f"{name}{entry['image']['ext']}" for name, entry in facts["objects"].items()}
+            images = {
+                name: folder / f"{name}{entry['image']['ext']}" for name, entry in facts["objects"].items()
+            }
             labels = {name: _labels(root, facts, name, structures or {}) for name in images}
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
@@ -90,7 +94,9 @@ def _read(path: Path) -> dict[str, Any]:
     return read_json(path)
 
 
-def _labels(root: Path, facts: Mapping[str, Any], name: str, structures: Mapping[str, int]) -> dict[str, StoredLabel]:
+def _labels(
+    root: Path, facts: Mapping[str, Any], name: str, structures: Mapping[str, int]
+) -> dict[str, StoredLabel]:
     found = {}
     for tag, label in facts["objects"][name]["labels"].items():
         info = label.get("info") or {}

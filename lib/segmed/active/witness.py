@@ -41,7 +41,9 @@ def followed(
         ValueError: The shapes differ.
     """
     if labels.shape != picture.shape:
-        raise ValueError(f"The label map {labels.shape} does not lie on the image {picture.shape}. Export it again.")
+        raise ValueError(
+            f"The label map {labels.shape} does not lie on the image {picture.shape}. Export it again."
+        )
     counts = np.bincount(labels.ravel())
     counts[0] = 0
     dice = []

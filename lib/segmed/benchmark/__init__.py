@@ -1,1 +1,1 @@
-"""Published tables beside numbers of one's own: what they hold, the jobs behind them, and the reports."""
+"""Benchmarks: published tables beside own measurements, the jobs that measure them, and reports."""

@@ -1,4 +1,4 @@
-"""The seeds and rows of a benchmark's tables put together, for the reports."""
+"""Results of a benchmark's tables, collected from jobs over rows and seeds for the reports."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from segmed.benchmark.tables import Entry, Table
 
 @dataclass(frozen=True)
 class EntryResult:
-    """What came of a row.
+    """The result of a row.
 
     Attributes:
-        entry: of the table.
-        rows: one per test set, none if nothing came of it.
-        reason: why nothing did, "" if something did.
-        facts: of the first seed: weights, training, patients and the like.
-        curve: Dice by how far the sides of boxes are moved.
-        cases: file with the best, the median and the worst slice.
-        dice: of these.
+        entry: The row of the table.
+        rows: One row of numbers per test set; none if all seeds failed.
+        reason: Errors of the seeds that failed, or "".
+        facts: Facts of the first seed, such as weights, training and patients.
+        curve: Dice by the largest move of the boxes' sides, as a share of the side.
+        cases: File with the best, the median and the worst slice.
+        dice: Dice of these slices.
     """
 
     entry: Entry
@@ -37,15 +37,15 @@ class EntryResult:
 
 @dataclass(frozen=True)
 class TableResult:
-    """What came of a table.
+    """The results of a table.
 
     Attributes:
-        table: what was asked.
-        skipped: why it was not made, "" if it was.
-        entries: its rows.
-        comparisons: published values beside ours.
-        split: how slices were dealt out, for people.
-        warnings: what else a reader must know.
+        table: The table.
+        skipped: Reason why it was skipped, or "".
+        entries: Results of its rows.
+        comparisons: Published values beside ours.
+        split: Description of the split of slices for the reader.
+        warnings: Further warnings for the reader.
     """
 
     table: Table
@@ -57,19 +57,20 @@ class TableResult:
 
     @property
     def rows(self) -> list[tuple[EntryResult, Row]]:
+        """All rows of numbers with the results that they belong to."""
         return [(entry, row) for entry in self.entries for row in entry.rows]
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """Metrics that a row has, with their headings."""
+        """Metrics that at least one row has, with their headings."""
         unit = next((str(e.facts["unit"]) for e in self.entries if "unit" in e.facts), "px")
-        there = {key for _, row in self.rows for key in row.values}
+        present = {key for _, row in self.rows for key in row.values}
         titles = {**METRICS, **BOX_METRICS, "ms": "ms per slice"}
-        return {k: f"{t}, {unit}" if k == "hd95" else t for k, t in titles.items() if k in there}
+        return {k: f"{t}, {unit}" if k == "hd95" else t for k, t in titles.items() if k in present}
 
     @property
     def classes(self) -> list[str]:
-        """Metrics of classes, the mean with the background last."""
+        """Names of the metrics of classes, followed by the mean with the background."""
         if not self.table.by_class:
             return []
         found = dict.fromkeys(key for _, row in self.rows for key in row.values if key.startswith("dice:"))
@@ -77,12 +78,12 @@ class TableResult:
 
 
 def collect(table: Table, jobs: Sequence[BenchmarkJob], results: Sequence[Mapping[str, Any]]) -> TableResult:
-    """Put the seeds of each row together.
+    """Collect the seeds of each row.
 
     Args:
-        table: that the jobs are of.
-        jobs: of all rows and seeds.
-        results: of `run_job`, in the order of the jobs.
+        table: The table of the jobs.
+        jobs: Jobs of all rows and seeds.
+        results: Results of `run_job`, in the order of the jobs.
     """
     groups: dict[str, list[tuple[BenchmarkJob, Mapping[str, Any]]]] = {}
     for job, result in zip(jobs, results, strict=True):
@@ -129,9 +130,12 @@ def _split(table: Table, jobs: Sequence[BenchmarkJob], facts: Mapping[str, Any])
         )
     )
     budget = jobs[0].budget
-    asked = f"{budget.steps} steps" if budget.steps else f"{budget.epochs or 'as many as each recipe has'} passes"
+    limit = (
+        f"{budget.steps} steps" if budget.steps else f"{budget.epochs or 'as many as each recipe has'} passes"
+    )
     return (
-        f"Split {facts['split']}, the same for all rows and seeds: {numbers}. At most {asked} of {budget.batch} slices."
+        f"Split {facts['split']}, the same for all rows and seeds: {numbers}. "
+        f"At most {limit} of {budget.batch} slices."
     )
 
 
@@ -139,8 +143,8 @@ def _warnings(facts: Mapping[str, Any]) -> tuple[str, ...]:
     found = []
     if facts and facts["settings"]["slice_split"]:
         found.append(
-            "Neighbours of the tested slices were learnt from: these numbers are too good for patients whom a method "
-            "has not seen."
+            "Neighbours of the tested slices were used for training: these numbers are better than those for "
+            "unseen patients would be."
         )
     if facts and facts["skipped"]:
         found.append(f"{len(facts['skipped'])} images could not be used. The first: {facts['skipped'][0]}")

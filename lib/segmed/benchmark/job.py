@@ -1,4 +1,4 @@
-"""One job of a benchmark: a row of a table with one seed, from data on disk to a file of counts."""
+"""One job of a benchmark: training and testing of a row of a table with one seed."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ from segmed.methods.segmenter import Segmenter
 from segmed.methods.trainable import TrainableSegmenter
 from segmed.sam.precision import prepare_encoder
 from segmed.sam.sources import DEFAULT_MODEL, EMBEDDED
+from segmed.training.candidate import build_trainable
 from segmed.training.finetune_config import FinetuneConfig
-from segmed.training.job import build_trainable
 from segmed.training.loop import TrainingResult, TrainingRun
 from segmed.training.progress import Progress
 
 logger = logging.getLogger(__name__)
-CURVE = (0.0, 0.05, 0.1, 0.2, 0.3)
-_TELL_SECONDS = 0.5
+CURVE = (0.0, 0.05, 0.1, 0.2, 0.3)  # largest moves of the boxes' sides, as shares of the side
+_TELL_SECONDS = 0.5  # least time between two reports of progress
 
 
 def run_job(job: BenchmarkJob, stop: Callable[[], bool] | None = None) -> dict[str, Any]:
-    """Do the job, or read what an earlier run has made of it. A training that was interrupted goes on.
+    """Run a job, or read the result of an earlier run; an interrupted training is resumed.
 
     Args:
-        job: what to do.
-        stop: asked after each training step.
+        job: The job.
+        stop: Function called after each training step that returns whether to stop.
 
     Returns:
-        As in its `result.json`; or `error`, a sentence, if it cannot be done here. Errors are not kept: the next run
-        tries again.
+        The content of its `result.json`, or a dictionary with an `error`, a sentence, if the job failed.
+        Errors are not stored, so that the next run tries again.
     """
     done = job.result()
     if done is not None:
@@ -63,7 +63,7 @@ def run_job(job: BenchmarkJob, stop: Callable[[], bool] | None = None) -> dict[s
         if job.threads:
             torch.set_num_threads(job.threads)
         result = _measured(job, stop)
-    except Exception as error:  # one method must not end the others
+    except Exception as error:  # an error of one method must not end the others
         (job.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         known = isinstance(error, ValueError | OSError | ImportError | NotImplementedError)
         return {"settings": job.settings, "error": f"{'' if known else type(error).__name__ + ': '}{error}"}
@@ -75,13 +75,19 @@ def run_job(job: BenchmarkJob, stop: Callable[[], bool] | None = None) -> dict[s
 
 
 def weights_text(method: Method, job: BenchmarkJob, trains: bool) -> str:
-    """What a row began from, for people."""
+    """Description of the weights that a row started from, for the reader."""
     if not method.needs_backbone:
         pretrained = job.entry.settings.get("pretrained")
-        return "an encoder that knows ImageNet" if pretrained else "random weights" if trains else "no weights"
+        return (
+            "an encoder pretrained on ImageNet"
+            if pretrained
+            else "random weights"
+            if trains
+            else "no weights"
+        )
     source = str(job.settings["backbone"] or method.weights)
     if source == EMBEDDED:
-        return "segmed-tiny, which has seen synthetic images only"
+        return "segmed-tiny, trained on synthetic images only"
     if source == DEFAULT_MODEL:
         return "segmed-default, trained on public images of many kinds"
     return Path(source).name if Path(source).exists() else source
@@ -92,7 +98,7 @@ def _measured(job: BenchmarkJob, stop: Callable[[], bool] | None) -> dict[str, A
     tell = _Teller(job.folder / PROGRESS)
     (train, validation, test), how = open_parts(table, job)
     backbone = _backbone(method, job)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     training: TrainingResult | None = None
     resumed = 0
     if entry.train:
@@ -109,7 +115,7 @@ def _measured(job: BenchmarkJob, stop: Callable[[], bool] | None) -> dict[str, A
         labels = tuple(train.classes.values())
         segmenter = Loader().get(entry.method, backbone, job.device, labels=labels)
         total, trainable = sum(p.numel() for p in segmenter.parameters()), 0
-    trained_seconds = time.perf_counter() - begun
+    trained_seconds = time.perf_counter() - start
     result: dict[str, Any] = {
         "settings": job.settings,
         "weights": weights_text(method, job, entry.train),
@@ -130,7 +136,7 @@ def _measured(job: BenchmarkJob, stop: Callable[[], bool] | None) -> dict[str, A
         result["boxes"] = asdict(measure_boxes(segmenter, test, job.budget.batch))
     if entry.protocol == "detection":
         return result
-    question = _question(job)
+    question = _eval_protocol(job)
     main = measure(segmenter, test, question, lambda share: tell(0.8 + 0.1 * share, "testing"))
     picture, dice = extremes(segmenter, test, main, question)
     Image.fromarray(picture).save(job.folder / "cases.png")
@@ -151,7 +157,9 @@ def _measured(job: BenchmarkJob, stop: Callable[[], bool] | None) -> dict[str, A
     }
 
 
-def _candidate(method: Method, backbone: BackboneConfig, job: BenchmarkJob, train: SliceDataset) -> TrainableSegmenter:
+def _candidate(
+    method: Method, backbone: BackboneConfig, job: BenchmarkJob, train: SliceDataset
+) -> TrainableSegmenter:
     candidate, _ = build_trainable(method, backbone, job.entry.settings, train, job.device, job.seed)
     candidate.begin()
     candidate.recipe = candidate.recipe_for(job.budget.batch)
@@ -166,7 +174,7 @@ def _trained(
     tell: _Teller,
     stop: Callable[[], bool] | None,
 ) -> tuple[TrainingResult, int]:
-    """How the training ended, and the step from which it went on."""
+    """Train a candidate, and return the result and the step from which the training was resumed."""
     budget = job.budget
     prompted = None if job.entry.protocol == "detection" else job.entry.protocol == "box"
     config = FinetuneConfig(
@@ -179,7 +187,7 @@ def _trained(
     except ValueError as error:
         if not (job.folder / "run" / "checkpoint.pt").is_file():
             raise
-        logger.info("A training of other data is cleared away: %s", error)
+        logger.info("A run with other data is deleted: %s", error)
         shutil.rmtree(job.folder / "run")
         run = TrainingRun(*arguments)
     first = run.training.step
@@ -189,7 +197,7 @@ def _trained(
 
     result = run.run(show_progress, stop)
     if result.ended == "stopped":
-        raise ValueError(f"{result.message} Give the same command again to go on.")
+        raise ValueError(f"{result.message} Give the same command again to continue.")
     return result, first
 
 
@@ -202,9 +210,11 @@ def _backbone(method: Method, job: BenchmarkJob) -> BackboneConfig:
     return BackboneConfig(source, job.image_size, "fp32")
 
 
-def _question(job: BenchmarkJob) -> EvalProtocol:
+def _eval_protocol(job: BenchmarkJob) -> EvalProtocol:
     proposals = str(job.entry.settings.get("proposals", "published"))
-    return EvalProtocol(job.entry.protocol, batch=job.budget.batch, proposals=proposals, points=job.budget.points)
+    return EvalProtocol(
+        job.entry.protocol, batch=job.budget.batch, proposals=proposals, points=job.budget.points
+    )
 
 
 def _measured_elsewhere(
@@ -218,13 +228,13 @@ def _measured_elsewhere(
     if not classes:
         raise ValueError(
             f"{other.dataset} has none of the classes {', '.join(sorted(ours))}; its own are "
-            f"{', '.join(data.classes.values())}. Name which stands for which in the table."
+            f"{', '.join(data.classes.values())}. Map its names to these classes in the table."
         )
     return measure(segmenter, data, replace(question, classes={v: str(n) for v, n in classes.items()}))
 
 
 def _curve(segmenter: Segmenter, test: SliceDataset, question: EvalProtocol, most: int) -> dict[str, float]:
-    """Mean Dice by how far the sides of boxes are moved, on slices with an object, evenly spaced."""
+    """Mean Dice by the largest move of the boxes' sides, on at most `most` slices with an object."""
     if not most:
         return {}
     shown = test.with_object()
@@ -238,24 +248,30 @@ def _curve(segmenter: Segmenter, test: SliceDataset, question: EvalProtocol, mos
 
 
 def _packed(measured: Measured) -> list[list[Any]]:
-    """Slice, label, tp, fp, fn, tn and HD95 of each score; None for what has no distance, "inf" for a missed one."""
+    """Slice, label, tp, fp, fn, tn and HD95 of each score; None for NaN, "inf" for infinity."""
     rows = []
     for number, score in zip(measured.slices, measured.scores, strict=True):
-        distance = None if math.isnan(score.hd95) else "inf" if math.isinf(score.hd95) else round(score.hd95, 4)
-        rows.append([number, score.label, *(getattr(score.overlap, f.name) for f in fields(Overlap)), distance])
+        distance = (
+            None if math.isnan(score.hd95) else "inf" if math.isinf(score.hd95) else round(score.hd95, 4)
+        )
+        rows.append(
+            [number, score.label, *(getattr(score.overlap, f.name) for f in fields(Overlap)), distance]
+        )
     return rows
 
 
 def unpacked(rows: Sequence[Sequence[Any]]) -> list[ImageScore]:
-    """Scores out of a file of results."""
+    """Read scores from the rows of a result file."""
     return [
-        ImageScore(Overlap(*row[2:6]), math.nan if row[6] is None else float(row[6]), str(row[0]), int(row[1]))
+        ImageScore(
+            Overlap(*row[2:6]), math.nan if row[6] is None else float(row[6]), str(row[0]), int(row[1])
+        )
         for row in rows
     ]
 
 
 class _Teller:
-    """Writes now and then how far a job is, for the one who waits for it."""
+    """A writer of a job's progress file, which is updated at most every half second."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._last = path, -math.inf

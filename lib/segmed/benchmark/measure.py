@@ -1,4 +1,4 @@
-"""A method on the slices of a test set, asked as a table says: masks and boxes against the truth, and the time."""
+"""Measurement of a method on the slices of a test set by a table's protocol: masks, boxes and times."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from segmed.benchmark.tables import Protocol
+from segmed.benchmark.table import Protocol
 from segmed.data.slices import LabelledSlice, SliceDataset
 from segmed.evaluation.annotator import jittered
 from segmed.evaluation.detection_scores import DetectionScores, FoundBoxes, score_boxes
@@ -30,21 +30,21 @@ from segmed.training.overlay import overlay_sheet
 from segmed.training.targets import class_places
 from segmed.training.validation import ShownCase, batches_alike, found_masks
 
-BACKGROUND = 0
-_EMBEDDINGS = 64 * 2**20
-_ALL_BOXES = (0.001, 100)  # least score and largest number of boxes that average precisions go over
+BACKGROUND = 0  # value of the background in label maps
+_EMBEDDINGS = 64 * 2**20  # size of the embedding cache in bytes
+_ALL_BOXES = (0.001, 100)  # lowest score and largest number of the boxes for average precisions
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What `measure` found.
+    """The results of `measure`.
 
     Attributes:
-        scores: of objects on slices; label 0 is the background, where a method tells it.
-        slices: the number of the slice of each score.
-        seconds: everything, reading and scoring among it.
-        model_seconds: encoding and decoding alone.
-        count: slices.
+        scores: Scores of objects on slices; label 0 is the background, for methods that label it.
+        slices: Number of the slice of each score.
+        seconds: Total time in seconds, with reading and scoring.
+        model_seconds: Time of encoding and decoding in seconds.
+        count: Number of slices.
     """
 
     scores: list[ImageScore] = field(default_factory=list)
@@ -56,19 +56,19 @@ class Measured:
 
 @dataclass(frozen=True)
 class EvalProtocol:
-    """How a method is asked.
+    """The protocol of a measurement.
 
     Attributes:
-        protocol: see `tables.PROTOCOLS`.
-        classes: names of the labels that count; None for those of the dataset.
-        batch: slices encoded together.
-        jitter: largest move of a side of a box, as share of the box.
-        size: side in px of the masks, if not that of the slices.
-        proposals: preset of an oracle's proposals.
-        points: of the grid of an oracle's clicks, per side.
+        protocol: Kind of the protocol, see `tables.PROTOCOLS`.
+        classes: Names of the labels that count, by value; None for those of the dataset.
+        batch: Number of slices encoded together.
+        jitter: Largest move of a side of a box, as a share of the side.
+        size: Side of the masks in px, or None for the size of the slices.
+        proposals: Preset of an oracle's proposals.
+        points: Points per side of the grid of an oracle's clicks.
 
     Raises:
-        ValueError: no such preset.
+        ValueError: If there is no such preset.
     """
 
     protocol: Protocol
@@ -81,7 +81,9 @@ class EvalProtocol:
 
     def __post_init__(self) -> None:
         if self.proposals not in PRESETS:
-            raise ValueError(f"There are no proposals {self.proposals!r}. Choose from {', '.join(PRESETS)}.")
+            raise ValueError(
+                f"There is no preset {self.proposals!r} of proposals. Choose from {', '.join(PRESETS)}."
+            )
 
 
 @torch.inference_mode()
@@ -91,13 +93,13 @@ def measure(
     """Score every slice of a dataset for every label that counts.
 
     Args:
-        method: in evaluation mode, on any device.
-        data: test slices.
-        question: how to ask.
-        tell: called with the share that is done.
+        method: The method in evaluation mode, on any device.
+        data: The test slices.
+        question: The protocol of the measurement.
+        tell: Function called with the share of the slices done.
 
     Raises:
-        ValueError: the method lacks a class of the dataset, or a slice cannot be read.
+        ValueError: If the method lacks a class of the dataset, or a slice cannot be read.
     """
     if question.protocol == "oracle":
         return _measure_oracle(method, data, question, tell)
@@ -107,24 +109,25 @@ def measure(
     start = time.perf_counter()
     for numbers, samples in batches_alike(data, range(len(data)), question.batch):
         generator = np.random.default_rng(numbers[0])
-        begun = time.perf_counter()
+        model_start = time.perf_counter()
         found = [dict[int, np.ndarray]() for _ in samples]
         if places is not None or any((s.labels == value).any() for s in samples for value in classes):
             embedding = method.embed([s.image for s in samples])
             box = _box(question.jitter, generator)
             size = (question.size, question.size) if question.size else None
             found = found_masks(method, embedding, samples, classes, places, box, size)
-        model_seconds += time.perf_counter() - begun
+        model_seconds += time.perf_counter() - model_start
         for number, sample, masks in zip(numbers, samples, found, strict=True):
             sample = _resized(sample, question.size) if question.size else sample
-            nothing = np.zeros(sample.labels.shape, bool)
-            asked = {value: (masks.get(value, nothing), sample.labels == value) for value in classes}
+            empty = np.zeros(sample.labels.shape, bool)
+            pairs = {value: (masks.get(value, empty), sample.labels == value) for value in classes}
             if places is not None and len(classes) == len(data.classes):
-                named = np.any([mask for mask, _ in asked.values()], 0)
-                overlap = Overlap.of(~named, sample.labels == 0)
-                out.scores.append(ImageScore(overlap, math.nan, sample.patient, BACKGROUND))  # its outline is theirs
+                labelled = np.any([mask for mask, _ in pairs.values()], 0)
+                overlap = Overlap.of(~labelled, sample.labels == 0)
+                # Its outline is that of the objects.
+                out.scores.append(ImageScore(overlap, math.nan, sample.patient, BACKGROUND))
                 out.slices.append(number)
-            for value, (mask, truth) in asked.items():
+            for value, (mask, truth) in pairs.items():
                 out.scores.append(score_mask(mask, truth, sample.spacing, sample.patient, value))
                 out.slices.append(number)
         if tell:
@@ -133,14 +136,16 @@ def measure(
 
 
 @torch.inference_mode()
-def measure_boxes(method: Segmenter, data: SliceDataset, batch: int = 8, min_area: int = 20) -> DetectionScores:
-    """The boxes that a method detects against those around the labelled pieces of at least `min_area` px.
+def measure_boxes(
+    method: Segmenter, data: SliceDataset, batch: int = 8, min_area: int = 20
+) -> DetectionScores:
+    """Score detected boxes against those around the labelled pieces of at least `min_area` px.
 
     Raises:
-        ValueError: the method finds no boxes, or lacks a class of the dataset.
+        ValueError: If the method is not a detector, or lacks a class of the dataset.
     """
     if not method.finds_boxes:
-        raise ValueError(f"{type(method).__name__} finds no boxes. Take a detector.")
+        raise ValueError(f"{type(method).__name__} finds no boxes. Take the method 'detector'.")
     places = class_places(method, data.classes)
     found: list[FoundBoxes] = []
     truth: list[FoundBoxes] = []
@@ -148,8 +153,12 @@ def measure_boxes(method: Segmenter, data: SliceDataset, batch: int = 8, min_are
         for boxes in method.detect(method.embed([s.image for s in samples]), *_ALL_BOXES):
             found.append(FoundBoxes(*(t.cpu().numpy() for t in (boxes.corners, boxes.labels, boxes.scores))))
         for sample in samples:
-            there = boxes_of(places[sample.labels], min_area)
-            truth.append(FoundBoxes(there["boxes"].numpy(), there["labels"].numpy(), np.ones(len(there["labels"]))))
+            targets = boxes_of(places[sample.labels], min_area)
+            truth.append(
+                FoundBoxes(
+                    targets["boxes"].numpy(), targets["labels"].numpy(), np.ones(len(targets["labels"]))
+                )
+            )
     names = [data.classes[value] for value in sorted(data.classes)]
     config: Any = method.config  # a `DetectorConfig`
     return score_boxes(found, truth, names, config.confidence, config.most)
@@ -159,10 +168,13 @@ def measure_boxes(method: Segmenter, data: SliceDataset, batch: int = 8, min_are
 def extremes(
     method: Segmenter, data: SliceDataset, measured: Measured, question: EvalProtocol
 ) -> tuple[np.ndarray, list[float]]:
-    """The best, the median and the worst slice, with truth and mask outlined: (H, W, 3) uint8, and their Dice.
+    """Draw the best, the median and the worst slice with outlines of truth and mask.
+
+    Returns:
+        The image (H, W, 3), uint8, and the Dice of the three slices.
 
     Raises:
-        ValueError: no slice has an object.
+        ValueError: If no slice has an object.
     """
     of_slice: dict[int, list[float]] = {}
     for number, score in zip(measured.slices, measured.scores, strict=True):
@@ -188,7 +200,9 @@ def extremes(
     return overlay_sheet(shown), [float(np.mean(of_slice[number])) for number in chosen]
 
 
-def _box(jitter: float, generator: np.random.Generator) -> Callable[[np.ndarray], tuple[float, float, float, float]]:
+def _box(
+    jitter: float, generator: np.random.Generator
+) -> Callable[[np.ndarray], tuple[float, float, float, float]]:
     def box(mask: np.ndarray) -> tuple[float, float, float, float]:
         tight = slice_box(mask)
         return jittered(tight, jitter, (mask.shape[0], mask.shape[1]), generator) if jitter else tight
@@ -197,7 +211,7 @@ def _box(jitter: float, generator: np.random.Generator) -> Callable[[np.ndarray]
 
 
 def _resized(sample: LabelledSlice, side: int) -> LabelledSlice:
-    """The labels on a square grid of another size, by nearest neighbours."""
+    """Resample the labels of a slice to a square of another size by nearest neighbours."""
     labels = torch.from_numpy(np.ascontiguousarray(sample.labels))[None, None]
     small = F.interpolate(labels, (side, side), mode="nearest-exact")[0, 0].numpy()
     rows, columns = (n * d / side for n, d in zip(sample.labels.shape, sample.spacing, strict=True))
@@ -205,7 +219,7 @@ def _resized(sample: LabelledSlice, side: int) -> LabelledSlice:
 
 
 def _proposed(method: Segmenter, sample: LabelledSlice, question: EvalProtocol) -> list[np.ndarray]:
-    """Masks (H, W) of everything on a slice."""
+    """Automatic masks (H, W) of all objects on a slice."""
     array = np.swapaxes(sample.image, 0, 1)[:, :, None]
     picture = Picture(array, np.eye(4), "slice", "none")
     config = replace(PRESETS[question.proposals], points_per_side=question.points)
@@ -213,12 +227,16 @@ def _proposed(method: Segmenter, sample: LabelledSlice, question: EvalProtocol) 
     return [one.mask for one in automatic_masks(predictor, picture, 0, config)]
 
 
-def _best_proposals(method: Segmenter, sample: LabelledSlice, question: EvalProtocol) -> dict[int, np.ndarray]:
+def _best_proposals(
+    method: Segmenter, sample: LabelledSlice, question: EvalProtocol
+) -> dict[int, np.ndarray]:
+    """The proposed mask (H, W) with the highest Dice for each label of a slice."""
     proposed = _proposed(method, sample, question)
     best = {}
     for value in (int(v) for v in np.unique(sample.labels) if v):
         dice = [
-            oracle_scores([mask], (sample.labels == value).astype(np.uint8))[-1].overlap.dice() for mask in proposed
+            oracle_scores([mask], (sample.labels == value).astype(np.uint8))[-1].overlap.dice()
+            for mask in proposed
         ]
         if dice:
             best[value] = proposed[int(np.argmax(dice))]
@@ -228,14 +246,14 @@ def _best_proposals(method: Segmenter, sample: LabelledSlice, question: EvalProt
 def _measure_oracle(
     method: Segmenter, data: SliceDataset, question: EvalProtocol, tell: Callable[[float], None] | None
 ) -> Measured:
-    """Classes that a slice does not show are not scored: there is nothing to choose by."""
+    """Measure with an oracle; only classes that are on a slice are scored."""
     out, model_seconds = Measured(), 0.0
     start = time.perf_counter()
     for number in range(len(data)):
         sample = data[number]
-        begun = time.perf_counter()
+        model_start = time.perf_counter()
         proposed = _proposed(method, sample, question)
-        model_seconds += time.perf_counter() - begun
+        model_seconds += time.perf_counter() - model_start
         mine = oracle_scores(proposed, sample.labels, sample.patient)
         out.scores.extend(mine)
         out.slices.extend([number] * len(mine))

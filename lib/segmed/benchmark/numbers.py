@@ -1,4 +1,4 @@
-"""From the counts of jobs to the rows of a table: means and spreads over seeds, and whether they can be true."""
+"""Rows of a table from the counts of jobs: means and spreads over seeds, and checks of their consistency."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from segmed.benchmark.published import Published
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.segmentation_scores import ImageScore, summarise
 
-# key: heading; what a row of a table shows, in this order
+# The columns of a table in this order, key: heading
 METRICS: Mapping[str, str] = {
     "dice": "Dice",
     "iou": "IoU",
@@ -48,8 +48,8 @@ TITLES: Mapping[str, str] = {
     "parameters": "parameters, M",
     "trainable": "trained parameters, M",
 }
-_SAME = {"f1": "dice", "hausdorff": "hd95"}  # what of ours stands beside a published metric
-_ROUNDING = 1e-9
+_SAME = {"f1": "dice", "hausdorff": "hd95"}  # our metric for a published one of another name
+_ROUNDING = 1e-9  # tolerance for rounding errors
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Number:
     """A mean over seeds.
 
     Attributes:
-        mean: NaN where there is nothing.
-        spread: standard deviation of the sample, NaN of one seed.
+        mean: The mean, NaN without values.
+        spread: Sample standard deviation, NaN for one seed.
     """
 
     mean: float
@@ -66,13 +66,14 @@ class Number:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Number:
+        """Compute the mean and the spread of the finite values."""
         known = [v for v in values if math.isfinite(v)]
         if not known:
             return cls(math.nan)
         return cls(float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else math.nan)
 
     def text(self, digits: int = 3) -> str:
-        """0.812 ± 0.004."""
+        """Format the number, such as 0.812 ± 0.004."""
         if math.isnan(self.mean):
             return "–"
         spread = "" if math.isnan(self.spread) else f" ± {self.spread:.{digits}f}"
@@ -81,16 +82,16 @@ class Number:
 
 @dataclass(frozen=True)
 class Row:
-    """An entry on one test set.
+    """The numbers of an entry on one test set.
 
     Attributes:
-        entry: of the table.
-        where: "" for the table's own test set, see `Published`.
-        seeds: with a result.
-        images: objects on slices that were scored, of one seed.
-        values: by metric.
-        identities: how often IoU = Dice / (2 − Dice) was checked: on every image, and on all pixels together.
-        violations: how often it did not hold.
+        entry: Name of the entry in the table.
+        where: Test set, "" for the table's own, see `Published`.
+        seeds: Number of seeds with a result.
+        images: Number of scored objects on slices for one seed.
+        values: Numbers by metric.
+        identities: Number of checks of IoU = Dice / (2 − Dice): on every image, and on all pixels together.
+        violations: Number of checks in which it did not hold.
     """
 
     entry: str
@@ -103,7 +104,7 @@ class Row:
 
     @property
     def identity(self) -> str:
-        """For people."""
+        """Result of the checks for the reader."""
         if not self.identities:
             return "–"
         return f"violated in {self.violations}" if self.violations else f"holds in {self.identities}"
@@ -114,10 +115,10 @@ class Comparison:
     """All published versions of a number beside ours.
 
     Attributes:
-        published: the versions, at least one.
-        title: of the metric, for people.
-        ours: None where there is none.
-        odd: why the published values cannot be what they are called, "" if they can.
+        published: The published versions, at least one.
+        title: Title of the metric for the reader.
+        ours: Our number, or None if there is none.
+        odd: Reason why the published values are inconsistent, or "".
     """
 
     published: tuple[Published, ...]
@@ -127,41 +128,48 @@ class Comparison:
 
     @property
     def entry(self) -> str:
+        """Name of the row."""
         return self.published[0].entry
 
     @property
     def where(self) -> str:
+        """The test set, see `Published`."""
         return self.published[0].where
 
     @property
     def metric(self) -> str:
+        """Name of the metric."""
         return self.published[0].metric
 
 
 def identity_holds(dice: float, iou: float) -> bool:
-    """Whether an IoU and a Dice can be of the same two masks: IoU = Dice / (2 − Dice)."""
+    """Whether IoU = Dice / (2 − Dice), which holds for an IoU and a Dice of the same two masks."""
     return abs(iou - dice / (2 - dice)) < _ROUNDING
 
 
 def rows_of(entry: str, results: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """One row per test set, over the seeds.
+    """Compute one row per test set, over the seeds.
 
     Args:
-        entry: name.
-        results: of `run_job`, one per seed, all without error.
+        entry: Name of the entry.
+        results: Results of `run_job`, one per seed, all without errors.
     """
     boxes = _boxes(results) if "boxes" in results[0] else {}
     if "sets" not in results[0]:
-        return [Row(entry, "", len(results), int(results[0]["boxes"]["objects"]), {**boxes, **_size(results)})]
+        return [
+            Row(entry, "", len(results), int(results[0]["boxes"]["objects"]), {**boxes, **_size(results)})
+        ]
     rows = [_row(entry, where, results) for where in results[0]["sets"]]
     return [row if row.where else replace(row, values={**row.values, **boxes}) for row in rows]
 
 
 def compared(published: Sequence[Published], rows: Sequence[Row]) -> list[Comparison]:
-    """Every published number beside ours, row by row."""
+    """Pair every published number with ours, row by row."""
     ours = {(row.entry, row.where): row.values for row in rows}
     groups: dict[tuple[str, str, str], list[Published]] = {}
-    for value in sorted(published, key=lambda p: list(dict.fromkeys(q.entry for q in published)).index(p.entry)):
+    for value in sorted(
+        published, key=lambda p: list(dict.fromkeys(q.entry for q in published)).index(p.entry)
+    ):
         groups.setdefault((value.entry, value.where, value.metric), []).append(value)
     found = []
     for (entry, where, metric), versions in groups.items():
@@ -179,7 +187,8 @@ def _row(entry: str, where: str, results: Sequence[Mapping[str, Any]]) -> Row:
     classes = {int(value): name for value, name in results[0]["classes"].items()}
     numbers = [_numbers(scores, classes if not where else {}) for scores in seeds]
     values = {key: Number.of([n.get(key, math.nan) for n in numbers]) for key in numbers[0]}
-    pooled = _pooled([s for scores in seeds for s in scores])  # of all seeds, so that the printed pair fits together
+    # Over all seeds, so that Dice and IoU are consistent.
+    pooled = _pooled([s for scores in seeds for s in scores])
     for key, value in (("dice_pooled", pooled.dice("one")), ("iou_pooled", pooled.iou("one"))):
         values[key] = Number(value, values[key].spread)
     if not where:
@@ -194,7 +203,7 @@ def _row(entry: str, where: str, results: Sequence[Mapping[str, Any]]) -> Row:
 
 
 def _numbers(scores: Sequence[ImageScore], classes: Mapping[int, str]) -> dict[str, float]:
-    """Of one seed."""
+    """The metrics of one seed, and the Dice of each class that is on at least one slice."""
     objects = [s for s in scores if s.label != BACKGROUND]
     summary = summarise(objects)
     pooled = _pooled(objects)

@@ -1,4 +1,4 @@
-"""The slices of a job: as many as its budget allows, dealt out to training, validation and test."""
+"""The slices of a job within its budget, split into training, validation and test."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from segmed.data.catalogue import load_dataset
 from segmed.data.slices import SliceDataset
 from segmed.data.split import Split, split_patients
 
-_SPLIT_SEED = 0  # one split for all methods and seeds, so that they compare
+_SPLIT_SEED = 0  # one split for all methods and seeds, so that they can be compared
 
 
-def open_parts(table: Table, job: BenchmarkJob) -> tuple[tuple[SliceDataset, SliceDataset, SliceDataset], str]:
-    """Slices to learn from, to choose by and to test on, and how they were dealt out, for people.
+def open_parts(
+    table: Table, job: BenchmarkJob
+) -> tuple[tuple[SliceDataset, SliceDataset, SliceDataset], str]:
+    """Open the slices for training, validation and test, with a description of the split for the reader.
 
     Raises:
-        FileNotFoundError: the dataset, or a file of it, is not there.
-        ValueError: its files or labels are not those that the loader knows, or there are too few patients.
+        FileNotFoundError: If the dataset, or a file of it, does not exist.
+        ValueError: If its files or labels are not those that the loader expects, or there are too few
+            patients.
     """
     data = load_dataset(table.dataset, job.folders[table.dataset], **table.options)
     data = thinned(data, job.budget).readable()
-    how, here = "by patients", set(data.patients)
+    how, available = "by patients", set(data.patients)
     published = data.published
     parts = [published.train, published.validation, published.test] if published else []
-    parts = [tuple(name for name in part if name in here) for part in parts]
+    parts = [tuple(name for name in part if name in available) for part in parts]
     if job.slice_split and table.slice_shares:
-        data, how = _slices_as_patients(data), "by slices, whosever they are, as published"
+        data, how = _slices_as_patients(data), "by slices regardless of patients, as published"
         split = split_patients(data.patients, _SPLIT_SEED, *table.slice_shares)
     elif parts and all(parts):
         how = "as the dataset's authors did"
@@ -40,7 +43,7 @@ def open_parts(table: Table, job: BenchmarkJob) -> tuple[tuple[SliceDataset, Sli
 
 
 def thinned(data: SliceDataset, budget: Budget) -> SliceDataset:
-    """So many patients, by chance, and so many slices of each."""
+    """Limit a dataset to the budget's number of patients, drawn at random, and of slices of each."""
     if 0 < budget.patients < len(data.patients):
         order = np.random.default_rng(_SPLIT_SEED).permutation(data.patients).tolist()
         data = data.of(order[: budget.patients])
@@ -48,7 +51,7 @@ def thinned(data: SliceDataset, budget: Budget) -> SliceDataset:
 
 
 def _slices_as_patients(data: SliceDataset) -> SliceDataset:
-    """Each slice a patient of its own, as in splits that do not care whose slices they are."""
+    """Treat each slice as a patient of its own, for splits by slices."""
     volumes = [
         replace(data.volumes[n], patient=f"{data.volumes[n].patient} {place}")
         for place, (n, _) in enumerate(data.slices)

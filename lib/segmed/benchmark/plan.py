@@ -1,4 +1,4 @@
-"""From what a user asks to jobs: which tables can be made here, and why the others cannot."""
+"""The plan of a benchmark: jobs of the tables that can be measured, and reasons for skipped ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from segmed.methods import find_method
 
 @dataclass(frozen=True)
 class Plan:
-    """A table and what has to be done for it.
+    """A table and its jobs.
 
     Attributes:
-        table: that is asked for.
-        jobs: all rows with all seeds.
-        skipped: why there are none, in one line.
+        table: The table.
+        jobs: Jobs of all rows with all seeds.
+        skipped: Reason in one line why there are none, or "".
     """
 
     table: Table
@@ -34,17 +34,17 @@ def plan(
     settings: Mapping[str, Any],
     template: BenchmarkJob,
 ) -> list[Plan]:
-    """What has to be done; datasets are opened, voxels are not read.
+    """Plan the jobs of tables; datasets are opened, but voxels are not read.
 
     Args:
-        tables: to be made.
-        names: rows or methods, none for all rows.
-        seeds: how many, from 0.
-        settings: of every method that knows them.
-        template: folders, budget and the like of all jobs.
+        tables: The tables.
+        names: Names of rows or methods, or none for all rows.
+        seeds: Number of seeds, which are counted from 0.
+        settings: Settings for every method that knows them.
+        template: A job with the folders, the budget and the other settings of all jobs.
 
     Raises:
-        ValueError: no seed, unknown dataset, row or method, or a setting that no method knows.
+        ValueError: If there is no seed, or a dataset, row, method or setting is unknown.
     """
     if seeds < 1:
         raise ValueError(f"{seeds} seeds give no numbers. Give at least 1, or 3 for a spread.")
@@ -57,16 +57,21 @@ def plan(
         entries = [_with(entry, settings, known) for entry in rows[table.name]]
         skipped = _missing(table, template.folders)
         if not skipped and not entries:
-            skipped = f"none of its rows is asked for; it has {', '.join(e.name for e in table.entries)}."
+            skipped = f"none of its rows is selected; it has {', '.join(e.name for e in table.entries)}."
         jobs = [
-            replace(template, table=table.name, entry=entry, seed=seed, folders=_used(table, template.folders))
+            replace(
+                template, table=table.name, entry=entry, seed=seed, folders=_used(table, template.folders)
+            )
             for seed in range(seeds)
             for entry in entries
         ]
         plans.append(Plan(table, () if skipped else tuple(jobs), skipped))
     unknown = sorted(set(settings) - known)
     if unknown:
-        raise ValueError(f"No method that is asked for knows {unknown[0]!r}. `segmed train --set` takes the same keys.")
+        raise ValueError(
+            f"None of the selected methods knows {unknown[0]!r}. "
+            "Give settings that `segmed train --set` takes."
+        )
     return plans
 
 
@@ -85,16 +90,17 @@ def _used(table: Table, folders: Mapping[str, str]) -> dict[str, str]:
 
 
 def _missing(table: Table, folders: Mapping[str, str]) -> str:
-    """Why a table cannot be made, in one line; "" if it can."""
+    """The reason in one line why a table cannot be measured, or ""."""
     if not table.dataset:
         return (
-            "its images are not public. scripts/multi_phase.py measures the same on folders with one image per phase."
+            "its images are not public. "
+            "scripts/multi_phase.py measures the same on folders with one image per phase."
         )
     dataset = find_dataset(table.dataset)
     if table.dataset not in folders:
         return (
-            f"there is no --data {table.dataset}=FOLDER. Get {dataset.title} from {dataset.source} and put into the "
-            f"folder {dataset.layout}"
+            f"there is no --data {table.dataset}=FOLDER. Get {dataset.title} from {dataset.source} and put "
+            f"into the folder {dataset.layout}"
         )
     try:
         load_dataset(table.dataset, folders[table.dataset], **table.options)

@@ -1,6 +1,6 @@
-"""Values as they were published, every version of each where the sources contradict themselves. Data only.
+"""Published values, with all versions of a value if its sources contradict each other. Data only.
 
-None of them is a target: splits, weights and definitions of metrics differ from ours or are not told.
+None of them is a target: splits, weights and definitions of metrics differ from ours or are not reported.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ class Published:
     """One number of a paper.
 
     Attributes:
-        entry: row of our table that it stands beside.
-        metric: as in `numbers.METRICS`; `dice:NAME` is that of a class.
-        value: as printed, shares from 0 to 1.
-        source: table of the paper.
-        spread: standard deviation, where it is told.
+        entry: Row of our table with which it is compared.
+        metric: Metric as in `numbers.METRICS`; `dice:NAME` is that of a class.
+        value: Value as printed, shares from 0 to 1.
+        source: Table of the paper.
+        spread: Standard deviation, or None if it is not reported.
         where: "" for the test set, `@128` for another resolution, `>NAME` for another dataset.
     """
 
@@ -33,7 +33,7 @@ class Published:
 def _columns(
     source: str, entries: Sequence[str], rows: Mapping[str, Sequence[float]], where: str = ""
 ) -> tuple[Published, ...]:
-    """A printed table with a metric per row and an entry per column."""
+    """The values of a printed table with a metric per row and an entry per column."""
     return tuple(
         Published(entry, metric, value, source, where=where)
         for metric, values in rows.items()
@@ -189,9 +189,14 @@ SESSILE = (
     Published("imedsam", "hausdorff", 11.59, _IMEDSAM),
     Published("imedsam", "trainable", 1.6, _IMEDSAM),
     *_columns(_IMEDSAM, ("imedsam", "medsam"), {"dice": (0.9145, 0.8239), "hausdorff": (7.91, 8.04)}, "@128"),
-    *_columns(_IMEDSAM, ("imedsam", "medsam"), {"dice": (0.9133, 0.8319), "hausdorff": (32.77, 51.82)}, "@896"),
     *_columns(
-        _IMEDSAM, ("imedsam", "medsam"), {"dice": (0.8883, 0.7459), "hausdorff": (19.76, 30.15)}, ">cvc-clinicdb"
+        _IMEDSAM, ("imedsam", "medsam"), {"dice": (0.9133, 0.8319), "hausdorff": (32.77, 51.82)}, "@896"
+    ),
+    *_columns(
+        _IMEDSAM,
+        ("imedsam", "medsam"),
+        {"dice": (0.8883, 0.7459), "hausdorff": (19.76, 30.15)},
+        ">cvc-clinicdb",
     ),
     Published("medsam", "dice", 0.8288, _IMEDSAM),
     Published("medsam", "hausdorff", 21.53, _IMEDSAM),
@@ -230,5 +235,7 @@ BTCV = (
     Published("imedsam", "trainable", 3.5, _IMEDSAM),
     Published("medsam", "dice", 0.8585, _IMEDSAM),
     Published("medsam", "hausdorff", 10.62, _IMEDSAM),
-    *_columns(_IMEDSAM, ("imedsam", "medsam"), {"dice": (0.8628, 0.7198), "hausdorff": (37.53, 52.14)}, ">amos"),
+    *_columns(
+        _IMEDSAM, ("imedsam", "medsam"), {"dice": (0.8628, 0.7198), "hausdorff": (37.53, 52.14)}, ">amos"
+    ),
 )

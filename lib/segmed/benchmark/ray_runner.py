@@ -1,4 +1,4 @@
-"""Jobs side by side on Ray: on this machine alone, or on a cluster. What a worker has finished stays on disk."""
+"""Parallel jobs on Ray, on this machine or on a cluster; results of finished jobs are on disk."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ from segmed.benchmark.settings import PROGRESS, BenchmarkJob
 
 Result = dict[str, Any]
 Tell = Callable[[Sequence[float], str], None]
-_POLL_SECONDS = 1.0
-_RETRIES = 3  # of a job whose worker dies
-_STORE_BYTES = 100 * 2**20  # jobs hand over small dictionaries only
+_POLL_SECONDS = 1.0  # time between two reports of progress
+_RETRIES = 3  # retries of a job whose worker dies
+_STORE_BYTES = 100 * 2**20  # size of the object store; jobs return small dictionaries only
 
 
 def run_jobs(
     jobs: Sequence[BenchmarkJob], workers: int = 1, address: str = "", tell: Tell | None = None
 ) -> list[Result]:
-    """Do all jobs, in this process if one worker is asked for, else on Ray.
+    """Run all jobs, in this process for one worker, otherwise on Ray.
 
-    A job whose worker dies is done again by another one: it goes on from its last checkpoint. On a cluster all machines
-    see the data and the folder of results at the same paths.
+    A job whose worker dies is run again by another one from its last checkpoint. On a cluster, all machines
+    need the data and the folder of results at the same paths.
 
     Args:
-        jobs: in the order in which they are begun.
-        workers: at the same time; several have one PyTorch thread each.
-        address: of a Ray cluster, "" for this machine alone.
-        tell: called now and then with the share of each job that is done, and what one of them does.
+        jobs: The jobs, in the order of their start.
+        workers: Number of parallel workers; several workers use one PyTorch thread each.
+        address: Address of a Ray cluster, or "" for this machine.
+        tell: Function called from time to time with the share of each job that is done, and the state of one
+            of them.
 
     Returns:
-        As `run_job`, in the order of the jobs.
+        The results of `run_job`, in the order of the jobs.
 
     Raises:
-        ValueError: no worker, or no cluster at the address.
+        ValueError: If there is no worker, or no cluster at the address.
     """
     if workers < 1:
-        raise ValueError(f"{workers} workers do nothing. Give at least 1.")
+        raise ValueError(f"workers is {workers}; give at least 1.")
     if workers == 1 and not address:
         results = []
         for n, job in enumerate(jobs):
@@ -56,13 +57,13 @@ def run_jobs(
 
 
 def _run_on_ray(jobs: Sequence[BenchmarkJob], workers: int, address: str, tell: Tell | None) -> list[Result]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent anywhere
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no usage statistics are sent
     if not address:
         os.environ |= {
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too, this is what keeps Ray to the loopback
-            "RAY_AUTH_MODE": "token",  # only this process can give work
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray writes one into the home folder
-            "RAY_worker_niceness": "0",  # by default workers get what other programs leave
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps Ray to the loopback interface, on Linux as well
+            "RAY_AUTH_MODE": "token",  # only this process can submit jobs
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),  # otherwise Ray writes one to the home folder
+            "RAY_worker_niceness": "0",  # by default workers have a lower priority than other programs
         }
     try:
         import ray
@@ -79,8 +80,8 @@ def _run_on_ray(jobs: Sequence[BenchmarkJob], workers: int, address: str, tell: 
                 ray.init(address, log_to_driver=False)
             except Exception as error:
                 raise ValueError(
-                    f"There is no Ray cluster at {address!r} ({error!s:.200}). Start one with `ray start --head`, or "
-                    "leave --ray-address out to use this machine."
+                    f"There is no Ray cluster at {address!r} ({error!s:.200}). Start one with `ray start "
+                    "--head`, or leave --ray-address out to use this machine."
                 ) from error
         else:
             ray.init(
@@ -104,8 +105,12 @@ def _run_on_ray(jobs: Sequence[BenchmarkJob], workers: int, address: str, tell: 
                 try:
                     results[n] = ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    why = f"Its worker died {_RETRIES + 1} times ({type(error).__name__}); memory may have run out."
-                    results[n] = {"settings": jobs[n].settings, "error": f"{why} Give fewer --workers and run again."}
+                    died = f"Its worker died {_RETRIES + 1} times ({type(error).__name__})"
+                    why = f"{died}; memory may have run out."
+                    results[n] = {
+                        "settings": jobs[n].settings,
+                        "error": f"{why} Give fewer --workers and run again.",
+                    }
             if tell:
                 tell(*_state(jobs, set(results)))
         return [results[n] for n in range(len(jobs))]
@@ -116,7 +121,7 @@ def _run_on_ray(jobs: Sequence[BenchmarkJob], workers: int, address: str, tell: 
 
 
 def _watch(tell: Tell, jobs: Sequence[BenchmarkJob], place: int) -> Callable[[], bool]:
-    """Asked after each step of a training, it tells how far that is and never stops it."""
+    """A `stop` function for trainings that reports the progress and never stops."""
     done = set(range(place))
 
     def stop() -> bool:
@@ -127,13 +132,14 @@ def _watch(tell: Tell, jobs: Sequence[BenchmarkJob], place: int) -> Callable[[],
 
 
 def _state(jobs: Sequence[BenchmarkJob], done: set[int]) -> tuple[list[float], str]:
+    """The share of each job that is done, and a description of the last job with a progress file."""
     shares, doing = [], ""
     for n, job in enumerate(jobs):
         share = 1.0
         if n not in done:
             try:
-                told = json.loads((job.folder / PROGRESS).read_text(encoding="utf-8"))
-                share, doing = float(told["share"]), f"{job.table}, {job.entry.name}: {told['what']}"
+                progress = json.loads((job.folder / PROGRESS).read_text(encoding="utf-8"))
+                share, doing = float(progress["share"]), f"{job.table}, {job.entry.name}: {progress['what']}"
             except (OSError, ValueError, KeyError):
                 share = 0.0
         shares.append(share)

@@ -1,4 +1,4 @@
-"""What a benchmark found: as JSON, as Markdown, and as one HTML page with pictures inside."""
+"""Reports of a benchmark: as JSON, as Markdown, and as one HTML page with embedded images."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ import segmed
 from segmed.benchmark.collected import TableResult
 from segmed.benchmark.numbers import Comparison, Row
 from segmed.benchmark.settings import write_json
-from segmed.benchmark.tables import PROTOCOLS
+from segmed.benchmark.table import PROTOCOLS
 from segmed.evaluation.page import POLICY, page_environment
 
 AGGREGATES = (
-    "Dice, IoU, precision, recall and accuracy are means over the images on which the object is, then over classes; "
-    "a missed object counts 0, and HD95 is the mean over the others. All images: where neither the truth nor the mask "
-    "has a pixel counts 1. Pooled: the pixels of all images, classes and seeds together. Two classes: the mean of the "
-    "IoU of object and background. ± is the standard deviation over seeds."
+    "Dice, IoU, precision, recall and accuracy are means over the images with the object, then over classes; "
+    "a missed object counts as 0, and HD95 is the mean over the others. All images: an image without truth "
+    "and mask counts as 1. Pooled: the pixels of all images, classes and seeds together. Two classes: the "
+    "mean of the IoU of object and background. ± is the standard deviation over seeds."
 )
 CLAIM = (
-    "Ours begin from the weights that each row names. Random weights and segmed-tiny are no SAM that was trained on "
-    "photographs: such rows say nothing about the pretrained numbers of the papers."
+    "Our rows start from the weights that they name. Random weights and segmed-tiny were not trained on "
+    "photographs as SAM was: such rows cannot be compared with published results of pretrained models."
 )
-WEIGHTS = "began from"
+WEIGHTS = "started from"
 _DIGITS = {"hd95": 1, "ms": 1, "boxless": 0}
 
 
@@ -40,22 +40,28 @@ def write_reports(found: Sequence[TableResult], out: Path, command: str) -> list
     """Write `results.json`, `results.md` and `results.html`.
 
     Args:
-        found: tables, made and skipped.
-        out: folder.
-        command: that was given.
+        found: Results of all tables, with skipped ones.
+        out: Folder of the files.
+        command: The command of the benchmark, for the reader.
 
     Returns:
-        The files.
+        Paths of the files.
     """
     files = [out / f"results.{kind}" for kind in ("json", "md", "html")]
-    write_json(files[0], _plain({"command": command, "program": segmed.__version__, "tables": [*map(_facts, found)]}))
+    write_json(
+        files[0], _plain({"command": command, "program": segmed.__version__, "tables": [*map(_facts, found)]})
+    )
     files[1].write_text(_markdown(found, command), encoding="utf-8")
     files[2].write_text(_html(found, command), encoding="utf-8")
     return files
 
 
 def _where(where: str) -> str:
-    return where.replace("@", "at ").replace(">", "on ") + (" px" if where.startswith("@") else "") if where else "test"
+    return (
+        where.replace("@", "at ").replace(">", "on ") + (" px" if where.startswith("@") else "")
+        if where
+        else "test"
+    )
 
 
 def _cell(row: Row, key: str) -> str:
@@ -63,8 +69,8 @@ def _cell(row: Row, key: str) -> str:
 
 
 def _versions(comparison: Comparison) -> str:
-    """0.6757 (Table III, Table IV); 0.8095 (Table II)."""
-    digits = 2 if comparison.metric == "hausdorff" else 1 if comparison.metric in ("parameters", "trainable") else 4
+    """Format published versions, such as 0.6757 (Table III, Table IV); 0.8095 (Table II)."""
+    digits = {"hausdorff": 2, "parameters": 1, "trainable": 1}.get(comparison.metric, 4)
     sources: dict[str, list[str]] = {}
     for value in comparison.published:
         text = f"{value.value:.{digits}f}" + (f" ± {value.spread:.4f}" if value.spread is not None else "")
@@ -111,7 +117,7 @@ def _facts(found: TableResult) -> dict[str, Any]:
 
 
 def _plain(content: Any) -> Any:
-    """What JSON has no number for becomes null."""
+    """Replace numbers that are not finite, which JSON lacks, by None."""
     if isinstance(content, Mapping):
         return {key: _plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -120,7 +126,12 @@ def _plain(content: Any) -> Any:
 
 
 def _markdown(found: Sequence[TableResult], command: str) -> str:
-    lines = ["# Benchmark", "", f"`{command}` · SegMed {segmed.__version__} · {time.strftime('%Y-%m-%d')}", ""]
+    lines = [
+        "# Benchmark",
+        "",
+        f"`{command}` · SegMed {segmed.__version__} · {time.strftime('%Y-%m-%d')}",
+        "",
+    ]
     lines += [CLAIM, "", AGGREGATES, ""]
     for one in found:
         table = one.table
@@ -150,25 +161,40 @@ def _markdown(found: Sequence[TableResult], command: str) -> str:
         if one.classes:
             heads = ["Dice", *(e.entry.name for e, r in one.rows if not r.where)]
             body = [
-                [key.removeprefix("dice:").replace("_", " "), *(_cell(r, key) for _, r in one.rows if not r.where)]
+                [
+                    key.removeprefix("dice:").replace("_", " "),
+                    *(_cell(r, key) for _, r in one.rows if not r.where),
+                ]
                 for key in one.classes
             ]
             lines += [*_table(heads, body), ""]
         if one.comparisons:
             heads = ["row", "on", "metric", f"published: {table.source}", "ours", ""]
-            body = [[c.entry, _where(c.where), c.title, _versions(c), _ours(c), c.odd] for c in one.comparisons]
+            body = [
+                [c.entry, _where(c.where), c.title, _versions(c), _ours(c), c.odd] for c in one.comparisons
+            ]
             lines += [*_table(heads, body), ""]
     return "\n".join(lines)
 
 
 def _table(heads: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     rows = [[cell.replace("|", "\\|") for cell in row] for row in body]
-    return [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *(f"| {' | '.join(row)} |" for row in rows)]
+    return [
+        f"| {' | '.join(heads)} |",
+        "|" + "---|" * len(heads),
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
 
 
 def _html(found: Sequence[TableResult], command: str) -> str:
     environment = page_environment(Path(__file__).parent)
-    environment.filters |= {"where": _where, "cell": _cell, "versions": _versions, "ours": _ours, "picture": _picture}
+    environment.filters |= {
+        "where": _where,
+        "cell": _cell,
+        "versions": _versions,
+        "ours": _ours,
+        "picture": _picture,
+    }
     return environment.get_template("report.html").render(
         found=found,
         command=command,
@@ -187,14 +213,17 @@ def _picture(path: Path) -> np.ndarray:
 
 
 def _plot(found: TableResult) -> bytes:
-    """Dice by how far the sides of boxes are moved, a line per row."""
+    """Plot Dice by the largest move of the boxes' sides as SVG, with a line per row."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots()
     for entry in found.entries:
         if entry.curve:
             axes.plot(
-                [100 * x for x in entry.curve], [n.mean for n in entry.curve.values()], "o-", label=entry.entry.name
+                [100 * x for x in entry.curve],
+                [n.mean for n in entry.curve.values()],
+                "o-",
+                label=entry.entry.name,
             )
     axes.set_xlabel("largest move of each side of a box, % of the side")
     axes.set_ylabel("Dice")

@@ -1,4 +1,4 @@
-"""What one job of a benchmark is to do: a row of a table, a seed, and how much of everything."""
+"""The settings of one job of a benchmark: a row of a table, a seed, and a budget."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ RESULT, PROGRESS = "result.json", "progress.json"
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of everything; what is None or 0 is not bounded.
+    """The limits of a job's data and training.
 
     Attributes:
-        steps: optimiser steps; None for the epochs.
-        epochs: passes over the data; None for those of each recipe.
-        batch: slices per step.
-        patients: at most so many of each dataset, drawn by chance.
-        slices: at most so many of each patient, evenly spaced.
-        augment: change slices by chance in training.
-        curve: test slices with an object for the curve of moved boxes; 0 draws none.
-        points: of the grid of an oracle's clicks, per side.
+        steps: Optimiser steps, or None to use the epochs.
+        epochs: Passes over the data, or None for those of each recipe.
+        batch: Slices per step.
+        patients: Largest number of patients of each dataset, drawn at random; 0 for all.
+        slices: Largest number of slices of each patient, evenly spaced; 0 for all.
+        augment: Whether slices are changed at random in training.
+        curve: Number of test slices with an object for the curve of moved boxes; 0 for no curve.
+        points: Points per side of the grid of an oracle's clicks.
     """
 
     steps: int | None = None
@@ -43,31 +43,34 @@ class Budget:
     points: int = 32
 
     def __post_init__(self) -> None:
-        FinetuneConfig(steps=self.steps, epochs=self.epochs, batch=self.batch)  # refuses what it cannot do
+        # Raises ValueError for values that are not allowed.
+        FinetuneConfig(steps=self.steps, epochs=self.epochs, batch=self.batch)
         for name in ("patients", "slices", "curve"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; give 0 for all, or more.")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; give 0 for no limit, or a positive number."
+                )
         if self.points < 1:
-            raise ValueError(f"points is {self.points}; give at least 1. 32 is usual.")
+            raise ValueError(f"points is {self.points}; give at least 1, such as 32.")
 
 
 @dataclass(frozen=True)
 class BenchmarkJob:
-    """What one worker does. Everything that changes numbers is part of `settings`.
+    """A job for one worker. All settings that change the numbers are part of `settings`.
 
     Attributes:
-        table: name in `TABLES`.
-        entry: row.
-        seed: of the order of slices, of training boxes and of fresh weights.
-        folders: of datasets by name.
-        out: folder of the whole benchmark.
+        table: Name of the table in `TABLES`.
+        entry: Row of the table.
+        seed: Seed of the order of slices, the training boxes and the untrained weights.
+        folders: Folders of datasets by name.
+        out: Folder of the whole benchmark.
         backbone: SAM weights.
-        image_size: side of the model input in px, None for that of the weights.
-        backbones: weights of their own, by method.
-        budget: how much of everything.
-        slice_split: whether slices are split where that was published, and not patients.
-        device: such as `cpu` or `cuda:0`.
-        threads: of PyTorch, 0 leaves them.
+        image_size: Side of the model input in px, or None for that of the weights.
+        backbones: Weights of methods with another architecture, by name of the method.
+        budget: Limits of data and training.
+        slice_split: Whether to split by slices instead of patients, where that was published.
+        device: The device, such as `cpu` or `cuda:0`.
+        threads: Number of PyTorch threads, or 0 for the default.
     """
 
     table: str
@@ -85,7 +88,7 @@ class BenchmarkJob:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the numbers depend on, beside the files."""
+        """All settings that the numbers depend on, besides the files."""
         method = find_method(self.entry.method)
         return {
             "table": self.table,
@@ -102,13 +105,13 @@ class BenchmarkJob:
 
     @property
     def folder(self) -> Path:
-        """Its own one: other settings have another."""
+        """The folder of the job, which depends on its settings."""
         digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
         name = "".join(c if c.isalnum() else "-" for c in self.entry.name)
         return self.out / "jobs" / self.table / f"{name}-{self.seed}-{digest}"
 
     def result(self) -> dict[str, Any] | None:
-        """What an earlier run left, None if there is nothing whole."""
+        """The result of an earlier run, or None if there is no complete one."""
         try:
             return dict(json.loads((self.folder / RESULT).read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError):
@@ -116,7 +119,7 @@ class BenchmarkJob:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write beside, then put in place: a file is whole or not there."""
+    """Write JSON to a temporary file and rename it, so that the file is never incomplete."""
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps(content) + "\n", encoding="utf-8")
     part.replace(path)

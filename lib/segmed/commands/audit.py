@@ -15,7 +15,9 @@ from rich.table import Table
 
 app = typer.Typer(help="The log of who changed what: show it, check it.", no_args_is_help=True)
 
-Log = Annotated[Path, typer.Argument(help="FILE.audit.jsonl beside the file of users, or that of `serve --audit`.")]
+Log = Annotated[
+    Path, typer.Argument(help="FILE.audit.jsonl beside the file of users, or that of `serve --audit`.")
+]
 
 
 @app.command()
@@ -34,7 +36,9 @@ def verify(log: Log) -> None:
 def show(
     log: Log,
     user: Annotated[str, typer.Option(help="Only what this user did.")] = "",
-    image: Annotated[str, typer.Option(help="Only what was done to this image: its id, not its pseudonym.")] = "",
+    image: Annotated[
+        str, typer.Option(help="Only what was done to this image: its id, not its pseudonym.")
+    ] = "",
     last: Annotated[int, typer.Option(help="So many entries.")] = 50,
 ) -> None:
     """Print the last entries; the log is checked meanwhile."""
@@ -43,11 +47,15 @@ def show(
 
         wanted = Audit(log).pseudonym(image) if image else ""
         kept = deque(
-            (e for e in entries(log) if user in ("", e["user"]) and wanted in ("", e["image"])), maxlen=max(1, last)
+            (e for e in entries(log) if user in ("", e["user"]) and wanted in ("", e["image"])),
+            maxlen=max(1, last),
         )
         table = Table("n", "time (UTC)", "user", "role", "what", "image", "model", "status")
         for entry in kept:
-            known = (entry.get(key, "") for key in ("n", "time", "user", "role", "action", "image", "model", "status"))
+            known = (
+                entry.get(key, "")
+                for key in ("n", "time", "user", "role", "action", "image", "model", "status")
+            )
             table.add_row(*(escape(str(value)) for value in known))
         Console().print(table)
 

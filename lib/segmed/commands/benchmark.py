@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from segmed.commands.train import literal, pairs
 
@@ -25,27 +32,36 @@ _QUICK = {"steps": 20, "batch": 4, "patients": 12, "slices": 3, "curve": 6, "poi
 def benchmark(
     tables: Annotated[list[str] | None, typer.Argument(help="Tables, or all; none lists them.")] = None,
     data: Annotated[
-        list[str] | None, typer.Option("--data", help="NAME=FOLDER of a dataset, repeatable.", metavar="NAME=FOLDER")
+        list[str] | None,
+        typer.Option("--data", help="NAME=FOLDER of a dataset, repeatable.", metavar="NAME=FOLDER"),
     ] = None,
-    methods: Annotated[str, typer.Option(help="Rows or methods, with commas; all rows of the tables if not given.")] = (
-        ""
-    ),
-    backbone: Annotated[str, typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id.")] = "segmed-tiny",
+    methods: Annotated[
+        str, typer.Option(help="Rows or methods, with commas; all rows of the tables if not given.")
+    ] = (""),
+    backbone: Annotated[
+        str, typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id.")
+    ] = "segmed-tiny",
     own_backbone: Annotated[
         list[str] | None,
-        typer.Option(help="METHOD=WEIGHTS of a method on other weights than SAM's.", metavar="METHOD=WEIGHTS"),
+        typer.Option(
+            help="METHOD=WEIGHTS of a method on other weights than SAM's.", metavar="METHOD=WEIGHTS"
+        ),
     ] = None,
     image_size: Annotated[int, typer.Option(help="Input size in px, if not that of the weights.")] = 0,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="KEY=VALUE of all methods that know it, such as encoder=resnet18.", metavar="K=V"),
+        typer.Option(
+            "--set", help="KEY=VALUE of all methods that know it, such as encoder=resnet18.", metavar="K=V"
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many, from 0; the spread is over them.")] = 1,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of jobs and reports; go on in the same one.")] = (
-        Path("benchmark")
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of jobs and reports; go on in the same one.")
+    ] = (Path("benchmark")),
     steps: Annotated[int | None, typer.Option(help="Training steps instead of passes.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data; those of each recipe if not given.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the data; those of each recipe if not given.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Slices per step, 8 if not given.")] = None,
     patients: Annotated[int | None, typer.Option(help="At most so many per dataset, by chance.")] = None,
     slices: Annotated[int | None, typer.Option(help="At most so many per patient, evenly spaced.")] = None,
@@ -53,7 +69,9 @@ def benchmark(
     slice_split: Annotated[
         bool, typer.Option("--slice-split", help="Split by slices where that was published; leaks patients.")
     ] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Few patients and steps, to see that all of it runs.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few patients and steps, to see that all of it runs.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; the GPU if there is one.")] = "",
     workers: Annotated[int, typer.Option(help="Jobs at the same time, by Ray.")] = 1,
     ray_address: Annotated[str, typer.Option(help="Of a Ray cluster; this machine alone if not given.")] = "",
@@ -77,7 +95,10 @@ def benchmark(
         given = {"steps": steps, "epochs": epochs, "batch": batch, "patients": patients, "slices": slices}
         if steps and epochs:
             raise ValueError("Give --steps or --epochs, not both.")
-        bounds = {**(_QUICK if quick else {}), **{key: value for key, value in given.items() if value is not None}}
+        bounds = {
+            **(_QUICK if quick else {}),
+            **{key: value for key, value in given.items() if value is not None},
+        }
         if epochs:
             bounds.pop("steps", None)
         import torch
@@ -99,7 +120,9 @@ def benchmark(
         plans = plan(chosen_tables(tables), rows, seeds, pairs(setting, literal), template)
         for one in plans:
             if one.skipped:
-                console.print(f"{one.table.name}: skipped, {one.skipped}", style="yellow", markup=False, soft_wrap=True)
+                console.print(
+                    f"{one.table.name}: skipped, {one.skipped}", style="yellow", markup=False, soft_wrap=True
+                )
         if not any(one.jobs for one in plans):
             raise ValueError("None of the tables can be made.")
         out.mkdir(parents=True, exist_ok=True)

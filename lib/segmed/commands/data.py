@@ -36,10 +36,13 @@ def list_datasets() -> None:
 def check(
     name: Annotated[str, typer.Argument(help="Dataset, as `segmed data list` shows it.")],
     root: Annotated[Path, typer.Argument(help="Its folder.")],
-    sheet: Annotated[Path | None, typer.Option(help="PNG to write, with slices and their labels outlined.")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="PNG to write, with slices and their labels outlined.")
+    ] = None,
     sums: Annotated[Path | None, typer.Option(help="File to write, for `sha256sum --check`.")] = None,
     option: Annotated[
-        list[str] | None, typer.Option("--option", "-o", help="KEY=VALUE of the dataset, repeatable.", metavar="K=V")
+        list[str] | None,
+        typer.Option("--option", "-o", help="KEY=VALUE of the dataset, repeatable.", metavar="K=V"),
     ] = None,
 ) -> None:
     """Read a whole dataset and say what it holds, and what of it cannot be used.
@@ -56,7 +59,9 @@ def check(
             if file and not file.parent.is_dir():
                 raise FileNotFoundError(f"The folder {file.parent} does not exist. Make it first.")
         data = load_dataset(name, root, **_options(option))
-        bar = Progress(TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
+        bar = Progress(
+            TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+        )
         with bar:
             task = bar.add_task("", total=None)
             found = survey(data, lambda done, total: bar.update(task, completed=done, total=total))
@@ -83,9 +88,12 @@ def yolo(
     root: Annotated[Path, typer.Argument(help="Its folder.")],
     out: Annotated[Path, typer.Option(help="Folder to write, new or empty.")],
     min_area: Annotated[int, typer.Option(help="px; smaller pieces of a label get no box.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the split by patient: 60 % to train, 20 % to validate and test.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the split by patient: 60 % to train, 20 % to validate and test.")
+    ] = 0,
     option: Annotated[
-        list[str] | None, typer.Option("--option", "-o", help="KEY=VALUE of the dataset, repeatable.", metavar="K=V")
+        list[str] | None,
+        typer.Option("--option", "-o", help="KEY=VALUE of the dataset, repeatable.", metavar="K=V"),
     ] = None,
 ) -> None:
     """Write a dataset as YOLO trainers want it: PNG pictures, boxes as text, data.yaml.
@@ -99,7 +107,9 @@ def yolo(
     try:
         data = load_dataset(name, root, **_options(option))
         split = split_patients(data.patients, seed, 0.2, 0.2)
-        bar = Progress(TextColumn("writing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
+        bar = Progress(
+            TextColumn("writing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+        )
         with bar:
             task = bar.add_task("", total=len(data))
             counts = export_yolo(data, split, out, min_area, lambda done, _: bar.update(task, completed=done))

@@ -24,7 +24,9 @@ class Noise(StrEnum):
 def denoiser(
     images: Annotated[Path, typer.Argument(help="Folder of images.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Weights to write, .safetensors.")],
-    noise: Annotated[Noise, typer.Option(help="Added for training (CT, MR), or the images' own.")] = Noise.GAUSSIAN,
+    noise: Annotated[
+        Noise, typer.Option(help="Added for training (CT, MR), or the images' own.")
+    ] = Noise.GAUSSIAN,
     sigma: Annotated[float, typer.Option(help="Strongest noise that is added, of 255.")] = 25.0,
     steps: Annotated[int, typer.Option(help="Of the optimiser.")] = 2000,
     depth: Annotated[int, typer.Option(help="Layers of the network.")] = 17,
@@ -45,10 +47,14 @@ def denoiser(
 
     try:
         if not out.parent.is_dir() or out.is_dir():
-            raise FileNotFoundError(f"{out} cannot be written. Give the name of a file in a folder that exists.")
+            raise FileNotFoundError(
+                f"{out} cannot be written. Give the name of a file in a folder that exists."
+            )
         files = sorted(p for p in images.rglob("*") if p.is_file() and extension_of(p) in EXTENSIONS)
         if not files:
-            raise FileNotFoundError(f"There is no image in {images}. Give a folder of {', '.join(EXTENSIONS)} files.")
+            raise FileNotFoundError(
+                f"There is no image in {images}. Give a folder of {', '.join(EXTENSIONS)} files."
+            )
         config = DenoisingConfig(noise.value, sigma, steps)
         with console.status(f"reading {len(files)} images"):
             pictures = [open_picture(path, window) for path in files]

@@ -23,7 +23,10 @@ from segmed.places import APP, INSTALLED, WORK
 State = Literal["ok", "warning", "failed"]
 _STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "failed": "red"}
 _GIB = 2**30
-_TIGHT, _FULL = 5 * _GIB, _GIB // 2  # bytes free: studies, caches and models grow; below half a GiB saving may fail
+_TIGHT, _FULL = (
+    5 * _GIB,
+    _GIB // 2,
+)  # bytes free: studies, caches and models grow; below half a GiB saving may fail
 _SECONDS = 5.0  # that a PACS is waited for
 _BUILD_PAGE = "Run ./scripts/build_web.sh in the checkout while it can reach the npm registry" + (
     ", build the wheel again and install it." if INSTALLED else ". 3D Slicer and OHIF work without it."
@@ -90,7 +93,9 @@ def python_version(version: tuple[int, ...]) -> Finding:
     found = ".".join(map(str, version))
     if version[:2] == (3, 11):
         return Finding("Python", "ok", found)
-    return Finding("Python", "failed", found, "Install Python 3.11, remove .venv and run ./scripts/setup.sh again.")
+    return Finding(
+        "Python", "failed", found, "Install Python 3.11, remove .venv and run ./scripts/setup.sh again."
+    )
 
 
 def packages() -> Finding:
@@ -100,7 +105,9 @@ def packages() -> Finding:
     try:
         wanted = [Requirement(text) for text in metadata.requires("segmed") or ()]
     except metadata.PackageNotFoundError:
-        return Finding("packages", "warning", "SegMed runs from a folder without being installed", "pip install -e .")
+        return Finding(
+            "packages", "warning", "SegMed runs from a folder without being installed", "pip install -e ."
+        )
     wrong = []
     for one in wanted:
         if one.marker and not one.marker.evaluate({"extra": ""}):
@@ -115,7 +122,9 @@ def packages() -> Finding:
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         again = (
-            "pip install --force-reinstall the wheel" if INSTALLED else "rm .venv/.segmed-installed; ./scripts/setup.sh"
+            "pip install --force-reinstall the wheel"
+            if INSTALLED
+            else "rm .venv/.segmed-installed; ./scripts/setup.sh"
         )
         return Finding("packages", "warning", "; ".join(wrong[:3]) + more, f"Install what is pinned: {again}")
     return Finding("packages", "ok", f"{len(wanted)} as pinned")
@@ -131,7 +140,9 @@ def free_port(host: str, port: int) -> Finding:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or str(error)
-            return Finding("port", "failed", f"{where}: {why}", "Stop what listens there, or choose another --port.")
+            return Finding(
+                "port", "failed", f"{where}: {why}", "Stop what listens there, or choose another --port."
+            )
     return Finding("port", "ok", f"{where} is free")
 
 
@@ -142,9 +153,13 @@ def free_disk(about: str, place: Path) -> Finding:
     free = shutil.disk_usage(place).free
     found = f"{free / _GIB:.1f} GiB free at {place}"
     if not os.access(place, os.W_OK):
-        return Finding(about, "failed", f"{place} cannot be written to", "Let the user of the server write there.")
+        return Finding(
+            about, "failed", f"{place} cannot be written to", "Let the user of the server write there."
+        )
     state: State = "failed" if free < _FULL else "warning" if free < _TIGHT else "ok"
-    return Finding(about, state, found, "" if state == "ok" else f"Free space there, {_TIGHT // _GIB} GiB or more.")
+    return Finding(
+        about, state, found, "" if state == "ok" else f"Free space there, {_TIGHT // _GIB} GiB or more."
+    )
 
 
 def weights(models: Path) -> Finding:
@@ -177,10 +192,15 @@ def folder(studies: Path) -> Finding:
             "studies", "failed", f"there is no folder {studies}", "Give a folder of images or a DICOMweb URL."
         )
     if not os.access(studies, os.R_OK | os.X_OK):
-        return Finding("studies", "failed", f"{studies} cannot be read", "Let the user of the server read it.")
+        return Finding(
+            "studies", "failed", f"{studies} cannot be read", "Let the user of the server read it."
+        )
     if not os.access(studies, os.W_OK):
         return Finding(
-            "studies", "warning", f"{studies} is read-only: labels cannot be saved", "Let the server write there."
+            "studies",
+            "warning",
+            f"{studies} is read-only: labels cannot be saved",
+            "Let the server write there.",
         )
     return free_disk("studies", studies)
 
@@ -203,7 +223,9 @@ def pacs(url: str) -> Finding:
         remedy = "Check the address, that the PACS runs, and that no firewall or proxy is between."
         return Finding("PACS", "failed", f"{url} does not answer ({error or type(error).__name__})", remedy)
     if answer.status_code in (401, 403):
-        remedy = "Set MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD to an account that may read."
+        remedy = (
+            "Set MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD to an account that may read."
+        )
         return Finding("PACS", "failed", f"{url} wants a login ({answer.status_code})", remedy)
     if answer.status_code not in (200, 204):
         remedy = "Give the address of DICOMweb itself, such as http://HOST:8042/dicom-web for Orthanc."
@@ -230,4 +252,6 @@ def pytorch() -> Finding:
         if torch.version.cuda
         else "Install a build of PyTorch with CUDA."
     )
-    return Finding("PyTorch", "warning", f"{build}, does not reach {', '.join(there)}: the CPU is used", remedy)
+    return Finding(
+        "PyTorch", "warning", f"{build}, does not reach {', '.join(there)}: the CPU is used", remedy
+    )

@@ -34,9 +34,13 @@ def export(
         Path | None,
         typer.Option(help='JSON of codes: {"my organ": {"type": ["10200004", "SCT", "Liver"]}}.'),
     ] = None,
-    model: Annotated[str, typer.Option(help="That made the labels; without it they count as drawn by hand.")] = "",
+    model: Annotated[
+        str, typer.Option(help="That made the labels; without it they count as drawn by hand.")
+    ] = "",
     version: Annotated[str, typer.Option(help="Of the model; this program's if not given.")] = "",
-    automatic: Annotated[bool, typer.Option("--automatic", help="The model ran without boxes or clicks.")] = False,
+    automatic: Annotated[
+        bool, typer.Option("--automatic", help="The model ran without boxes or clicks.")
+    ] = False,
 ) -> None:
     """Write a label map as DICOM, with patient and study of its series.
 
@@ -61,7 +65,9 @@ def export(
 
     try:
         if out.is_dir() or not out.parent.is_dir():
-            raise FileNotFoundError(f"{out} cannot be written. Give the name of a file in a folder that exists.")
+            raise FileNotFoundError(
+                f"{out} cannot be written. Give the name of a file in a folder that exists."
+            )
         own = read_codes(codes) if codes else None
         with console.status(f"reading {series.name}"):
             opened = open_series(series)
@@ -69,7 +75,9 @@ def export(
         try:
             layers = tuple(whole_labels(layer) for layer in found.layers)
         except ValueError as error:
-            raise ValueError(f"{label.name} holds fractions; a label map holds whole numbers. {error}") from error
+            raise ValueError(
+                f"{label.name} holds fractions; a label map holds whole numbers. {error}"
+            ) from error
         called = dict(enumerate((name.strip() for name in names.split(",")), 1)) if names.strip() else {}
         told = found.names or {s.value: s.name for s in read_sidecar(label)}
         listed = found.segments or name_values(layers[0]).segments

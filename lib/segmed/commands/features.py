@@ -13,18 +13,24 @@ console = Console(stderr=True)
 
 
 def features(
-    image: Annotated[Path, typer.Argument(help="NIfTI, NRRD, PNG, JPEG, TIFF, or a folder of one DICOM series.")],
+    image: Annotated[
+        Path, typer.Argument(help="NIfTI, NRRD, PNG, JPEG, TIFF, or a folder of one DICOM series.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")],
-    k: Annotated[int, typer.Option("--slice", help="Slice, counted from 0; the middle one if not given.")] = -1,
+    k: Annotated[
+        int, typer.Option("--slice", help="Slice, counted from 0; the middle one if not given.")
+    ] = -1,
     channels: Annotated[str, typer.Option(help="Such as 0-4 or 0,7,12.")] = "0-4",
     cmap: Annotated[str, typer.Option(help="Colormaps of the columns, with commas.")] = (
         "jet,viridis,plasma,inferno,magma"
     ),
     model: Annotated[str, typer.Option(help="Method whose encoder is looked through.")] = "medsam",
-    backbone: Annotated[str, typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id.")] = "segmed-tiny",
-    jbu: Annotated[Path | None, typer.Option(help="Upsampler made by scripts/pretrain_jbu.py for this encoder.")] = (
-        None
-    ),
+    backbone: Annotated[
+        str, typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id.")
+    ] = "segmed-tiny",
+    jbu: Annotated[
+        Path | None, typer.Option(help="Upsampler made by scripts/pretrain_jbu.py for this encoder.")
+    ] = (None),
     window: Annotated[str, typer.Option(help="Intensity window, such as auto or ct-lung.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
 ) -> None:
@@ -40,7 +46,9 @@ def features(
         wanted = channel_numbers(channels)
         find_method(model)
         base = BackboneConfig(backbone)
-        from segmed.evaluation.feature_sheet import feature_sheet  # seconds, after what can be refused at once
+        from segmed.evaluation.feature_sheet import (
+            feature_sheet,  # seconds, after what can be refused at once
+        )
         from segmed.imaging.picture import open_picture
         from segmed.methods.loading import Loader
 

@@ -23,16 +23,20 @@ console = Console(stderr=True)
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 
 Conf = Annotated[
-    list[str] | None, typer.Option("--conf", help="KEY=VALUE, repeatable; `segmed info` lists the keys.", metavar="K=V")
+    list[str] | None,
+    typer.Option("--conf", help="KEY=VALUE, repeatable; `segmed info` lists the keys.", metavar="K=V"),
 ]
 
 
 def info(
     conf: Conf = None,
     studies: Annotated[
-        Path | None, typer.Option(help="Folder of studies: what is offered of it, and what is left out and why.")
+        Path | None,
+        typer.Option(help="Folder of studies: what is offered of it, and what is left out and why."),
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print only the table of methods, as Markdown.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print only the table of methods, as Markdown.")
+    ] = False,
 ) -> None:
     """Show the methods, what each needs, and every --conf key of the server; with --studies what a folder offers."""
     if markdown:
@@ -67,7 +71,9 @@ def info(
 
 def gpus() -> list[str]:
     """Names of the NVIDIA GPUs of this machine as their driver tells them, without PyTorch, which takes seconds."""
-    told = (file.read_text(encoding="utf-8", errors="replace") for file in sorted(_DRIVER.glob("*/information")))
+    told = (
+        file.read_text(encoding="utf-8", errors="replace") for file in sorted(_DRIVER.glob("*/information"))
+    )
     return [found[1].strip() for text in told if (found := re.search(r"^Model:(.*)$", text, re.MULTILINE))]
 
 

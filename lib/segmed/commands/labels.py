@@ -14,7 +14,9 @@ from rich.table import Table
 
 app = typer.Typer(help="Saved labels: former versions, and how to get them back.", no_args_is_help=True)
 
-Image = Annotated[str, typer.Argument(help="Id of the image: its file name without the extension, or the series UID.")]
+Image = Annotated[
+    str, typer.Argument(help="Id of the image: its file name without the extension, or the series UID.")
+]
 StudiesFolder = Annotated[Path, typer.Option("--studies", help="Folder of studies that the server serves.")]
 Tag = Annotated[str, typer.Option(help="Of the label.")]
 
@@ -32,7 +34,9 @@ def history(image: Image, studies: StudiesFolder, tag: Tag = "final") -> None:
             cells = told["version"], told["saved"], told["replaced"], told["by"], names, str(told["bytes"])
             table.add_row(*(escape(cell or "") for cell in cells))
         if not table.row_count:
-            raise ValueError(f"No former label of {image!r} is kept. Labels are kept from the second saving on.")
+            raise ValueError(
+                f"No former label of {image!r} is kept. Labels are kept from the second saving on."
+            )
         Console().print(table)
 
 
@@ -56,7 +60,9 @@ def _opened(studies: Path) -> Iterator[Any]:
     """The datastore of a folder; errors of the user end the command with a sentence."""
     try:
         if not studies.is_dir():
-            raise FileNotFoundError(f"There is no folder {str(studies)!r}. Give the folder that the server serves.")
+            raise FileNotFoundError(
+                f"There is no folder {str(studies)!r}. Give the folder that the server serves."
+            )
         from segmed.server.dicom_folder import DicomFolderStudies, is_dicom_folder
         from segmed.server.dicomweb_settings import DicomwebSettings
         from segmed.server.folder_datastore import FolderDatastore

@@ -35,8 +35,12 @@ _SHOWN = 20
 
 def masks(
     image: ImageFile,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Label map to write: .nii.gz, .nrrd or .png (one slice).")],
-    at: Annotated[int, typer.Option("--slice", help="Number of the slice; the middle one if not given.")] = -1,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Label map to write: .nii.gz, .nrrd or .png (one slice).")
+    ],
+    at: Annotated[
+        int, typer.Option("--slice", help="Number of the slice; the middle one if not given.")
+    ] = -1,
     preset: Annotated[str, typer.Option(help="What is kept: published, sam2, relaxed or all.")] = "relaxed",
     points: Annotated[int, typer.Option(help="Clicks per side of the grid.")] = 32,
     model: Annotated[str, typer.Option(help="Method that takes clicks.")] = "",
@@ -74,11 +78,19 @@ def masks(
         if automatic:
             raise ValueError(f"The model {model!r} takes no clicks. Take segmed, medsam, sam or sam2.")
         with Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            transient=True,
         ) as bar:
             task = bar.add_task("clicks", total=points**2)
             found = automatic_masks(
-                predictor, picture, k, config, lambda done, total: bar.update(task, completed=done, total=total)
+                predictor,
+                picture,
+                k,
+                config,
+                lambda done, total: bar.update(task, completed=done, total=total),
             )
         labels, kept = numbered(found, picture.shape, k)
         write_labels(name_values(labels), picture.affine, out, like=image)
@@ -88,7 +100,9 @@ def masks(
         raise typer.Exit(2) from error
 
 
-def numbered(found: list[ProposedMask], shape: tuple[int, ...], k: int) -> tuple[np.ndarray, list[ProposedMask]]:
+def numbered(
+    found: list[ProposedMask], shape: tuple[int, ...], k: int
+) -> tuple[np.ndarray, list[ProposedMask]]:
     """A label map (I, J, K) uint8 with the masks on slice k, and these, the largest first.
 
     Of more than 255 masks those with the highest scores are taken.
@@ -107,7 +121,11 @@ def _tell(found: list[ProposedMask], kept: list[ProposedMask], out: Path) -> Non
     for value, one in enumerate(kept[:_SHOWN], start=1):
         x, y = one.point
         table.add_row(
-            str(value), str(int(one.mask.sum())), f"{one.score:.2f}", f"{one.stability:.2f}", f"{x:.0f}, {y:.0f}"
+            str(value),
+            str(int(one.mask.sum())),
+            f"{one.score:.2f}",
+            f"{one.stability:.2f}",
+            f"{x:.0f}, {y:.0f}",
         )
     if kept:
         Console(stderr=True).print(table)

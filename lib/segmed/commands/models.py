@@ -19,7 +19,9 @@ if TYPE_CHECKING:  # torch is imported late, so that --help answers at once
     from segmed.training.model_version import ModelVersion, VersionRecord
     from segmed.training.registry import Registry
 
-app = typer.Typer(help="Trained versions of the models: list, compare, serve, roll back.", no_args_is_help=True)
+app = typer.Typer(
+    help="Trained versions of the models: list, compare, serve, roll back.", no_args_is_help=True
+)
 console = Console(stderr=True)
 
 Folder = Annotated[Path, typer.Option("--registry", help="Folder that training keeps its models in.")]
@@ -29,7 +31,8 @@ Reason = Annotated[str, typer.Option(help="Kept in the history.")]
 
 @app.command("list")
 def list_models(
-    registry: Folder = REGISTRY, name: Annotated[str, typer.Argument(help="Only this model; all if not given.")] = ""
+    registry: Folder = REGISTRY,
+    name: Annotated[str, typer.Argument(help="Only this model; all if not given.")] = "",
 ) -> None:
     """Show all versions, which one is served, and what the gate said."""
     with _opened(registry) as models:
@@ -38,7 +41,9 @@ def list_models(
             for version in models.versions(model):
                 table.add_row(model, version.version, "yes" if version.served else "", *_summary(version))
         if not table.row_count:
-            raise FileNotFoundError(f"There is no trained version of {name or 'any model'} in {registry}. Train one.")
+            raise FileNotFoundError(
+                f"There is no trained version of {name or 'any model'} in {registry}. Train one."
+            )
         Console().print(table)
 
 
@@ -52,7 +57,9 @@ def show(
     with _opened(registry) as models:
         served = models.served(name)
         if not version and served is None:
-            raise ValueError(f"No version of {name} is served. Give one of those that `segmed models list` shows.")
+            raise ValueError(
+                f"No version of {name} is served. Give one of those that `segmed models list` shows."
+            )
         found = models.get(name, version) if version or served is None else served
         out = Console()
         out.print(f"{name} {found.version}{', served' if found.served else ''}", highlight=False)
@@ -93,7 +100,9 @@ def diff(
             out.print(settings)
         out.print(_changes(found.labels))
         if found.unshared:
-            out.print(f"{found.unshared} scores are left out, because only one of the two was validated on them.")
+            out.print(
+                f"{found.unshared} scores are left out, because only one of the two was validated on them."
+            )
 
 
 @app.command()
@@ -140,7 +149,8 @@ def _show_record(out: Console, record: VersionRecord) -> None:
     from segmed.training.gate import label_changes
 
     out.print(
-        f"created {record.created} by SegMed {record.code}, from {record.parent or 'the base weights'}", highlight=False
+        f"created {record.created} by SegMed {record.code}, from {record.parent or 'the base weights'}",
+        highlight=False,
     )
     parts = ", ".join(f"{len(images)} {part}" for part, images in record.data.split.items())
     out.print(
@@ -150,7 +160,9 @@ def _show_record(out: Console, record: VersionRecord) -> None:
     for key, value in record.settings.items():
         out.print(escape(f"{key}: {value}"), highlight=False)
     if record.verdict:
-        out.print(escape(record.verdict.reason), highlight=False, style="" if record.verdict.accepted else "yellow")
+        out.print(
+            escape(record.verdict.reason), highlight=False, style="" if record.verdict.accepted else "yellow"
+        )
     if record.verdict and record.verdict.labels:
         out.print(_changes(record.verdict.labels))
         return
@@ -188,7 +200,9 @@ def _opened(folder: Path) -> Iterator[Registry]:
 
     try:
         if not folder.is_dir():
-            raise FileNotFoundError(f"There is no folder {folder}. Give the one that training keeps its models in.")
+            raise FileNotFoundError(
+                f"There is no folder {folder}. Give the one that training keeps its models in."
+            )
         yield Registry(folder)
     except (ValueError, OSError) as error:
         _say(str(error), "red")

@@ -21,7 +21,9 @@ if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers a
     from segmed.methods.predictor import Predictor
 
 console = Console(stderr=True)
-ImageFile = Annotated[Path, typer.Argument(help="NIfTI, NRRD, PNG, JPEG, TIFF, or a folder of one DICOM series.")]
+ImageFile = Annotated[
+    Path, typer.Argument(help="NIfTI, NRRD, PNG, JPEG, TIFF, or a folder of one DICOM series.")
+]
 Backbone = Annotated[str, typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id.")]
 Window = Annotated[str, typer.Option(help="Intensity window, such as auto or ct-lung.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; the GPU if there is one.")]
@@ -31,15 +33,21 @@ Models = Annotated[Path, typer.Option(help="Folder of trained models; the served
 
 def predict(
     image: ImageFile,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Mask to write: .nii.gz, .nrrd, .seg.nrrd or .png.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Mask to write: .nii.gz, .nrrd, .seg.nrrd or .png.")
+    ],
     box: Annotated[
         list[str] | None,
-        typer.Option(help="Box in voxels: i0,i1,j0,j1,k0,k1 (i0,i1,j0,j1 for 2-D images). Repeat for more objects."),
+        typer.Option(
+            help="Box in voxels: i0,i1,j0,j1,k0,k1 (i0,i1,j0,j1 for 2-D images). Repeat for more objects."
+        ),
     ] = None,
     point: Annotated[
         list[str] | None, typer.Option(help="Click into the object, in voxels: i,j,k. Repeatable.")
     ] = None,
-    not_point: Annotated[list[str] | None, typer.Option(help="Click beside the object: i,j,k. Repeatable.")] = None,
+    not_point: Annotated[
+        list[str] | None, typer.Option(help="Click beside the object: i,j,k. Repeatable.")
+    ] = None,
     mask: Annotated[Path | None, typer.Option(help="A previous mask on any grid, to be refined.")] = None,
     scribbles: Annotated[
         Path | None, typer.Option(help="Label map on any grid: 1 scribbled on the object, 2 beside it.")
@@ -123,7 +131,9 @@ def _predict(
             picture = clean(picture)
         previous = _previous(mask, image, picture) if mask else None
         strokes = _strokes(scribbles, image, picture, len(boxes)) if scribbles else None
-    predictor, automatic = load_predictor(model, options.backbone, options.device, options.precision, options.registry)
+    predictor, automatic = load_predictor(
+        model, options.backbone, options.device, options.precision, options.registry
+    )
     if automatic:
         if boxes or points or not_points or mask or scribbles:
             raise ValueError(f"The model {model!r} takes no prompts. Leave them out, or take {model}_prompt.")
@@ -144,7 +154,11 @@ def _predict(
         say(f"{len(stray)} of the clicks lie in none of the boxes and are ignored.", "yellow")
     labels = np.zeros(picture.shape, np.uint8)
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
     ) as bar:
         prompts, asked = [], [*rois, *([] if rois else [None])]
         for roi in asked:
@@ -243,10 +257,14 @@ def check_model(model: str, backbone: str, precision: str) -> Method:
 
     BackboneConfig(backbone, precision=precision)
     offered = {name: method for method in METHODS.values() for name in method.offered_as()}
-    return offered.get(model) or find_method(model.removesuffix("_3d") or ("medsam" if backbone else "segmed"))
+    return offered.get(model) or find_method(
+        model.removesuffix("_3d") or ("medsam" if backbone else "segmed")
+    )
 
 
-def load_predictor(model: str, backbone: str, device: str, precision: str, registry: Path) -> tuple[Predictor, bool]:
+def load_predictor(
+    model: str, backbone: str, device: str, precision: str, registry: Path
+) -> tuple[Predictor, bool]:
     """The predictor of a model as the viewers name them, and whether it labels without prompts.
 
     Args:

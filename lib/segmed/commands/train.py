@@ -21,12 +21,17 @@ console = Console(stderr=True)
 
 
 def train(
-    method: Annotated[str, typer.Option(help="What to train, such as medsam, lora or unet; `segmed info` lists all.")],
-    studies: Annotated[Path | None, typer.Option(help="Studies folder of a server, with submitted labels.")] = None,
+    method: Annotated[
+        str, typer.Option(help="What to train, such as medsam, lora or unet; `segmed info` lists all.")
+    ],
+    studies: Annotated[
+        Path | None, typer.Option(help="Studies folder of a server, with submitted labels.")
+    ] = None,
     data: Annotated[str, typer.Option(help="Dataset, as `segmed data list` shows it; needs --root.")] = "",
     root: Annotated[Path | None, typer.Option(help="Folder of the dataset.")] = None,
     option: Annotated[
-        list[str] | None, typer.Option("--option", "-o", help="KEY=VALUE of the dataset, repeatable.", metavar="K=V")
+        list[str] | None,
+        typer.Option("--option", "-o", help="KEY=VALUE of the dataset, repeatable.", metavar="K=V"),
     ] = None,
     labels: Annotated[
         str, typer.Option(help="Structures to learn from --studies, with commas; all if not given.")
@@ -34,7 +39,9 @@ def train(
     patients: Annotated[int, typer.Option(help="Take so many patients at most, by chance; 0 takes all.")] = 0,
     backbone: Annotated[
         str,
-        typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id; the embedded ones if not given."),
+        typer.Option(
+            help="SAM weights: folder, .pth file, or Hugging Face id; the embedded ones if not given."
+        ),
     ] = "",
     image_size: Annotated[int, typer.Option(help="Input size in px, if not that of the weights.")] = 0,
     setting: Annotated[
@@ -46,12 +53,14 @@ def train(
     learning_rate: Annotated[float, typer.Option(help="0 takes that of the recipe.")] = 0.0,
     validation: Annotated[float, typer.Option(help="Share of the patients held out.")] = 0.2,
     patience: Annotated[int, typer.Option(help="Epochs without gain before training ends.")] = 10,
-    epoch_steps: Annotated[int, typer.Option(help="Least steps of an epoch; few data are gone over again.")] = 10,
+    epoch_steps: Annotated[
+        int, typer.Option(help="Least steps of an epoch; few data are gone over again.")
+    ] = 10,
     seed: Annotated[int, typer.Option(help="Of the split and of all that is drawn.")] = 0,
     augment: Annotated[bool, typer.Option("--augment", help="Change slices by chance.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin with the base weights, not with what is served.")] = (
-        False
-    ),
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin with the base weights, not with what is served.")
+    ] = (False),
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; the GPU if there is one.")] = "",
     registry: Annotated[Path, typer.Option(help="Folder that keeps the models.")] = REGISTRY,
 ) -> None:
@@ -78,7 +87,11 @@ def train(
 
     first = int(os.environ.get("RANK", 0)) == 0
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
     )
     task = bar.add_task("reading", total=None)
 

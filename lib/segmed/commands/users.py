@@ -19,7 +19,9 @@ app = typer.Typer(help="Users of a server: add, list, remove, roles, access toke
 
 Name = Annotated[str, typer.Argument(help="Of the user: letters, digits and . @ - _")]
 UsersFile = Annotated[Path, typer.Option("--users", help="File that holds them.", envvar="SEGMED_USERS")]
-Role = Annotated[str, typer.Option(help="reader, annotator, reviewer or admin; each may do what those before it may.")]
+Role = Annotated[
+    str, typer.Option(help="reader, annotator, reviewer or admin; each may do what those before it may.")
+]
 
 
 @app.command()
@@ -27,8 +29,12 @@ def add(
     name: Name,
     users: UsersFile,
     role: Role = "annotator",
-    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read it from standard input.")] = False,
-    no_password: Annotated[bool, typer.Option("--no-password", help="For programs, which use access tokens.")] = False,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read it from standard input.")
+    ] = False,
+    no_password: Annotated[
+        bool, typer.Option("--no-password", help="For programs, which use access tokens.")
+    ] = False,
 ) -> None:
     """Add a user, or give one a new password and role; the password is asked for."""
     with _opened(users) as file:
@@ -49,7 +55,9 @@ def list_users(users: UsersFile) -> None:
     with _opened(users) as file:
         table = Table("user", "role", "password", "access tokens made")
         for user in file.all().values():
-            table.add_row(user.name, user.role, "yes" if user.password else "no", ", ".join(user.made.values()))
+            table.add_row(
+                user.name, user.role, "yes" if user.password else "no", ", ".join(user.made.values())
+            )
         if not table.row_count:
             raise ValueError(f"{users} has no users. Add one by `segmed users add NAME`.")
         Console().print(table)
@@ -75,7 +83,9 @@ def role(name: Name, new: Annotated[str, typer.Argument(metavar="ROLE")], users:
 def token(
     name: Name,
     users: UsersFile,
-    drop: Annotated[bool, typer.Option("--drop", help="Make all tokens of the user invalid instead.")] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Make all tokens of the user invalid instead.")
+    ] = False,
 ) -> None:
     """Make an access token for programs and print it; it is shown this once."""
     with _opened(users) as file:

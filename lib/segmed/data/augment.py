@@ -114,7 +114,9 @@ class Augmentation:
             image = adjust_gamma(image, low * (high / low) ** power)
         if config.normalise:
             image = normalised(image)
-        return LabelledSlice(np.ascontiguousarray(image), np.ascontiguousarray(labels), sample.patient, spacing)
+        return LabelledSlice(
+            np.ascontiguousarray(image), np.ascontiguousarray(labels), sample.patient, spacing
+        )
 
 
 def normalised(image: np.ndarray) -> np.ndarray:
@@ -123,7 +125,9 @@ def normalised(image: np.ndarray) -> np.ndarray:
     return ((colour / 255 - MEAN) / STANDARD_DEVIATION).astype(np.float32)
 
 
-def _crop(image: np.ndarray, labels: np.ndarray, sides: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _crop(
+    image: np.ndarray, labels: np.ndarray, sides: np.ndarray, place: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """A part of the slice; the whole slice if its objects would be lost."""
     size = np.array(labels.shape)
     part = np.maximum(1, np.round(size * sides)).astype(int)

@@ -41,21 +41,31 @@ def load_brats(folder: str | os.PathLike[str], modality: str = "", region: str =
         ("region", region, tuple(REGIONS)),
     ):
         if given and given not in allowed:
-            raise ValueError(f"{what} {given!r} is not one of {', '.join(allowed)}. Take one of them, or none for all.")
+            raise ValueError(
+                f"{what} {given!r} is not one of {', '.join(allowed)}. Take one of them, or none for all."
+            )
     root = Path(folder)
-    cases = {path.name: path for pattern in ("*/", "*/*/") for path in root.glob(pattern) if _CASE.match(path.name)}
+    cases = {
+        path.name: path for pattern in ("*/", "*/*/") for path in root.glob(pattern) if _CASE.match(path.name)
+    }
     if not cases:
         raise FileNotFoundError(f"{root} holds no BraTS cases. Expected is {LAYOUT}")
     values = {value: int(value in REGIONS[region]) for value in LABELS} if region else None
     volumes = []
     for name, path in sorted(cases.items()):
-        files = [path / f"{name}-{part}.nii.gz" for part in (*([modality.lower()] if modality else STACK), "seg")]
+        files = [
+            path / f"{name}-{part}.nii.gz" for part in (*([modality.lower()] if modality else STACK), "seg")
+        ]
         missing = [file for file in files if not file.is_file()]
         if missing:
-            raise FileNotFoundError(f"{missing[0].name} is not in {path}. Fetch it, or remove the case's folder.")
+            raise FileNotFoundError(
+                f"{missing[0].name} is not in {path}. Fetch it, or remove the case's folder."
+            )
         patient = _CASE.sub(r"\g<patient>", name)
         image, *channels, label = files
         volumes.append(
-            LabelledVolume(patient, image, label, channels=tuple(channels), window="percentile", values=values)
+            LabelledVolume(
+                patient, image, label, channels=tuple(channels), window="percentile", values=values
+            )
         )
     return open_volumes(volumes, {1: region} if region else LABELS)

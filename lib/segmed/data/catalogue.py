@@ -136,7 +136,9 @@ DATASETS = {
             msd.LAYOUT,
             {},
         ),
-        Dataset("folder", "Images and label maps in two folders", folder.load_folder, _MADE, folder.LAYOUT, {}),
+        Dataset(
+            "folder", "Images and label maps in two folders", folder.load_folder, _MADE, folder.LAYOUT, {}
+        ),
         Dataset(
             "datastore",
             "Labels submitted to a MONAI Label server",

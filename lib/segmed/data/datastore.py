@@ -60,7 +60,9 @@ def load_datastore(
     try:
         names = [name for name, entry in facts["objects"].items() if tag in entry["labels"]]
         if images is None:
-            images, owners = _series(root, [name for name in names if not facts["objects"][name]["image"]["ext"]])
+            images, owners = _series(
+                root, [name for name in names if not facts["objects"][name]["image"]["ext"]]
+            )
             patients = {**owners, **(patients or {})}
         else:
             names = [name for name in names if name in images]
@@ -71,7 +73,9 @@ def load_datastore(
             "server once on this folder, which rewrites it."
         ) from error
     if not pairs:
-        raise FileNotFoundError(f"No image in {root} has a label map {tag!r}. Submit labels in the viewer first.")
+        raise FileNotFoundError(
+            f"No image in {root} has a label map {tag!r}. Submit labels in the viewer first."
+        )
     pairs.sort(key=lambda pair: natural(pair.name))
     wanted = _numbered(labels)
     appearing: dict[str, str] = {}
@@ -81,14 +85,18 @@ def load_datastore(
     volumes, skipped = [], []
     for pair in pairs:
         who = patient_of(pair.name, patient) if patient else (patients or {}).get(pair.name, pair.name)
-        reason = "" if pair.names or wanted else f"{pair.label.name} has no label info. Give the option labels."
+        reason = (
+            "" if pair.names or wanted else f"{pair.label.name} has no label info. Give the option labels."
+        )
         if verify and not reason:
             reason = next(filter(None, map(_change, (pair.image, pair.label), pair.stated)), "")
         if reason:
             skipped.append(Skipped(who, pair.label, reason))
         else:
             volumes.append(
-                LabelledVolume(who, pair.image, pair.label, values=_values(pair.names, named), image_id=pair.name)
+                LabelledVolume(
+                    who, pair.image, pair.label, values=_values(pair.names, named), image_id=pair.name
+                )
             )
     flat = all(is_picture(volume.image) for volume in volumes)
     classes = {value: name for name, value in named.items()}
@@ -131,7 +139,9 @@ def _series(root: Path, names: Sequence[str]) -> tuple[dict[str, Path], dict[str
 def _numbered(labels: Mapping[str, int] | Sequence[str] | str) -> dict[str, int]:
     if isinstance(labels, str):
         labels = [part.strip() for part in labels.split(",") if part.strip()]
-    given = dict(labels) if isinstance(labels, Mapping) else {name: n for n, name in enumerate(labels, start=1)}
+    given = (
+        dict(labels) if isinstance(labels, Mapping) else {name: n for n, name in enumerate(labels, start=1)}
+    )
     wrong = {name: value for name, value in given.items() if not 1 <= value <= 255}
     if wrong or len(set(given.values())) < len(labels):
         raise ValueError(f"labels {dict(given)} must be different names with different values from 1 to 255.")

@@ -116,7 +116,9 @@ def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """Files below a folder, in a stable order."""
     for folder, inner, names in os.walk(root):
         top = Path(folder) == root
-        inner[:] = sorted(name for name in inner if not name.startswith(".") and not (top and name == "labels"))
+        inner[:] = sorted(
+            name for name in inner if not name.startswith(".") and not (top and name == "labels")
+        )
         for name in sorted(names):
             if not name.startswith("."):
                 path = Path(folder, name).absolute()
@@ -136,7 +138,9 @@ def _read(root: Path, path: Path, stamp: tuple[int, int]) -> FileFacts:
             warnings.simplefilter("ignore")  # they quote headers
             header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_TAGS)
             text = {name: str(header.get(name) or "").strip() for name in _TAGS}
-            refers_to = tuple(str(item.SeriesInstanceUID) for item in header.get("ReferencedSeriesSequence") or ())
+            refers_to = tuple(
+                str(item.SeriesInstanceUID) for item in header.get("ReferencedSeriesSequence") or ()
+            )
     except Exception as error:  # damaged files make pydicom raise anything
         logger.info("a file of the studies is not readable as DICOM: %s", type(error).__name__)
         return FileFacts(stamp, damaged=True)
@@ -153,11 +157,18 @@ def _read(root: Path, path: Path, stamp: tuple[int, int]) -> FileFacts:
     )
     made = text["ContentDate"] + text["ContentTime"]
     place = text["ImagePositionPatient"] and text["ImagePositionPatient"] + text["ImageOrientationPatient"]
-    return FileFacts(stamp, facts, text["SOPInstanceUID"], whole(text["InstanceNumber"]), refers_to, made, place=place)
+    return FileFacts(
+        stamp, facts, text["SOPInstanceUID"], whole(text["InstanceNumber"]), refers_to, made, place=place
+    )
 
 
 def _is_uid(text: str) -> bool:
-    return bool(text.strip(".")) and len(text) <= 64 and ".." not in text and all(c in "0123456789." for c in text)
+    return (
+        bool(text.strip("."))
+        and len(text) <= 64
+        and ".." not in text
+        and all(c in "0123456789." for c in text)
+    )
 
 
 def _made_uid(root: Path, path: Path, study: str) -> str:

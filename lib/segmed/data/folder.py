@@ -9,7 +9,9 @@ from typing import Any
 from segmed.data.pairs import files_by_stem, find_folder, is_picture, open_volumes, patient_of, read_json
 from segmed.data.slices import LabelledVolume, Skipped, SliceDataset
 
-LAYOUT = "images/<name>.* and labels/<name>.*, and in labels.json the names of the values, such as {'1': 'liver'}."
+LAYOUT = (
+    "images/<name>.* and labels/<name>.*, and in labels.json the names of the values, such as {'1': 'liver'}."
+)
 
 
 def load_folder(folder: str | os.PathLike[str], patient: str = "") -> SliceDataset:
@@ -43,7 +45,9 @@ def load_folder(folder: str | os.PathLike[str], patient: str = "") -> SliceDatas
         for stem, image in images.items()
         if stem not in labels
     ]
-    volumes = [LabelledVolume(patient_of(stem, patient), images[stem], label) for stem, label in labels.items()]
+    volumes = [
+        LabelledVolume(patient_of(stem, patient), images[stem], label) for stem, label in labels.items()
+    ]
     flat = all(is_picture(path) for volume in volumes for path in volume.files)
     return open_volumes(volumes, classes, "px" if flat else "mm", binary=flat and not named, skipped=skipped)
 
@@ -58,6 +62,7 @@ def _read_names(path: Path) -> dict[int, str]:
             raise ValueError("values must be 1 to 255")
     except (AttributeError, ValueError, TypeError) as error:
         raise ValueError(
-            f"{path} does not name labels ({error}). Write for instance " + '{"labels": {"1": "liver", "2": "spleen"}}.'
+            f"{path} does not name labels ({error}). Write for instance "
+            + '{"labels": {"1": "liver", "2": "spleen"}}.'
         ) from error
     return names

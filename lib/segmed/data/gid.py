@@ -30,7 +30,9 @@ def load_gid5(folder: str | os.PathLike[str]) -> SliceDataset:
     """
     root = find_folder(Path(folder), holds="image/*/*.tif", layout=LAYOUT)
     volumes = []
-    for images in sorted((p for p in (root / "image").iterdir() if p.is_dir()), key=lambda p: natural(p.name)):
+    for images in sorted(
+        (p for p in (root / "image").iterdir() if p.is_dir()), key=lambda p: natural(p.name)
+    ):
         labels = root / "label_gray" / images.name
         for stem, image, label in pair_up(files_by_stem(images), files_by_stem(labels), labels, LAYOUT):
             volumes.append(LabelledVolume(f"{images.name}/{stem}", image, label, values=STORED))

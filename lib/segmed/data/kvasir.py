@@ -13,7 +13,9 @@ from segmed.data.slices import LabelledVolume, SliceDataset
 
 LABELS = {1: "polyp"}
 SEG_LAYOUT = "Kvasir-SEG/images/<id>.jpg and Kvasir-SEG/masks/<id>.jpg, 1,000 pairs."
-SESSILE_LAYOUT = "sessile-main-Kvasir-SEG/images/<id>.jpg and sessile-main-Kvasir-SEG/masks/<id>.jpg, 196 pairs."
+SESSILE_LAYOUT = (
+    "sessile-main-Kvasir-SEG/images/<id>.jpg and sessile-main-Kvasir-SEG/masks/<id>.jpg, 196 pairs."
+)
 
 
 def load_kvasir_seg(folder: str | os.PathLike[str]) -> SliceDataset:

@@ -18,7 +18,9 @@ _SHOWN = 3  # names in a sentence
 _OURS = "labels"  # folder of what the server writes
 _FORBIDDEN = '/\\*?"<>|'
 _LONGEST = 128
-DICOM_BESIDE = "DICOM files lie beside other images and are left out. Put them into a folder of their own and open it."
+DICOM_BESIDE = (
+    "DICOM files lie beside other images and are left out. Put them into a folder of their own and open it."
+)
 _HIDDEN = "hidden file, as macOS leaves beside others"
 
 
@@ -47,7 +49,9 @@ def image_names(root: Path) -> dict[str, str]:
     Extensions count in upper case too. Hidden files, and those whose name cannot be an id, are left out.
     """
     by_stem: dict[str, str] = {}
-    files = [name for name in names_in(root) if extension_of(name) not in ("", ".dcm") and not is_hidden(name)]
+    files = [
+        name for name in names_in(root) if extension_of(name) not in ("", ".dcm") and not is_hidden(name)
+    ]
     for name in sorted(files, key=lambda name: (EXTENSIONS.index(extension_of(name)), name)):
         stem = name[: -len(extension_of(name))]
         if not fault_of_id(stem) and not name.lower().endswith(SEGMENTATION):

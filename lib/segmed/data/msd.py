@@ -34,7 +34,9 @@ def load_msd(folder: str | os.PathLike[str], modality: str | Sequence[str] = "")
     root = Path(folder)
     facts = _read_list(root / "dataset.json")
     classes = {int(value): str(name) for value, name in facts["labels"].items() if int(value)}
-    names = [str(name) for _, name in sorted(facts.get("modality", {}).items(), key=lambda item: int(item[0]))]
+    names = [
+        str(name) for _, name in sorted(facts.get("modality", {}).items(), key=lambda item: int(item[0]))
+    ]
     components = _components(names, [modality] if isinstance(modality, str) else modality)
     window = "ct-soft-tissue" if names == ["CT"] else "auto"
     volumes = []

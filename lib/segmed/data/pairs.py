@@ -43,7 +43,9 @@ def open_volumes(
             left_out.append(Skipped(volume.patient, volume.image, str(error)))
     if not kept:
         first = left_out[0].reason if left_out else "there are no images with labels."
-        raise ValueError(f"None of the {len(left_out)} pairs of image and label map can be used. The first: {first}")
+        raise ValueError(
+            f"None of the {len(left_out)} pairs of image and label map can be used. The first: {first}"
+        )
     return SliceDataset(kept, classes, unit, binary, skipped=left_out)
 
 
@@ -107,7 +109,11 @@ def pair_up(
 
 def natural(text: str) -> list[tuple[bool, int | str]]:
     """Key to sort by, in which 9 comes before 10."""
-    return [(not part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", text) if part]
+    return [
+        (not part.isdigit(), int(part) if part.isdigit() else part)
+        for part in re.split(r"(\d+)", text)
+        if part
+    ]
 
 
 def is_picture(path: Path) -> bool:
@@ -135,7 +141,9 @@ def patient_of(stem: str, pattern: str) -> str:
         raise ValueError(
             f"patient={pattern!r} is not a regular expression with a group ({error}). Give one such as '^([^_]+)_'."
         ) from error
-    raise ValueError(f"patient={pattern!r} does not match the name {stem!r}. Give an expression that matches all.")
+    raise ValueError(
+        f"patient={pattern!r} does not match the name {stem!r}. Give an expression that matches all."
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -165,7 +173,9 @@ def _shared_grid(volume: LabelledVolume) -> Grid:
     image, label = read_grid(volume.image), read_grid(volume.label, labels=True)
     for path in volume.channels:
         if not read_grid(path).lies_on(image):
-            raise ValueError(f"{path.name} does not lie on the grid of {volume.image.name}. Fetch both again.")
+            raise ValueError(
+                f"{path.name} does not lie on the grid of {volume.image.name}. Fetch both again."
+            )
     for path, grid, chosen in ((volume.image, image, volume.components), (volume.label, label, ())):
         if grid.channels not in (1, 3, 4) or (grid.components > 1 and not chosen):
             raise ValueError(

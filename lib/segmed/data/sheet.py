@@ -42,7 +42,9 @@ def label_sheet(
 
     shown = [
         places[n]
-        for n in np.unique(np.linspace(0, len(places) - 1, min(columns * rows, len(places))).round().astype(int))
+        for n in np.unique(
+            np.linspace(0, len(places) - 1, min(columns * rows, len(places))).round().astype(int)
+        )
     ]
     columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)
@@ -68,7 +70,12 @@ def label_sheet(
         title = volume.image.stem if volume.slices == 1 else f"{sample.patient} / {k}"
         axes.set_title(title[-28:], fontsize=5.5, pad=2)
         axes.axis("off")
-    handles = [Patch(color=colours[value], label=f"{value} {name}") for value, name in sorted(dataset.classes.items())]
-    figure.legend(handles=handles, loc="lower center", ncols=min(4, len(handles)), fontsize=6.5, frameon=False)
+    handles = [
+        Patch(color=colours[value], label=f"{value} {name}")
+        for value, name in sorted(dataset.classes.items())
+    ]
+    figure.legend(
+        handles=handles, loc="lower center", ncols=min(4, len(handles)), fontsize=6.5, frameon=False
+    )
     figure.savefig(path, dpi=120)
     return path

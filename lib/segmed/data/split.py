@@ -30,7 +30,9 @@ class Split:
         everyone = [*self.train, *self.validation, *self.test]
         twice = sorted({p for p in everyone if everyone.count(p) > 1})
         if twice:
-            raise ValueError(f"The patient {twice[0]!r} is in two parts of the split; each may be in one. Split again.")
+            raise ValueError(
+                f"The patient {twice[0]!r} is in two parts of the split; each may be in one. Split again."
+            )
 
     def save(self, path: Path) -> None:
         """Write as JSON, to be replayed by `load`."""

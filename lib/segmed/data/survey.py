@@ -93,12 +93,16 @@ def survey(dataset: SliceDataset, tell: Callable[[int, int], None] | None = None
         labelled += int(counts.any(1).sum())
         for value in np.flatnonzero(counts.any(0)):
             holders[int(value)].add(patient)
-        here = max(((int((c > 0).sum()), int(c.sum()), -place) for c, (place, _) in zip(counts, mine, strict=True)))
+        here = max(
+            ((int((c > 0).sum()), int(c.sum()), -place) for c, (place, _) in zip(counts, mine, strict=True))
+        )
         best[patient] = max(here, best.get(patient, here))
         sizes.append(labels.shape)
         spacings.append(dataset.volumes[n].spacing)
     if not read:
-        raise ValueError(f"Nothing can be read. The first: {skipped[0].reason if skipped else 'there are no slices.'}")
+        raise ValueError(
+            f"Nothing can be read. The first: {skipped[0].reason if skipped else 'there are no slices.'}"
+        )
     return Survey(
         len({dataset.volumes[n].patient for n in read}),
         len(read),

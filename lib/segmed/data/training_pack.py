@@ -87,12 +87,16 @@ class TrainingPack:
         self.folder = Path(folder)
         index = self.folder / "index.json"
         if not index.is_file():
-            raise FileNotFoundError(f"{self.folder} has no index.json. Give a folder of labelled images with an index.")
+            raise FileNotFoundError(
+                f"{self.folder} has no index.json. Give a folder of labelled images with an index."
+            )
         entries = json.loads(index.read_text(encoding="utf-8"))
         known = {entry["source"] for entry in entries}
         unknown = (set(without) | set(only or ())) - known
         if unknown:
-            raise ValueError(f"{sorted(unknown)} are not sources of {index}. Choose from {', '.join(sorted(known))}.")
+            raise ValueError(
+                f"{sorted(unknown)} are not sources of {index}. Choose from {', '.join(sorted(known))}."
+            )
         chosen = [e for e in entries if e["source"] not in without and (only is None or e["source"] in only)]
         if not chosen:
             raise ValueError(f"No image of {index} is left. Hold out fewer sources.")
@@ -121,7 +125,11 @@ class TrainingPack:
             raise ValueError(
                 f"{entry['image']} has {image.shape[:2]} px and its label map {labels.shape}. They must agree."
             )
-        if image.ndim == 3 and (image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all():
+        if (
+            image.ndim == 3
+            and (image[..., 0] == image[..., 1]).all()
+            and (image[..., 0] == image[..., 2]).all()
+        ):
             image = np.ascontiguousarray(image[..., 0])
         return PackImage(image, labels.astype(np.uint8, copy=False), entry)
 

@@ -40,7 +40,9 @@ def export_yolo(
         ValueError: A slice cannot be read, or the split does not fit.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty. Give a new folder, so that nothing of another export stays.")
+        raise FileExistsError(
+            f"{folder} is not empty. Give a new folder, so that nothing of another export stays."
+        )
     classes = {value: n for n, value in enumerate(sorted(data.classes))}
     counts, done = {}, 0
     for part, patients in (("train", split.train), ("val", split.validation), ("test", split.test)):

@@ -1,1 +1,1 @@
-"""Measuring: metrics with a stated policy for empty masks, and real cases as lists of objects."""
+"""Evaluation: metrics with a policy for empty masks, simulated annotators, and real cases as objects."""

@@ -1,7 +1,7 @@
-"""A simulated annotator for real cases: careless boxes, and clicks where a mask is most wrong.
+"""A simulated annotator for real cases: jittered boxes, and clicks on the largest error of a mask.
 
-The protocol is that of SAM (Kirillov et al., 2023): a click goes to the place of the largest error that is farthest
-from its edges. Nothing is drawn at random but the jitter of boxes, which has a seed.
+The protocol is that of SAM (Kirillov et al., 2023): a click goes to the pixel of the largest error that is
+farthest from its edges. Only the jitter of boxes is random, with a seed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ Corners = tuple[float, float, float, float]
 
 
 def jittered(box: Corners, share: float, size: tuple[int, int], generator: np.random.Generator) -> Corners:
-    """A box with each side moved by up to `share` of the box's width or height, inwards or outwards.
+    """Move each side of a box at random by up to `share` of the box's width or height, inwards or outwards.
 
     Args:
-        box: x0, y0, x1, y1 in px, ends inclusive.
-        share: largest move.
-        size: (H, W) of the slice, which the box does not leave.
-        generator: source of randomness.
+        box: The box as x0, y0, x1, y1 in px, ends inclusive.
+        share: Largest move, as a share of the side.
+        size: Rows and columns (H, W) of the slice, to which the box is clipped.
+        generator: A random generator.
     """
     x0, y0, x1, y1 = box
     move = np.round(generator.uniform(-share, share, 4) * np.array([x1 - x0 + 1, y1 - y0 + 1] * 2))
@@ -31,23 +31,23 @@ def jittered(box: Corners, share: float, size: tuple[int, int], generator: np.ra
 
 
 def deepest(mask: np.ndarray) -> tuple[int, int]:
-    """The pixel (x, y) of a boolean mask (H, W) that is farthest from its edge; the mask must not be empty."""
+    """The pixel (x, y) of a boolean mask (H, W), not empty, that is farthest from the edge of the mask."""
     distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     y, x = np.unravel_index(int(distance.argmax()), mask.shape)
     return int(x), int(y)
 
 
 def with_click(prompt: SlicePrompt | None, found: np.ndarray | None, truth: np.ndarray) -> SlicePrompt:
-    """The prompt with one more click.
+    """Add a click to a prompt.
 
     Args:
-        prompt: what was said so far, or None.
-        found: (H, W) boolean mask that it gave, or None before the first.
-        truth: (H, W) boolean.
+        prompt: The prompt so far, or None.
+        found: The predicted mask (H, W), boolean, or None before the first prediction.
+        truth: The true mask (H, W), boolean.
 
     Returns:
-        A click into the object at first, then into the deepest place that is missed or too much; the same prompt when
-        nothing is wrong any more.
+        The prompt with a click on the object at first, then on the deepest pixel of the missed or extra
+        parts; the same prompt if nothing is wrong.
     """
     missed = truth if found is None else truth & ~found
     extra = np.zeros_like(truth) if found is None else found & ~truth
@@ -62,5 +62,8 @@ def with_click(prompt: SlicePrompt | None, found: np.ndarray | None, truth: np.n
     if prompt is None:
         return SlicePrompt(points=points, labels=labels)
     return SlicePrompt(
-        prompt.box, np.concatenate([prompt.points, points]), np.concatenate([prompt.labels, labels]), prompt.mask
+        prompt.box,
+        np.concatenate([prompt.points, points]),
+        np.concatenate([prompt.labels, labels]),
+        prompt.mask,
     )

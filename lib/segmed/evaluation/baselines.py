@@ -1,4 +1,4 @@
-"""What a box alone gives: the least that a method has to beat."""
+"""Baselines that need only a box and no training, which every method should exceed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def inscribed_ellipse(box: Corners, size: tuple[int, int]) -> np.ndarray:
 
 
 def grabcut(image: np.ndarray, box: Corners, rounds: int = 5) -> np.ndarray:
-    """OpenCV's GrabCut in a box (Rother et al., SIGGRAPH 2004); grey slices as three equal channels.
+    """Run OpenCV's GrabCut in a box (Rother et al., SIGGRAPH 2004), for colour and grey slices.
 
     Args:
-        image: (H, W) or (H, W, 3) uint8.
-        box: x0, y0, x1, y1, ends inclusive.
-        rounds: iterations.
+        image: The slice, (H, W) or (H, W, 3), uint8.
+        box: The box as x0, y0, x1, y1 in px, ends inclusive.
+        rounds: Number of iterations.
 
     Returns:
-        (H, W) boolean; empty where the box leaves no background to learn from.
+        The boolean mask (H, W), empty if there is no background outside of the box.
     """
     colour = np.ascontiguousarray(np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image)
     x0, y0, x1, y1 = (int(v) for v in box)

@@ -1,4 +1,4 @@
-"""Scores of slices put together to scores of cases: what models are compared by."""
+"""Scores of cases, aggregated from scores of slices, by which models are compared."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:  # it imports MONAI, which whoever compares scores does not ne
 
 @dataclass(frozen=True)
 class CaseScore:
-    """One label on one validation case.
+    """The scores of one label on one validation case.
 
     Attributes:
-        case: patient, or image id.
-        label: name of the structure.
-        dice: 2TP/(2TP+FP+FN) of all pixels of the case; 1 where neither mask has any.
-        hd95: 95th percentile of the surface distances in the unit of the dataset, in the plane of the slices and
-            averaged over those on which both masks are; infinite where there is no such slice but one of the masks is
-            somewhere, 0 where neither is.
-        present: whether the case has the structure. Where it has not, a Dice of 1 says only that nothing was found: a
-            model that never finds anything would look good by it.
+        case: Name of the patient, or image id.
+        label: Name of the structure.
+        dice: 2TP/(2TP+FP+FN) over all pixels of the case; 1 if both masks are empty.
+        hd95: 95th percentile of the surface distances in the unit of the dataset, in the plane of the slices,
+            averaged over the slices with both masks; infinite if there is no such slice but one mask is not
+            empty, 0 if both are empty.
+        present: Whether the case has the structure. If not, a Dice of 1 means only that nothing was found,
+            from which a model that never finds anything would profit.
     """
 
     case: str
@@ -39,11 +39,11 @@ class CaseScore:
 
 
 def case_scores(scores: Sequence[ImageScore], classes: Mapping[int, str]) -> list[CaseScore]:
-    """One score per patient and label of all that were given, sorted.
+    """Aggregate scores of slices to one score per patient and label, sorted.
 
     Args:
-        scores: of slices.
-        classes: names of the labels.
+        scores: Scores of slices.
+        classes: Names of the labels by value.
     """
     groups: dict[tuple[str, int], list[ImageScore]] = defaultdict(list)
     for score in scores:
@@ -61,7 +61,7 @@ def case_scores(scores: Sequence[ImageScore], classes: Mapping[int, str]) -> lis
 
 
 def mean_dice(scores: Sequence[CaseScore]) -> float:
-    """The mean over the cases that have the structure and then over labels; NaN of no scores."""
+    """Mean Dice over the cases that have the structure, then over labels; NaN without scores."""
     scores = [s for s in scores if s.present] or scores
     labels = sorted({s.label for s in scores})
     means = [float(np.mean([s.dice for s in scores if s.label == name])) for name in labels]

@@ -1,8 +1,9 @@
-"""A folder of labelled cases as objects on slices.
+"""Labelled cases of a folder or a dataset, as objects on slices.
 
-Layout: `index.json`, a list of {"id", "modality", "image", "label", …} with paths relative to the folder; beside a
-label, `label_instances.*` may hold one value per object where `label` holds one value for all of them. An entry may say
-that its "labels" are "instances", each value one object, or how many "objects" it has, which are connected parts then.
+Layout of a folder: `index.json`, a list of {"id", "modality", "image", "label", …} with paths relative to the
+folder. If `label` has one value for several objects, a file `label_instances.*` beside it may hold one value
+per object. With "labels": "instances" in an entry, each value of its label map is one object; with a number
+of "objects", each connected part is one object.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class SliceObject:
     """One labelled object on one slice of a case.
 
     Attributes:
-        k: the slice.
-        label: its value in the label map.
-        mask: (H, W) boolean.
+        k: Index of the slice.
+        label: Value of the object in the label map.
+        mask: The mask of the object (H, W), boolean.
     """
 
     k: int
@@ -44,11 +45,12 @@ class SliceObject:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """Tight (x0, y0, x1, y1), ends inclusive."""
+        """The tight box as x0, y0, x1, y1 in px, ends inclusive."""
         return slice_box(self.mask)
 
     @property
     def prompt(self) -> SlicePrompt:
+        """A prompt with the tight box."""
         return SlicePrompt(box=self.box)
 
 
@@ -57,13 +59,13 @@ class Case:
     """A picture and its label map (I, J, K) on the same grid.
 
     Attributes:
-        name: of the case; what belongs to one patient has one name.
-        modality: such as "ct".
-        source: data set.
-        picture: the image.
-        labels: its label map.
-        has_many: whether each connected part of a label is an object.
-        names: of the labels, as far as known.
+        name: Name of the case; all images of one patient have one name.
+        modality: Modality, such as "ct".
+        source: Name of the data set.
+        picture: The image.
+        labels: The label map (I, J, K).
+        has_many: Whether each connected part of a label is an object.
+        names: Names of the labels by value, as far as known.
     """
 
     name: str
@@ -75,11 +77,11 @@ class Case:
     names: Mapping[int, str] = field(default_factory=dict)
 
     def objects(self, min_area: int = 100, max_slices: int | None = None) -> Iterator[SliceObject]:
-        """Objects of at least `min_area` px; cases of `has_many` give one per connected part (or instance).
+        """The objects on the slices; with `has_many` one per connected part, otherwise one per label.
 
         Args:
-            min_area: px.
-            max_slices: at most so many slices per label, evenly spaced; None takes all.
+            min_area: Smallest area of an object in px.
+            max_slices: Largest number of slices per label, evenly spaced, or None for all.
         """
         for label in (int(v) for v in np.unique(self.labels) if v):
             of_label = self.labels == label
@@ -99,16 +101,16 @@ class Case:
 def read_index(
     folder: str | os.PathLike[str], sources: Collection[str] = (), limit: int | None = None
 ) -> list[dict[str, Any]]:
-    """The entries of the folder's `index.json`.
+    """Read the entries of the folder's `index.json`.
 
     Args:
-        folder: of labelled cases.
-        sources: to which they are restricted; all if none are given.
-        limit: at most so many cases of each source, evenly spaced; None takes all.
+        folder: Folder of labelled cases.
+        sources: Sources to include, or none for all.
+        limit: Largest number of cases of each source, evenly spaced, or None for all.
 
     Raises:
-        FileNotFoundError: no index there.
-        ValueError: a source that the index does not have.
+        FileNotFoundError: If there is no index.
+        ValueError: If the index does not have one of the sources.
     """
     folder = Path(folder)
     if not (folder / "index.json").is_file():
@@ -119,7 +121,7 @@ def read_index(
         groups[_source_of(entry)].append(n)
     unknown = sorted(set(sources) - groups.keys())
     if unknown:
-        raise ValueError(f"{folder} has no source {unknown[0]!r}. It has {', '.join(sorted(groups))}.")
+        raise ValueError(f"{folder} has no source {unknown[0]!r}. Choose from {', '.join(sorted(groups))}.")
     wanted = [m for name, ns in groups.items() if not sources or name in sources for m in evenly(ns, limit)]
     return [entries[n] for n in sorted(wanted)]
 
@@ -127,32 +129,38 @@ def read_index(
 def load_cases(
     folder: str | os.PathLike[str], sources: Collection[str] = (), limit: int | None = None
 ) -> Iterator[Case]:
-    """All cases of the folder's `index.json`, or those that `read_index` chooses, whose errors it raises."""
+    """Open the cases of the folder's `index.json` that `read_index` selects, with the same errors."""
     folder = Path(folder)
     for entry in read_index(folder, sources, limit):
         image, label = folder / entry["image"], folder / entry["label"]
         by_value = entry.get("labels") == "instances"
         instances = label if by_value else next(iter(sorted(label.parent.glob("label_instances.*"))), None)
-        # an entry that counts its objects counts connected parts
+        # An entry with a number of objects counts connected parts.
         apart = entry["modality"] == "lm" or "objects" in entry
         picture = open_picture(image)
         labels = read_labels(instances or label, image_grid(image, picture.shape, picture.affine))
         names = {} if instances else {int(v): str(name) for v, name in (entry.get("labels") or {}).items()}
         yield Case(
-            entry["id"], entry["modality"], _source_of(entry), picture, labels, instances is None and apart, names
+            entry["id"],
+            entry["modality"],
+            _source_of(entry),
+            picture,
+            labels,
+            instances is None and apart,
+            names,
         )
 
 
 def dataset_cases(
     dataset: SliceDataset, name: str, limit: int | None = None, without: Collection[str] = ()
 ) -> Iterator[Case]:
-    """Cases of a dataset; the volumes (or pictures) of one patient are of one case.
+    """Open the cases of a dataset; the volumes or images of one patient have the name of that patient.
 
     Args:
-        dataset: opened by its loader.
-        name: of modality and source.
-        limit: at most so many patients, evenly spaced; None takes all.
-        without: patients that are left out.
+        dataset: The dataset, opened by its loader.
+        name: Name of the cases' modality and source.
+        limit: Largest number of patients, evenly spaced, or None for all.
+        without: Patients to leave out.
     """
     patients = set(evenly([p for p in dataset.patients if p not in without], limit))
     for n, volume in enumerate(dataset.volumes):
@@ -170,23 +178,26 @@ def chosen_cases(
     root: Path | None = None,
     seen: Path | None = None,
 ) -> tuple[Iterator[Case], int]:
-    """Cases of a folder, or of a dataset that is known by name, and how many there are.
+    """Open the cases of a folder, or of a dataset from the catalogue, and count them.
 
     Args:
-        folder: with an `index.json`, if `data` is not given.
-        sources: of the folder; all if none are given.
-        limit: cases of each source, or patients of the dataset, evenly spaced; None takes all.
-        data: name of the dataset.
-        root: its folder.
-        seen: folder of training images; patients of the dataset whose files its index names are left out.
+        folder: Folder with an `index.json`, if `data` is not given.
+        sources: Sources of the folder to include, or none for all.
+        limit: Largest number of cases of each source, or of patients of the dataset, evenly spaced; None for
+            all.
+        data: Name of the dataset.
+        root: Folder of the dataset.
+        seen: Folder of training images; patients of the dataset with files in its index are left out.
 
     Raises:
-        FileNotFoundError: no index, or no dataset there.
-        ValueError: an unknown source or dataset, or neither folder nor dataset.
+        FileNotFoundError: If there is no index, or no dataset.
+        ValueError: If a source or the dataset is unknown, or neither folder nor dataset is given.
     """
     if data and root:
         dataset = load_dataset(data, root)
-        without = {Path(str(e.get("path", ""))).name.split(".")[0] for e in read_index(seen)} if seen else set()
+        without = (
+            {Path(str(e.get("path", ""))).name.split(".")[0] for e in read_index(seen)} if seen else set()
+        )
         patients = set(evenly([p for p in dataset.patients if p not in without], limit))
         count = sum(volume.patient in patients for volume in dataset.volumes)
         return dataset_cases(dataset, data, limit, without), count
@@ -196,7 +207,7 @@ def chosen_cases(
 
 
 def evenly(items: Sequence[T], most: int | None) -> list[T]:
-    """At most so many of the items, evenly spaced; None takes all."""
+    """Select at most `most` items, evenly spaced; None selects all."""
     if most is None or len(items) <= most:
         return list(items)
     return [items[round(n)] for n in np.linspace(0, len(items) - 1, most)]

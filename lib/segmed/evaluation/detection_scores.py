@@ -1,4 +1,4 @@
-"""How well boxes were found: mean average precision by MONAI, precision and recall.
+"""Scores of detected boxes: mean average precision by MONAI, precision and recall.
 
 Source: Lin et al., Microsoft COCO: Common Objects in Context, 2014, for the averages.
 """
@@ -15,12 +15,12 @@ from segmed.monai_parts import COCOMetric, box_iou, matching_batch
 
 @dataclass(frozen=True)
 class FoundBoxes:
-    """Boxes of one slice.
+    """The boxes of one slice.
 
     Attributes:
-        corners: (N, 4) as x0, y0, x1, y1.
-        labels: (N,) class, counted from 1.
-        scores: (N,), of detected ones.
+        corners: Boxes (N, 4) as x0, y0, x1, y1 in px.
+        labels: Classes (N,), counted from 1.
+        scores: Scores (N,) of detected boxes.
     """
 
     corners: np.ndarray
@@ -30,16 +30,17 @@ class FoundBoxes:
 
 @dataclass(frozen=True)
 class DetectionScores:
-    """Over all slices.
+    """The scores over all slices.
 
     Attributes:
-        map50: mean average precision at an IoU of 0.5.
-        map50_95: mean over IoU 0.5, 0.55, …, 0.95.
-        precision: share of the detected boxes that lie on an object of their class with an IoU of 0.5 or more.
-        recall: share of the objects that were detected so.
-        boxes: detected, of those that count.
-        objects: that there are.
-        slices_without: slices with an object on which nothing was detected.
+        map50: Mean average precision at an IoU of 0.5.
+        map50_95: Mean of the average precisions at IoU 0.5, 0.55, …, 0.95.
+        precision: Share of the detected boxes that match an object of their class with an IoU of at least
+            0.5.
+        recall: Share of the objects that are matched by a box in this way.
+        boxes: Number of detected boxes that count.
+        objects: Number of objects.
+        slices_without: Number of slices with an object and without a detected box.
     """
 
     map50: float
@@ -61,17 +62,20 @@ def score_boxes(
     """Compare boxes slice by slice.
 
     Args:
-        found: detected boxes. The averages go over all thresholds, so that boxes of low scores belong to it.
-        truth: boxes of the objects.
-        names: of class 1, 2, …
-        confidence: lowest score of a box that counts for precision and recall.
-        most: so many boxes of a slice count there, the most certain ones; None takes all.
+        found: Detected boxes, with those of low scores, because the averages are taken over all thresholds.
+        truth: Boxes of the objects.
+        names: Names of class 1, 2, …
+        confidence: Lowest score of a box that counts for precision and recall.
+        most: Largest number of boxes per slice that count for precision and recall, or None for all.
 
     Raises:
-        ValueError: not as many slices in both.
+        ValueError: If the numbers of slices differ.
     """
     if len(found) != len(truth):
-        raise ValueError(f"{len(found)} slices cannot be compared with {len(truth)}.")
+        raise ValueError(
+            f"Boxes of {len(found)} slices cannot be compared with those of {len(truth)} slices; "
+            "give the same slices."
+        )
     present = sorted({int(label) for t in truth for label in t.labels})
     averages = _averages(found, truth, present, names) if present else {}
     sure = [_sure(f, confidence, most) for f in found]
@@ -97,7 +101,7 @@ def _sure(found: FoundBoxes, confidence: float, most: int | None) -> FoundBoxes:
 def _averages(
     found: Sequence[FoundBoxes], truth: Sequence[FoundBoxes], present: Sequence[int], names: Sequence[str]
 ) -> dict[str, float]:
-    """MONAI's averages over the classes that there are; it would count the others as -1."""
+    """MONAI's averages over the present classes; it would count the others as -1."""
     place = {label: n for n, label in enumerate(present)}
     metric = COCOMetric([names[p - 1] for p in present], (0.5,), (0.5, 0.95, 0.05), max_detection=(100,))
     known = [np.isin(f.labels, present) for f in found]
@@ -118,11 +122,11 @@ def _places(labels: np.ndarray, place: dict[int, int]) -> np.ndarray:
 
 
 def _of(averages: dict[str, float], name: str) -> float:
-    return max(float(averages.get(name, 0.0)), 0.0)  # MONAI gives -1 where there is nothing
+    return max(float(averages.get(name, 0.0)), 0.0)  # MONAI returns -1 for missing values
 
 
 def _hits(found: FoundBoxes, truth: FoundBoxes) -> int:
-    """Detected boxes on an object that no more certain one has taken."""
+    """Number of detected boxes that match an object which no box of higher score has matched."""
     free = np.ones(len(truth.labels), bool)
     hits = 0
     for n in np.argsort(-found.scores, kind="stable"):

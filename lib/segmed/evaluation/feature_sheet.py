@@ -1,6 +1,6 @@
-"""A picture of what an encoder sees: channels of its features, coarse and upsampled, and their principal components.
+"""A sheet of an encoder's features: channels, coarse and upsampled, and their principal components.
 
-Laid out as in Fu et al., FeatUp: A Model-Agnostic Framework for Features at Any Resolution (ICLR 2024).
+The layout follows Fu et al., FeatUp: A Model-Agnostic Framework for Features at Any Resolution (ICLR 2024).
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ def feature_sheet(
 ) -> None:
     """Encode a slice, upsample its features and draw both.
 
-    A `FeatUp` upsamples with what it learned, another method with the given upsampler; with neither a network is
-    trained for this image, which takes minutes with a large encoder on a CPU.
+    A `FeatUp` uses its own upsampler, another method the given one; without either, a network is trained for
+    this image, which takes minutes with a large encoder on a CPU.
 
     Args:
-        segmenter: whose encoder is looked through.
-        image: slice (H, W) or (H, W, 3) uint8.
-        path: PNG to write.
-        channels: one column each.
-        cmaps: colormaps of the columns, begun again where there are more channels.
-        jbu: file of `scripts/pretrain_jbu.py` for this encoder.
-        implicit: settings of the network for this image.
-        tell: progress of that network, see `upsample_implicitly`.
+        segmenter: The method whose encoder is inspected.
+        image: The slice, (H, W) or (H, W, 3), uint8.
+        path: The PNG file to write.
+        channels: The channels, one column each.
+        cmaps: The colormaps of the columns, repeated if there are more channels.
+        jbu: A file from `scripts/pretrain_jbu.py` for this encoder, or None.
+        implicit: Settings of the network for this image.
+        tell: Function called with the progress of that network, see `upsample_implicitly`.
 
     Raises:
-        FileNotFoundError: `jbu`, or the folder to write to, is not there.
-        ValueError: channels, colormaps or name of the file that cannot be drawn, a method that keeps no features, or an
-            upsampler for another encoder.
+        FileNotFoundError: If `jbu`, or the folder to write to, does not exist.
+        ValueError: If a channel, a colormap or the name of the file is not allowed, the method has no
+            features, or the upsampler belongs to another encoder.
     """
     _check_names(path, cmaps)
     device = next(segmenter.parameters(), torch.empty(0)).device
@@ -64,16 +64,19 @@ def feature_sheet(
         low = segmenter.encode(pixels).features
     if not low.is_floating_point() or low.shape[-1] >= pixels.shape[-1]:
         raise ValueError(
-            f"{type(segmenter).__name__} keeps slices, not features. Take medsam, sam or featup with a backbone."
+            f"The encoder of {type(segmenter).__name__} keeps slices, not features. Take medsam, sam or "
+            "featup with a backbone."
         )
     _check_channels(channels, low.shape[1])
-    upsampler = load_jbu(jbu).to(device).eval() if jbu else segmenter.jbu if isinstance(segmenter, FeatUp) else None
+    upsampler = (
+        load_jbu(jbu).to(device).eval() if jbu else segmenter.jbu if isinstance(segmenter, FeatUp) else None
+    )
     if upsampler is None:
         high = upsample_implicitly(pixels, lambda x: segmenter.encode(x).features, implicit, tell)
     elif upsampler.channels != low.shape[1]:
         raise ValueError(
-            f"The upsampler takes {upsampler.channels} channels, but this encoder gives {low.shape[1]}. Make another "
-            "with scripts/pretrain_jbu.py and this backbone."
+            f"The upsampler takes {upsampler.channels} channels, but this encoder gives {low.shape[1]}. Make "
+            "another with scripts/pretrain_jbu.py and this backbone."
         )
     else:
         with torch.no_grad():
@@ -89,20 +92,20 @@ def draw_feature_sheet(
     cmaps: Sequence[str],
     path: Path,
 ) -> None:
-    """Three rows: channels of the coarse features, the same of the fine ones, and the image beside both as colours.
+    """Draw channels of coarse and of fine features, and the image beside both as colours.
 
-    Coarse and fine features share limits and principal components, so that they compare.
+    Coarse and fine features share limits and principal components, so that they can be compared.
 
     Args:
-        image: (H, W) or (H, W, 3) uint8.
-        low: (C, h, w)
-        high: (C, H', W')
-        channels: one column each.
-        cmaps: colormaps of the columns, begun again where there are more channels.
-        path: PNG to write.
+        image: The slice, (H, W) or (H, W, 3), uint8.
+        low: Coarse features (C, h, w).
+        high: Fine features (C, H', W').
+        channels: The channels, one column each.
+        cmaps: The colormaps of the columns, repeated if there are more channels.
+        path: The PNG file to write.
 
     Raises:
-        ValueError: channels, colormaps or name of the file that cannot be drawn.
+        ValueError: If a channel, a colormap or the name of the file is not allowed.
     """
     _check_names(path, cmaps)
     _check_channels(channels, low.shape[0])
@@ -122,14 +125,16 @@ def draw_feature_sheet(
             axes[row, column].set_title(f"{title}, channel {channel}, {name}", fontsize=7)
     axes[2, 0].imshow(image, "gray", extent=extent)
     axes[2, 0].set_title("image", fontsize=7)
-    for column, (title, colours) in enumerate(zip(("low", "high"), principal_colours(coarse, fine), strict=True), 1):
+    for column, (title, colours) in enumerate(
+        zip(("low", "high"), principal_colours(coarse, fine), strict=True), 1
+    ):
         axes[2, column].imshow(colours, extent=extent, interpolation="nearest")
         axes[2, column].set_title(f"{title}, principal components", fontsize=7)
     figure.savefig(path, dpi=120)
 
 
 def enhance(maps: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Stretch maps (…, H, W) to [0, 1] by the 1 and 99 percentiles of a reference; raise contrast and brightness."""
+    """Scale maps (…, H, W) by the percentiles 1 and 99 of a reference, and raise their contrast."""
     low, high = np.percentile(reference, (1, 99), axis=(-2, -1), keepdims=True)
     stretched = np.clip((maps - low) / np.maximum(high - low, 1e-8), 0, 1)
     mean = stretched.mean((-2, -1), keepdims=True)
@@ -137,15 +142,17 @@ def enhance(maps: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def principal_colours(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first three principal components of coarse features as red, green and blue, of fine features alike.
+    """The first three principal components as red, green and blue, of coarse and fine features.
 
     Args:
-        low: (C, h, w), on which the components are fitted.
-        high: (C, H, W)
+        low: Coarse features (C, h, w), to which the components are fitted.
+        high: Fine features (C, H, W).
 
     Returns:
-        (h, w, 3) and (H, W, 3) in [0, 1].
+        Colours (h, w, 3) and (H, W, 3) in [0, 1].
     """
+    # With tokens f (C, h w), the basis (C, 3) has the eigenvectors of cov(f) with the largest eigenvalues,
+    # and the colours are basis^T (f - mean f).
     tokens = low.reshape(len(low), -1)
     mean = tokens.mean(1)
     basis = np.linalg.eigh(np.cov(tokens))[1][:, -3:][:, ::-1]
@@ -155,7 +162,7 @@ def principal_colours(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _content(features: Tensor, frame: Frame) -> Tensor:
-    """(1, C, h, w) without the padding of the model input: (C, h', w')."""
+    """Remove the padding of the model input from features, (1, C, h, w) → (C, h', w')."""
     rows, columns = (max(1, round(n * features.shape[-1] / frame.size)) for n in frame.content)
     return features[0, :, :rows, :columns]
 
@@ -167,11 +174,14 @@ def _check_names(path: Path, cmaps: Sequence[str]) -> None:
         raise FileNotFoundError(f"The folder {path.parent} does not exist. Make it first.")
     unknown = [name for name in cmaps if name not in colormaps]
     if unknown or not cmaps:
-        raise ValueError(f"There is no colormap {unknown!r}. Choose from matplotlib's, such as {', '.join(COLORMAPS)}.")
+        raise ValueError(
+            f"There is no colormap {unknown!r}. Choose from those of matplotlib, such as "
+            f"{', '.join(COLORMAPS)}."
+        )
 
 
 def _check_channels(channels: Sequence[int], count: int) -> None:
     if not channels or not all(0 <= c < count for c in channels):
         raise ValueError(
-            f"The channels {list(channels)} cannot be drawn: there are 0 to {count - 1}. Choose from these."
+            f"The channels {list(channels)} cannot be drawn; allowed are 0 to {count - 1}. Choose from these."
         )

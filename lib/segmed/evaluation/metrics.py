@@ -15,10 +15,10 @@ class Overlap:
     """Pixel counts of a prediction against the truth.
 
     Attributes:
-        tp: in both.
-        fp: predicted only.
-        fn: true only.
-        tn: in neither.
+        tp: Pixels in both masks.
+        fp: Pixels in the prediction only.
+        fn: Pixels in the truth only.
+        tn: Pixels in neither mask.
     """
 
     tp: int
@@ -28,10 +28,10 @@ class Overlap:
 
     @classmethod
     def of(cls, prediction: np.ndarray, truth: np.ndarray) -> Overlap:
-        """Count over boolean arrays of one shape.
+        """Count the pixels of boolean arrays of one shape.
 
         Raises:
-            ValueError: shapes differ.
+            ValueError: If the shapes differ.
         """
         if prediction.shape != truth.shape:
             raise ValueError(f"Masks of shapes {prediction.shape} and {truth.shape} cannot be compared.")
@@ -44,11 +44,11 @@ class Overlap:
         return Overlap(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
 
     def dice(self, empty: EmptyPolicy = "skip") -> float:
-        """2TP/(2TP+FP+FN), the same as F1; `empty` says what both-empty counts as (`skip` gives NaN)."""
+        """2TP/(2TP+FP+FN), which equals F1; `empty` is the policy for two empty masks (`skip` gives NaN)."""
         return self._ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn, empty)
 
     def iou(self, empty: EmptyPolicy = "skip") -> float:
-        """TP/(TP+FP+FN)."""
+        """TP/(TP+FP+FN); `empty` is the policy for two empty masks."""
         return self._ratio(self.tp, self.tp + self.fp + self.fn, empty)
 
     @property

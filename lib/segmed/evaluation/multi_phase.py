@@ -1,8 +1,9 @@
-"""One object in several registered phases, such as a tumour before and after contrast: clicks once, masks together.
+"""Evaluation of one object in several registered phases, such as before and after contrast.
 
-Source: Hu et al., When SAM Meets Medical Images: An Investigation of Segment Anything Model (SAM) on Multi-phase Liver
-Tumor Segmentation (2023). Clicks are drawn from the truth. A method gives several masks for them; which one is kept is
-decided by the truth (an oracle, that is an upper bound) or by the predicted IoU, and both are told apart everywhere.
+Source: Hu et al., When SAM Meets Medical Images: An Investigation of Segment Anything Model (SAM) on
+Multi-phase Liver Tumor Segmentation (2023). Clicks are drawn from the truth. Of a method's several masks for
+them, one is chosen either by the truth (an oracle, which is an upper bound) or by the predicted IoU; both are
+reported separately.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class PhaseCase:
     """One slice of one patient.
 
     Attributes:
-        name: of the case.
-        phases: pictures (H, W) or (H, W, 3) uint8 by phase, on one grid.
-        truth: (H, W) boolean, the object, not empty.
+        name: Name of the case.
+        phases: Images (H, W) or (H, W, 3), uint8, by phase, on one grid.
+        truth: True mask of the object (H, W), boolean and not empty.
     """
 
     name: str
@@ -45,17 +46,19 @@ class PhaseCase:
         odd = [name for name, image in self.phases.items() if image.shape[:2] != self.truth.shape]
         if odd or not self.phases or not self.truth.any():
             why = f"the phase {odd[0]!r} lies on another grid" if odd else "there is no phase or no object"
-            raise ValueError(f"The case {self.name!r} cannot be used: {why}. Register the phases to the labels.")
+            raise ValueError(
+                f"The case {self.name!r} cannot be used: {why}. Register the phases to the labels."
+            )
 
 
 @dataclass(frozen=True)
 class MultiPhaseConfig:
-    """What is compared.
+    """The compared settings.
 
     Attributes:
-        points: numbers of clicks; more than the object has pixels are that many.
-        resolutions: sides in px to which slices are resized before they are encoded.
-        seed: of the clicks, the same for all phases and resolutions.
+        points: Numbers of clicks, limited by the number of pixels of the object.
+        resolutions: Sides in px to which slices are resized before encoding.
+        seed: Seed of the clicks, which are the same for all phases and resolutions.
     """
 
     points: tuple[int, ...] = (1, 5, 10, 20)
@@ -65,23 +68,23 @@ class MultiPhaseConfig:
     def __post_init__(self) -> None:
         if not self.points or min(self.points) < 1 or not self.resolutions or min(self.resolutions) < 16:
             raise ValueError(
-                f"points {self.points} must be 1 or more and resolutions {self.resolutions} 16 px or more. Give at "
-                "least one of each."
+                f"points is {self.points}, which must be 1 or more, and resolutions is {self.resolutions}, "
+                "which must be 16 px or more. Give at least one of each."
             )
 
 
 @dataclass(frozen=True)
 class PhaseScore:
-    """One mask against the truth.
+    """The score of one mask.
 
     Attributes:
-        case: name of the case.
-        points: clicks.
-        resolution: side in px.
-        choice: who chose among the masks of each phase; `oracle` is an upper bound.
-        combination: mean or maximum of the probabilities of all phases, or one phase by itself.
-        phase: for `single`, else "".
-        overlap: pixel counts.
+        case: Name of the case.
+        points: Number of clicks.
+        resolution: Side of the resized slice in px.
+        choice: Criterion by which one of the masks of each phase was chosen; `oracle` is an upper bound.
+        combination: Mean or maximum of the probabilities of all phases, or a single phase.
+        phase: Name of the phase for `single`, else "".
+        overlap: Pixel counts against the truth.
     """
 
     case: str
@@ -102,10 +105,10 @@ def multi_phase_scores(
     """Prompt every phase of every case; each phase is encoded once per resolution.
 
     Args:
-        segmenter: that takes clicks.
-        cases: slices with their phases.
-        config: what is compared.
-        progress: told after each case and resolution.
+        segmenter: A method that takes clicks.
+        cases: Slices with their phases.
+        config: The compared settings.
+        progress: Function called after each case and resolution with the number done and in total.
     """
     config = config or MultiPhaseConfig()
     scores: list[PhaseScore] = []
@@ -122,7 +125,9 @@ def multi_phase_scores(
                     *(("single", phase, one) for phase, one in maps.items()),
                 ]
                 scores += [
-                    PhaseScore(case.name, count, resolution, choice, how, phase, Overlap.of(one > 0.5, case.truth))
+                    PhaseScore(
+                        case.name, count, resolution, choice, how, phase, Overlap.of(one > 0.5, case.truth)
+                    )
                     for how, phase, one in combined
                 ]
             done += 1
@@ -132,9 +137,9 @@ def multi_phase_scores(
 
 
 def sample_points(truth: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Pixels of an object, each as likely as the others and none twice: (N, 2) as (x, y), N = `count` or all of them.
+    """Draw `count` pixels of an object, or all, uniformly and without repetition: (N, 2) as (x, y).
 
-    The same seed draws them in the same order, so that fewer points are the first of more.
+    The same seed draws them in the same order, so that a smaller sample is the beginning of a larger one.
     """
     y, x = np.nonzero(truth)
     order = np.random.default_rng(seed).permutation(len(x))[:count]
@@ -142,7 +147,7 @@ def sample_points(truth: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def resized(image: np.ndarray, points: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A slice (H, W) or (H, W, 3) stretched to a square, averaged where it shrinks, and points (N, 2) with it."""
+    """Stretch a slice (H, W) or (H, W, 3) to a square, together with points (N, 2)."""
     height, width = image.shape[:2]
     how = cv2.INTER_AREA if side < max(height, width) else cv2.INTER_CUBIC
     scale = np.array([side / width, side / height], np.float32)
@@ -150,7 +155,7 @@ def resized(image: np.ndarray, points: np.ndarray, side: int) -> tuple[np.ndarra
 
 
 def multi_phase_table(scores: Sequence[PhaseScore]) -> str:
-    """Markdown: mean Dice over cases by clicks and resolution; `single` is the mean over the phases, too."""
+    """Markdown table of the mean Dice over cases (and phases for `single`) by clicks and resolution."""
     dice: dict[tuple[int, int, Choice, Combination], list[float]] = defaultdict(list)
     for s in scores:
         dice[s.points, s.resolution, s.choice, s.combination].append(s.overlap.dice())
@@ -170,18 +175,18 @@ def multi_phase_table(scores: Sequence[PhaseScore]) -> str:
 def _probabilities(
     segmenter: Segmenter, case: PhaseCase, clicks: np.ndarray, resolution: int, counts: Sequence[int]
 ) -> dict[tuple[int, Choice], dict[str, np.ndarray]]:
-    """The chosen probability (H, W) of each phase, by number of clicks and who chose."""
+    """The chosen probability (H, W) of each phase, by number of clicks and criterion of choice."""
     height, width = case.truth.shape
     chosen: dict[tuple[int, Choice], dict[str, np.ndarray]] = defaultdict(dict)
     for phase, image in case.phases.items():
         small, points = resized(image, clicks, resolution)
         embedding = segmenter.embed([small])
         for count in counts:
-            said = SlicePrompt(points=points[:count], labels=np.ones(len(points[:count]), np.int64))
-            found = segmenter.candidates(embedding, [said], (height, width))
-            maps = found.masks[0].float().sigmoid().cpu().numpy()
+            prompt = SlicePrompt(points=points[:count], labels=np.ones(len(points[:count]), np.int64))
+            candidates = segmenter.candidates(embedding, [prompt], (height, width))
+            maps = candidates.masks[0].float().sigmoid().cpu().numpy()
             dice = [Overlap.of(one > 0.5, case.truth).dice() for one in maps]
             chosen[count, "oracle"][phase] = maps[int(np.argmax(dice))]
-            trusted = 0 if found.quality is None else int(found.quality[0].argmax())
+            trusted = 0 if candidates.quality is None else int(candidates.quality[0].argmax())
             chosen[count, "predicted IoU"][phase] = maps[trusted]
     return chosen

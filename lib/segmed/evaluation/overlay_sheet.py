@@ -15,14 +15,14 @@ _COLUMNS = 9
 
 @dataclass(frozen=True)
 class Tile:
-    """What is shown of one object, cut out around it.
+    """A crop around one object with its masks.
 
     Attributes:
-        title: name of the case.
-        image: (h, w) or (h, w, 3) uint8.
-        truth: (h, w) boolean.
-        found: (h, w) boolean.
-        dice: of the whole masks; NaN counts as the worst.
+        title: Name of the case.
+        image: The crop of the image, (h, w) or (h, w, 3), uint8.
+        truth: The true mask (h, w), boolean.
+        found: The predicted mask (h, w), boolean.
+        dice: Dice of the whole masks; NaN counts as the worst.
     """
 
     title: str
@@ -33,7 +33,7 @@ class Tile:
 
     @classmethod
     def cut(cls, title: str, image: np.ndarray, truth: np.ndarray, found: np.ndarray, dice: float) -> Tile:
-        """Cut out around an object that is there, with two fifths of its side around it."""
+        """Crop around an object that is not empty, with a margin of two fifths of its longer side."""
         y, x = np.nonzero(truth)
         margin = round(0.4 * max(np.ptp(x), np.ptp(y)) + 4)
         rows = slice(max(int(y.min()) - margin, 0), int(y.max()) + margin + 1)
@@ -43,12 +43,12 @@ class Tile:
 
 
 def best_median_worst(tiles: Sequence[Tile], count: int) -> list[Tile]:
-    """`count` tiles each of the best, of those around the median and of the worst, from the best to the worst."""
+    """Select `count` tiles each of the best, the median and the worst Dice, in falling order."""
     ordered = sorted(tiles, key=lambda t: -1.0 if np.isnan(t.dice) else t.dice, reverse=True)
     if len(ordered) <= 3 * count:
         return ordered
     middle = (len(ordered) - count) // 2
-    # where the middle would run into the ends it starts behind the best, and never reaches the worst
+    # The middle part never overlaps the best or the worst.
     return [*ordered[:count], *ordered[max(middle, count) :][:count], *ordered[-count:]]
 
 
@@ -56,12 +56,12 @@ def draw_sheet(tiles: Sequence[Tile], path: Path, columns: int = _COLUMNS) -> No
     """Write a PNG of tiles with truth (green) and prediction (red), row by row.
 
     Args:
-        tiles: at least one.
-        path: of the file.
-        columns: tiles in a row.
+        tiles: The tiles, at least one.
+        path: Path of the file.
+        columns: Number of tiles per row.
 
     Raises:
-        ValueError: no tiles.
+        ValueError: If there are no tiles.
     """
     if not tiles:
         raise ValueError("There is no object to show. Lower the smallest area, or give other cases.")

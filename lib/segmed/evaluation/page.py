@@ -1,4 +1,4 @@
-"""HTML pages that need nothing else: pictures are inside, no script is, and all text is escaped."""
+"""Self-contained HTML pages with embedded images, without scripts, and with all text escaped."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-# for browsers: nothing is fetched and nothing runs, whatever names hold
+# The content security policy: browsers load nothing and run nothing, whatever text the page contains.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def page_environment(templates: Path) -> Environment:
-    """Templates of a folder, and `page.css`; with the filters `svg` and `png`, which put pictures into the page.
+    """A Jinja environment for the templates of a folder, with filters `svg` and `png` for images.
 
     Args:
-        templates: folder.
+        templates: Folder of the templates.
     """
     environment = Environment(
         loader=FileSystemLoader([templates, Path(__file__).parent]),
@@ -32,12 +32,12 @@ def page_environment(templates: Path) -> Environment:
 
 
 def svg_uri(image: bytes) -> str:
-    """An SVG image as the source of an `img`."""
+    """The data URI of an SVG image for the source of an `img`."""
     return f"data:image/svg+xml;base64,{base64.b64encode(image).decode()}"
 
 
 def png_uri(pixels: np.ndarray) -> str:
-    """Pixels (H, W, 3) uint8 as the source of an `img`."""
+    """The data URI of pixels (H, W, 3), uint8, as a PNG for the source of an `img`."""
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"

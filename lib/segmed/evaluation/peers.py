@@ -1,4 +1,4 @@
-"""Methods that are measured beside each other on the same objects."""
+"""Methods that are compared on the same objects."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from segmed.methods.segmenter import Segmenter
 
 @dataclass(frozen=True)
 class Peer:
-    """A method and its weights.
+    """A method with its weights.
 
     Attributes:
-        name: as tables call it.
-        segmenter: ready to be asked.
+        name: Name in tables.
+        segmenter: The segmenter in evaluation mode.
     """
 
     name: str
@@ -24,17 +24,17 @@ class Peer:
 
 
 def load_peer(text: str, device: str = "cpu", loader: Loader | None = None) -> Peer:
-    """A method by `METHOD` or `METHOD:WEIGHTS`, such as `medsam:medsam_vit_b.pth`.
+    """Load a method given as `METHOD` or `METHOD:WEIGHTS`, such as `medsam:medsam_vit_b.pth`.
 
     Args:
-        text: method and weights; the method's own weights where none are given.
-        device: where it runs.
-        loader: shares weights between methods.
+        text: Method and weights; without weights, the method's own are used.
+        device: Device of the method.
+        loader: Loader that shares weights between methods, or None.
 
     Raises:
-        ValueError: unknown method, or unusable weights.
-        FileNotFoundError: no such weights.
+        ValueError: If the method is unknown or the weights are unusable.
+        FileNotFoundError: If the weights do not exist.
     """
     method, _, weights = (part.strip() for part in text.partition(":"))
-    find_method(method)  # what is wrong with its weights is of no interest where there is no such method
+    find_method(method)  # an unknown method is reported before any error of its weights
     return Peer(text.strip(), (loader or Loader()).get(method, BackboneConfig(weights), device))

@@ -1,4 +1,4 @@
-"""Everything that is tried on one object of a slice: boxes, careless boxes, clicks and scribbles, and what is free."""
+"""Trials on one object of a slice: tight and jittered boxes, clicks, scribbles, and baselines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Trial = tuple[str, np.ndarray]
 
 
 def slice_predictor(method: Segmenter, case: Case, k: int) -> Predict:
-    """Masks (H, W) of prompts on one slice, which is encoded once."""
+    """A function that predicts masks (H, W) for prompts on one slice, which is encoded once."""
     embedding = method.embed([case.picture.slice(k)])
     size = case.picture.shape[1], case.picture.shape[0]
 
@@ -35,16 +35,16 @@ def slice_predictor(method: Segmenter, case: Case, k: int) -> Predict:
 
 
 def prompt_trials(item: SliceObject, predict: Predict, wanted: Collection[str], seed: int) -> Iterator[Trial]:
-    """Column and mask (H, W) of every prompt that is wanted.
+    """Predict masks (H, W) for all wanted kinds of prompts, with the names of their columns.
 
     Args:
-        item: the object.
-        predict: the method on its slice.
-        wanted: columns.
-        seed: of careless boxes and scribbles, the same for all methods that are compared.
+        item: The object.
+        predict: The method on the slice of the object.
+        wanted: Names of the columns.
+        seed: Seed of jittered boxes and scribbles, the same for all compared methods.
 
     Raises:
-        ValueError: the method does not take such a prompt.
+        ValueError: If the method does not take such a prompt.
     """
     size = item.mask.shape[0], item.mask.shape[1]
     for name, share in BOXES.items():
@@ -61,26 +61,29 @@ def prompt_trials(item: SliceObject, predict: Predict, wanted: Collection[str], 
     for turn in range(1, _turns(SCRIBBLES, wanted) + 1):
         prompt = with_scribble(prompt, found, item.mask, generator)
         found = scribbled(predict, prompt, found)
-        yield from ((name, found) for name, strokes in SCRIBBLES.items() if strokes == turn and name in wanted)
+        yield from (
+            (name, found) for name, strokes in SCRIBBLES.items() if strokes == turn and name in wanted
+        )
 
 
 def scribbled(predict: Predict, prompt: SlicePrompt, present: np.ndarray | None) -> np.ndarray:
-    """The mask (H, W) of a scribble as the server answers it.
+    """Predict the mask (H, W) for a scribble in the same way as the server.
 
-    The present mask, if there is any, goes with the strokes, corrected by them, and the answer holds to them, too.
+    The present mask, if any, is corrected by the strokes and becomes part of the prompt, and the predicted
+    mask is corrected by the strokes as well.
     """
     assert prompt.scribbles is not None
     drawn = Scribbles.from_maps({0: prompt.scribbles})
-    there = drawn.mask_prompts({} if present is None else {0: present}).get(0)
-    return drawn.correct({0: predict(SlicePrompt(prompt.box, prompt.points, prompt.labels, there, prompt.scribbles))})[
-        0
-    ]
+    corrected = drawn.mask_prompts({} if present is None else {0: present}).get(0)
+    return drawn.correct(
+        {0: predict(SlicePrompt(prompt.box, prompt.points, prompt.labels, corrected, prompt.scribbles))}
+    )[0]
 
 
 def baseline_trials(
     item: SliceObject, image: np.ndarray, classical: Predict, wanted: Collection[str]
 ) -> Iterator[Trial]:
-    """Column and mask (H, W) of what a box gives without any training."""
+    """Masks (H, W) of the wanted baselines without training, with the names of their columns."""
     if "ellipse" in wanted:
         yield "ellipse", inscribed_ellipse(item.box, (item.mask.shape[0], item.mask.shape[1]))
     if "grabcut" in wanted:

@@ -1,7 +1,7 @@
-"""Numbers of single objects put together by case, source and modality, with intervals, as tables and as JSON.
+"""Aggregation of scores of objects by case, source and modality, with intervals, as tables and as JSON.
 
-The mean of a modality is that over its sources, of the mean over their cases, of the mean over their objects: a volume
-with many slices weighs no more than a picture, and a source with many pictures no more than one with few.
+The mean of a modality is the mean over its sources of the mean over their cases of the mean over their
+objects: a volume with many slices has the weight of a single image, and all sources have equal weights.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 
 RESAMPLES = 2000
-_TAIL = 0.025  # on each side of a 95 % interval
+_TAIL = 0.025  # probability on each side of a 95 % interval
 
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """What was measured on one object.
+    """The measurements on one object.
 
     Attributes:
-        modality: of its case.
-        source: data set of its case.
-        case: name.
-        kind: name of the structure, or "" where that is not known.
-        place: which object of the case, such as "label 3, slice 17".
-        share: of the slice or volume that it fills, in [0, 1].
-        values: by column; NaN where a method could not be tried.
+        modality: Modality of the case.
+        source: Data set of the case.
+        case: Name of the case.
+        kind: Name of the structure, or "" if unknown.
+        place: Position of the object in the case, such as "label 3, slice 17".
+        share: Share of the slice or volume that the object fills, in [0, 1].
+        values: Values by column; NaN if a method could not be tried.
     """
 
     modality: str
@@ -54,7 +54,7 @@ class Mean:
 
 
 def case_means(scores: Sequence[ObjectScore], column: str) -> dict[str, dict[tuple[str, str], float]]:
-    """Means over objects by modality and (source, case); cases without a number are left out."""
+    """Means over objects by modality and (source, case); cases without values are left out."""
     grouped: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for score in scores:
         value = score.values.get(column, math.nan)
@@ -64,7 +64,7 @@ def case_means(scores: Sequence[ObjectScore], column: str) -> dict[str, dict[tup
 
 
 def modality_means(scores: Sequence[ObjectScore], column: str) -> dict[str, float]:
-    """Means by modality over sources, of those over cases, of those over objects."""
+    """Means by modality: over sources of the means over cases of the means over objects."""
     out = {}
     for modality, cases in case_means(scores, column).items():
         sources: dict[str, list[float]] = defaultdict(list)
@@ -77,14 +77,14 @@ def modality_means(scores: Sequence[ObjectScore], column: str) -> dict[str, floa
 def overall(scores: Sequence[ObjectScore], column: str, resamples: int = RESAMPLES, seed: int = 0) -> Mean:
     """The mean over modalities and its bootstrap interval (Efron and Tibshirani, 1993).
 
-    Cases are redrawn within each modality, so that every modality counts in every draw; a source of which no case was
-    drawn does not count in that draw.
+    Cases are resampled within each modality, so that every modality is part of every resample; a source
+    without a drawn case is not part of that resample.
 
     Args:
-        scores: of all objects.
-        column: whose values.
-        resamples: how often cases are redrawn.
-        seed: of the draws.
+        scores: Scores of all objects.
+        column: Name of the column.
+        resamples: Number of resamples.
+        seed: Seed of the draws.
     """
     means = modality_means(scores, column)
     if not means:
@@ -95,12 +95,17 @@ def overall(scores: Sequence[ObjectScore], column: str, resamples: int = RESAMPL
     return Mean(float(np.mean([*means.values()])), float(low), float(high))
 
 
-def _redrawn(cases: Mapping[tuple[str, str], float], resamples: int, generator: np.random.Generator) -> np.ndarray:
-    """(R,) means of one modality over sources, of cases that are drawn with replacement."""
+def _redrawn(
+    cases: Mapping[tuple[str, str], float], resamples: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Means (R,) of one modality over sources, for cases that are drawn with replacement."""
     values = np.array([*cases.values()])
     names = [source for source, _ in cases]
-    # drawing with replacement is the same as weighing each case by how often it is drawn
-    weights = generator.multinomial(len(values), np.full(len(values), 1 / len(values)), size=resamples).astype(float)
+    # Drawing with replacement is the same as weighting each case by the number of times it is drawn, (R,
+    # cases).
+    weights = generator.multinomial(
+        len(values), np.full(len(values), 1 / len(values)), size=resamples
+    ).astype(float)
     means = []
     for source in dict.fromkeys(names):
         mine = np.array([name == source for name in names])
@@ -110,7 +115,7 @@ def _redrawn(cases: Mapping[tuple[str, str], float], resamples: int, generator: 
 
 
 def modality_table(scores: Sequence[ObjectScore], columns: Sequence[str]) -> str:
-    """Markdown: modalities, their mean, and its 95 % interval."""
+    """Markdown table of the modalities, their mean, and its 95 % interval."""
     lines = [_header(["modality", "sources", "cases", "objects"], columns)]
     means = {column: modality_means(scores, column) for column in columns}
     for modality in sorted({s.modality for s in scores}):
@@ -126,7 +131,7 @@ def modality_table(scores: Sequence[ObjectScore], columns: Sequence[str]) -> str
 
 
 def source_table(scores: Sequence[ObjectScore], columns: Sequence[str]) -> str:
-    """Markdown: sources of each modality, means over their cases."""
+    """Markdown table of the sources of each modality, with means over their cases."""
     lines = [_header(["modality", "source", "cases", "objects"], columns)]
     for modality, source in sorted({(s.modality, s.source) for s in scores}):
         mine = [s for s in scores if (s.modality, s.source) == (modality, source)]
@@ -138,25 +143,27 @@ def source_table(scores: Sequence[ObjectScore], columns: Sequence[str]) -> str:
 def group_table(
     scores: Sequence[ObjectScore], columns: Sequence[str], title: str, group: Callable[[ObjectScore], str]
 ) -> str:
-    """Markdown: plain means over the objects of each group, in the order in which groups first come.
+    """Markdown table of plain means over the objects of each group, in the order of their first appearance.
 
     Args:
-        scores: of all objects.
-        columns: to show.
-        title: of what `group` tells.
-        group: the group of an object.
+        scores: Scores of all objects.
+        columns: Names of the columns.
+        title: Title of the groups.
+        group: Function that returns the group of an object.
     """
     groups: dict[str, list[ObjectScore]] = defaultdict(list)
     for score in scores:
         groups[group(score)].append(score)
     lines = [_header([title, "objects"], columns)]
     for name, mine in groups.items():
-        lines.append(_row([name, len(mine)], [_mean([s.values.get(c, math.nan) for s in mine]) for c in columns]))
+        lines.append(
+            _row([name, len(mine)], [_mean([s.values.get(c, math.nan) for s in mine]) for c in columns])
+        )
     return "\n".join(lines)
 
 
 def as_json(scores: Sequence[ObjectScore], columns: Sequence[str], **more: Any) -> dict[str, Any]:
-    """Everything that was measured, ready for `json.dump`; numbers that are none become null."""
+    """All measurements for `json.dump`; values that are not finite become null."""
     summary = {column: asdict(overall(scores, column)) for column in columns}
     modalities = {column: modality_means(scores, column) for column in columns}
     sources: dict[str, dict[str, float]] = {column: {} for column in columns}
@@ -183,8 +190,8 @@ def _finite(value: Any) -> Any:
 
 
 def _mean(values: Sequence[float]) -> float:
-    there = [v for v in values if not math.isnan(v)]
-    return float(np.mean(there)) if there else math.nan
+    known = [v for v in values if not math.isnan(v)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def _header(titles: Sequence[str], columns: Sequence[str]) -> str:

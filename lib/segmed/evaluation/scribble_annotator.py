@@ -1,7 +1,7 @@
-"""A simulated annotator who scribbles: lines, centre lines and inner contours, drawn by an unsteady hand.
+"""A simulated annotator with scribbles: lines, centre lines and inner contours, warped at random.
 
-The three kinds, and that strokes are warped and broken at random, follow Wong et al., ScribblePrompt (ECCV 2024).
-Everything is drawn from a generator that the caller seeds.
+The three kinds and the random warping and interruption follow Wong et al., ScribblePrompt (ECCV 2024). All
+random draws come from a generator with the caller's seed.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from segmed.evaluation.annotator import deepest
 from segmed.imaging.masks import bounding_box
 from segmed.imaging.prompts import SlicePrompt
 
-_PAD = 4  # px around the region, for the hand to go astray
-_LINES = (1, 3)
-_PAIRS = 12  # of ends, the best of which make the lines
-_DEPTH = (0.3, 0.7)  # of an inner contour, in that of the deepest place
-_STRAY = (0.0, 0.06)  # standard deviation of the hand, in the root of the region's area
-_KEPT = (0.4, 1.0)  # share of a stroke that is not broken away
-_WIDTH = (1, 3)  # px
+_PAD = 4  # margin in px around the region for warped strokes
+_LINES = (1, 3)  # number of lines
+_PAIRS = 12  # candidate pairs of ends per line
+_DEPTH = (0.3, 0.7)  # depth of an inner contour, as a share of the largest depth
+_STRAY = (0.0, 0.06)  # standard deviation of the warping, in square roots of the region's area
+_KEPT = (0.4, 1.0)  # share of a stroke that remains after interruption
+_WIDTH = (1, 3)  # width of strokes in px
 _THIN = ndimage.generate_binary_structure(2, 2)
 
 
 def line_strokes(region: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """One to three straight lines between places of a region (H, W), of which what lies in the region is drawn."""
+    """One to three straight lines between pixels of a region (H, W), clipped to the region."""
     at = np.argwhere(region)
     out = np.zeros_like(region)
     for _ in range(int(generator.integers(_LINES[0], _LINES[1] + 1))):
@@ -37,7 +37,8 @@ def line_strokes(region: np.ndarray, generator: np.random.Generator) -> np.ndarr
             drawn = np.zeros_like(region)
             drawn[line(*first, *second)] = True
             drawn &= region
-            if drawn.sum() > longest * generator.uniform(1, 2):  # long ones, but not the longest that can be
+            # Prefers long lines, but not always the longest.
+            if drawn.sum() > longest * generator.uniform(1, 2):
                 best, longest = drawn, int(drawn.sum())
         out |= best
     return out
@@ -49,7 +50,7 @@ def centre_strokes(region: np.ndarray, generator: np.random.Generator) -> np.nda
 
 
 def contour_strokes(region: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A line along the edge of a region (H, W), somewhere between the edge and its deepest place."""
+    """A contour inside a region (H, W), at a random depth between the edge and the deepest pixel."""
     depth = ndimage.distance_transform_edt(region)
     inner = depth >= max(1.0, float(generator.uniform(*_DEPTH)) * depth.max())
     return np.asarray(inner & ~ndimage.binary_erosion(inner))
@@ -63,24 +64,24 @@ KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 
 
 def scribble(region: np.ndarray, generator: np.random.Generator, kind: str | None = None) -> np.ndarray:
-    """Strokes in a region, warped, broken and 1 to 3 px wide.
+    """Draw strokes in a region, warped, interrupted and 1 to 3 px wide.
 
     Args:
-        region: (H, W) boolean, not empty; nothing is drawn beyond it.
-        generator: source of randomness; one of the same seed draws the same.
-        kind: one of `KINDS`; None lets chance choose.
+        region: The region (H, W), boolean and not empty, to which strokes are clipped.
+        generator: A random generator; the same seed gives the same strokes.
+        kind: One of `KINDS`, or None for a random kind.
 
     Returns:
-        (H, W) boolean, at least one pixel.
+        The strokes (H, W), boolean, with at least one pixel.
 
     Raises:
-        ValueError: an empty region, or no such kind.
+        ValueError: If the region is empty, or the kind is unknown.
     """
     found = bounding_box(region)
     if found is None:
         raise ValueError("Nothing can be scribbled into an empty region. Give one with at least one pixel.")
     if kind is not None and kind not in KINDS:
-        raise ValueError(f"There are no scribbles of the kind {kind!r}. Choose {', '.join(KINDS)}.")
+        raise ValueError(f"There are no scribbles of the kind {kind!r}. Choose from {', '.join(KINDS)}.")
     (y0, y1), (x0, x1) = found
     own = np.pad(region[y0 : y1 + 1, x0 : x1 + 1], _PAD)
     drawn = KINDS[kind or [*KINDS][generator.integers(len(KINDS))]](own, generator)
@@ -90,7 +91,7 @@ def scribble(region: np.ndarray, generator: np.random.Generator, kind: str | Non
         drawn = ndimage.binary_dilation(drawn, disk(1) if width == 3 else np.ones((2, 2), bool)) & own
     out = np.zeros_like(region)
     out[y0 : y1 + 1, x0 : x1 + 1] = drawn[_PAD:-_PAD, _PAD:-_PAD]
-    if not out.any():  # all of it went astray
+    if not out.any():  # the whole stroke was warped out of the region
         x, y = deepest(region)
         out[y, x] = True
     return out
@@ -103,18 +104,18 @@ def with_scribble(
     generator: np.random.Generator,
     kind: str | None = None,
 ) -> SlicePrompt:
-    """The prompt with one more scribble.
+    """Add a scribble to a prompt.
 
     Args:
-        prompt: what was said so far, or None.
-        found: (H, W) boolean mask that it gave, or None before the first.
-        truth: (H, W) boolean.
-        generator: source of randomness.
-        kind: one of `KINDS`; None lets chance choose.
+        prompt: The prompt so far, or None.
+        found: The predicted mask (H, W), boolean, or None before the first prediction.
+        truth: The true mask (H, W), boolean.
+        generator: A random generator.
+        kind: One of `KINDS`, or None for a random kind.
 
     Returns:
-        A scribble on the object at first, then one in that connected part of what is missed or too much which is
-        deepest; newer strokes replace older ones where they cross. The same prompt when nothing is wrong any more.
+        The prompt with a scribble on the object at first, then in the deepest connected part that is missed
+        or extra; newer strokes replace older ones where they cross. The same prompt if nothing is wrong.
     """
     missed = truth if found is None else truth & ~found
     extra = np.zeros_like(truth) if found is None else found & ~truth
@@ -138,7 +139,7 @@ def with_scribble(
 
 
 def _warped(drawn: np.ndarray, side: float, generator: np.random.Generator) -> np.ndarray:
-    """A line as an unsteady hand draws it, one pixel wide; `side` is that of the region in px."""
+    """Warp a line (H, W) by smooth random displacements; `side` is that of the region in px."""
     stray = float(generator.uniform(*_STRAY)) * side
     noise = generator.standard_normal((2, *drawn.shape))
     smooth = ndimage.gaussian_filter(noise, (0, max(2.0, side / 6), max(2.0, side / 6)))
@@ -151,7 +152,7 @@ def _warped(drawn: np.ndarray, side: float, generator: np.random.Generator) -> n
 
 
 def _broken(drawn: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """What is left of a line where the pen was lifted here and there."""
+    """Interrupt a line (H, W) at random by smooth noise."""
     kept = float(generator.uniform(*_KEPT))
     lifted = ndimage.gaussian_filter(generator.standard_normal(drawn.shape), 3.0)
     if not drawn.any():

@@ -1,4 +1,4 @@
-"""A simulated annotator of volumes: boxes, clicks, and corrections where a mask is most wrong, on whatever slice."""
+"""A simulated annotator of volumes: boxes, clicks, and corrections of the largest error on any slice."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class VolumeObject:
     """One labelled object of a volume.
 
     Attributes:
-        label: its value in the label map.
-        kind: name of the structure, or "" where that is not known.
-        mask: (I, J, K) boolean.
+        label: Value of the object in the label map.
+        kind: Name of the structure, or "" if unknown.
+        mask: The mask of the object (I, J, K), boolean.
     """
 
     label: int
@@ -34,13 +34,13 @@ class VolumeObject:
 def volume_objects(
     case: Case, min_voxels: int = 100, min_slices: int = 3, limit: int | None = None
 ) -> Iterator[VolumeObject]:
-    """The objects of a labelled volume; cases of `has_many` give one per connected part.
+    """The objects of a labelled volume; with `has_many` one per connected part, otherwise one per label.
 
     Args:
-        case: picture and label map.
-        min_voxels: of an object.
-        min_slices: that an object must be on.
-        limit: at most so many objects, evenly spaced over the label map; None takes all.
+        case: Picture and label map.
+        min_voxels: Smallest number of voxels of an object.
+        min_slices: Smallest number of slices with the object.
+        limit: Largest number of objects, evenly spaced over the label map, or None for all.
     """
     large: list[tuple[int, tuple[slice, ...], np.ndarray]] = []
     for label in (int(v) for v in np.unique(case.labels) if v):
@@ -57,7 +57,7 @@ def volume_objects(
 
 
 def largest_slice(mask: np.ndarray) -> int:
-    """The slice on which most of a mask (I, J, K) is."""
+    """Index of the slice with the largest area of a mask (I, J, K)."""
     return int(mask.sum((0, 1)).argmax())
 
 
@@ -82,17 +82,19 @@ def middle_click(mask: np.ndarray) -> Point:
     return x, y, k
 
 
-def largest_error(found: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> tuple[Point, bool] | None:
-    """Where a mask (I, J, K) is most wrong.
+def largest_error(
+    found: np.ndarray, truth: np.ndarray, spacing: Sequence[float]
+) -> tuple[Point, bool] | None:
+    """Find the largest error of a mask.
 
     Args:
-        found: boolean.
-        truth: boolean.
-        spacing: of voxels in mm.
+        found: The predicted mask (I, J, K), boolean.
+        truth: The true mask (I, J, K), boolean.
+        spacing: Spacing of voxels in mm.
 
     Returns:
-        The voxel farthest from the edge of the largest connected part of all that is missed or too much, and whether
-        it is missed; None where nothing is wrong.
+        The deepest voxel of the largest connected part that is missed or extra, and whether it is missed;
+        None if nothing is wrong.
     """
     whole = bounding_box(found ^ truth)
     if whole is None:
@@ -110,8 +112,13 @@ def largest_error(found: np.ndarray, truth: np.ndarray, spacing: Sequence[float]
 
 
 def _deepest_voxel(mask: np.ndarray, spacing: Sequence[float]) -> Point:
-    """The voxel farthest from the edge; of many such, as in parts one slice thick, that in the middle of its slice."""
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=tuple(float(v) for v in spacing))[1:-1, 1:-1, 1:-1]
+    """The voxel farthest from the edge of a mask (I, J, K).
+
+    Of several such voxels, as in parts one slice thick, it is the one farthest from the edge on its slice.
+    """
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=tuple(float(v) for v in spacing))[
+        1:-1, 1:-1, 1:-1
+    ]
     deep = depth >= depth.max() - 1e-6
     best, at = -1.0, (0, 0, 0)
     for k in (int(k) for k in np.flatnonzero(deep.any((0, 1)))):
@@ -125,18 +132,19 @@ def _deepest_voxel(mask: np.ndarray, spacing: Sequence[float]) -> Point:
 def with_correction(
     prompt: Prompt, found: np.ndarray, truth: np.ndarray, spacing: Sequence[float], send_mask: bool = False
 ) -> Prompt:
-    """The prompt with one more click, and all that was said before.
+    """Add a correcting click to a prompt.
 
     Args:
-        prompt: what was said so far.
-        found: (I, J, K) boolean mask that it gave.
-        truth: (I, J, K) boolean.
-        spacing: of voxels in mm.
-        send_mask: whether the mask goes along as well, as where a user refines an object; the viewers send the box and
-            all clicks otherwise.
+        prompt: The prompt so far.
+        found: The predicted mask (I, J, K), boolean.
+        truth: The true mask (I, J, K), boolean.
+        spacing: Spacing of voxels in mm.
+        send_mask: Whether the prompt contains the mask as well, as when a user refines an object; otherwise
+            the viewers send the box and all clicks.
 
     Returns:
-        With a click at the deepest place of the largest error; the same prompt when nothing is wrong any more.
+        The prompt with a click at the deepest voxel of the largest error; the same prompt if nothing is
+        wrong.
     """
     error = largest_error(found, truth, spacing)
     if error is None:

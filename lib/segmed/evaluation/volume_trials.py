@@ -1,4 +1,4 @@
-"""Everything that is tried on one object of a volume: a flat box, a box over its slices, a click, and corrections."""
+"""Trials on one object of a volume: a flat box, a box over its slices, a click, and corrections."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from segmed.methods.predictor import Predictor
 FLAT, THICK, CLICK = "flat box", "box over slices", "1 click"
 STARTS = (FLAT, THICK, CLICK)
 LOSS = "largest loss"
-_ALLOWED_LOSS = 0.01  # of Dice, by one correction
+_ALLOWED_LOSS = 0.01  # largest allowed loss of Dice by one correction
 
 
 @dataclass(frozen=True)
 class VolumeTrial:
-    """One answer of a method.
+    """One prediction of a method.
 
     Attributes:
-        column: what was tried.
-        mask: (I, J, K) boolean.
-        seconds: that it took.
+        column: Name of the trial.
+        mask: The predicted mask (I, J, K), boolean.
+        seconds: Duration of the prediction in seconds.
     """
 
     column: str
@@ -54,15 +54,16 @@ def volume_trials(
     """Segment one object by each prompt.
 
     Args:
-        predictor: the method.
-        picture: the whole volume.
-        truth: (I, J, K) boolean.
-        wanted: which of `STARTS`; corrections begin from the flat box.
-        corrections: how many; once nothing is wrong any more the rest is as good, and takes no time.
-        send_mask: whether corrections send the mask along, see `with_correction`.
+        predictor: The predictor of the method.
+        picture: The whole volume.
+        truth: The true mask (I, J, K), boolean.
+        wanted: The wanted ones of `STARTS`; corrections start from the flat box.
+        corrections: Number of corrections; if nothing is wrong, the remaining ones repeat the mask and take
+            no time.
+        send_mask: Whether prompts of corrections contain the mask, see `with_correction`.
 
     Raises:
-        ValueError: the method does not take such a prompt.
+        ValueError: If the method does not take such a prompt.
     """
     spacing = np.linalg.norm(picture.affine[:3, :3], axis=0).tolist()
 
@@ -87,8 +88,10 @@ def volume_trials(
         yield answer(CLICK, Prompt(foreground=(middle_click(truth),)))
 
 
-def volume_numbers(trial: VolumeTrial, truth: np.ndarray, affine: np.ndarray, tolerance: float) -> dict[str, float]:
-    """Dice, NSD (tolerance in mm) and seconds of an answer, by column."""
+def volume_numbers(
+    trial: VolumeTrial, truth: np.ndarray, affine: np.ndarray, tolerance: float
+) -> dict[str, float]:
+    """Dice, NSD (tolerance in mm) and seconds of a prediction, by column."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     return {
         trial.column: Overlap.of(trial.mask, truth).dice(),
@@ -98,17 +101,17 @@ def volume_numbers(trial: VolumeTrial, truth: np.ndarray, affine: np.ndarray, to
 
 
 def largest_loss(values: Mapping[str, float], corrections: int, ending: str = "") -> float:
-    """The most Dice that one correction has cost; 0 where none cost any.
+    """The largest loss of Dice by one correction, or 0 if there is none.
 
     Args:
         values: Dice by column.
-        corrections: how many there were.
-        ending: of the columns' names.
+        corrections: Number of corrections.
+        ending: Suffix of the columns' names.
     """
     curve = [values[f"{name}{ending}"] for name in (FLAT, *correction_columns(corrections))]
     return max([0.0, *(before - after for before, after in itertools.pairwise(curve))])
 
 
 def keeps_its_promise(loss: float) -> bool:
-    """Whether corrections cost at most .01 of Dice."""
+    """Whether no correction loses more than 0.01 of Dice."""
     return loss <= _ALLOWED_LOSS + 1e-9

@@ -40,7 +40,9 @@ class DenoisedPicture(Picture):
 
     def __post_init__(self) -> None:
         noisy = super().slice
-        object.__setattr__(self, "_slice", functools.lru_cache(_KEPT)(lambda k: self.denoiser.clean(noisy(k))))
+        object.__setattr__(
+            self, "_slice", functools.lru_cache(_KEPT)(lambda k: self.denoiser.clean(noisy(k)))
+        )
 
     def slice(self, k: int) -> np.ndarray:
         """Slice k without its noise, (H, W) or (H, W, 3)."""

@@ -48,7 +48,9 @@ def _has_class(path: Path) -> bool:
     """Whether a file without preamble states its SOP class."""
     with warnings.catch_warnings(), contextlib.suppress(Exception):  # other files make pydicom raise anything
         warnings.simplefilter("ignore")
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID", "Modality"])
+        header = pydicom.dcmread(
+            path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID", "Modality"]
+        )
         return bool(header.get("SOPClassUID"))
     return False
 
@@ -104,7 +106,9 @@ def fault_of(files: Sequence[str], name: str) -> str:
         contextlib.suppress(Exception),
     ):  # damaged files make pydicom raise anything
         warnings.simplefilter("ignore")  # they quote headers
-        headers = [pydicom.dcmread(f, stop_before_pixels=True, specific_tags=["Rows", "Columns"]) for f in files]
+        headers = [
+            pydicom.dcmread(f, stop_before_pixels=True, specific_tags=["Rows", "Columns"]) for f in files
+        ]
     sizes = {(header.get("Columns"), header.get("Rows")) for header in headers}
     if len(sizes) > 1:
         return (

@@ -81,7 +81,9 @@ def frames_of(header: Dataset, file: int) -> list[DicomFrame]:
     if not per_frame:
         one = _frame(file, None, [header], header, whole(header.get("NumberOfFrames")) > 1)
         return (
-            [one] if count == 1 else [DicomFrame(**{**vars(one), "index": n, "position": None}) for n in range(count)]
+            [one]
+            if count == 1
+            else [DicomFrame(**{**vars(one), "index": n, "position": None}) for n in range(count)]
         )
     if len(per_frame) != count:
         raise ValueError(f"{len(per_frame)} of {count} frames are described")
@@ -96,11 +98,15 @@ def whole(value: Any) -> int:
         return 0
 
 
-def _frame(file: int, index: int | None, groups: Sequence[Dataset], header: Dataset, many: bool) -> DicomFrame:
+def _frame(
+    file: int, index: int | None, groups: Sequence[Dataset], header: Dataset, many: bool
+) -> DicomFrame:
     spacing = _numbers(_first_value(groups, "PixelSpacing", "ImagerPixelSpacing"), 2)
     scale = None
     if index is not None:
-        slope, intercept = (_numbers(_first_value(groups, name), 1) for name in ("RescaleSlope", "RescaleIntercept"))
+        slope, intercept = (
+            _numbers(_first_value(groups, name), 1) for name in ("RescaleSlope", "RescaleIntercept")
+        )
         scale = (slope[0] if slope and slope[0] else 1.0, intercept[0] if intercept else 0.0)
     distinguishing = {name: _first_value([*groups, header], name) for name in TELLING}
     return DicomFrame(

@@ -125,7 +125,9 @@ def _distinction(frames: Sequence[DicomFrame], places: int, each: int) -> str:
         values = {frame.telling.get(name) for frame in first}
         if len(values) == each and None not in values:
             return f"{each} {words} ({name})"
-    several = [words for name, words in TELLING.items() if len({frame.telling.get(name) for frame in first}) > 1]
+    several = [
+        words for name, words in TELLING.items() if len({frame.telling.get(name) for frame in first}) > 1
+    ]
     return f"several {several[0]}" if several else "doubled slices"
 
 

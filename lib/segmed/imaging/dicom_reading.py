@@ -91,7 +91,9 @@ def open_dicom(path: Path) -> DicomSeries:
             raise ImageFault(f"{path.name} is damaged: {error}. Export it again from its source.") from error
     _check_frames(frames, headers, path.name)
     if all(frame.position is None for frame in frames):
-        order = sorted(range(len(headers)), key=lambda n: (whole(headers[n].get("InstanceNumber")), readable[n].name))
+        order = sorted(
+            range(len(headers)), key=lambda n: (whole(headers[n].get("InstanceNumber")), readable[n].name)
+        )
         rank = {n: at for at, n in enumerate(order)}
         frames.sort(key=lambda frame: rank[frame.file])
     return DicomSeries(path.name, tuple(readable), tuple(headers), arrange(frames, path.name))
@@ -121,7 +123,9 @@ def read_dicom(series: DicomSeries) -> tuple[np.ndarray, np.ndarray, str]:
             one = _scaled(voxels[frame.index or 0], frame)
             out = _room(out, one, len(layout.frames))
             if out.shape[:2] != one.shape[1::-1] or out.ndim != one.ndim + 1:
-                raise ImageFault(_fault(series) or f"The slices of {series.name} are partly grey and partly coloured.")
+                raise ImageFault(
+                    _fault(series) or f"The slices of {series.name} are partly grey and partly coloured."
+                )
             out[:, :, k] = np.swapaxes(one, 0, 1)
     assert out is not None and first is not None
     return out, _affine(first, layout), str(series.headers[0].get("Modality") or "").strip()
@@ -171,7 +175,9 @@ def _dicom_files(folder: Path) -> list[Path]:
 def _check_one_series(path: Path, headers: Sequence[Dataset]) -> None:
     if not headers:
         if path.is_dir():
-            raise ImageFault(f"The folder {path.name} holds no DICOM series. Give a folder of .dcm files or an image.")
+            raise ImageFault(
+                f"The folder {path.name} holds no DICOM series. Give a folder of .dcm files or an image."
+            )
         raise RuntimeError("no header")
     series = {str(header.get("SeriesInstanceUID") or "") for header in headers}
     if len(series) > 1:

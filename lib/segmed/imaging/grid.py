@@ -52,7 +52,9 @@ class Grid:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size in mm along (i, j, k); 1 where the file does not state it."""
-        i, j, k = (1.0, 1.0, 1.0) if self.affine is None else np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        i, j, k = (
+            (1.0, 1.0, 1.0) if self.affine is None else np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        )
         return i, j, k
 
     def lies_on(self, other: Grid) -> bool:
@@ -60,7 +62,9 @@ class Grid:
         if self.affine is None or other.affine is None:
             return self.shape == other.shape
         return self.shape == other.shape and any(
-            same_place(mine, theirs, self.shape, _SAME_PLACE) for mine in self.places for theirs in other.places
+            same_place(mine, theirs, self.shape, _SAME_PLACE)
+            for mine in self.places
+            for theirs in other.places
         )
 
     def can_move_to(self, other: Grid) -> bool:
@@ -164,7 +168,9 @@ def read_label_segments(path: str | os.PathLike[str], grid: Grid) -> Segments:
     array = volume.array[..., 0] if volume.is_colour else volume.array
     moved = move_labels(array, read_grid(path, labels=True), grid, path.name)
     whole = np.issubdtype(moved.dtype, np.integer)
-    return Segments((moved,), tuple(StoredSegment("", v, 0, v) for v in (values_in(moved) if whole else ()) if v > 0))
+    return Segments(
+        (moved,), tuple(StoredSegment("", v, 0, v) for v in (values_in(moved) if whole else ()) if v > 0)
+    )
 
 
 def move_labels(

@@ -33,7 +33,9 @@ def clean_labels(labels: np.ndarray, largest: bool = True, fill: bool = True) ->
             "Stack the slices along k and take the class of each voxel."
         )
     out = labels.copy()
-    space = out[:, :, 0] if out.shape[2] == 1 else out  # in a volume every hole of a single slice would be open
+    space = (
+        out[:, :, 0] if out.shape[2] == 1 else out
+    )  # in a volume every hole of a single slice would be open
     for label, box in enumerate(ndimage.find_objects(space), 1):
         if box is None:
             continue

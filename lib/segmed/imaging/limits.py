@@ -11,7 +11,9 @@ import psutil
 from segmed.imaging.faults import ImageFault
 
 _USUAL = 2**29  # voxels: 2,048 slices of 512 x 512
-_MEMORY = 32  # bytes of the machine's memory for each voxel: reading takes up to 8 of them, four are read at once
+_MEMORY = (
+    32  # bytes of the machine's memory for each voxel: reading takes up to 8 of them, four are read at once
+)
 _chosen: list[int] = []
 _followers: list[Callable[[int], None]] = []
 

@@ -70,7 +70,9 @@ def write_mask(
         raise ValueError(f"A PNG holds one slice, this mask has {mask.shape[2]}. Write .nii.gz or .nrrd.")
     with appear_whole(Path(path), extension, sync=False) as name:
         if extension == ".nrrd":
-            nrrd.write(str(name), mask, _nrrd_header(affine, "gzip" if compress else "raw"), compression_level=1)
+            nrrd.write(
+                str(name), mask, _nrrd_header(affine, "gzip" if compress else "raw"), compression_level=1
+            )
         elif extension == ".png":
             grey = mask[:, :, 0].T * (255 // max(1, int(mask.max())))
             Image.fromarray(grey.astype(np.uint8)).save(name)
@@ -97,7 +99,9 @@ def write_nrrd_slices(
     """
     header = io.BytesIO()
     nrrd.write(header, np.zeros((1, 1, 1), np.uint8), _nrrd_header(affine, "raw"))
-    text = header.getvalue()[:-1].replace(b"sizes: 1 1 1", f"sizes: {shape[0]} {shape[1]} {shape[2]}".encode())
+    text = header.getvalue()[:-1].replace(
+        b"sizes: 1 1 1", f"sizes: {shape[0]} {shape[1]} {shape[2]}".encode()
+    )
     slab = shape[0] * shape[1]
     with appear_whole(Path(path), ".nrrd", sync=False) as name, name.open("wb") as file:
         file.write(text)

@@ -38,7 +38,11 @@ def open_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Pair:
     file: Any = gzip.open(path) if packed else path.open("rb")  # noqa: SIM115 - the image reads it later
     size = int.from_bytes(file.read(4), "little")
     file.seek(0)
-    kind = nib.Nifti2Image if _NIFTI2 in (size, int.from_bytes(size.to_bytes(4, "little"), "big")) else nib.Nifti1Image
+    kind = (
+        nib.Nifti2Image
+        if _NIFTI2 in (size, int.from_bytes(size.to_bytes(4, "little"), "big"))
+        else nib.Nifti1Image
+    )
     holder = FileHolder(fileobj=file)
     return kind.from_file_map({"header": holder, "image": holder})
 

@@ -43,7 +43,9 @@ def nifti_affine(path: str | os.PathLike[str], image: Any) -> np.ndarray:
 def nifti_affines(path: str | os.PathLike[str], image: Any) -> list[np.ndarray]:
     """All places that readers give an image, that of `nifti_affine` first; mostly there is one only."""
     plain = np.asarray(image.affine, float)
-    scale = _MM.get(int(image.header["xyzt_units"]) & _SPACE_UNIT, 1.0) if "xyzt_units" in image.header else 1.0
+    scale = (
+        _MM.get(int(image.header["xyzt_units"]) & _SPACE_UNIT, 1.0) if "xyzt_units" in image.header else 1.0
+    )
     scaled = np.diag([scale, scale, scale, 1.0]) @ plain
     itk = _itk_affine(path)
     shape = (*image.shape, 1, 1)[:3]

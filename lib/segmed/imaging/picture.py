@@ -64,7 +64,9 @@ class PictureCache:
         read: Function that opens a picture, for instance in another process.
     """
 
-    def __init__(self, max_bytes: int, read: Callable[[str | os.PathLike[str], str], Picture] = open_picture) -> None:
+    def __init__(
+        self, max_bytes: int, read: Callable[[str | os.PathLike[str], str], Picture] = open_picture
+    ) -> None:
         self._read = read
         self._store: ByteBoundedStore[Picture] = ByteBoundedStore(max_bytes)
         self._reading: dict[str, threading.Lock] = {}

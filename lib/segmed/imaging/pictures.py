@@ -129,7 +129,9 @@ def _read_tiff(path: Path, indices: bool) -> np.ndarray:
         check_size((pages[0].imagewidth, pages[0].imagelength, len(pages)), path.name)
         slices = [_page(path, file, page, indices) for page in pages]
     if len({one.shape for one in slices}) > 1:
-        raise ImageFault(f"The pages of {path.name} differ in their channels. Save each page as a file of its own.")
+        raise ImageFault(
+            f"The pages of {path.name} differ in their channels. Save each page as a file of its own."
+        )
     return np.stack(slices)
 
 
@@ -181,7 +183,9 @@ def _pages(file: tifffile.TiffFile, name: str) -> list[tifffile.TiffPage]:
     whole = [page for page in file.pages if isinstance(page, tifffile.TiffPage)]
     pages = [page for page in whole if not page.subfiletype & (_REDUCED | _MASK)]
     if not pages:
-        raise ImageFault(f"{name} holds thumbnails only, and no whole image. Export it again from its source.")
+        raise ImageFault(
+            f"{name} holds thumbnails only, and no whole image. Export it again from its source."
+        )
     sizes = sorted({(page.imagewidth, page.imagelength) for page in pages})
     if len(sizes) > 1:
         (a, b), (c, d) = sizes[:2]
@@ -213,7 +217,9 @@ def _axes(imagej: Mapping[str, Any], page: tifffile.TiffPage) -> dict[str, int]:
 
     Not by the series of tifffile, which opens other files that a description names.
     """
-    lengths = {axis: imagej.get(name, 1) for axis, name in (("C", "channels"), ("Z", "slices"), ("T", "frames"))}
+    lengths = {
+        axis: imagej.get(name, 1) for axis, name in (("C", "channels"), ("Z", "slices"), ("T", "frames"))
+    }
     for axis, length in re.findall(r'\bSize([CZT])="(\d{1,6})"', page.description[:_DESCRIPTION]):
         lengths[axis] = max(int(length), int(lengths[axis]))
     if page.samplesperpixel > 1:

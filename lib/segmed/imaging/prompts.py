@@ -161,7 +161,9 @@ class Prompt:
         foreground stroke lies in it."""
         marked = {k for _, _, k in self.foreground} | {k for k, s in self.scribbles.items() if has_strokes(s)}
         if self.mask is not None:
-            beside = {k for _, _, k in self.background} | {k for k, s in self.scribbles.items() if has_strokes(s, -1)}
+            beside = {k for _, _, k in self.background} | {
+                k for k, s in self.scribbles.items() if has_strokes(s, -1)
+            }
             marked |= {k for k in beside if self.mask[:, :, k].any()}
         if self.box and not any(self.box.k[0] <= k <= self.box.k[1] for k in marked):
             marked.add(self.box.middle_slice)
@@ -177,7 +179,12 @@ class Prompt:
         mask = self.mask[:, :, k].T if self.mask is not None and self.mask[:, :, k].any() else None
         near = [(p, 1) for p in self.foreground if p[2] == k] + [(p, 0) for p in self.background if p[2] == k]
         scribbles = self.scribbles.get(k)
-        if box is None and mask is None and not any(label for _, label in near) and not has_strokes(scribbles):
+        if (
+            box is None
+            and mask is None
+            and not any(label for _, label in near)
+            and not has_strokes(scribbles)
+        ):
             return None
         return SlicePrompt(
             box,
@@ -243,10 +250,14 @@ def _check_scribbles(scribbles: np.ndarray, shape: Sequence[int] | None) -> None
             "beside it and 0 where nothing was drawn."
         )
     if shape is not None and scribbles.shape != tuple(shape):
-        raise ValueError(f"Scribbles of shape {scribbles.shape} do not lie on the mask of shape {tuple(shape)}.")
+        raise ValueError(
+            f"Scribbles of shape {scribbles.shape} do not lie on the mask of shape {tuple(shape)}."
+        )
 
 
-def _points_inside(points: Sequence[Sequence[float]], shape: Sequence[int], warnings: list[str]) -> tuple[Point, ...]:
+def _points_inside(
+    points: Sequence[Sequence[float]], shape: Sequence[int], warnings: list[str]
+) -> tuple[Point, ...]:
     kept: list[Point] = []
     for point in points:
         given = [*point, 0] if len(point) == 2 and shape[2] == 1 else list(point)

@@ -196,7 +196,9 @@ def _to_three_axes(array: np.ndarray, name: str, colour: bool) -> np.ndarray:
 
 def _finite(array: np.ndarray, name: str) -> np.ndarray:
     if np.issubdtype(array.dtype, np.complexfloating):
-        raise ValueError(f"{name} holds complex numbers. Save its magnitude as a file of its own and open that.")
+        raise ValueError(
+            f"{name} holds complex numbers. Save its magnitude as a file of its own and open that."
+        )
     if array.dtype == bool:
         return array.astype(np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
@@ -207,7 +209,9 @@ def _finite(array: np.ndarray, name: str) -> np.ndarray:
     if finite.all():
         return array
     if not finite.any():
-        raise ValueError(f"{name} has no finite voxel (all are NaN or infinite). Export it again from its source.")
+        raise ValueError(
+            f"{name} has no finite voxel (all are NaN or infinite). Export it again from its source."
+        )
     logger.warning("%s: %d voxels are not finite and count as background", name, int((~finite).sum()))
     return np.where(finite, array, array[finite].min()).astype(array.dtype)
 

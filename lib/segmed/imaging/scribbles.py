@@ -107,15 +107,21 @@ def draw_stroke(points: Sequence[Sequence[float]], width: float, shape: Sequence
         ValueError: There are no points, none of them lies on the slice, or the width is out of range.
     """
     if not 0 < width <= _WIDEST:
-        raise ValueError(f"A stroke of the width {width:g} cannot be drawn; allowed is more than 0 up to {_WIDEST:g}.")
+        raise ValueError(
+            f"A stroke of the width {width:g} cannot be drawn; allowed is more than 0 up to {_WIDEST:g}."
+        )
     at = _pixels(points, "stroke", 1)
     limit = 4 * max(shape[0], shape[1])
     if np.abs(at).max() > limit:
-        raise ValueError(f"A stroke reaches {np.abs(at).max()} px, far beyond the slice. Draw it on the image.")
+        raise ValueError(
+            f"A stroke reaches {np.abs(at).max()} px, far beyond the slice. Draw it on the image."
+        )
     pad = int(np.ceil(width / 2)) + 1
     low, high = at.min(0) - pad, at.max(0) + pad + 1
     canvas = np.zeros((high - low)[::-1], bool)
-    for start, end in zip(at[:1] if len(at) == 1 else at[:-1], at[-1:] if len(at) == 1 else at[1:], strict=True):
+    for start, end in zip(
+        at[:1] if len(at) == 1 else at[:-1], at[-1:] if len(at) == 1 else at[1:], strict=True
+    ):
         canvas[line(*(start - low)[::-1], *(end - low)[::-1])] = True
     if width > 1:
         canvas = ndimage.distance_transform_edt(~canvas) <= (width - 1) / 2
@@ -191,7 +197,11 @@ def scribbles_to_clicks(prompt: SlicePrompt, most: int = CLICKS) -> SlicePrompt:
     """As `strokes_to_clicks`, for a prompt on one slice."""
     if prompt.scribbles is None:
         return prompt
-    near = [(xy, label) for label, kind in ((1, 1), (0, -1)) for xy in spread_clicks(prompt.scribbles == kind, most)]
+    near = [
+        (xy, label)
+        for label, kind in ((1, 1), (0, -1))
+        for xy in spread_clicks(prompt.scribbles == kind, most)
+    ]
     return replace(
         prompt,
         points=np.concatenate([prompt.points, np.array([xy for xy, _ in near], np.float32).reshape(-1, 2)]),
@@ -208,7 +218,11 @@ def check_slice(k: int, shape: Sequence[int]) -> None:
 
 def _pixels(points: Sequence[Sequence[float]], what: str, least: int) -> np.ndarray:
     """(N, 2) whole numbers."""
-    at = np.array([list(point)[:2] if len(point) == 2 else [np.nan] * 2 for point in points], float).reshape(-1, 2)
+    at = np.array([list(point)[:2] if len(point) == 2 else [np.nan] * 2 for point in points], float).reshape(
+        -1, 2
+    )
     if len(at) < least or not np.isfinite(at).all() or np.abs(at).max() > 1e6:
-        raise ValueError(f"A {what} needs {least} or more points [i, j] of finite numbers in voxels. Draw it again.")
+        raise ValueError(
+            f"A {what} needs {least} or more points [i, j] of finite numbers in voxels. Draw it again."
+        )
     return np.rint(at).astype(int)

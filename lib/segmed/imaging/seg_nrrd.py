@@ -83,7 +83,9 @@ def read_segments(path: str | os.PathLike[str]) -> tuple[Segments, np.ndarray]:
     array = sitk.GetArrayViewFromImage(image)
     parts = array[None] if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(array, -1, 0)
     if not 2 <= parts.ndim - 1 <= 3 or not np.issubdtype(parts.dtype, np.integer):
-        raise ValueError(f"{name} is not one 3-D segmentation of whole numbers. Save it again, as a binary labelmap.")
+        raise ValueError(
+            f"{name} is not one 3-D segmentation of whole numbers. Save it again, as a binary labelmap."
+        )
     layers = tuple(np.array(part.T[..., None] if part.ndim == 2 else part.T) for part in parts)
     listed = _listed_segments(header, len(layers), name)
     return Segments(layers, tuple(_complete(listed, layers)), _general(header)), itk_affine(image)
@@ -164,7 +166,9 @@ def _listed_segments(header: Mapping[str, str], count: int, name: str) -> list[S
             layer = int(fields.pop("Layer", n if apart and count > 1 else 0))
             value = int(fields.pop("LabelValue", n + 1 if apart and count == 1 else 1))
         except ValueError as error:
-            raise ValueError(f"{name} has a segment whose layer or value is not a number. Save it again.") from error
+            raise ValueError(
+                f"{name} has a segment whose layer or value is not a number. Save it again."
+            ) from error
         if not 0 <= layer < count:
             raise ValueError(f"{name} has {count} layers, but a segment in layer {layer}. Save it again.")
         fields.pop("Extent", None)

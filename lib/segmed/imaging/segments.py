@@ -97,7 +97,9 @@ class Segments:
         return counts
 
 
-def pack(masks: Iterable[tuple[int, np.ndarray]], shape: Sequence[int]) -> tuple[list[np.ndarray], dict[int, int]]:
+def pack(
+    masks: Iterable[tuple[int, np.ndarray]], shape: Sequence[int]
+) -> tuple[list[np.ndarray], dict[int, int]]:
     """Put segments into as few layers as they need, in the order of coming.
 
     Args:
@@ -117,7 +119,9 @@ def pack(masks: Iterable[tuple[int, np.ndarray]], shape: Sequence[int]) -> tuple
         free = next((n for n, layer in enumerate(layers) if not layer[places].any()), None)
         if free is None:
             free = len(layers)
-            check_size((*shape, free + 1), "The segmentation, with a layer for each of the segments that overlap,")
+            check_size(
+                (*shape, free + 1), "The segmentation, with a layer for each of the segments that overlap,"
+            )
             layers.append(np.zeros_like(layers[0]))
         layers[free][places] = value
         where[value] = free

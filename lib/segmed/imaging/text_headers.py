@@ -55,7 +55,9 @@ def names_other_files(path: Path) -> bool:
 def check_regular(path: Path) -> None:
     """Refuse pipes, sockets and devices, which would be waited for without end. Raises ImageFault."""
     if not stat.S_ISREG(path.stat().st_mode):
-        raise ImageFault(f"{path.name} is not a regular file but a device, pipe or socket. Give an image file.")
+        raise ImageFault(
+            f"{path.name} is not a regular file but a device, pipe or socket. Give an image file."
+        )
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
@@ -88,7 +90,9 @@ def data_files(path: Path) -> tuple[Path, ...]:
         )
     there = path.parent / name
     if not there.exists():
-        raise ImageFault(f"The voxels of {path.name} are missing: {name} does not lie beside it. Copy both files.")
+        raise ImageFault(
+            f"The voxels of {path.name} are missing: {name} does not lie beside it. Copy both files."
+        )
     if there.resolve().parent != path.resolve().parent or not there.is_file():
         raise ImageFault(
             f"The voxels of {path.name} are not read: {name} is a link out of its folder, or no regular "
@@ -170,7 +174,9 @@ def _nrrd_header(path: Path) -> bytes:
     start = _nrrd_start(path)
     ends = [at + len(gap) for gap in (b"\n\n", b"\n\r\n") if (at := start.find(gap)) >= 0]
     if not ends and len(start) == _LONGEST:
-        raise ImageFault(f"The header of {path.name} has no end within {_LONGEST >> 20} MiB. Export the image again.")
+        raise ImageFault(
+            f"The header of {path.name} has no end within {_LONGEST >> 20} MiB. Export the image again."
+        )
     return start[: min(ends)] if ends else start
 
 

@@ -34,7 +34,9 @@ class Volume:
                 "that."
             )
         if 0 in self.array.shape:
-            raise ValueError(f"The image is empty (shape {self.array.shape}). Export it again from its source.")
+            raise ValueError(
+                f"The image is empty (shape {self.array.shape}). Export it again from its source."
+            )
         if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all():
             raise ValueError(
                 "The image's affine is not a finite 4×4 matrix, so its place in the patient is unknown. "

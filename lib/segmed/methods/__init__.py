@@ -30,7 +30,9 @@ METHODS: dict[str, Method] = {
             learns=False,
             needs_backbone=False,
         ),
-        Method("medsam", "MedSAM: a box, refined by clicks", "segmed.methods.decoder_tuning:PARTS", ready=True),
+        Method(
+            "medsam", "MedSAM: a box, refined by clicks", "segmed.methods.decoder_tuning:PARTS", ready=True
+        ),
         Method(
             "sam",
             "Segment Anything: clicks or a box, on any SAM weights",
@@ -38,8 +40,14 @@ METHODS: dict[str, Method] = {
             ready=True,
             learns=False,
         ),
-        Method("gafl", "SAM behind a learned filter of the image's spectrum: a box", "segmed.methods.gafl:PARTS"),
-        Method("featup", "SAM with features upsampled along the image's edges: a box", "segmed.methods.featup:PARTS"),
+        Method(
+            "gafl", "SAM behind a learned filter of the image's spectrum: a box", "segmed.methods.gafl:PARTS"
+        ),
+        Method(
+            "featup",
+            "SAM with features upsampled along the image's edges: a box",
+            "segmed.methods.featup:PARTS",
+        ),
         Method(
             "imedsam",
             "I-MedSAM: a box or clicks, masks at any resolution with their uncertainty",

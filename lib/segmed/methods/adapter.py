@@ -1,7 +1,8 @@
-"""SAM-Adapter: small bottlenecks inside a frozen SAM learn the domain, and all organs come out at once.
+"""SAM-Adapter: small bottlenecks inside a frozen SAM learn the domain, and all organs are segmented at once.
 
-Source: Wu et al., Medical SAM Adapter: Adapting Segment Anything Model for Medical Image Segmentation (2023). Two
-adapters per encoder layer as in the 2-D form published there, the third, along depth, for stacks of slices.
+Source: Wu et al., Medical SAM Adapter: Adapting Segment Anything Model for Medical Image Segmentation (2023).
+Each encoder layer has two adapters, as in the 2-D form published there, and an optional third along depth for
+stacks of slices.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdapterSamConfig(ClassConfig):
-    """What is told apart, and the adapters.
+    """The classes and the adapters.
 
     Attributes:
-        ratio: channels of the bottleneck to those of the layer (Wu et al., 2023, take a quarter).
-        activation: `relu` or `gelu` (Wu et al., 2023).
-        depth_adapter: a third adapter per encoder layer, along a stack of slices.
-        depth: slices of a batch that are neighbours in a volume, in order, for the depth adapter; 1 does not use it.
+        ratio: Ratio of the bottleneck's channels to those of the layer; a quarter in Wu et al. (2023).
+        activation: Activation in the bottleneck, `relu` or `gelu` (Wu et al., 2023).
+        depth_adapter: Whether each encoder layer has a third adapter along a stack of slices.
+        depth: Number of consecutive slices of a batch that are neighbours in a volume, for the depth adapter;
+            1 does not use it.
     """
 
     ratio: float = 0.25
@@ -39,26 +41,31 @@ class AdapterSamConfig(ClassConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.ratio, bool) or not isinstance(self.ratio, int | float) or not 0 < self.ratio <= 1:
-            raise ValueError(f"ratio is {self.ratio!r}; allowed is above 0 up to 1. Take 0.25.")
+            raise ValueError(f"ratio is {self.ratio!r}; allowed are numbers above 0 and up to 1. Take 0.25.")
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation is {self.activation!r}; allowed are {', '.join(ACTIVATIONS)}. Take 'relu'.")
+            raise ValueError(
+                f"activation is {self.activation!r}; allowed are {', '.join(ACTIVATIONS)}. Take 'relu'."
+            )
         if isinstance(self.depth, bool) or not isinstance(self.depth, int) or self.depth < 1:
-            raise ValueError(f"depth is {self.depth!r}; allowed are whole numbers from 1. Take 1 for single slices.")
+            raise ValueError(
+                f"depth is {self.depth!r}; allowed are whole numbers from 1. Take 1 for single slices."
+            )
         if self.depth > 1 and not self.depth_adapter:
             raise ValueError(
-                f"depth is {self.depth} without a depth adapter; allowed is 1 then. Set depth_adapter, or take depth 1."
+                f"depth is {self.depth} without a depth adapter; allowed is only 1 then. "
+                "Set depth_adapter, or take depth 1."
             )
 
 
 class AdapterSam(TrainableClassSegmenter):
-    """Adapters in encoder and decoder, the head and the prompt encoder train.
+    """A SAM with trained adapters in encoder and decoder, and a trained head and prompt encoder.
 
-    With `depth` above 1 a slice's features depend on its neighbours in the batch.
+    With `depth` above 1 the features of a slice depend on its neighbours in the batch.
 
     Args:
-        model: any SAM; left as it is.
-        config: classes and adapters.
-        version: names the weights.
+        model: Any SAM; it is not changed.
+        config: The classes and adapters.
+        version: Version of the weights.
     """
 
     name = "adapter"
@@ -67,7 +74,8 @@ class AdapterSam(TrainableClassSegmenter):
     def __init__(self, model: SamModel, config: AdapterSamConfig | None = None, version: str = "0") -> None:
         config = config or AdapterSamConfig()
         super().__init__(model, config, version)
-        # learning rate and epochs: Wu et al. (2023); loss and decay as of LoRA-SAM, so that the two compare
+        # Learning rate and epochs: Wu et al. (2023). Loss and decay: as for LoRA-SAM, so that both can be
+        # compared.
         self.recipe = Recipe(
             {"": 1e-4}, "dice_ce", "adamw", weight_decay=0.01, schedule="poly", epochs=100, prompted=False
         )
@@ -96,11 +104,14 @@ class AdapterSam(TrainableClassSegmenter):
     def _adapt_decoder(self) -> None:
         for layer in self.model.mask_decoder.transformer.layers:
             layer.mlp = ParallelMlp(layer.mlp, self._adapter(layer.mlp.lin2.weight, skip=False))
-            # the block normalises the sum of keys and attention, so what stands before the norm adapts that sum
-            layer.layer_norm4 = nn.Sequential(self._adapter(layer.layer_norm4.weight, skip=True), layer.layer_norm4)
+            # The block normalises the sum of keys and attention, so an adapter before the norm adapts that
+            # sum.
+            layer.layer_norm4 = nn.Sequential(
+                self._adapter(layer.layer_norm4.weight, skip=True), layer.layer_norm4
+            )
 
     def _adapter(self, last: Tensor, skip: bool) -> Adapter:
-        """One as wide as what a layer gives, whose last weight (D, …) is told."""
+        """An adapter for the output of a layer whose last weight (D, …) is `last`."""
         return Adapter(last.shape[0], self.config.ratio, self.config.activation, skip, last)
 
 

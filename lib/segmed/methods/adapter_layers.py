@@ -1,7 +1,8 @@
-"""Bottleneck adapters, and how they are put around the layers of SAM without rewriting any forward pass.
+"""Bottleneck adapters, and modules that wrap the layers of SAM with them without rewriting any forward pass.
 
-Every adapter starts as nothing: its last layer is zero. Sources: Houlsby et al., Parameter-Efficient Transfer Learning
-for NLP (ICML 2019); Wu et al., Medical SAM Adapter (2023), for the places in SAM and the depth adapter.
+An untrained adapter adds nothing, because its last layer is zero. Sources: Houlsby et al.,
+Parameter-Efficient Transfer Learning for NLP (ICML 2019); Wu et al., Medical SAM Adapter (2023), for the
+places in SAM and the depth adapter.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
 class Adapter(nn.Module):
-    """Down, activation, up: (…, D) → (…, D).
+    """A bottleneck, W_up act(W_down x) with or without x added: (…, D) → (…, D).
 
     Args:
-        width: D.
-        ratio: of the bottleneck to D; at least one channel is kept.
-        activation: in the bottleneck.
-        skip: whether the input is added.
-        like: gives the device and the number format.
+        width: Channels D of input and output.
+        ratio: Ratio of the bottleneck's channels to D; at least one channel is kept.
+        activation: Activation in the bottleneck.
+        skip: Whether the input is added to the output.
+        like: A tensor whose device and number format the weights get.
     """
 
     def __init__(self, width: int, ratio: float, activation: Activation, skip: bool, like: Tensor) -> None:
@@ -43,19 +44,24 @@ class Adapter(nn.Module):
 
 
 class AdaptedAttention(nn.Module):
-    """Vision attention whose result is adapted, and, for stacks of slices, attention along the stack beside it.
+    """Vision attention with an adapter on its output, and optionally attention along a stack.
 
-    Adapters work token by token, so it makes no difference that windowed layers pass windows here.
+    The output is space(A(x)) + depth(A'(x)), where A attends within slices and A', with the same weights,
+    along them. Adapters work token by token, so it makes no difference that windowed layers pass windows
+    here.
 
     Args:
-        base: the attention of an encoder layer.
-        space: adapter with skip, of the result within slices.
-        depth: adapter without skip, of the result of the same attention run along neighbouring slices, or None.
-        stack: slices of a batch that are neighbours; 1 leaves `depth` unused. A rest of the batch is a shorter stack.
-        windows: windows of a slice in this layer.
+        base: The attention of an encoder layer.
+        space: Adapter with skip for the output within slices.
+        depth: Adapter without skip for the output of the same attention along neighbouring slices, or None.
+        stack: Number of consecutive slices of a batch that are neighbours; 1 leaves `depth` unused. Remaining
+            slices at the end of the batch form a shorter stack.
+        windows: Windows per slice in this layer.
     """
 
-    def __init__(self, base: nn.Module, space: Adapter, depth: Adapter | None, stack: int, windows: int) -> None:
+    def __init__(
+        self, base: nn.Module, space: Adapter, depth: Adapter | None, stack: int, windows: int
+    ) -> None:
         super().__init__()
         self.base = base
         self.space = space
@@ -64,7 +70,7 @@ class AdaptedAttention(nn.Module):
         self.windows = windows
 
     def forward(self, hidden_states: Tensor, **options: Any) -> tuple[Tensor, Tensor | None]:
-        """Attend and adapt, (B · windows, H, W, D) → the same and what weights the attention gives."""
+        """Attend and adapt: (B · windows, H, W, D) → the same shape, and attention weights if any."""
         attended, weights = self.base(hidden_states, **options)
         adapted = self.space(attended)
         if self.depth is not None and self.stack > 1:
@@ -73,10 +79,10 @@ class AdaptedAttention(nn.Module):
         return adapted, weights
 
     def _along_stack(self, tokens: Tensor) -> Tensor:
-        """Attention among the tokens at one place of the slices of one stack, (N · windows, H, W, D) → the same."""
+        """Attend among tokens at equal positions of N slices, (N · windows, H, W, D) → the same shape."""
         slices = tokens.shape[0] // self.windows
         columns = tokens.reshape(slices, -1, tokens.shape[-1]).transpose(0, 1)
-        # a map of N × 1 tokens: relative positions then count slices
+        # (windows · H · W, N, 1, D): as a map of N × 1 tokens, so that relative positions count slices.
         attended, _ = self.base(columns.unsqueeze(2).contiguous())
         return attended.squeeze(2).transpose(0, 1).reshape(tokens.shape)
 
@@ -85,8 +91,8 @@ class ParallelMlp(nn.Module):
     """An MLP with an adapter without skip beside it: mlp(x) + 0.5 · adapter(x) (Wu et al., 2023).
 
     Args:
-        base: the MLP of a layer of the encoder or the decoder.
-        beside: the adapter.
+        base: The MLP of a layer of the encoder or the decoder.
+        beside: The parallel adapter.
     """
 
     scale = 0.5
@@ -97,5 +103,5 @@ class ParallelMlp(nn.Module):
         self.beside = beside
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, D) → (…, D)."""
+        """Transform each token, (…, D) → (…, D)."""
         return self.base(x) + self.scale * self.beside(x)

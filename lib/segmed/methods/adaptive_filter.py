@@ -1,4 +1,4 @@
-"""A filter of an image's spectrum whose every coefficient is learned.
+"""A filter of an image's spectrum with one learned coefficient per frequency.
 
 Source: Shipitsin, Bespalov, Dylov, GAFL: Global Adaptive Filtering Layer for Computer Vision (2022).
 """
@@ -26,38 +26,40 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "swish": F.silu,
     "mish": F.mish,
 }
-# parameters of each variant, with the value that leaves an image as it is
+# The parameters of each variant, with the value that leaves images unchanged
 _NEUTRAL: dict[Variant, dict[str, float]] = {
     "spectrum": {"weight": 1.0},
     "spectrum_log": {"weight": 1.0},
     "phase": {"weight": 0.0},
     "general_spectrum": {"weight1": 1.0, "bias1": 0.0, "weight2": 1.0, "bias2": 0.0},
 }
-_SHARPNESS = 100.0  # of the softplus around biases, which may go down to -log(2) / 100
+_SHARPNESS = 100.0  # beta of the softplus around biases, whose smallest value is -log(2) / 100
 
 
 class AdaptiveFilter(nn.Module):
-    """Fourier transform over channels, rows and columns; learned change of magnitude or phase; transform back.
+    """A Fourier transform over channels, rows and columns, a learned filter, and the inverse transform.
 
-    With X the spectrum, s = |X| its magnitude and real coefficients W, B of the shape of the half spectrum:
+    With X the spectrum, s = |X| its magnitude and real coefficients W, B of the shape of the half spectrum,
+    (C, H, W // 2 + 1):
 
     - `spectrum`: X' = relu(W) X
     - `spectrum_log`: s' = exp(relu(W) log(1 + s)) - 1, phase kept
     - `phase`: X' = X exp(iW)
     - `general_spectrum`: s' = relu(W2) act(relu(W1) s + b(B1)) + b(B2), phase kept
 
-    An untrained filter leaves images as they are, with `general_spectrum` where the activation is `relu`. State of
-    another image size is resampled when it is loaded.
+    An untrained filter leaves images unchanged; that of `general_spectrum` does so with the activation `relu`
+    only. A state for another image size is resampled when it is loaded.
 
-    As published, W of `phase` is clamped to [0, 2 pi] and b is a relu; started at 0, neither ever gets a gradient. Here
-    phases are free, as they are periodic, and b is a softplus shifted to 0 at 0. Transforms are orthonormal, which
-    keeps the exponents of `spectrum_log` small, and magnitudes have a floor of 1e-6, which keeps their gradient finite.
+    As published, W of `phase` is clamped to [0, 2 pi] and b is a relu; started at 0, neither ever gets a
+    gradient. Here phases are free, as they are periodic, and b is a softplus shifted to 0 at 0. Transforms
+    are orthonormal, which keeps the exponents of `spectrum_log` small, and magnitudes have a floor of 1e-6,
+    which keeps their gradient finite.
 
     Args:
-        variant: which of the four.
-        size: (channels, height, width) of images, any of them odd or even.
-        activation: of `general_spectrum`.
-        strict_reference: as published, dead gradients among the rest.
+        variant: One of the four formulas above.
+        size: Channels, height and width of the images; each may be odd or even.
+        activation: The function act of `general_spectrum`.
+        strict_reference: Whether to compute as published, including the gradients that are always zero.
     """
 
     weight: Tensor
@@ -88,7 +90,7 @@ class AdaptiveFilter(nn.Module):
         """Filter images, (B, C, H, W) of any floating point format -> (B, C, H, W) float32.
 
         Raises:
-            ValueError: images of another size.
+            ValueError: If the images have another size than the filter.
         """
         if tuple(images.shape[1:]) != self.size:
             raise ValueError(
@@ -96,12 +98,13 @@ class AdaptiveFilter(nn.Module):
                 f"{tuple(images.shape[1:])}. Resample the image, or the filter with `resample_coefficients`."
             )
         norm = "backward" if self.strict_reference else "ortho"
-        # there is no transform of half-precision numbers on CPUs
+        # CPUs have no Fourier transform of half-precision numbers.
         with torch.autocast(images.device.type, enabled=False):
             spectrum = torch.fft.rfftn(images.float(), dim=(1, 2, 3), norm=norm)
             return torch.fft.irfftn(self._filtered(spectrum), s=self.size, dim=(1, 2, 3), norm=norm)
 
     def _filtered(self, spectrum: Tensor) -> Tensor:
+        """Apply the formula of the variant to the complex half spectrum, (B, C, H, W // 2 + 1)."""
         if self.variant == "spectrum":
             return F.relu(self.weight) * spectrum
         if self.variant == "phase":
@@ -125,20 +128,22 @@ class AdaptiveFilter(nn.Module):
 
 
 def resample_coefficients(coefficients: Tensor, height: int, width: int, neutral: float) -> Tensor:
-    """Coefficients for images of another size that do the same to the same picture.
+    """Coefficients for images of another size that have the same effect on the same content.
 
-    A frequency, counted in periods per image, keeps its coefficient; frequencies that the old size could not show pass
-    unchanged.
+    A frequency, counted in periods per image, keeps its coefficient; frequencies beyond the range of the old
+    size pass unchanged.
 
     Args:
-        coefficients: (C, h, w // 2 + 1)
-        height: rows of the new images.
-        width: columns of the new images.
-        neutral: value that changes nothing, see `AdaptiveFilter`.
+        coefficients: Coefficients (C, h, w // 2 + 1) of the old image size.
+        height: Rows of the new images.
+        width: Columns of the new images.
+        neutral: The value that leaves a frequency unchanged, see `AdaptiveFilter`.
 
     Returns:
-        (C, height, width // 2 + 1)
+        Coefficients (C, height, width // 2 + 1) of the new image size.
     """
+    # Row r of a spectrum of n rows holds frequency r for r < n / 2 and r - n above, so a negative frequency f
+    # is found at row f mod n; columns hold frequencies from 0 up only.
     rows, columns = coefficients.shape[1:]
     frequency = torch.fft.fftfreq(height, 1 / height, device=coefficients.device).round().long()
     shared = frequency.abs() <= rows // 2

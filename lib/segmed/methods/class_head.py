@@ -1,8 +1,8 @@
-"""SAM as a classifier of pixels: one mask token per class beside SAM's own, in one decoder.
+"""SAM as a semantic segmenter: one mask token per class beside SAM's own, in one decoder.
 
-Token 0 stays SAM's single-mask token for prompts. Tokens 1 … C are background and organs, read without a prompt.
-Sources: Zhang and Liu, Customized Segment Anything Model for Medical Image Segmentation (2023), for the head and the
-loss; Ma et al., FLARE22 (2024), for the organs.
+Token 0 remains SAM's single-mask token for prompts. Tokens 1 … C are background and organs, decoded without a
+prompt. Sources: Zhang and Liu, Customized Segment Anything Model for Medical Image Segmentation (2023), for
+the head and the loss; Ma et al., FLARE22 (2024), for the organs.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ FLARE22 = (
     "duodenum",
     "left kidney",
 )
-_MOST = 255  # label maps are uint8
+_MAX_LABELS = 255  # label maps are uint8
 
 
 @dataclass(frozen=True)
 class ClassConfig:
-    """What is told apart.
+    """The classes.
 
     Attributes:
-        labels: names of the organs, class 1 first; class 0 is the background.
+        labels: Names of the organs, class 1 first; class 0 is the background.
     """
 
     labels: tuple[str, ...] = FLARE22
@@ -59,43 +59,49 @@ class ClassConfig:
         names = self.labels
         if (
             not isinstance(names, tuple)
-            or not 1 <= len(names) <= _MOST
+            or not 1 <= len(names) <= _MAX_LABELS
             or not all(isinstance(n, str) and n.strip() for n in names)
             or len({n.casefold() for n in (*names, "background")}) != len(names) + 1
         ):
             raise ValueError(
-                f"labels is {names!r:.200}; allowed is a tuple of 1 to {_MOST} different names, background not among "
-                "them. Name each organ once, such as ('liver', 'spleen')."
+                f"labels is {names!r:.200}; allowed is a tuple of 1 to {_MAX_LABELS} different names without "
+                "the background. Name each organ once, such as ('liver', 'spleen')."
             )
 
     @property
     def classes(self) -> int:
-        """Organs and background."""
+        """Number of classes: the organs and the background."""
         return len(self.labels) + 1
 
 
 def head_names(model: SamModel) -> list[str]:
-    """Names of the parameters of the segmentation head and of the prompt encoder, its positional matrix excepted."""
+    """Names of the parameters of segmentation head and prompt encoder, without the positional matrix."""
     return [
         name
         for name, _ in model.named_parameters()
         if "positional_embedding" not in name
-        and (name.startswith("prompt_encoder.") or (name.startswith("mask_decoder.") and ".transformer." not in name))
+        and (
+            name.startswith("prompt_encoder.")
+            or (name.startswith("mask_decoder.") and ".transformer." not in name)
+        )
     ]
 
 
 def with_classes(base: SamModel, classes: int) -> SamModel:
-    """A SAM with as many mask tokens as classes beside its single-mask token.
+    """Build a SAM with one mask token per class beside its single-mask token.
 
-    Tokens 1 … C with their hypernetworks and rows of the IoU head are drawn anew (PyTorch's initialisation, from its
-    global generator); all else, token 0 too, is the base's.
+    Tokens 1 … C with their hypernetworks and rows of the IoU head are initialised again (PyTorch's
+    initialisation, from its global generator); all other weights, those of token 0 among them, are the
+    base's.
 
     Args:
-        base: left as it is; frozen weights are shared with it.
-        classes: C, background among them.
+        base: The original, which is not changed; frozen weights are shared with it.
+        classes: Number C of classes, with the background.
     """
     from transformers.models.sam.modeling_sam import SamMaskDecoder
 
+    # Rows of mask_tokens (C + 1, D) and of the IoU head's last layer belong to tokens; row 0 is copied from
+    # the base.
     model = share_weights(base, head_names(base))
     config, decoder = model.config.mask_decoder_config, model.mask_decoder
     config.num_multimask_outputs = classes
@@ -118,15 +124,17 @@ def with_classes(base: SamModel, classes: int) -> SamModel:
 
 
 class ClassSegmenter(MedSam):
-    """Without a prompt the logits of all classes, with prompts one mask each by token 0; input as of MedSAM.
+    """A segmenter of all classes without a prompt, and of one mask per prompt by token 0.
+
+    Slices are prepared as for MedSAM.
 
     Args:
-        model: as `with_classes` makes it, with or without hooks.
-        labels: names of the organs, class 1 first.
-        version: names the weights.
+        model: A model from `with_classes`, with or without hooks.
+        labels: Names of the organs, class 1 first.
+        version: Version of the weights.
     """
 
-    multimask = False  # the further tokens are those of the classes
+    multimask = False  # tokens other than 0 are those of the classes
 
     def __init__(self, model: SamModel, labels: tuple[str, ...], version: str = "0") -> None:
         super().__init__(model, version)
@@ -135,9 +143,9 @@ class ClassSegmenter(MedSam):
     def decode(
         self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
     ) -> Logits:
-        """Masks of prompts as MedSAM gives them, or class logits (B, C, H, W), index 0 the background.
+        """Decode masks of prompts as MedSAM does, or class logits (B, C, H, W) with background first.
 
-        Class logits are resampled before the softmax and have no predicted IoU: nothing trains it.
+        Class logits are resampled before the softmax and have no predicted IoU, which no loss trains.
         """
         if prompts is not None:
             return super().decode(embedding, prompts, size)
@@ -149,12 +157,12 @@ class ClassSegmenter(MedSam):
 
 
 class TrainableClassSegmenter(ClassSegmenter, TrainableSegmenter):
-    """A `ClassSegmenter` whose head and prompt encoder train, and what subclasses add to `trained_names`.
+    """A `ClassSegmenter` whose head, prompt encoder and further parameters of subclasses are trained.
 
     Args:
-        base: any SAM; left as it is.
-        config: names the classes.
-        version: names the weights.
+        base: Any SAM; it is not changed.
+        config: The classes.
+        version: Version of the weights.
     """
 
     config: ClassConfig
@@ -173,36 +181,43 @@ class TrainableClassSegmenter(ClassSegmenter, TrainableSegmenter):
         truth: Tensor,
         progress: float = 1.0,
     ) -> Tensor:
-        """The loss of a batch, with gradients.
+        """Compute the loss of a batch, with gradients.
 
-        Classes are compared at the decoder's own resolution, the labels resampled to it by nearest neighbour (Zhang
-        and Liu, 2023). With prompts token 0 trains, and `dice_ce` becomes its form for single objects, `dice_bce`.
+        Classes are compared at the decoder's own resolution, to which the labels are resampled by nearest
+        neighbour (Zhang and Liu, 2023). With prompts, token 0 is trained, and `dice_ce` becomes its form for
+        single objects, `dice_bce`.
 
         Args:
-            embedding: of B slices.
+            embedding: Features of B slices.
             prompts: B lists of K prompts, or None for the classes.
-            truth: (B, K, H, W) in [0, 1] with prompts, else (B, 1, H, W) class indices.
-            progress: not used.
+            truth: Masks (B, K, H, W) in [0, 1] with prompts, else class indices (B, 1, H, W).
+            progress: Not used.
+
+        Returns:
+            The loss, a scalar.
 
         Raises:
-            ValueError: labels that no class stands for, or a loss that does not take classes.
+            ValueError: If a label has no class, or the loss does not take classes.
         """
         if prompts is not None:
             with self._without_gradients(classes=True):
                 low, _ = decode_low_resolution(self.model, embedding, prompts, self.choose_best)
             recipe = replace(self.recipe, loss="dice_bce") if self.recipe.loss == "dice_ce" else self.recipe
-            return recipe.loss_of(embedding.frame.restore(low.float(), (truth.shape[-2], truth.shape[-1])), truth)
+            return recipe.loss_of(
+                embedding.frame.restore(low.float(), (truth.shape[-2], truth.shape[-1])), truth
+            )
         if self.recipe.loss != "dice_ce":
             raise ValueError(
-                f"The loss is {self.recipe.loss!r}, but classes are trained with 'dice_ce' only. Take that, or train "
-                "with prompts."
+                f"The loss is {self.recipe.loss!r}, but classes are trained with 'dice_ce' only. Take that, "
+                "or train with prompts."
             )
         low_label, high_label = (int(v) for v in torch.aminmax(truth))
         if truth.shape[1] != 1 or low_label < 0 or high_label >= self.config.classes:
             raise ValueError(
-                f"The labels have {truth.shape[1]} channels and values {low_label} to {high_label}; allowed are one "
-                f"channel and values 0 to {self.config.classes - 1} (background, {', '.join(self.labels)}). Name every "
-                "label of the data set in `labels`, or map the labels to these classes."
+                f"The labels have {truth.shape[1]} channels and values {low_label} to {high_label}; allowed "
+                f"are one channel and values 0 to {self.config.classes - 1} (background, "
+                f"{', '.join(self.labels)}). "
+                "Name every label of the data set in `labels`, or map the labels to these classes."
             )
         with self._without_gradients(classes=False):
             logits = self._class_logits(embedding)
@@ -211,9 +226,9 @@ class TrainableClassSegmenter(ClassSegmenter, TrainableSegmenter):
 
     @contextmanager
     def _without_gradients(self, classes: bool) -> Iterator[None]:
-        """Keep the hypernetworks of the classes, or that of token 0, out of the graph where their masks are dropped.
+        """Exclude the hypernetworks of the classes, or that of token 0, from the graph.
 
-        With gradients of zero in place of none, weight decay would shrink them to nothing.
+        With gradients of zero instead of none, weight decay would shrink them to zero.
         """
         networks = self.model.mask_decoder.output_hypernetworks_mlps
         idle = [p for network in (networks[1:] if classes else networks[:1]) for p in network.parameters()]

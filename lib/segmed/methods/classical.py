@@ -1,9 +1,9 @@
-"""A segmenter without weights: grey-value likelihoods and a place prior for boxes, growing regions for clicks.
+"""A segmenter without weights: grey-value likelihoods with a spatial prior, and region growing.
 
-The box part is the idea of GrabCut (Rother et al., SIGGRAPH 2004), foreground and background histograms refined in
-turns, with a soft ellipse as prior in place of the hard box and Gaussian smoothing of the log odds in place of the
-graph cut, which degenerates on grey images. The click part is seeded region growing (Adams and Bischof, PAMI 1994)
-whose tolerance is the one with the clearest boundary.
+The box part follows GrabCut (Rother et al., SIGGRAPH 2004): foreground and background histograms are refined
+iteratively, with a soft ellipse as prior in place of the hard box and Gaussian smoothing of the log odds in
+place of the graph cut, which degenerates on grey images. The click part is seeded region growing (Adams and
+Bischof, PAMI 1994) with the tolerance that gives the clearest boundary.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from segmed.sam.frame import Frame
 
 @dataclass(frozen=True)
 class ClassicalConfig:
-    """Settings; `prior_weight` and `context` were chosen with an eye on real cases (`scripts/eval_prompts.py`).
+    """The settings; `prior_weight` and `context` were chosen on real cases (`scripts/eval_prompts.py`).
 
     Attributes:
-        bins: grey-value bins of a likelihood.
-        rounds: refinements of the likelihoods.
-        prior_weight: weight of the ellipse prior against the grey values.
-        prior_softness: width of the prior's edge, in units of the ellipse's radius.
-        mask_softness: width of the edge of a previous mask as prior, as share of the root of its area.
-        context: width of the background frame around a box, as share of the box's sides.
-        smoothing: sd of the log-odds filter, as share of the box's shorter side.
-        max_area: largest region grown from a click, as share of the slice.
+        bins: Grey-value bins of a histogram.
+        rounds: Refinements of the histograms.
+        prior_weight: Weight of the ellipse prior against the grey values.
+        prior_softness: Width of the prior's edge in radii of the ellipse.
+        mask_softness: Width of the edge of a previous mask as prior, as a share of the square root of its
+            area.
+        context: Width of the background around a box, as a share of the box's sides.
+        smoothing: Standard deviation of the log-odds filter, as a share of the box's shorter side.
+        max_area: Largest region grown from a click, as a share of the slice.
     """
 
     bins: int = 24
@@ -51,13 +52,16 @@ class ClassicalConfig:
 
     def __post_init__(self) -> None:
         if self.bins < 2 or self.rounds < 1:
-            raise ValueError(f"bins {self.bins} must be at least 2 and rounds {self.rounds} at least 1.")
+            raise ValueError(
+                f"bins is {self.bins}, which must be at least 2, and rounds is {self.rounds}, which must be "
+                "at least 1."
+            )
         if not 0 < self.max_area <= 1:
-            raise ValueError(f"max_area {self.max_area} must be in (0, 1].")
+            raise ValueError(f"max_area is {self.max_area}; allowed are shares above 0 and up to 1.")
 
 
 class Classical(Segmenter):
-    """The fallback where no weights are at hand; slices are taken at their own resolution."""
+    """The fallback method without weights; slices are processed at their own resolution."""
 
     version = "classical-1"
     carries_mask = True
@@ -83,7 +87,7 @@ class Classical(Segmenter):
         return Logits(torch.nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False))
 
     def _segment(self, grey: np.ndarray, prompt: SlicePrompt) -> np.ndarray:
-        """(H, W) log odds from (H, W) grey values in [0, 1]."""
+        """Log odds (H, W) of the object from grey values (H, W) in [0, 1]."""
         mask_box = slice_box(prompt.mask) if prompt.mask is not None else None
         box = prompt.box or mask_box
         if box is not None:
@@ -93,6 +97,11 @@ class Classical(Segmenter):
         return _keep_clicked(odds, prompt)
 
     def _from_box(self, grey: np.ndarray, box: tuple[float, ...], prompt: SlicePrompt) -> np.ndarray:
+        """Log odds (H, W) from a box, computed on a crop with some context around it; -10 elsewhere.
+
+        The prior is (1 - r) / softness, with r the elliptic distance from the box's centre in half sides, or,
+        with a previous mask, the signed distance to its edge over a width that grows with the mask.
+        """
         x0, y0, x1, y1 = (round(v) for v in box)
         pad_x, pad_y = (max(4, round(self.config.context * (b - a + 1))) for a, b in ((x0, x1), (y0, y1)))
         top, left = max(y0 - pad_y, 0), max(x0 - pad_x, 0)
@@ -116,6 +125,12 @@ class Classical(Segmenter):
     def _refine(
         self, image: np.ndarray, prior: np.ndarray, inside: np.ndarray, hints: np.ndarray, side: int
     ) -> np.ndarray:
+        """Refine log odds of a crop (h, w) and keep the largest component, with holes filled.
+
+        In each round the weight of a pixel is w = sigmoid(odds), its evidence is e = log h_in(v) / h_out(v)
+        from histograms weighted by w and 1 - w, and odds = smooth(prior_weight · prior + clip(e, -3, 3) +
+        hints).
+        """
         config = self.config
         low, high = np.percentile(image, (0.5, 99.5))
         level = np.zeros(image.shape, int)
@@ -137,6 +152,7 @@ class Classical(Segmenter):
         return np.where(mask, np.maximum(odds, 0.1), np.minimum(odds, -0.1))
 
     def _from_clicks(self, grey: np.ndarray, prompt: SlicePrompt) -> np.ndarray:
+        """Log odds (H, W): 2 inside the regions grown from the foreground clicks, -2 outside."""
         smooth = ndimage.gaussian_filter(grey, 1.0)
         edge = ndimage.gaussian_gradient_magnitude(grey, 1.0)
         region = np.zeros(grey.shape, bool)
@@ -147,8 +163,10 @@ class Classical(Segmenter):
         )
         return np.where(region, 2.0, -2.0)
 
-    def _grow(self, smooth: np.ndarray, edge: np.ndarray, seed: tuple[int, int], background: np.ndarray) -> np.ndarray:
-        """The flooded region, over all tolerances, with the strongest mean edge on its rim."""
+    def _grow(
+        self, smooth: np.ndarray, edge: np.ndarray, seed: tuple[int, int], background: np.ndarray
+    ) -> np.ndarray:
+        """Grow a region from a seed; the tolerance maximises (mean edge strength on the rim) · log(area)."""
         best, best_score = np.zeros(smooth.shape, bool), -1.0
         spread = float(smooth.max() - smooth.min())
         if spread == 0:
@@ -171,13 +189,14 @@ class Classical(Segmenter):
 
 
 def _histogram(level: np.ndarray, weight: np.ndarray, bins: int) -> np.ndarray:
+    """Weighted histogram (bins,) with sum 1, smoothed and mixed with a uniform share against empty bins."""
     counts = np.bincount(level.ravel(), weight.ravel(), bins)
     counts = ndimage.gaussian_filter1d(counts, 1.0) + 0.02 * counts.sum() / bins + 1e-6
     return np.asarray(counts / counts.sum())
 
 
 def _hints(prompt: SlicePrompt, shape: tuple[int, ...], origin: tuple[int, int], reach: float) -> np.ndarray:
-    """Log odds that clicks add near themselves."""
+    """Log odds near clicks: the sum of ±6 exp(-d² / (2 reach²)) at distance d from each click."""
     yy, xx = np.mgrid[origin[0] : origin[0] + shape[0], origin[1] : origin[1] + shape[1]]
     hints = np.zeros(shape)
     for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
@@ -187,7 +206,7 @@ def _hints(prompt: SlicePrompt, shape: tuple[int, ...], origin: tuple[int, int],
 
 
 def _keep_clicked(odds: np.ndarray, prompt: SlicePrompt) -> np.ndarray:
-    """Background clicks stay out and foreground clicks stay in, whatever the evidence says."""
+    """Set the log odds at clicks, so that they keep their labels whatever the evidence is."""
     height, width = odds.shape
     for (x, y), label in zip(prompt.points.round().astype(int), prompt.labels, strict=True):
         if 0 <= x < width and 0 <= y < height:
@@ -196,7 +215,7 @@ def _keep_clicked(odds: np.ndarray, prompt: SlicePrompt) -> np.ndarray:
 
 
 def _near(prompt: SlicePrompt, region: np.ndarray) -> np.ndarray:
-    """3×3 px around the foreground clicks: thin regions survive the opening there."""
+    """Boolean map of 3 × 3 px around each foreground click, which the opening must not remove."""
     near = np.zeros(region.shape, bool)
     for x, y in prompt.foreground.round().astype(int):
         near[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = True

@@ -1,4 +1,4 @@
-"""SAM or MedSAM whose mask decoder is tuned: what every other method is measured against.
+"""SAM or MedSAM with a tuned mask decoder: the baseline of all other trained methods.
 
 Source: Ma et al., Segment anything in medical images (Nature Communications, 2024), training.
 """
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Preset = Literal["brats", "segmed", "full"]
 
-# `brats` and `full`: loss, optimiser and rate that MedSAM was trained with; `segmed` learns ten times faster and less
-# stably, by the loss of Lin et al., Focal Loss for Dense Object Detection (ICCV 2017)
+# `brats` and `full`: loss, optimiser and learning rate of MedSAM's training. `segmed`: a rate ten times as
+# high, less stable, with the loss of Lin et al., Focal Loss for Dense Object Detection (ICCV 2017).
 RECIPES: Mapping[Preset, Recipe] = MappingProxyType(
     {
         "brats": Recipe({"": 1e-4}, "dice_bce", "adamw", weight_decay=0.01, epochs=100),
@@ -35,33 +35,38 @@ RECIPES: Mapping[Preset, Recipe] = MappingProxyType(
 
 @dataclass(frozen=True)
 class DecoderTuningConfig:
-    """What is tuned and how.
+    """The tuned parts and the recipe.
 
     Attributes:
-        preset: `brats` (mask decoder, AdamW), `segmed` (mask decoder, Adam, focal loss), or `full` (image encoder too).
+        preset: `brats` (mask decoder, AdamW), `segmed` (mask decoder, Adam, focal loss), or `full` (mask
+            decoder and image encoder, AdamW).
     """
 
     preset: Preset = "brats"
 
     def __post_init__(self) -> None:
         if self.preset not in get_args(Preset):
-            raise ValueError(f"The preset {self.preset!r} is unknown. Choose from {', '.join(get_args(Preset))}.")
+            raise ValueError(
+                f"The preset {self.preset!r} is unknown. Choose from {', '.join(get_args(Preset))}."
+            )
 
 
 class DecoderTuning(MedSam, TrainableSegmenter):
-    """MedSAM's pipeline with a mask decoder that trains; the prompt encoder stays, as in the published training.
+    """MedSAM's pipeline with a trained mask decoder and, as published, a frozen prompt encoder.
 
-    The head that predicts the IoU is frozen: no loss here teaches it.
+    The head that predicts the IoU is frozen, because no loss here trains it.
 
     Args:
-        model: any SAM-shaped model.
-        config: what trains.
-        version: names the weights.
+        model: Any SAM-shaped model.
+        config: The tuned parts and the recipe.
+        version: Version of the weights.
     """
 
     name: ClassVar[str] = "decoder_tuning"
 
-    def __init__(self, model: SamModel, config: DecoderTuningConfig | None = None, version: str = "0") -> None:
+    def __init__(
+        self, model: SamModel, config: DecoderTuningConfig | None = None, version: str = "0"
+    ) -> None:
         super().__init__(model, version)
         self.config = config or DecoderTuningConfig()
         self.recipe = RECIPES[self.config.preset]
@@ -70,12 +75,12 @@ class DecoderTuning(MedSam, TrainableSegmenter):
         return tuned_names(self, self.config.preset)
 
     def _restore(self, frame: Frame, low: Tensor, size: tuple[int, int]) -> Tensor:
-        """As MedSAM; while it trains, logits are resampled, as probabilities have no gradient where they saturate."""
+        """Resample as MedSAM does, but logits while training: saturated probabilities have no gradient."""
         return frame.restore(low.float(), size) if self.training else super()._restore(frame, low, size)
 
 
 def tuned_names(method: nn.Module, preset: Preset) -> list[str]:
-    """Parameters of the mask decoder, and with `full` of the encoder; the head that predicts the IoU is no part."""
+    """Names of the mask decoder's parameters, without the IoU head, and with `full` those of the encoder."""
     parts = ("model.mask_decoder.", *(("model.vision_encoder.",) if preset == "full" else ()))
     frozen = "model.mask_decoder.iou_prediction_head."
     return [n for n, _ in method.named_parameters() if n.startswith(parts) and not n.startswith(frozen)]

@@ -1,7 +1,7 @@
-"""Detectors of boxes: torchvision's, and what any other one has to look like.
+"""Box detectors: those of torchvision, and the interface that any other has to implement.
 
-Sources: Ren et al., Faster R-CNN, 2015; Lin et al., Focal Loss for Dense Object Detection (RetinaNet), 2017; Tian et
-al., FCOS, 2019; Howard et al., Searching for MobileNetV3, 2019.
+Sources: Ren et al., Faster R-CNN, 2015; Lin et al., Focal Loss for Dense Object Detection (RetinaNet), 2017;
+Tian et al., FCOS, 2019; Howard et al., Searching for MobileNetV3, 2019.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from segmed.methods.boxes import Boxes
 
 
 def _fcos_resnet18(**arguments: object) -> nn.Module:
-    """FCOS as torchvision has it, on a backbone that a CPU can train."""
+    """Torchvision's FCOS on a backbone that is small enough to train on a CPU."""
     from torchvision.models.detection import FCOS
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
     from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -48,10 +48,10 @@ _TWO_STAGES = ("fasterrcnn_mobilenet", "fasterrcnn_resnet50")
 
 
 class Detector(Protocol):
-    """A network that is called as torchvision's are, and is an `nn.Module`.
+    """An `nn.Module` that is called as torchvision's detectors are.
 
-    In training mode it gives the parts of the loss by name; in evaluation mode, without targets, a dictionary with
-    `boxes`, `labels` and `scores` for each picture.
+    In training mode it returns the terms of the loss by name; in evaluation mode, without targets, a
+    dictionary with `boxes`, `labels` and `scores` for each image.
     """
 
     def __call__(
@@ -60,12 +60,12 @@ class Detector(Protocol):
 
 
 def build_torchvision(architecture: str, classes: int, image_size: int) -> nn.Module:
-    """An untrained detector; nothing is downloaded.
+    """Build an untrained detector; nothing is downloaded.
 
     Args:
-        architecture: out of `ARCHITECTURES`.
-        classes: kinds of objects, background not among them.
-        image_size: side in px to which the longer side of a picture is brought.
+        architecture: A key of `ARCHITECTURES`.
+        classes: Number of classes of objects, without the background.
+        image_size: Length in px to which the longer side of an image is scaled.
     """
     from torchvision.models import detection
 
@@ -81,21 +81,23 @@ def build_torchvision(architecture: str, classes: int, image_size: int) -> nn.Mo
         num_classes=classes + 1,
         min_size=image_size,
         max_size=image_size,
-        image_mean=[0.3] * 3,  # of windowed slices, roughly
+        image_mean=[0.3] * 3,  # mean and standard deviation of windowed slices, roughly
         image_std=[0.25] * 3,
         **own,
     )
 
 
-def select(found: dict[str, Tensor], size: tuple[int, int], confidence: float, overlap: float, most: int) -> Boxes:
-    """The boxes worth prompting with.
+def select(
+    found: dict[str, Tensor], size: tuple[int, int], confidence: float, overlap: float, most: int
+) -> Boxes:
+    """Select the detections to prompt with: confident, at least 1 px wide and high, without duplicates.
 
     Args:
-        found: of one picture, as a `Detector` gives it.
-        size: (H, W) to which boxes are cut.
-        confidence: lowest score.
-        overlap: IoU from which on the less certain one of two boxes of a class is dropped.
-        most: boxes that are kept.
+        found: The output of a `Detector` for one image.
+        size: Rows and columns (H, W) to which boxes are clipped.
+        confidence: Lowest allowed score.
+        overlap: IoU above which the lower-scored of two boxes of a class is dropped.
+        most: Largest number of boxes to keep.
     """
     from torchvision.ops import batched_nms, clip_boxes_to_image
 
@@ -109,6 +111,6 @@ def select(found: dict[str, Tensor], size: tuple[int, int], confidence: float, o
 
 
 def boxes_of(labels: np.ndarray, min_area: int) -> dict[str, Tensor]:
-    """What a detector should find in a label map (H, W): `boxes` and `labels`, as torchvision wants its targets."""
+    """The targets of a detector for a label map (H, W): `boxes` and `labels` in torchvision's format."""
     corners, kinds = boxes_of_pieces(labels, min_area)
     return {"boxes": torch.from_numpy(corners), "labels": torch.from_numpy(kinds)}

@@ -1,7 +1,7 @@
-"""From boxes that nobody draws to masks: a detector finds the objects, a promptable method outlines them.
+"""Automatic segmentation: a detector finds the objects as boxes, a promptable method outlines them.
 
-Sources: Ma et al., Segment Anything in Medical Images, 2024 (boxes as prompts); Khanam and Hussain, What is YOLOv5,
-2024, for the usual thresholds of confidence and overlap.
+Sources: Ma et al., Segment Anything in Medical Images, 2024 (boxes as prompts); Khanam and Hussain, What is
+YOLOv5, 2024, for the usual thresholds of confidence and overlap.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ if TYPE_CHECKING:
     from transformers import SamModel
 
 _PROMPTERS = ("segmed", "medsam", "sam")
-_FRAME = 1024  # px; the margin is in a frame of this side
-_NOTHING = -20.0  # logit where no box is
+_FRAME = 1024  # longer side in px of the slice that the margin refers to
+_NO_OBJECT = -20.0  # logit outside of all masks
 
 
 @dataclass(frozen=True)
 class DetectorConfig(ClassConfig):
-    """The detector, and what is made of its boxes.
+    """The detector and the use of its boxes.
 
     Attributes:
-        architecture: one of torchvision's, or `yolo:` and the name of a configuration of ultralytics, such as
-            `yolo:yolov5s.yaml`, if that package is installed.
-        image_size: longer side in px that the detector sees; 640 is usual on GPUs.
-        prompter: what outlines the boxes: segmed, with its own weights, or medsam or sam, on the base weights.
-        confidence: lowest score of a box.
-        overlap: IoU from which on the less certain one of two boxes is dropped.
-        most: boxes per slice.
-        margin: px, in a frame of 1024, by which boxes are widened.
-        min_area: px; smaller pieces of a label teach nothing.
+        architecture: One of torchvision's detectors, or `yolo:` and the name of a configuration of
+            ultralytics, such as `yolo:yolov5s.yaml`, if that package is installed.
+        image_size: Longer side in px of the detector's input; 640 is usual on GPUs.
+        prompter: The method that outlines the boxes: segmed, with its own weights, or medsam or sam, with the
+            base weights.
+        confidence: Lowest score of a box.
+        overlap: IoU above which the lower-scored of two boxes is dropped.
+        most: Largest number of boxes per slice.
+        margin: Margin by which boxes are widened, in px of a slice whose longer side has 1024 px.
+        min_area: Smallest area in px of a piece of a label that is used for training.
     """
 
     architecture: str = "fcos_resnet18"
@@ -62,25 +63,26 @@ class DetectorConfig(ClassConfig):
         super().__post_init__()
         if self.architecture not in ARCHITECTURES and not self.architecture.startswith("yolo:"):
             raise ValueError(
-                f"architecture {self.architecture!r} is none of {', '.join(ARCHITECTURES)}, nor yolo:NAME.yaml."
+                f"architecture is {self.architecture!r}; "
+                f"allowed are {', '.join(ARCHITECTURES)}, and yolo:NAME.yaml."
             )
         if self.prompter not in _PROMPTERS:
-            raise ValueError(f"prompter {self.prompter!r} must be one of {', '.join(_PROMPTERS)}.")
+            raise ValueError(f"prompter is {self.prompter!r}; allowed are {', '.join(_PROMPTERS)}.")
         shares = 0 <= self.confidence < 1 and 0 < self.overlap <= 1
         if not shares or self.image_size < 64 or self.most < 1 or self.margin < 0 or self.min_area < 1:
             raise ValueError(
-                f"{self} is not usable: confidence from 0 to below 1, overlap above 0 and up to 1, image_size 64 or "
-                "more, most and min_area 1 or more, margin 0 or more."
+                f"{self} is not allowed: confidence must be from 0 to below 1, overlap above 0 and up to 1, "
+                "image_size 64 or more, most and min_area 1 or more, and margin 0 or more."
             )
 
 
 class DetectorSegmenter(TrainableSegmenter):
-    """Every structure of a slice without a prompt; where nothing is detected, nothing is there.
+    """A segmenter of all structures of a slice without prompts; pixels without a detection are background.
 
     Args:
-        model: SAM weights for the prompter; they do not train.
-        config: detector and thresholds.
-        version: names the weights.
+        model: The SAM for the prompter; its weights are not trained.
+        config: The detector and its thresholds.
+        version: Version of the weights.
     """
 
     name: ClassVar[str] = "detector"
@@ -96,13 +98,13 @@ class DetectorSegmenter(TrainableSegmenter):
         self.labels, self.input_size = self.config.labels, self.config.image_size
         prompter = find_method(self.config.prompter)
         assert prompter.build is not None
-        if prompter.read:  # it has weights of its own
+        if prompter.read:  # a method with weights of its own
             own, own_version = prompter.read(prompter.weights, None, torch.float32)
             self.prompter = prompter.build(own.requires_grad_(False), own_version)
         else:
             self.prompter = prompter.build(model, version)
         self.detector = _build(self.config)
-        # `loss_from` gives the detector's own loss; that of the recipe is not used
+        # `loss_from` returns the detector's own loss; the loss of the recipe is not used.
         rates, decay = {"": 5e-4}, 5e-4
         self.recipe = Recipe(rates, "dice_ce", "adamw", decay, "poly", warmup=100, epochs=100, prompted=False)
 
@@ -114,7 +116,7 @@ class DetectorSegmenter(TrainableSegmenter):
         return [f"detector.{name}" for name, _ in self.detector.named_buffers() if name in kept]
 
     def encode(self, images: Tensor) -> Embedding:
-        """Keep the slices (B, 3, S, S) as they are."""
+        """Store slices (B, 3, S, S) in [0, 1] as uint8; the detector encodes them itself."""
         height, width = images.shape[2:]
         return Embedding((images * 255).round().to(torch.uint8), Frame(height, width, max(height, width)))
 
@@ -125,27 +127,37 @@ class DetectorSegmenter(TrainableSegmenter):
         return Embedding(torch.from_numpy(stack).to(device), Frame(height, width, max(height, width)))
 
     @torch.no_grad()
-    def detect(self, embedding: Embedding, confidence: float | None = None, most: int | None = None) -> list[Boxes]:
-        """The boxes of each slice, in its pixels; `confidence` and `most` in place of those of the configuration."""
+    def detect(
+        self, embedding: Embedding, confidence: float | None = None, most: int | None = None
+    ) -> list[Boxes]:
+        """Detect the boxes of each slice, in px of the slice.
+
+        Args:
+            embedding: The slices.
+            confidence: Lowest score of a box, or None for that of the configuration.
+            most: Largest number of boxes per slice, or None for that of the configuration.
+        """
         pictures = [picture.float() / 255 for picture in embedding.features]
         size, config = (embedding.frame.height, embedding.frame.width), self.config
-        found: Any = self.detector(pictures)
-        least = config.confidence if confidence is None else confidence
-        return [select(one, size, least, config.overlap, most or config.most) for one in found]
+        detections: Any = self.detector(pictures)
+        threshold = config.confidence if confidence is None else confidence
+        return [select(found, size, threshold, config.overlap, most or config.most) for found in detections]
 
     def decode(
         self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
     ) -> Logits:
-        """Logits of background (0) and each label, (B, C, H, W); with prompts, what the prompter makes of them."""
+        """Logits of background (index 0) and labels, (B, C, H, W); with prompts, those of the prompter."""
         if prompts is not None:
             return self.prompter.decode(self.prompter.embed(_as_arrays(embedding)), prompts, size)
-        out = torch.full((len(embedding), self.config.classes, *size), _NOTHING, device=embedding.features.device)
+        out = torch.full(
+            (len(embedding), self.config.classes, *size), _NO_OBJECT, device=embedding.features.device
+        )
         out[:, 0] = 0
         for b, boxes in enumerate(self.detect(embedding)):
             if len(boxes):
-                asked = [[SlicePrompt(box=box) for box in self._prompt_boxes(boxes, embedding.frame)]]
-                seen = self.prompter.embed(_as_arrays(embedding)[b : b + 1])
-                masks = self.prompter.decode(seen, asked, size).masks[0].to(out)
+                box_prompts = [[SlicePrompt(box=box) for box in self._prompt_boxes(boxes, embedding.frame)]]
+                embedded = self.prompter.embed(_as_arrays(embedding)[b : b + 1])
+                masks = self.prompter.decode(embedded, box_prompts, size).masks[0].to(out)
                 for mask, kind in zip(masks, boxes.labels.tolist(), strict=True):
                     out[b, kind] = torch.maximum(out[b, kind], mask)
         return Logits(out)
@@ -157,13 +169,16 @@ class DetectorSegmenter(TrainableSegmenter):
         truth: Tensor,
         progress: float = 1.0,
     ) -> Tensor:
-        """The detector's loss for the boxes around the pieces of each label.
+        """Compute the detector's loss for the boxes around the pieces of each label.
 
         Args:
-            embedding: slices in the square.
-            prompts: not used.
-            truth: (B, 1, S, S) classes.
-            progress: not used.
+            embedding: The slices, S × S px.
+            prompts: Not used.
+            truth: Class indices (B, 1, S, S).
+            progress: Not used.
+
+        Returns:
+            The sum of the terms of the detector's loss.
         """
         targets = [boxes_of(one[0].cpu().numpy(), self.config.min_area) for one in truth]
         targets = [{key: value.to(truth.device) for key, value in target.items()} for target in targets]
@@ -171,7 +186,7 @@ class DetectorSegmenter(TrainableSegmenter):
         return torch.stack(list(parts.values())).sum()
 
     def _prompt_boxes(self, boxes: Boxes, frame: Frame) -> list[tuple[float, float, float, float]]:
-        """Corners as prompts have them, the last row and column inside, widened and within the slice."""
+        """Boxes as prompts, their last row and column inside: widened and clipped to the slice."""
         margin = self.config.margin * max(frame.height, frame.width) / _FRAME
         low = (boxes.corners[:, :2] - margin).clamp(min=0)
         high = boxes.corners[:, 2:] - 1 + margin

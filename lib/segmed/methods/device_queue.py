@@ -1,4 +1,4 @@
-"""Turns on a device: one worker thread that serves in the order of coming."""
+"""A queue for a device: one worker thread that runs tasks in the order of their arrival."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class DeviceQueue:
-    """One worker thread per device, which serves in the order of coming: nobody starves behind a long volume.
+    """One worker thread per device that runs tasks in the order of their arrival, so that no request starves.
 
     It also keeps PyTorch to a single team of CPU threads; several teams wait for each other at every barrier.
     """
@@ -19,5 +19,5 @@ class DeviceQueue:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do `work` on the device's turn; its errors are raised here."""
+        """Run `work` when its turn comes, wait for it, and return its result or raise its error."""
         return self._worker.submit(work).result()

@@ -1,7 +1,7 @@
-"""SAM whose mask decoder also sees the features at high resolution.
+"""FeatUp-SAM: SAM whose mask decoder also gets image features at high resolution.
 
-Source of the upsampling: Fu et al., FeatUp: A Model-Agnostic Framework for Features at Any Resolution (ICLR 2024); how
-its features enter the decoder is this project's own.
+Source of the upsampling: Fu et al., FeatUp: A Model-Agnostic Framework for Features at Any Resolution (ICLR
+2024). The way in which its features enter the decoder is this project's own.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ _MOST_STAGES = 4
 
 @dataclass(frozen=True)
 class FeatUpConfig:
-    """How fine the features become and where they go.
+    """The resolution of the features and their use.
 
     Attributes:
-        variant: `decoder` adds them at the decoder's own resolution, four times that of the tokens; `hires` makes the
-            masks as fine as the features, at four times the memory.
-        stages: doublings of the resolution; 0 for those of the variant, 2 and 3.
-        jbu: file of `scripts/pretrain_jbu.py` to start from, "" for random weights. It is not written beside trained
-            weights, which hold the upsampler.
-        normalise: whether ImageNet's mean and sd are taken out before the encoder, as plain SAM was trained.
+        variant: `decoder` adds the features at the decoder's own resolution, four times that of the tokens;
+            `hires` makes the masks as fine as the features, at four times the memory.
+        stages: Doublings of the resolution; 0 for the default of the variant, 2 and 3.
+        jbu: A file from `scripts/pretrain_jbu.py` to start from, "" for random weights. It is not stored with
+            trained weights, which hold the upsampler.
+        normalise: Whether images are normalised by ImageNet's mean and standard deviation before the encoder,
+            as in the training of plain SAM.
     """
 
     variant: Variant = "decoder"
@@ -53,17 +54,19 @@ class FeatUpConfig:
 
     def __post_init__(self) -> None:
         if self.variant not in get_args(Variant):
-            raise ValueError(f"The variant {self.variant!r} is unknown. Choose from {', '.join(get_args(Variant))}.")
+            raise ValueError(
+                f"The variant {self.variant!r} is unknown. Choose from {', '.join(get_args(Variant))}."
+            )
         fewest = 1 if self.variant == "decoder" else 3
         if self.stages != 0 and not fewest <= self.stages <= _MOST_STAGES:
             raise ValueError(
-                f"stages is {self.stages}; {self.variant!r} takes {fewest} to {_MOST_STAGES}. Leave it at 0 for "
-                f"{_STAGES[self.variant]}."
+                f"stages is {self.stages}; allowed are {fewest} to {_MOST_STAGES} for {self.variant!r}. "
+                f"Leave it at 0 for {_STAGES[self.variant]}."
             )
 
     @property
     def depth(self) -> int:
-        """Doublings of the resolution."""
+        """Number of doublings of the resolution."""
         return self.stages or _STAGES[self.variant]
 
 
@@ -76,7 +79,7 @@ class GuidedUpscale(nn.ConvTranspose2d):
     guidance: Tensor | None = None
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """(B P, C', h, w) → (B P, C, 2h, 2w), or (B P, C, H, W) with guidance."""
+        """Upscale (B P, C', h, w), P prompts per slice → (B P, C, 2h, 2w) or, guided, (B P, C, H, W)."""
         out = super().forward(x, output_size)
         if self.guidance is None:
             return out
@@ -86,20 +89,20 @@ class GuidedUpscale(nn.ConvTranspose2d):
 
 
 class FeatUp(DecoderTuning):
-    """Frozen encoder → features upsampled along the image's edges → added inside the tuned mask decoder.
+    """A frozen encoder whose features are upsampled along the image's edges for the tuned mask decoder.
 
-    The convolution that adds them starts at 0, so that untrained the variant `decoder` is SAM exactly. Slices and masks
-    are resampled as by MedSAM. Upsampling is done once per slice, in `encode`; while training it is done in `decode`:
-    then embeddings have no gradient and can be kept.
+    The convolution before the addition starts at 0, so that the untrained variant `decoder` equals SAM.
+    Slices and masks are resampled as for MedSAM. Upsampling is done once per slice, in `encode`, but while
+    training in `decode`, so that embeddings have no gradient and can be cached.
 
     Args:
-        model: any SAM-shaped model; left as it is.
-        config: how fine, and where to.
-        version: names the weights.
+        model: Any SAM-shaped model; it is not changed.
+        config: The resolution of the features and their use.
+        version: Version of the weights.
 
     Raises:
-        FileNotFoundError: the config's upsampler is not there.
-        ValueError: it has other channels or stages than this model and config.
+        FileNotFoundError: If the upsampler of the config does not exist.
+        ValueError: If the upsampler has other channels or stages than this model and config need.
     """
 
     name: ClassVar[str] = "featup"
@@ -130,16 +133,16 @@ class FeatUp(DecoderTuning):
         return [n for n, _ in self.named_parameters() if n.startswith(parts) and not n.startswith(frozen)]
 
     def encode(self, images: Tensor) -> Embedding:
-        """Features, and as extra what the decoder adds; while training the image (B, 3, 2ⁿh, 2ⁿw) that guides it.
+        """Encode images; the extra is the guidance or, in training, the guiding image (B, 3, 2ⁿh, 2ⁿw).
 
         Raises:
-            ValueError: images of another size than the encoder's.
+            ValueError: If the images have another size than the encoder's input.
         """
         side = int(self.model.config.vision_config.image_size)
         if images.shape[1:] != (3, side, side):
             raise ValueError(
-                f"The encoder takes images of {(3, side, side)}, not {tuple(images.shape[1:])}. Prepare slices with "
-                "`prepare`."
+                f"The encoder takes images of {(3, side, side)}, not {tuple(images.shape[1:])}. Prepare "
+                "slices with `prepare`."
             )
         embedding = self._encode((images - self.mean) / self.sd if self.config.normalise else images)
         fine = 2**self.config.depth * embedding.features.shape[-1]
@@ -152,17 +155,21 @@ class FeatUp(DecoderTuning):
     ) -> Logits:
         return super().decode(self._guided(embedding), prompts, size)
 
-    def candidates(self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]) -> Logits:
+    def candidates(
+        self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]
+    ) -> Logits:
         return super().candidates(self._guided(embedding), prompts, size)
 
     def _guided(self, embedding: Embedding) -> Embedding:
-        """With the guidance folded into channels, where it goes wherever the features of its slice go."""
-        guidance = self._guidance(embedding.features, embedding.extras[0]) if self.training else embedding.extras[0]
+        """Append the guidance, folded into channels, to the features, see `GuidedDecoder`."""
+        guidance = (
+            self._guidance(embedding.features, embedding.extras[0]) if self.training else embedding.extras[0]
+        )
         folded = F.pixel_unshuffle(guidance, guidance.shape[-1] // embedding.features.shape[-1])
         return replace(embedding, features=torch.cat([embedding.features, folded], 1))
 
     def _guidance(self, features: Tensor, guide: Tensor) -> Tensor:
-        """What is added to the decoder's upscaled features (B, C / 8, H, W)."""
+        """The guidance (B, C / 8, H, W), which is added to the decoder's upscaled features."""
         fine = self.jbu.projected(features, guide, self.to_decoder)
         own = 4 * features.shape[-1]  # resolution of SAM's masks
         if self.config.variant == "hires" or fine.shape[-1] == own:
@@ -173,8 +180,9 @@ class FeatUp(DecoderTuning):
 def _checked(jbu: JbuStack, name: str, channels: int, stages: int) -> JbuStack:
     if (jbu.channels, len(jbu.stages)) != (channels, stages):
         raise ValueError(
-            f"{name} upsamples {jbu.channels} channels in {len(jbu.stages)} stages, but this backbone and config need "
-            f"{channels} channels and {stages} stages. Make another with scripts/pretrain_jbu.py and this backbone."
+            f"{name} upsamples {jbu.channels} channels in {len(jbu.stages)} stages, but this backbone and "
+            f"config need {channels} channels and {stages} stages. "
+            "Make another with scripts/pretrain_jbu.py and this backbone."
         )
     return jbu
 

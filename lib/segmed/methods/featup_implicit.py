@@ -1,4 +1,4 @@
-"""One small network per image that knows its features at every place: slow, for looking at features only.
+"""Implicit FeatUp: one network per image from position to features, for inspecting features only.
 
 Source: Fu et al., FeatUp: A Model-Agnostic Framework for Features at Any Resolution (ICLR 2024).
 """
@@ -26,19 +26,20 @@ from segmed.methods.featup_training import (
 
 @dataclass(frozen=True)
 class ImplicitConfig:
-    """The published settings, but for 300 views and steps instead of 3000 and 1200.
+    """The published settings, except for 300 views and 300 steps instead of 3000 and 1200.
 
     Attributes:
-        views: of the image that the encoder sees.
-        fitted: of these, those on which the principal components are fitted.
-        steps: of NAdam at its own rate, 2e-3.
-        per_step: views compared in a step.
-        components: principal components of the features that are learned.
-        frequencies: of the Fourier features, per coordinate.
-        factor: fine pixels per side of a token.
-        padding: by how much a view may leave the image, as a share of its side (30 of 224 px).
-        zoom: largest enlargement of a view.
-        seed: of everything that is drawn.
+        views: Number of views of the image that are encoded.
+        fitted: Number of these views to which the principal components are fitted.
+        steps: Steps of NAdam with its default learning rate, 2e-3.
+        per_step: Number of views compared in a step.
+        components: Principal components of the features that are learned.
+        frequencies: Number of Fourier frequencies per coordinate.
+        factor: Fine pixels per side of a token.
+        padding: Largest distance by which a view may extend beyond the image, as a share of its side (30 of
+            224 px).
+        zoom: Largest enlargement of a view.
+        seed: Seed of all random draws.
     """
 
     views: int = 300
@@ -53,21 +54,29 @@ class ImplicitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        sizes = (self.views, self.fitted, self.steps, self.per_step, self.components, self.frequencies, self.factor)
+        sizes = (
+            self.views,
+            self.fitted,
+            self.steps,
+            self.per_step,
+            self.components,
+            self.frequencies,
+            self.factor,
+        )
         if min(sizes) < 1 or self.zoom < 1:
             raise ValueError(
-                f"views, fitted, steps, per_step, components, frequencies and factor are {sizes} and zoom is "
-                f"{self.zoom}; each must be at least 1."
+                f"views, fitted, steps, per_step, components, frequencies and factor are {sizes}, and zoom "
+                f"is {self.zoom}; each must be at least 1."
             )
 
 
 class ImplicitUpsampler(nn.Module):
-    """Place and colour of a pixel to its features, through Fourier features and two hidden layers.
+    """A network from position and colour of a pixel to its features, with Fourier features.
 
     Args:
-        channels: of the features.
-        frequencies: per coordinate, from exp(-2) to exp(10).
-        hidden: channels of the hidden layers.
+        channels: Channels of the features.
+        frequencies: Number of frequencies per coordinate, from exp(-2) to exp(10).
+        hidden: Channels of the hidden layers.
     """
 
     frequencies: Tensor
@@ -90,7 +99,9 @@ class ImplicitUpsampler(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, C, H, W)."""
+        """Compute the features of each pixel, (B, 3, H, W) → (B, C, H, W)."""
+        # Each pixel has five coordinates u = (y, x, r, g, b), and the network gets sin(u w + a) and cos(u w +
+        # b) for all frequencies w with learned phases a and b, together with the colour.
         low, high = image.amin((2, 3), keepdim=True), image.amax((2, 3), keepdim=True)
         colour = (image - low) / (high - low).clamp(min=1e-8) - 0.5
         y, x = (torch.linspace(-1, 1, side, device=image.device) for side in image.shape[2:])
@@ -109,29 +120,33 @@ def upsample_implicitly(
     config: ImplicitConfig | None = None,
     tell: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Features of one image at high resolution, by a network trained on it alone.
+    """Compute the features of one image at high resolution with a network trained on that image alone.
 
     Args:
-        image: (1, 3, S, S) in [0, 1].
-        encode: a frozen encoder.
-        config: how long and how fine.
-        tell: called with the passes of the encoder and steps done, and how many there are.
+        image: The image (1, 3, S, S) in [0, 1].
+        encode: A frozen encoder.
+        config: The settings.
+        tell: Function called with the number of encoder passes and training steps done, and their total.
 
     Returns:
-        (1, C, factor · h, factor · w)
+        The features, (1, C, factor · h, factor · w).
     """
+    # Minimise over the network F and the downsampler D the mean over views v of |D(v(F(x))) - E(v(x))|² / (2
+    # s²) + log s, with E the encoder and s a learned uncertainty, plus terms for the length and the
+    # smoothness of the features. All is computed in the space of the leading principal components, (N, C, h,
+    # w) → (N, components, h, w).
     config = config or ImplicitConfig()
     generator = Generator().manual_seed(config.seed)
     views = sample_jitters(config.views, config.padding, config.zoom, generator)
-    wanted: list[Tensor] = []
+    encoded: list[Tensor] = []
     with torch.no_grad():
         side = config.factor * encode(image).shape[-1]
         for n in range(config.views):
-            wanted.append(encode(look_through(image, views[n : n + 1])))
+            encoded.append(encode(look_through(image, views[n : n + 1])))
             if tell:
                 tell(n + 1, config.views + config.steps)
-        mean, basis = _principal_components(torch.cat(wanted[: config.fitted]), config.components)
-        targets = torch.einsum("bchw,cd->bdhw", torch.cat(wanted) - mean, basis)
+        mean, basis = _principal_components(torch.cat(encoded[: config.fitted]), config.components)
+        targets = torch.einsum("bchw,cd->bdhw", torch.cat(encoded) - mean, basis)
     small = F.adaptive_avg_pool2d(image, side)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -144,9 +159,9 @@ def upsample_implicitly(
             chosen = torch.randint(config.views, (config.per_step,), generator=generator).tolist()
 
             def view_loss(fine: Tensor, n: int) -> Tensor:
-                found, target = downsample(look_through(fine, views[n : n + 1])), targets[n : n + 1]
-                length = F.mse_loss(found.norm(dim=1), target.norm(dim=1))
-                return (reconstruction(found, target) + 0.001 * length) / config.per_step
+                coarse, target = downsample(look_through(fine, views[n : n + 1])), targets[n : n + 1]
+                length = F.mse_loss(coarse.norm(dim=1), target.norm(dim=1))
+                return (reconstruction(coarse, target) + 0.001 * length) / config.per_step
 
             optimiser.zero_grad()
             losses = [lambda fine, n=n: view_loss(fine, n) for n in chosen]
@@ -159,7 +174,7 @@ def upsample_implicitly(
 
 
 def _roughness(fine: Tensor) -> Tensor:
-    """Total variation of the features' length, and what a blur takes away."""
+    """Penalty for rough features: variation of their length, and distance to a blurred copy."""
     length = fine.norm(dim=1)
     variation = length.diff(dim=1).square().mean() + length.diff(dim=2).square().mean()
     return 0.05 * variation + 0.1 * F.mse_loss(fine, gaussian_blur(fine, [5, 5], [1.0, 1.0]))

@@ -1,6 +1,7 @@
-"""The spectrum of an image beside the image itself, through adapters of its own into every layer of SAM's encoder.
+"""Frequency adapters: the adapted spectrum of an image is added after each layer of SAM's encoder.
 
-Source: Wei et al., I-MedSAM: Implicit Medical Image Segmentation with Segment Anything (2024), frequency adapter.
+Source: Wei et al., I-MedSAM: Implicit Medical Image Segmentation with Segment Anything (2024), frequency
+adapter.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ Variant = Literal["amplitude", "phase"]
 
 
 def spectrum_image(images: Tensor, variant: Variant, first_channel: bool = False) -> Tensor:
-    """Amplitude or phase of the 2-D Fourier transform, low frequencies in the middle, stretched to [0, 1] per image.
+    """Amplitude or phase of the 2-D Fourier transform, centred and scaled to [0, 1] per image.
 
     Args:
-        images: (B, 3, S, S)
+        images: Images (B, 3, S, S).
         variant: `amplitude`, or `phase` as in the authors' ablation.
-        first_channel: transform the first channel, as the authors' code does, instead of the mean of the three.
+        first_channel: Whether to transform the first channel, as the authors' code does, instead of the mean
+            of all.
 
     Returns:
-        (B, 3, S, S) float32, three equal channels.
+        The spectra as images with three equal channels, (B, 3, S, S) float32.
     """
-    # no FFT of half-precision numbers on CPUs, and few digits of it elsewhere
+    # CPUs have no FFT of half-precision numbers, and other devices compute few digits of it.
     with torch.autocast(images.device.type, enabled=False):
         grey = images[:, 0].float() if first_channel else images.float().mean(1)
         frequencies = torch.fft.fftshift(torch.fft.fft2(grey), dim=(-2, -1))
@@ -39,7 +41,7 @@ def spectrum_image(images: Tensor, variant: Variant, first_channel: bool = False
 
 
 class FrequencyAdapter(nn.Module):
-    """One step of the chain, f → a + Up(GELU(Down(a))) with a = LayerNorm(f) without weights: (..., D) → (..., D)."""
+    """One step of the chain, f → a + Up(GELU(Down(a))) with a = LayerNorm(f): (..., D) → (..., D)."""
 
     def __init__(self, width: int, bottleneck: int, eps: float) -> None:
         super().__init__()
@@ -52,17 +54,19 @@ class FrequencyAdapter(nn.Module):
 
 
 class FrequencyAdapters(nn.Module):
-    """Runs a SAM image encoder with an adapter's output added after each of its layers.
+    """A SAM image encoder with the output of an adapter added after each of its layers.
+
+    With token maps x and frequency maps f: f_n = adapter_n(f_{n-1}), x_n = layer_n(x_{n-1}) + scale_n f_n.
 
     Args:
-        depth: layers of the encoder.
-        width: channels of its tokens, D.
-        bottleneck: channels inside of an adapter.
-        scale: factor of what is added, at first; at 0 the encoder starts as it was.
-        learn_scale: whether each layer learns its factor.
-        variant: what of the spectrum is seen.
-        first_channel: see `spectrum_image`.
-        eps: of the layer norms.
+        depth: Layers of the encoder.
+        width: Channels D of its tokens.
+        bottleneck: Channels inside an adapter.
+        scale: Initial factor of the added maps; with 0 the encoder is unchanged at first.
+        learn_scale: Whether each layer learns its factor.
+        variant: The used part of the spectrum.
+        first_channel: See `spectrum_image`.
+        eps: Epsilon of the layer norms.
     """
 
     def __init__(
@@ -82,14 +86,15 @@ class FrequencyAdapters(nn.Module):
         self.scale = nn.Parameter(torch.full((depth,), scale), requires_grad=learn_scale)
 
     def forward(self, encoder: SamVisionEncoder, images: Tensor) -> Tensor:
-        """Features of images.
+        """Encode images.
 
         Args:
-            encoder: the `vision_encoder` of a SamModel, as transformers built it or prepared for fast inference.
-            images: (B, 3, S, S) in the encoder's range.
+            encoder: The `vision_encoder` of a SamModel, as transformers built it or prepared for fast
+                inference.
+            images: Images (B, 3, S, S) in the encoder's range of values.
 
         Returns:
-            (B, C, t, t)
+            The features, (B, C, t, t).
         """
 
         def embed(pixels: Tensor) -> Tensor:
@@ -97,7 +102,8 @@ class FrequencyAdapters(nn.Module):
             return tokens if encoder.pos_embed is None else tokens + encoder.pos_embed
 
         tokens = embed(images)
-        # the chain never sees the tokens, so that each link is computed once, where it is needed
+        # The chain of frequency maps does not depend on the tokens; each map is computed just before its
+        # layer.
         frequencies = embed(spectrum_image(images, self.variant, self.first_channel)).float()
         for layer, block, scale in zip(encoder.layers, self.blocks, self.scale, strict=True):
             frequencies = block(frequencies)

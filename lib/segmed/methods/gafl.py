@@ -1,4 +1,4 @@
-"""A learned filter of the image's spectrum in front of a frozen SAM encoder.
+"""GAFL-SAM: a learned filter of the image's spectrum in front of a frozen SAM encoder.
 
 Source: Shipitsin, Bespalov, Dylov, GAFL: Global Adaptive Filtering Layer for Computer Vision (2022).
 """
@@ -20,19 +20,21 @@ from segmed.sam.embedding import Embedding
 if TYPE_CHECKING:
     from transformers import SamModel
 
-_LARGE = 512  # px; from here the activations of an encoder that gradients pass through fill gigabytes
+_LARGE = 512  # px; encoders with larger inputs need gigabytes for the activations of a backward pass
 
 
 @dataclass(frozen=True)
 class GaflConfig:
-    """Which filter.
+    """The settings of the filter.
 
     Attributes:
         variant: `spectrum`, `spectrum_log`, `phase` or `general_spectrum`, see `AdaptiveFilter`.
-        activation: of `general_spectrum`; with others than `relu` the untrained filter changes the image.
-        strict_reference: the filter as published, in which `phase` and the biases of `general_spectrum` cannot learn.
-        normalise: whether ImageNet's mean and sd are taken out after the filter, for encoders that were trained so, as
-            plain SAM was.
+        activation: Activation of `general_spectrum`; with any but `relu` the untrained filter changes the
+            image.
+        strict_reference: Whether to use the filter as published, in which `phase` and the biases of
+            `general_spectrum` cannot learn.
+        normalise: Whether images are normalised by ImageNet's mean and standard deviation after the filter,
+            as in the training of plain SAM.
     """
 
     variant: Variant = "spectrum"
@@ -44,16 +46,18 @@ class GaflConfig:
         if self.variant not in VARIANTS:
             raise ValueError(f"The variant {self.variant!r} is unknown. Choose from {', '.join(VARIANTS)}.")
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f"The activation {self.activation!r} is unknown. Choose from {', '.join(ACTIVATIONS)}.")
+            raise ValueError(
+                f"The activation {self.activation!r} is unknown. Choose from {', '.join(ACTIVATIONS)}."
+            )
 
 
 class Gafl(DecoderTuning):
-    """Slice in [0, 1] → filter → frozen encoder → tuned mask decoder; slices and masks are resampled as by MedSAM.
+    """A learned filter of slices, a frozen encoder and a tuned mask decoder, resampled as for MedSAM.
 
     Args:
-        model: any SAM-shaped model; left as it is.
-        config: which filter.
-        version: names the weights.
+        model: Any SAM-shaped model; it is not changed.
+        config: The settings of the filter.
+        version: Version of the weights.
     """
 
     name: ClassVar[str] = "gafl"
@@ -62,12 +66,14 @@ class Gafl(DecoderTuning):
         decoder = [n for n, _ in model.named_parameters() if n.startswith("mask_decoder.")]
         super().__init__(share_weights(model, decoder), version=version)
         self.config = config = config or GaflConfig()
-        # the filter's rate, schedule and epochs: Shipitsin et al.; the decoder's rate: Ma et al. (2024). Decay would
-        # pull coefficients to 0, which is a black image and not the one as it was
+        # The filter's rate, schedule and epochs: Shipitsin et al. The decoder's rate: Ma et al. (2024). No
+        # decay: it would pull coefficients to 0, which makes a black image, not an unchanged one.
         rates = {"filter.": 1e-3, "model.mask_decoder.": 1e-4}
         self.recipe = Recipe(rates, "dice_bce", "adam", weight_decay=0.0, schedule="plateau", epochs=25)
         side = int(model.config.vision_config.image_size)
-        self.filter = AdaptiveFilter(config.variant, (3, side, side), config.activation, config.strict_reference)
+        self.filter = AdaptiveFilter(
+            config.variant, (3, side, side), config.activation, config.strict_reference
+        )
 
     def trained_names(self) -> list[str]:
         frozen = "model.mask_decoder.iou_prediction_head."
@@ -75,7 +81,7 @@ class Gafl(DecoderTuning):
         return [n for n, _ in self.named_parameters() if n.startswith(parts) and not n.startswith(frozen)]
 
     def prepare_training(self) -> None:
-        """As of any method; large encoders recompute their activations, since the gradient passes through them."""
+        """Prepare as other methods do; large encoders recompute activations for the backward pass."""
         super().prepare_training()
         if int(self.model.config.vision_config.image_size) >= _LARGE:
             self.model.activation_checkpointing_enable()

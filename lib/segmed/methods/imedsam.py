@@ -1,9 +1,10 @@
-"""I-MedSAM: SAM with frequencies beside the pixels, and masks as a function of position instead of a grid.
+"""I-MedSAM: SAM with the image's spectrum as a second input and masks as a function of position.
 
-Source: Wei et al., I-MedSAM: Implicit Medical Image Segmentation with Segment Anything (2024). Where paper and
-published code differ the paper counts, unless `reference` is set. Two things always differ from the code: dropout stays
-on when masks are made (else no pixel is less sure than another, and the choice of pixels to refine is arbitrary), and
-it acts before the coarse head (after it the logit itself is dropped, and the surest pixels vary most).
+Source: Wei et al., I-MedSAM: Implicit Medical Image Segmentation with Segment Anything (2024). Where paper
+and published code differ, the paper is followed unless `reference` is set. Two things always differ from the
+code: dropout stays on in inference (otherwise all pixels are equally certain, and the choice of pixels to
+refine is arbitrary), and it acts before the coarse head (after it, the logit itself would be dropped, and the
+most certain pixels would vary most).
 """
 
 from __future__ import annotations
@@ -33,29 +34,32 @@ from segmed.sam.frame import Frame
 if TYPE_CHECKING:
     from transformers import SamModel
 
-_SEED = 0  # of the dropout when masks are made: the same prompt gives the same mask
+_SEED = 0  # seed of the dropout in inference, so that the same prompt gives the same mask
 _RISE = 5  # epochs in which the weight moves from the coarse to the fine loss
-_LEAST_COARSE = 0.1  # weight of the coarse loss after that: most pixels stay coarse
+_LEAST_COARSE = 0.1  # final weight of the coarse loss, because most pixels stay coarse
 
 
 @dataclass(frozen=True)
 class ImedsamConfig:
-    """Sizes and choices.
+    """The settings of I-MedSAM.
 
     Attributes:
-        rank: of the low-rank updates in the encoder.
-        gate: whether they have a gate per sample.
-        bottleneck: channels inside of a frequency adapter.
-        variant: `amplitude` or `phase` of the spectrum.
-        scale: factor of the frequency adapters at first, learnt per layer; at 0 the encoder starts as SAM's.
-        nodes: coarse values per token and axis, 1, 2 or 4; None has one at every pixel of the output, as published,
-            which costs several times the encoder.
-        passes_train: passes with dropout in training, 2 or more.
-        passes_test: the same when masks are made.
-        share: of the pixels that the fine network refines.
-        classes: heads. With more than one, a slice has one prompt per class, in their order.
-        reference: the settings of the authors' code: gates on, a fixed scale of 0.5, the first channel for the mean,
-            63 values of position, coarse values at every pixel, 0.2 cross-entropy + 0.8 Dice.
+        rank: Rank of the low-rank updates in the encoder.
+        gate: Whether the updates have a gate per sample.
+        bottleneck: Channels inside a frequency adapter.
+        variant: The used part of the spectrum, `amplitude` or `phase`.
+        scale: Initial factor of the frequency adapters, learned per layer; with 0 the encoder starts as
+            SAM's.
+        nodes: Coarse values per token and axis, 1, 2 or 4; None for one at every pixel of the output, as
+            published, which costs several times as much as the encoder.
+        passes_train: Passes with dropout in training, at least 2.
+        passes_test: Passes with dropout in inference, at least 2.
+        share: Share of the pixels that the fine network refines.
+        classes: Number of heads. With more than one, each slice has one prompt per class, in the order of the
+            classes.
+        reference: Whether to use the settings of the authors' code: gates, a fixed scale of 0.5, the first
+            channel instead of the mean, 63 values of position, coarse values at every pixel, 0.2
+            cross-entropy + 0.8 Dice.
     """
 
     rank: int = 4
@@ -74,7 +78,8 @@ class ImedsamConfig:
         for name in ("gate", "reference"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; allowed are True and False. Leave it out for default."
+                    f"{name} is {getattr(self, name)!r}; allowed are True and False. "
+                    "Leave it out for the default."
                 )
         if self.reference:
             for name, value in (("gate", True), ("scale", 0.5), ("nodes", None)):
@@ -84,29 +89,33 @@ class ImedsamConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise ValueError(
-                    f"{name} is {value!r}; allowed are whole numbers from {low}. Leave it out for default."
+                    f"{name} is {value!r}; allowed are whole numbers from {low}. "
+                    "Leave it out for the default."
                 )
         if self.variant not in get_args(Variant):
             raise ValueError(
                 f"variant is {self.variant!r}; allowed are {', '.join(get_args(Variant))}. Take 'amplitude'."
             )
         if not _is_number(self.scale) or not math.isfinite(self.scale):
-            raise ValueError(f"scale is {self.scale!r}; allowed are finite numbers. Take 0 to start as SAM.")
+            raise ValueError(
+                f"scale is {self.scale!r}; allowed are finite numbers. Take 0 to start from SAM."
+            )
         if self.nodes is not None and (type(self.nodes) is not int or self.nodes not in (1, 2, 4)):
             raise ValueError(f"nodes is {self.nodes!r}; allowed are 1, 2, 4 and None. Take 2.")
         if not _is_number(self.share) or not 0 < self.share <= 1:
-            raise ValueError(f"share is {self.share!r}; allowed is above 0 up to 1. Take 0.125.")
+            raise ValueError(f"share is {self.share!r}; allowed are numbers above 0 and up to 1. Take 0.125.")
 
 
 class Imedsam(TrainableSegmenter):
-    """Box or clicks → a mask computed pixel by pixel, at any size, with its uncertainty.
+    """A segmenter by box or clicks whose mask is computed pixel by pixel, at any size, with its uncertainty.
 
-    The input is the slice stretched to a square and divided by 255, without mean and sd, as the authors take it.
+    The input is the slice stretched to a square and divided by 255, without normalisation, as in the authors'
+    code.
 
     Args:
-        model: any SAM; it is left as it is, and frozen weights are shared with it.
-        config: sizes and choices.
-        version: names the weights.
+        model: Any SAM; it is not changed, and frozen weights are shared with it.
+        config: The settings.
+        version: Version of the weights.
     """
 
     name = "imedsam"
@@ -140,8 +149,8 @@ class Imedsam(TrainableSegmenter):
             published=self.config.reference,
         )
         self.to(model.shared_image_embedding.positional_embedding.device)
-        # rates, decay and schedule: the authors' code; there 1000 epochs over some hundred slices. The scale starts at
-        # zero and would hardly leave it at the adapters' rate.
+        # Rates, decay and schedule: the authors' code, which trains 1000 epochs on some hundred slices. The
+        # scale starts at zero and would hardly change at the adapters' rate.
         rates = {"": 5e-5, "decoder.": 1e-3, "frequency.scale": 1e-3}
         self.recipe = Recipe(rates, "dice_bce", "adamw", weight_decay=0.01, schedule="linear", epochs=100)
         self.prepare_training()
@@ -149,7 +158,11 @@ class Imedsam(TrainableSegmenter):
     def trained_names(self) -> list[str]:
         fixed = {"frequency.scale"} if self.config.reference else set()
         lora = [n for n, _ in self.named_parameters() if ".qkv." in n and ".qkv.base." not in n]
-        own = [n for n, _ in self.named_parameters() if n.startswith(("frequency.", "decoder.")) and n not in fixed]
+        own = [
+            n
+            for n, _ in self.named_parameters()
+            if n.startswith(("frequency.", "decoder.")) and n not in fixed
+        ]
         return [*lora, *(f"model.{name}" for name in _tuned(self.model)), *own]
 
     def extra_buffers(self) -> list[str]:
@@ -168,21 +181,22 @@ class Imedsam(TrainableSegmenter):
     def decode_with_uncertainty(
         self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
     ) -> tuple[Logits, Tensor]:
-        """Masks as `decode` gives them, and how unsure the coarse network is.
+        """Decode masks together with the uncertainty of the coarse network.
 
-        Outside of training both are the same whenever they are asked for again: the dropout has a seed of its own.
+        Outside of training repeated calls return the same, because the dropout has a seed of its own.
 
         Args:
-            embedding: of B slices.
+            embedding: Features of B slices.
             prompts: B lists of K prompts in pixels of the slice.
-            size: (H, W) of the output.
+            size: Rows and columns (H, W) of the output.
 
         Returns:
-            The masks, and the variance (B, K, H, W) of the coarse probability over the passes, a pure number from 0 to
-            0.25, float32. Its root is the standard deviation of the probability.
+            The masks, and the variance (B, K, H, W) of the coarse probability over the passes, from 0 to
+            0.25, float32. Its square root is the standard deviation of the probability.
 
         Raises:
-            ValueError: no prompts, prompts that do not fit the embedding, or not one prompt per class.
+            ValueError: If there are no prompts, they do not fit the embedding, or there is not one prompt per
+                class.
         """
         refined = self._refine(embedding, prompts, size)
         return Logits(refined.fine), refined.uncertainty
@@ -194,13 +208,15 @@ class Imedsam(TrainableSegmenter):
         truth: Tensor,
         progress: float = 1.0,
     ) -> Tensor:
-        """Cross-entropy and Dice of the coarse map and of the refined one; the weight moves to the latter.
+        """Compute cross-entropy and Dice of the coarse and the refined map; the weight moves to the latter.
+
+        With w = min((epoch + 1) / 5, 0.9) the loss is (1 - w) L(coarse) + w L(refined).
 
         Args:
-            images: (B, 3, S, S) in [0, 1], as `prepare` gives.
+            images: Model inputs (B, 3, S, S) in [0, 1], as from `prepare`.
             prompts: B lists of K prompts.
-            truth: (B, K, H, W) in [0, 1].
-            progress: share of the training that is done.
+            truth: Masks (B, K, H, W) in [0, 1].
+            progress: Share of the training that is done, in [0, 1].
         """
         refined = self._refine(self.encode(images), prompts, (truth.shape[-2], truth.shape[-1]))
         entropy = 0.2 if self.config.reference else 0.5
@@ -213,35 +229,41 @@ class Imedsam(TrainableSegmenter):
     def _refine(
         self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
     ) -> Refined:
-        """Maps (B, K, H, W)."""
+        """Decode coarse and refined maps and the uncertainty, (B, K, H, W) each."""
         if prompts is None:
-            raise ValueError("I-MedSAM needs a prompt: draw a box or click into the object.")
+            raise ValueError("I-MedSAM needs a prompt: draw a box or click on the object.")
         counts, classes = {len(p) for p in prompts}, self.config.classes
         if len(prompts) != len(embedding) or len(counts) != 1 or (classes > 1 and counts != {classes}):
             wanted = f"{classes} prompts, one per class," if classes > 1 else "the same number of prompts"
             raise ValueError(
-                f"{len(prompts)} lists of {sorted(counts)} prompts do not fit {len(embedding)} slices; allowed is one "
-                f"list per slice with {wanted} in each. Give one prompt per object."
+                f"{len(prompts)} lists of {sorted(counts)} prompts do not fit {len(embedding)} slices; "
+                f"allowed is one list per slice with {wanted} in each. Give one prompt per object."
             )
         source = self._source(embedding, prompts)
         position = self.model.get_image_wide_positional_embeddings()
         training = self.training
         generator = None if training else torch.Generator().manual_seed(_SEED)
         passes = self.config.passes_train if training else self.config.passes_test
-        # without gradients the networks run in the encoder's number format
+        # Without gradients the networks run in the encoder's number format.
         encoder = self.model.vision_encoder.neck.conv1.weight.dtype
         dtype = torch.float32 if torch.is_grad_enabled() else encoder
         maps = self.decoder(source, position, size, passes, generator, dtype)
         return Refined(*(m.unflatten(0, (len(prompts), -1)) for m in maps))
 
     def _source(self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]]) -> Tensor:
-        """(B K, channels, 4t, 4t): the image tokens after SAM's decoder has looked at the prompt, upscaled."""
+        """Image tokens after their attention to the prompts, upscaled: (B K, channels, 4t, 4t).
+
+        The tokens are captured inside the decoder. Prompts of one kind are decoded together, and the rows are
+        put back into the order of the prompts afterwards.
+        """
         items = [(b, prompt) for b, row in enumerate(prompts) for prompt in row]
         kinds: dict[tuple[bool, int, bool], list[int]] = defaultdict(list)
         for n, (_, prompt) in enumerate(items):
             kinds[prompt.box is not None, len(prompt.labels), prompt.mask is not None].append(n)
-        decoder, seen = self.model.mask_decoder, []
-        handle = decoder.upscale_conv2.register_forward_hook(lambda _module, _given, out: seen.append(out))
+        decoder, captured = self.model.mask_decoder, []
+        handle = decoder.upscale_conv2.register_forward_hook(
+            lambda _module, _given, out: captured.append(out)
+        )
         try:
             for rows in kinds.values():
                 part = Embedding(embedding.features[[items[n][0] for n in rows]], embedding.frame)
@@ -249,16 +271,17 @@ class Imedsam(TrainableSegmenter):
         finally:
             handle.remove()
         order = [n for rows in kinds.values() for n in rows]
-        upscaled = decoder.activation(torch.cat(seen))
+        upscaled = decoder.activation(torch.cat(captured))
         return upscaled[sorted(range(len(order)), key=order.__getitem__)]
 
 
 def _tuned(model: SamModel) -> list[str]:
-    """Names of SAM's own parameters that train: the prompt encoder, its positional matrix excepted, and upscaling."""
+    """Names of SAM's own trained parameters: prompt encoder (without positional matrix) and upscaling."""
     return [
         name
         for name, _ in model.named_parameters()
-        if name.startswith(("prompt_encoder.", "mask_decoder.upscale_")) and "positional_embedding" not in name
+        if name.startswith(("prompt_encoder.", "mask_decoder.upscale_"))
+        and "positional_embedding" not in name
     ]
 
 

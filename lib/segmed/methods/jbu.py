@@ -1,4 +1,4 @@
-"""Joint bilateral upsampling with learned kernels: coarse features become fine along the edges of the image.
+"""Joint bilateral upsampling with learned kernels: features are upsampled along the edges of the image.
 
 Source: Fu et al., FeatUp: A Model-Agnostic Framework for Features at Any Resolution (ICLR 2024).
 """
@@ -13,19 +13,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-_FIXUP = 0.1  # share of the learned corrections of kernels and of features
+_FIXUP = 0.1  # factor of the learned corrections of kernels and of features
 
 
 class JbuStage(nn.Module):
-    """Doubles the resolution of feature maps.
+    """One stage, which doubles the resolution of feature maps.
 
-    The kernel of a pixel weighs its neighbours by likeness of the image (range kernel, learned keys), by distance
-    (spatial kernel, learned width) and by a learned correction. It is the same for all channels: a stage is linear in
-    the features and commutes with every map that mixes channels.
+    The kernel of a pixel weights its neighbours by the similarity of the image (range kernel, learned keys),
+    by distance (spatial kernel, learned width) and by a learned correction. It is the same for all channels:
+    a stage is linear in the features and commutes with every linear map over channels.
 
     Args:
-        radius: of the kernel in px of the fine grid.
-        keys: channels in which pixels of the image are compared.
+        radius: Radius of the kernel in px of the fine grid.
+        keys: Channels in which pixels of the image are compared.
     """
 
     distance: Tensor
@@ -37,29 +37,39 @@ class JbuStage(nn.Module):
         self.range_projection = nn.Sequential(
             nn.Conv2d(3, keys, 1), nn.GELU(), nn.Dropout2d(0.1), nn.Conv2d(keys, keys, 1)
         )
-        self.fixup = nn.Sequential(nn.Conv2d(taps + 3, taps, 1), nn.GELU(), nn.Dropout2d(0.1), nn.Conv2d(taps, taps, 1))
+        self.fixup = nn.Sequential(
+            nn.Conv2d(taps + 3, taps, 1), nn.GELU(), nn.Dropout2d(0.1), nn.Conv2d(taps, taps, 1)
+        )
         self.log_temperature = nn.Parameter(torch.zeros(()))
         self.sigma = nn.Parameter(torch.ones(()))
         steps = torch.linspace(-1, 1, 2 * radius + 1).square()
         self.register_buffer("distance", (steps[:, None] + steps[None]).flatten(), persistent=False)
 
     def kernel(self, guidance: Tensor) -> Tensor:
-        """Weights of neighbours, (B, 3, H, W) in [0, 1] → (B, taps, H, W), taps row by row; they need not sum to 1."""
+        """Compute the weights of neighbours, (B, 3, H, W) in [0, 1] → (B, taps, H, W), taps row by row.
+
+        They need not sum to 1.
+        """
+        # Range kernel r_n = softmax_n(T k_n · k_0) over the neighbours n of pixel 0, with T the temperature;
+        # spatial kernel s_n = exp(-d_n² / (2 sigma²)) with d in radii; weights w = r s / sum(r s) + 0.1
+        # fixup(w, image).
         keys = self.range_projection(guidance)
-        # without gradients all products share one buffer: fresh pages cost more than the arithmetic
+        # Without gradients all products share one buffer: allocating memory costs more than the arithmetic.
         buffer = None if keys.requires_grad else torch.empty_like(keys)
-        likeness = torch.stack([torch.mul(part, keys, out=buffer).sum(1) for part in self._neighbours(keys)], 1)
+        likeness = torch.stack(
+            [torch.mul(part, keys, out=buffer).sum(1) for part in self._neighbours(keys)], 1
+        )
         weights = (self.log_temperature.exp().clamp(1e-4, 1e4) * likeness).softmax(1)
         weights = weights * torch.exp(-self.distance / (2 * self.sigma.square()))[:, None, None]
         weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-7)
         return weights + _FIXUP * self.fixup(torch.cat([weights, guidance], 1))
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
-        """Features (B, C, h, w) and image (B, 3, H, W) in [0, 1] → (B, C, 2h, 2w)."""
+        """Upsample features (B, C, h, w) with an image (B, 3, H, W) in [0, 1] → (B, C, 2h, 2w)."""
         size = (2 * features.shape[2], 2 * features.shape[3])
         kernel = self.kernel(F.adaptive_avg_pool2d(image, size))
         smooth = F.interpolate(features, size, mode="bicubic", align_corners=False)
-        # one further map is all the memory this takes, where unfolding would take as many as there are taps
+        # Tap by tap: this takes the memory of one further map, unfolding would take one per tap.
         out = torch.zeros_like(smooth)
         for weight, part in zip(kernel.split(1, 1), self._neighbours(smooth), strict=True):
             out.addcmul_(part, weight)
@@ -74,13 +84,13 @@ class JbuStage(nn.Module):
 
 
 class JbuStack(nn.Module):
-    """Stages in a row, each with weights of its own, and a learned correction of the result.
+    """A sequence of stages, each with weights of its own, and a learned correction of the result.
 
-    SAM's encoders end in a normalisation over channels, so that none is put before the first stage.
+    SAM's encoders end in a normalisation over channels, so that the first stage needs none before it.
 
     Args:
-        channels: of the features.
-        stages: each doubles the resolution.
+        channels: Channels of the features.
+        stages: Number of stages, each of which doubles the resolution.
     """
 
     def __init__(self, channels: int, stages: int = 2) -> None:
@@ -91,16 +101,17 @@ class JbuStack(nn.Module):
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
-        """Features (B, C, h, w) and image (B, 3, H, W) in [0, 1] → (B, C, 2^n h, 2^n w) float32."""
+        """Upsample features (B, C, h, w) by images (B, 3, H, W) in [0, 1] to (B, C, 2^n h, 2^n w)."""
         with torch.autocast(features.device.type, enabled=False):
             fine = self._upsample(features.float(), image.float())
             return fine + _FIXUP * self.mix(self.dropout(fine))
 
     def projected(self, features: Tensor, image: Tensor, head: nn.Conv2d) -> Tensor:
-        """`head(self(features, image))` for a 1×1 convolution to c channels, in the time and memory of c channels.
+        """Compute `head(self(features, image))`, a 1×1 convolution to c channels, at the cost of c channels.
 
-        The stages commute with `head`, with `mix` and with the dropout of whole channels, so all of these come first;
-        only their biases have to wait, as kernels need not sum to 1.
+        With U the stages, M the mixing and H the head, H(U x + 0.1 (M U x + m)) + h = U H(x + 0.1 M x) + 0.1
+        H m + h: the stages commute with all maps over channels, the dropout of whole channels among them,
+        which therefore come first. Only the biases come last, as kernels need not sum to 1.
         """
         with torch.autocast(features.device.type, enabled=False):
             mixed = features.float() + _FIXUP * F.conv2d(self.dropout(features.float()), self.mix.weight)
@@ -123,8 +134,8 @@ def load_jbu(path: Path) -> JbuStack:
     """Read what `save_jbu` wrote.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: a file of another kind, or a damaged one.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is of another kind or damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no upsampler at {path}. Make one with scripts/pretrain_jbu.py.")
@@ -136,8 +147,8 @@ def load_jbu(path: Path) -> JbuStack:
         jbu.load_state_dict(state)
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"{path.name} is not an upsampler, or is damaged ({str(error).splitlines()[0]:.120}). Give a file that "
-            "scripts/pretrain_jbu.py wrote."
+            f"{path.name} is not an upsampler, or is damaged ({str(error).splitlines()[0]:.120}). Give a "
+            "file that scripts/pretrain_jbu.py wrote."
         ) from error
     return jbu
 

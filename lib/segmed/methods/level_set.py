@@ -1,7 +1,8 @@
-"""Level sets that pull the edge of a mask, within a narrow band, to where the picture changes.
+"""Level sets that move the edge of a mask, within a narrow band, to edges of the image.
 
-Sources: Chan and Vese, Active Contours Without Edges, 2001; Caselles, Kimmel and Sapiro, Geodesic Active Contours,
-1997; both in the morphological form of Márquez-Neila, Baumela and Alvarez, 2014, as scikit-image has it.
+Sources: Chan and Vese, Active Contours Without Edges, 2001; Caselles, Kimmel and Sapiro, Geodesic Active
+Contours, 1997; both in the morphological form of Márquez-Neila, Baumela and Alvarez, 2014, as implemented in
+scikit-image.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from skimage.segmentation import (
 
 @dataclass(frozen=True)
 class LevelSetConfig:
-    """How the edge moves.
+    """The settings of the level set.
 
     Attributes:
-        kind: `regions` (Chan-Vese: even inside, even outside) or `edges` (geodesic).
-        iterations: steps.
-        band: px by which the edge may move.
-        smoothing: smoothing steps in each iteration.
+        kind: `regions` (Chan-Vese: uniform grey values inside and outside) or `edges` (geodesic).
+        iterations: Number of iterations.
+        band: Largest distance in px by which the edge may move.
+        smoothing: Smoothing steps per iteration.
     """
 
     kind: Literal["regions", "edges"] = "regions"
@@ -36,20 +37,25 @@ class LevelSetConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in ("regions", "edges") or min(self.iterations, self.band, self.smoothing) < 1:
-            raise ValueError(f"{self} is not usable: kind is regions or edges, all numbers are whole and above 0.")
+            raise ValueError(
+                f"{self} is not allowed: kind must be 'regions' or 'edges', and all numbers must be above 0."
+            )
 
 
 def level_set(image: np.ndarray, mask: np.ndarray, config: LevelSetConfig | None = None) -> np.ndarray:
-    """Move the edge of a mask.
+    """Move the edge of a mask to edges of the image.
 
     Args:
-        image: (H, W) or (H, W, 3) uint8.
-        mask: (H, W) boolean.
-        config: of the movement.
+        image: The slice, (H, W) or (H, W, 3), uint8.
+        mask: The boolean mask, (H, W).
+        config: The settings.
 
     Returns:
-        (H, W) boolean; differs from `mask` within the band around its edge only.
+        The boolean mask (H, W), changed only within the band around its edge.
     """
+    # `regions` minimises the variance of grey values inside plus that outside of the edge; `edges` lets it
+    # shrink or grow until it meets large gradients, g = 1 / sqrt(1 + 100 |grad(G * I)|) with G a Gaussian of
+    # 2 px. Pixels farther than `band` from the edge of `mask` keep their labels.
     config = config or LevelSetConfig()
     if not mask.any() or mask.all():
         return mask

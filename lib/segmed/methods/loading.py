@@ -1,4 +1,4 @@
-"""Segmenters ready to serve: weights read once per backbone and device, shared by the methods that use them."""
+"""Loading of segmenters for inference, with weights that are read once and shared between methods."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Loader:
-    """Builds segmenters on first use, never at start; safe for threads."""
+    """A thread-safe cache of segmenters, which are built on first use."""
 
     def __init__(self) -> None:
         self._models: dict[tuple[object, BackboneConfig, str], tuple[Any, str]] = {}
@@ -41,18 +41,19 @@ class Loader:
         trained: Path | None = None,
         labels: tuple[str, ...] = (),
     ) -> Segmenter:
-        """The segmenter of a method on a device.
+        """Get the segmenter of a method on a device.
 
         Args:
-            method: name in `METHODS`.
-            backbone: base weights.
-            device: such as `cpu` or `cuda:0`.
-            trained: folder that `save_trained` wrote, for these base weights; None for the untrained method.
-            labels: names of the structures, for untrained methods that tell classes apart.
+            method: A name in `METHODS`.
+            backbone: The base weights.
+            device: The device, such as `cpu` or `cuda:0`.
+            trained: Folder of trained weights from `save_trained`, for these base weights; None for the
+                untrained method.
+            labels: Names of the structures, for untrained methods with classes.
 
         Raises:
-            ValueError: unknown method, no backbone for a method that needs one, or unusable weights.
-            FileNotFoundError: weights are not there.
+            ValueError: If the method is unknown, needs a backbone and has none, or the weights are unusable.
+            FileNotFoundError: If weights do not exist.
         """
         chosen = find_method(method)
         if chosen.weights and not backbone.source:
@@ -65,17 +66,21 @@ class Loader:
             key = (method, backbone, device, trained, labels)
             if key not in self._segmenters:
                 if trained is None and chosen.build is not None:
-                    model, version = self._model(chosen, backbone, device) if chosen.needs_backbone else (None, "")
-                    found = chosen.build(model, version)
+                    model, version = (
+                        self._model(chosen, backbone, device) if chosen.needs_backbone else (None, "")
+                    )
+                    segmenter = chosen.build(model, version)
                 else:
-                    found = self._with_training(chosen, backbone, device, trained, labels)
-                self._segmenters[key] = found.to(device).eval()
+                    segmenter = self._with_training(chosen, backbone, device, trained, labels)
+                self._segmenters[key] = segmenter.to(device).eval()
             return self._segmenters[key]
 
     def forget(self, trained: Path) -> None:
-        """Let go of the segmenters with these trained weights."""
+        """Drop the segmenters with these trained weights from the cache."""
         with self._lock:
-            self._segmenters = {key: kept for key, kept in self._segmenters.items() if trained not in key}
+            self._segmenters = {
+                key: segmenter for key, segmenter in self._segmenters.items() if trained not in key
+            }
 
     def get_or_fallback(
         self,
@@ -85,11 +90,13 @@ class Loader:
         trained: Path | None = None,
         labels: tuple[str, ...] = (),
     ) -> tuple[Segmenter, str]:
-        """As `get`, but what was trained gives way to the untrained method, and that one to `classical` where the
-        embedded weights are missing or damaged.
+        """Get a segmenter as `get` does, or a fallback if its weights are missing or damaged.
+
+        The fallback of trained weights is the untrained method, and that of a method with embedded weights
+        `classical`.
 
         Returns:
-            The segmenter, and what to tell the user: "" or why another one runs.
+            The segmenter, and a warning for the user: "" or the reason for the fallback.
         """
         chosen = find_method(method)
         if trained is not None and chosen.ready:
@@ -110,31 +117,36 @@ class Loader:
                 raise
             logger.warning("%s falls back to classical: %s", method, error)
             return self.get("classical", BackboneConfig()), (
-                f"{method} cannot run, so the simpler method 'classical' answers. {error} Restore the folder from the "
-                "project's files."
+                f"{method} cannot run, so the simpler method 'classical' answers. {error} Restore the folder "
+                "from the project's files."
             )
 
     def _with_training(
-        self, method: Method, backbone: BackboneConfig, device: str, trained: Path | None, labels: tuple[str, ...]
+        self,
+        method: Method,
+        backbone: BackboneConfig,
+        device: str,
+        trained: Path | None,
+        labels: tuple[str, ...],
     ) -> Segmenter:
-        """What trains is put on base weights in float32, which all of these share; then the encoder is prepared.
+        """Build a trainable method on shared base weights in float32, then prepare its encoder for inference.
 
-        Methods that need no base weights are all their own.
+        Methods that need no base weights are built alone.
         """
         training = method.training
         assert isinstance(training, Training)
         base, version = self._base(method, backbone, device) if method.needs_backbone else (None, "")
         name = f"{method.name}-{version}" if version else method.name
         if trained is None:
-            tells_apart = labels and any(field.name == "labels" for field in fields(training.config))
-            config = training.config(labels=labels) if tells_apart else training.config()
-            with torch.random.fork_rng():  # heads of classes are drawn; the same ones each time
+            has_classes = labels and any(field.name == "labels" for field in fields(training.config))
+            config = training.config(labels=labels) if has_classes else training.config()
+            with torch.random.fork_rng():  # class heads are initialised at random, but the same each time
                 torch.manual_seed(0)
                 segmenter = training.kind(base and share_weights(base), config, f"{name}-untrained")
         else:
             config = config_from(training.config, read_facts(trained)["config"])
-            own, digest = _contents(trained)
-            segmenter = training.kind(base and share_weights(base, own), config, f"{name}-{digest}")
+            replaced, digest = _contents(trained)
+            segmenter = training.kind(base and share_weights(base, replaced), config, f"{name}-{digest}")
             load_trained(segmenter, trained, version)
         served: Any = training.finish(segmenter.eval())
         if base is not None and not method.own_format:
@@ -186,7 +198,7 @@ def _contents(trained: Path) -> tuple[set[str], str]:
     """Names of the base's parameters that trained weights replace, and a short hash of the weights."""
     path = trained / "weights.safetensors"
     if not path.is_file():
-        return set(), ""  # `load_trained` says what is wrong
+        return set(), ""  # `load_trained` raises the error
     try:
         with safe_open(path, "pt") as file:
             names = {name.removeprefix("model.") for name in file.keys()}  # noqa: SIM118

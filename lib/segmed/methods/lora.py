@@ -1,7 +1,7 @@
-"""LoRA-SAM: queries and values of all attention learn a low-rank change, and all organs come out at once.
+"""LoRA-SAM: low-rank updates of all attention's queries and values; all organs are segmented at once.
 
-Sources: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (ICLR 2022); Zhang and Liu, Customized Segment
-Anything Model for Medical Image Segmentation (2023).
+Sources: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (ICLR 2022); Zhang and Liu, Customized
+Segment Anything Model for Medical Image Segmentation (2023).
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 
 _TARGETS = r"vision_encoder\.layers\.\d+\.attn\.qkv\.(q|v)|mask_decoder\.transformer\..+\.(q_proj|v_proj)"
 _STEM = r"vision_encoder\.patch_embed\.(down\.\d+\.0|(down|up)\..+\.?conv[12]|lateral\.\d+|projection)"
-_SMALL, _LARGE = (2, 5e-4), (12, 5e-3)  # batch and learning rate
+_SMALL, _LARGE = (2, 5e-4), (12, 5e-3)  # batch size and learning rate
 
 
 @dataclass(frozen=True)
 class LoraSamConfig(ClassConfig):
-    """What is told apart, and how freely the attention may change.
+    """The classes and the low-rank updates.
 
     Attributes:
-        rank: of the changes; their scale is 1 whatever the rank, so that ranks compare (Zhang and Liu, 2023, take 4).
+        rank: Rank of the updates; their scale is 1 for all ranks, so that ranks can be compared (4 in Zhang
+            and Liu, 2023).
     """
 
     rank: int = 4
@@ -43,10 +44,10 @@ class LoraSamConfig(ClassConfig):
 
 
 def learning_rate(batch: int) -> float:
-    """5e-4 up to batches of 2, 5e-3 (Zhang and Liu, 2023) from batches of 12, and on a line between.
+    """Learning rate for a batch size: 5e-4 up to 2, 5e-3 (Zhang and Liu, 2023) from 12, and linear between.
 
     Raises:
-        ValueError: less than one slice.
+        ValueError: If the batch has less than one slice.
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}; allowed are whole numbers from 1. Take 1 if memory is short.")
@@ -55,10 +56,10 @@ def learning_rate(batch: int) -> float:
 
 
 class SplitQkv(nn.Module):
-    """The query, key and value rows of a fused projection as layers of their own, on the same memory.
+    """The query, key and value rows of a fused projection as separate layers that share its memory.
 
     Args:
-        fused: Linear D → 3D.
+        fused: A linear layer D → 3D.
     """
 
     def __init__(self, fused: nn.Linear) -> None:
@@ -68,31 +69,32 @@ class SplitQkv(nn.Module):
         self.q, self.k, self.v = (_linear(weight, bias) for weight, bias in zip(weights, biases, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, D) → (…, 3D)."""
+        """Project tokens, (…, D) → (…, 3D)."""
         return torch.cat([self.q(x), self.k(x), self.v(x)], -1)
 
     def fuse(self) -> nn.Linear:
-        """One layer again, with memory of its own."""
+        """Join the rows to one layer, with memory of its own."""
         parts = (self.q, self.k, self.v)
         bias = None if self.q.bias is None else torch.cat([p.bias for p in parts])
         return _linear(torch.cat([p.weight for p in parts]), bias)
 
 
 class LoraSam(TrainableClassSegmenter):
-    """q and v of every encoder layer and of every attention of the decoder, the head and the prompt encoder train.
+    """A SAM with low-rank updates W + B A of queries and values in encoder and decoder, and a trained head.
 
-    An encoder with a convolutional stem has low-rank changes of its convolutions as well.
+    The prompt encoder is trained as well. An encoder with a convolutional stem has low-rank updates of its
+    convolutions, too.
 
-    The low-rank layers are peft's: `model.disable_adapters()`, `enable_adapters()`, `add_adapter()`, `set_adapter()`
-    and `get_adapter_state_dict()` work as peft documents them.
+    The low-rank layers are those of peft: `model.disable_adapters()`, `enable_adapters()`, `add_adapter()`,
+    `set_adapter()` and `get_adapter_state_dict()` work as documented by peft.
 
     Args:
-        model: any SAM; left as it is.
-        config: classes and rank.
-        version: names the weights.
+        model: Any SAM; it is not changed.
+        config: The classes and the rank.
+        version: Version of the weights.
 
     Raises:
-        ValueError: a rank above the narrowest projection of the model.
+        ValueError: If the rank exceeds the width of the narrowest projection of the model.
     """
 
     name = "lora"
@@ -101,7 +103,7 @@ class LoraSam(TrainableClassSegmenter):
     def __init__(self, model: SamModel, config: LoraSamConfig | None = None, version: str = "0") -> None:
         config = config or LoraSamConfig()
         super().__init__(model, config, version)
-        # warm-up, weight decay, optimiser and epochs: Zhang and Liu (2023), who stop at 160 of 200
+        # Warm-up, weight decay, optimiser and epochs: Zhang and Liu (2023), who stop after 160 of 200 epochs.
         self.recipe = Recipe(
             {"": learning_rate(1)}, "dice_ce", "adamw", 0.1, "poly", warmup=250, epochs=160, prompted=False
         )
@@ -109,18 +111,20 @@ class LoraSam(TrainableClassSegmenter):
         narrowest = min(vision.hidden_size, decoder.hidden_size // decoder.attention_downsample_rate)
         if config.rank > narrowest:
             raise ValueError(
-                f"rank is {config.rank}; allowed are 1 to {narrowest}, the width of the narrowest projection of this "
-                "model. Take 1, 4 or 8."
+                f"rank is {config.rank}; allowed are 1 to {narrowest}, the width of the narrowest projection "
+                "of this model. Take 1, 4 or 8."
             )
         from peft import LoraConfig
 
         for layer in self.model.vision_encoder.layers:
             layer.attn.qkv = SplitQkv(layer.attn.qkv)
-        # where most of the encoder is a stem, its convolutions change as little as the attention does
+        # Where the encoder is mostly a stem, its convolutions get low-rank updates as well.
         stem = isinstance(self.model.vision_encoder.patch_embed, ConvStem)
         targets = f"{_TARGETS}|{_STEM}" if stem else _TARGETS
         self.model.add_adapter(
-            LoraConfig(r=config.rank, lora_alpha=config.rank, lora_dropout=0.0, bias="none", target_modules=targets)
+            LoraConfig(
+                r=config.rank, lora_alpha=config.rank, lora_dropout=0.0, bias="none", target_modules=targets
+            )
         )
         self.prepare_training()
 
@@ -132,13 +136,13 @@ class LoraSam(TrainableClassSegmenter):
 
     @torch.no_grad()
     def merged(self) -> ClassSegmenter:
-        """The same method with the changes added to the weights: a plain SAM in modules and cost, for serving."""
+        """The method with the updates merged into its weights, at the cost of a plain SAM."""
         from peft.tuners.lora import LoraLayer
 
         model = share_weights(self.model, head_names(self.model))
         for name, module in list(model.named_modules()):
             if isinstance(module, LoraLayer):
-                module.merge(safe_merge=True)  # in a copy: the weights are shared
+                module.merge(safe_merge=True)  # into a copy, because the weights are shared
                 model.set_submodule(name, module.get_base_layer())
         for layer in model.vision_encoder.layers:
             layer.attn.qkv = layer.attn.qkv.fuse()

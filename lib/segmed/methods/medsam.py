@@ -1,4 +1,7 @@
-"""MedSAM. Source: Ma et al., Segment anything in medical images (Nature Communications, 2024)."""
+"""MedSAM: SAM with the preparation of slices that the MedSAM weights were trained with.
+
+Source: Ma et al., Segment anything in medical images (Nature Communications, 2024).
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,18 @@ from segmed.sam.frame import Frame
 
 
 class MedSam(Sam):
-    """Slice stretched to the input size, [0, 1] without mean and sd, probability before resampling.
+    """SAM on slices stretched to the input size, in [0, 1]; probabilities are resampled.
 
-    The published weights were trained with boxes; clicks work through the frozen prompt encoder as an extension.
+    The published weights were trained with boxes; clicks work through the frozen prompt encoder as an
+    extension.
     """
 
     keep_aspect = False
     choose_best = False
 
     def fit(self, image: Tensor, frame: Frame) -> Tensor:
-        # grey slices are stretched to their own range after resizing and truncation to 8 bit, colour ones are not
+        # As published, slices are resized and truncated to 8 bit; grey ones are then scaled to their own
+        # range.
         resized = (frame.fit(image, "bicubic").clamp(0, 255) + 1e-3).floor()
         if image.shape[0] == 3:
             return resized / 255

@@ -1,4 +1,4 @@
-"""What of a mask clicks may change: a model that is asked again redraws more than was meant."""
+"""Restriction of corrections to the neighbourhood of clicks."""
 
 from __future__ import annotations
 
@@ -7,22 +7,30 @@ from scipy import ndimage
 
 from segmed.imaging.prompts import SlicePrompt
 
-_WIDE, _LONG = 2.5, 6.0  # of an error, in distances of its click from the edge
-_DEEP = (0.4, 0.9)  # of the depth of a mask: clicks there may mean a spot, such as a vessel; in the middle, the whole
+_WIDE, _LONG = 2.5, 6.0  # width and length of an error, in distances of its click from the edge
+# A background click at this share of the mask's depth means a spot, such as a vessel; in the middle, the
+# whole mask.
+_DEEP = (0.4, 0.9)
 _SPOT = 0.5  # radius of such a spot, in distances of its click from the edge
 
 
 def near_clicks(old: np.ndarray, new: np.ndarray, prompt: SlicePrompt) -> np.ndarray:
-    """A corrected mask (H, W) that differs from the former one only where the clicks speak.
+    """Limit the changes of a corrected mask to the neighbourhood of the clicks.
 
-    A click lies about in the middle of an error, which lies along the edge of the former mask. So an error reaches
-    twice as far from that edge as the click does, and may be several times as long. Strokes show its extent.
+    A click lies near the middle of an error, which lies along the edge of the former mask. An error therefore
+    extends about twice as far from that edge as its click, and may be several times as long. With strokes,
+    which show the extent of the error, the new mask is not limited.
 
     Args:
-        old: mask before, not empty.
-        new: what a method made of it.
-        prompt: with the clicks; those that `old` agrees with change nothing.
+        old: The former mask (H, W), boolean and not empty.
+        new: The mask (H, W) from a method.
+        prompt: The prompt with the clicks; clicks that `old` agrees with change nothing.
+
+    Returns:
+        The mask (H, W), `new` near the clicks and `old` elsewhere.
     """
+    # With e(x) the distance of pixel x from the edge of `old`, r = e(click) and t the distance from the
+    # click, pixels may change to the label of the click where e <= 2.5 r + 1 and t <= 6 r + 3.
     if prompt.scribbles is not None:
         return new
     inside = ndimage.distance_transform_edt(np.pad(old, 1))[1:-1, 1:-1]

@@ -1,6 +1,7 @@
-"""The first layer of a network on interpolated maps and on the place itself, without building its input.
+"""The first layer of a network on interpolated maps and positions, without building its input.
 
-Source of the encoding: Wei et al., I-MedSAM: Implicit Medical Image Segmentation with Segment Anything (2024).
+Source of the encoding: Wei et al., I-MedSAM: Implicit Medical Image Segmentation with Segment Anything
+(2024).
 """
 
 from __future__ import annotations
@@ -12,25 +13,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_OCTAVES = 10
-_SUMMED = 24  # products of a matrix in the time of summing four rows, per channel
+_OCTAVES = 10  # frequencies per coordinate
+_SUMMED = 24  # multiply-adds of a matrix product that take as long as summing four rows, per channel
 
 
 class CoordinateLayer:
-    """A linear layer on what maps hold at pixels of a grid and on where these lie, as sums of rows of one table.
+    """A linear layer on interpolated maps and encoded positions, as sums of rows of one table.
 
-    Bilinear interpolation is linear as well, so that where a map has many channels and few places it comes second.
-    No value of the encoding depends on both x and y, so that there is one row per column of the grid and one per
-    row of it.
+    The layer computes W_m interpolate(m) + W_p encode(x, y) + b for each map m. Bilinear interpolation is
+    linear as well, so that W_m can be applied to the map's cells first: then the result is a weighted sum of
+    four rows of a table. This pays for maps with many channels and few cells; for others the interpolation
+    comes first. No value of the encoding depends on both x and y, so that W_p encode(x, y) is the sum of one
+    row per column of the grid and one per row of the grid.
 
     Args:
-        weight: (C, channels of the maps + those of the encoding), in this order.
-        bias: (C,)
-        maps: (n or 1, h, w, channels) float32 each, outer edges at those of the grid.
-        shape: (H, W) of the grid.
-        count: pixels that will be asked for per object.
-        published: see `encode_positions`.
-        done: (n, h, w, C) map on which the layer has been applied.
+        weight: Weights (C, channels of all maps + those of the encoding), in this order.
+        bias: Bias (C,).
+        maps: Maps (n or 1, h, w, channels), float32, each with the extent of the grid.
+        shape: Rows and columns (H, W) of the grid.
+        count: Number of pixels per object that will be evaluated.
+        published: See `encode_positions`.
+        done: A map (n, h, w, C) to which its part of the layer has already been applied, or None.
     """
 
     def __init__(
@@ -48,7 +51,8 @@ class CoordinateLayer:
         self.shape = shape
         self.objects = max(len(m) for m in maps)
         y, x = (torch.arange(1, 2 * n, 2, device=bias.device) / n - 1 for n in shape)
-        # columns at y = 0, rows at x = 0, and the origin, which would else count twice
+        # Encodings of the columns at y = 0, the rows at x = 0, and the origin, which would otherwise count
+        # twice.
         places = torch.cat([F.pad(x[:, None], (0, 1)), F.pad(y[:, None], (1, 0, 0, 1))])
         columns, rows, origin = F.linear(encode_positions(places, published), last).split([len(x), len(y), 1])
         table = [columns + bias, rows - origin]
@@ -67,7 +71,7 @@ class CoordinateLayer:
         self._table = torch.cat([t.float() for t in table])
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """At pixels (n or 1, P), counted along rows: (n P, C)."""
+        """Evaluate the layer at pixels (n or 1, P), numbered along rows: (n P, C)."""
         y, x = pixels.div(self.shape[1], rounding_mode="floor"), pixels.remainder(self.shape[1])
         rows = [torch.stack([x, y + self.shape[1]], -1)]
         shares = [torch.ones_like(rows[0], dtype=torch.float32)]
@@ -98,15 +102,17 @@ class _Corners:
             self._axes.append((low * step, (low + 1).clamp(max=count - 1) * step, place - low))
 
     def __call__(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (objects, P, 4) of the four cells around pixels (n or 1, P), and their shares."""
-        (y0, y1, dy), (x0, x1, dx) = ([t[at] for t in axis] for axis, at in zip(self._axes, (y, x), strict=True))
+        """Table rows (objects, P, 4) of the cells around pixels (n or 1, P), and their bilinear weights."""
+        (y0, y1, dy), (x0, x1, dx) = (
+            [t[at] for t in axis] for axis, at in zip(self._axes, (y, x), strict=True)
+        )
         y0, y1 = y0 + self._first, y1 + self._first
         rows = torch.stack([y0 + x0, y0 + x1, y1 + x0, y1 + x1], -1)
         return rows, torch.stack([(1 - dx) * (1 - dy), dx * (1 - dy), (1 - dx) * dy, dx * dy], -1)
 
 
 def _sums(table: Tensor, rows: Sequence[Tensor], shares: Sequence[Tensor], objects: int) -> Tensor:
-    """Weighted sums of rows of a table: (objects P, C)."""
+    """Weighted sums of rows of a table: rows and shares (objects or 1, P, k) each → (objects P, C)."""
     chosen, weights = (
         torch.cat([p.expand(objects, -1, -1) for p in parts], -1).flatten(0, 1) for parts in (rows, shares)
     )
@@ -114,10 +120,10 @@ def _sums(table: Tensor, rows: Sequence[Tensor], shares: Sequence[Tensor], objec
 
 
 def encode_positions(places: Tensor, published: bool = False) -> Tensor:
-    """Places (..., 2) as (x, y) in [-1, 1] with their sines and cosines: (..., 42), or (..., 63) as published.
+    """Encode positions (..., 2), x and y in [-1, 1], by sines and cosines: (..., 42), or 63 as published.
 
-    The paper's frequencies are π 2^0 … π 2^9. The authors' code has 2 π 2^f with f in ten even steps from 0 to 10, and
-    a third coordinate, the depth, which is -1 throughout.
+    The paper's frequencies are π 2^0 … π 2^9. The authors' code has 2 π 2^f with f in ten even steps from 0
+    to 10, and a third coordinate, the depth, which is -1 throughout.
     """
     if published:
         places = F.pad(places, (0, 1), value=-1.0)

@@ -1,4 +1,4 @@
-"""What can be done to the mask of a prompt: the option `refine` of every prompt model."""
+"""Refinements of a predicted mask, for the option `refine` of every prompt model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from segmed.methods.level_set import LevelSetConfig, level_set
 from segmed.methods.method import FINISHES
 from segmed.methods.outline import OutlineConfig, outline_prompt
 
-_AROUND = 20  # px around the mask that are looked at
-_LARGEST_CHANGE = 0.25  # of the area; refinements that do more than that are dropped
-_LEAST_DICE = 0.8  # with the mask before
-_SETTLED = 0.99  # Dice of two rounds from which on another one is not worth it
+_AROUND = 20  # margin in px around the mask of the region that is refined
+_LARGEST_CHANGE = 0.25  # largest relative change of the area by a refinement; others are discarded
+_LEAST_DICE = 0.8  # smallest Dice of a refined mask with the mask before; others are discarded
+_SETTLED = 0.99  # Dice of two rounds above which no further round is run
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Rough:
     """A mask to be refined.
 
     Attributes:
-        image: (H, W) or (H, W, 3) uint8.
-        probability: (H, W) of the object.
-        prompt: the user's.
-        again: the model's probability for another prompt on the same slice.
+        image: The slice, (H, W) or (H, W, 3), uint8.
+        probability: Probability of the object, (H, W).
+        prompt: The user's prompt.
+        again: Function that returns the model's probability (H, W) for another prompt on the same slice.
     """
 
     image: np.ndarray
@@ -39,6 +39,7 @@ class Rough:
 
     @property
     def mask(self) -> np.ndarray:
+        """The boolean mask, (H, W)."""
         return np.asarray(self.probability > 0.5)
 
 
@@ -47,23 +48,23 @@ RefinementName = Literal["nothing", "outline", "crf", "level set"]  # what users
 
 
 def by_outline(rough: Rough, config: OutlineConfig | None = None) -> np.ndarray:
-    """Prompt the model again with points along the outline of its own mask, until it settles; (H, W) boolean."""
+    """Prompt again with the outline of the model's own mask until it hardly changes; (H, W) boolean."""
     config = config or OutlineConfig()
     mask = rough.mask
     for _ in range(config.rounds):
         if not mask.any():
             return mask
-        described = outline_prompt(mask, config)
-        clicks = [described.points, rough.prompt.points], [described.labels, rough.prompt.labels]
-        said = replace(described, points=np.concatenate(clicks[0]), labels=np.concatenate(clicks[1]))
-        before, mask = mask, rough.again(replace(said, box=rough.prompt.box or said.box)) > 0.5
+        outline = outline_prompt(mask, config)
+        clicks = [outline.points, rough.prompt.points], [outline.labels, rough.prompt.labels]
+        again = replace(outline, points=np.concatenate(clicks[0]), labels=np.concatenate(clicks[1]))
+        before, mask = mask, rough.again(replace(again, box=rough.prompt.box or again.box)) > 0.5
         if _dice(before, mask) > _SETTLED:
             break
     return guarded(rough.mask, mask)
 
 
 def by_crf(rough: Rough, config: CrfConfig | None = None) -> np.ndarray:
-    """Draw the mask to the edges of the picture; (H, W) boolean."""
+    """Align the edge of the mask with the edges of the image by a random field; (H, W) boolean."""
 
     def sharpen(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
         return crf(image, probability, config) > 0.5
@@ -72,7 +73,7 @@ def by_crf(rough: Rough, config: CrfConfig | None = None) -> np.ndarray:
 
 
 def by_level_set(rough: Rough, config: LevelSetConfig | None = None) -> np.ndarray:
-    """Move the edge of the mask within a band; (H, W) boolean."""
+    """Move the edge of the mask within a band by a level set; (H, W) boolean."""
     return _on_crop(rough, lambda image, probability: level_set(image, probability > 0.5, config))
 
 
@@ -80,13 +81,14 @@ REFINEMENTS: Mapping[str, Refinement] = dict(zip(FINISHES, (by_outline, by_crf, 
 
 
 def guarded(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The refined mask, or the one before where they differ so much that the object must have been lost."""
+    """The refined mask, or the one before if they differ so much that the object was probably lost."""
     area = int(before.sum())
     kept = abs(int(after.sum()) - area) <= _LARGEST_CHANGE * area and _dice(before, after) >= _LEAST_DICE
     return after if kept else before
 
 
 def _on_crop(rough: Rough, work: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Refine a crop around the mask by `work(image, probability)`, guarded against large changes."""
     mask = rough.mask
     if not mask.any():
         return mask

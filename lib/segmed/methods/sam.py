@@ -1,4 +1,7 @@
-"""Plain SAM. Source: Kirillov et al., Segment Anything (ICCV 2023)."""
+"""Plain SAM, with the published preparation of slices and resampling of masks.
+
+Source: Kirillov et al., Segment Anything (ICCV 2023).
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Sam(Segmenter):
-    """Longest side scaled to the input size, ImageNet mean and sd, zero padding after it, threshold on logits.
+    """SAM on slices scaled by their longer side, normalised and zero-padded; logits are resampled.
 
     Args:
-        model: any SAM-shaped model, encoder and decoder on one device.
-        version: names the weights.
+        model: Any SAM-shaped model, encoder and decoder on one device.
+        version: Version of the weights.
     """
 
     keep_aspect = True
@@ -42,7 +45,7 @@ class Sam(Segmenter):
         self.register_buffer("sd", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
 
     def fit(self, image: Tensor, frame: Frame) -> Tensor:
-        # padding with the mean is zero after normalisation
+        # Padding with the mean becomes zero by the normalisation.
         image = image.expand(3, -1, -1) / 255
         return frame.fit(image, "bilinear", fill=self.mean.cpu()).clamp(0, 1)
 
@@ -55,20 +58,24 @@ class Sam(Segmenter):
         low, quality = decode_low_resolution(self.model, embedding, prompts, self.choose_best)
         return Logits(self._restore(embedding.frame, low, size), quality.float())
 
-    def candidates(self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]) -> Logits:
-        """Three masks per prompt: the whole, a part, and a part of that."""
+    def candidates(
+        self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]
+    ) -> Logits:
+        """Decode three masks per prompt: the whole, a part, and a part of that."""
         if not self.multimask:
             return super().candidates(embedding, prompts, size)
         low, quality = decode_all(self.model, embedding, prompts)
         return Logits(self._restore(embedding.frame, low, size), quality.float())
 
     def _restore(self, frame: Frame, low: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits of the decoder at the size of the output."""
+        """Resample the decoder's logits (B, K, h, w) to the size (H, W) of the output."""
         return frame.restore(low.float(), size)
 
     def _encode(self, pixels: Tensor) -> Embedding:
         features = self.model.vision_encoder(pixels).last_hidden_state
-        return Embedding(features.float(), Frame(pixels.shape[2], pixels.shape[3], pixels.shape[3], self.keep_aspect))
+        return Embedding(
+            features.float(), Frame(pixels.shape[2], pixels.shape[3], pixels.shape[3], self.keep_aspect)
+        )
 
 
 def _build(model: SamModel | None, version: str) -> Sam:

@@ -1,4 +1,4 @@
-"""SAM2: clicks or a box on a slice, and its memory in place of boxes around neighbours through a volume.
+"""SAM2: masks from clicks or a box on a slice, and propagation through volumes by its memory.
 
 Source: Ravi et al., SAM 2: Segment Anything in Images and Videos (2024).
 """
@@ -21,17 +21,17 @@ from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 from segmed.sam.sam2 import Sam2Weights, StackSession, load_sam2
 
-_PATIENCE = 3  # slices in a row without the object after which it is over
+_PATIENCE = 3  # consecutive slices without the object after which it has ended
 
 
 class Sam2(Sam):
-    """Slice stretched to the input size, ImageNet mean and sd, threshold on logits.
+    """SAM2 on slices stretched to the input size and normalised as ImageNet; logits are resampled.
 
     Embeddings hold the coarsest level as features and the two finer ones as extras.
 
     Args:
-        weights: SAM2 with its memory or without; without, objects go through slices as with SAM.
-        version: names the weights.
+        weights: A SAM2 with or without memory; without it, objects are propagated as with SAM.
+        version: Version of the weights.
     """
 
     keep_aspect = False
@@ -56,7 +56,9 @@ class Sam2(Sam):
     ) -> Logits:
         return super().decode(self._alone(embedding), prompts, size)
 
-    def candidates(self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]) -> Logits:
+    def candidates(
+        self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]
+    ) -> Logits:
         return super().candidates(self._alone(embedding), prompts, size)
 
     @torch.inference_mode()
@@ -67,49 +69,51 @@ class Sam2(Sam):
         prompts: Sequence[StackPrompt],
         size: tuple[int, int],
     ) -> Iterator[tuple[int, int, Tensor]]:
-        """Prompted slices first, then up from each object's first one to the end, then down from it.
+        """Track objects: prompted slices first, then upwards and downwards from the first one of each.
 
-        Each object has a memory of its own, and all look at a slice while it is there. An object that is not seen on
-        three slices in a row is over, unless it is prompted again further on. Clicks beside the object on a slice
-        without a prompt correct what the memory says there. A slice whose prompt has a mask is remembered by that
-        mask, or, with a box or clicks beside it, by what the model makes of all of them.
+        Each object has a memory of its own, and a slice is encoded once for all of them. An object without
+        pixels on three consecutive slices has ended, unless it is prompted again further on. Background
+        clicks on a slice without another prompt correct the mask from memory there. A slice whose prompt has
+        a mask is remembered by that mask, or, if the prompt has a box or clicks as well, by the model's mask
+        for all of them.
         """
         assert self.memory is not None
-        kept = functools.lru_cache(maxsize=1)(embedding)
+        cached = functools.lru_cache(maxsize=1)(embedding)
 
         def levels(k: int) -> tuple[Tensor, ...]:
-            found = kept(k)
-            return *found.extras, found.features
+            embedded = cached(k)
+            return *embedded.extras, embedded.features
 
-        shape = torch.Size((1, *kept(min(prompts[0].shown)).features.shape[1:]))
+        shape = torch.Size((1, *cached(min(prompts[0].shown)).features.shape[1:]))
         position = self.model.vision_encoder.neck.position_encoding(shape, self.mean.device, torch.float32)
         sessions = [StackSession(depth, levels, position) for _ in prompts]
-        for n, (session, said) in enumerate(zip(sessions, prompts, strict=True)):
-            for k in sorted(said.shown):
-                yield n, k, self._show(session, k, said.shown[k], kept(k), size)
+        for n, (session, prompt) in enumerate(zip(sessions, prompts, strict=True)):
+            for k in sorted(prompt.shown):
+                yield n, k, self._show(session, k, prompt.shown[k], cached(k), size)
         reach = max(self.memory.num_maskmem, self.memory.config.max_object_pointers_in_encoder)
-        first = [min(said.shown) for said in prompts]
-        last = [max(said.shown) for said in prompts]
+        first = [min(prompt.shown) for prompt in prompts]
+        last = [max(prompt.shown) for prompt in prompts]
         for step in (1, -1):
             unseen = [0] * len(prompts)
             for k in range(min(first) + 1, depth) if step > 0 else range(max(first) - 1, -1, -1):
-                for n, (session, said) in enumerate(zip(sessions, prompts, strict=True)):
+                for n, (session, prompt) in enumerate(zip(sessions, prompts, strict=True)):
                     over = unseen[n] >= _PATIENCE and (step < 0 or k > last[n])
-                    if over or k in said.shown or (k - first[n]) * step < 0:
+                    if over or k in prompt.shown or (k - first[n]) * step < 0:
                         continue
-                    low = self._track(session, k, step < 0, said.excluded.get(k), kept(k).frame)
+                    low = self._track(session, k, step < 0, prompt.excluded.get(k), cached(k).frame)
                     unseen[n] = 0 if (low > 0).any() else unseen[n] + 1
                     far = k - step * reach
-                    if not first[n] - reach <= far <= last[n] + reach:  # nearer ones matter on the way back
+                    # Nearer slices are needed on the way back.
+                    if not first[n] - reach <= far <= last[n] + reach:
                         session.forget(far)
-                    yield n, k, self._restore(kept(k).frame, low, size)[0, 0]
+                    yield n, k, self._restore(cached(k).frame, low, size)[0, 0]
                 if all(count >= _PATIENCE for count in unseen) and (step < 0 or k >= max(last)):
                     break
 
     def _show(
         self, session: StackSession, k: int, prompt: SlicePrompt, embedding: Embedding, size: tuple[int, int]
     ) -> Tensor:
-        """Logits (H, W) of a prompted slice, which is remembered."""
+        """Add a prompted slice to the memory and return its logits (H, W)."""
         frame, device = embedding.frame, self.mean.device
         if prompt.mask is None:
             corners = np.zeros((0, 2)) if prompt.box is None else np.reshape(prompt.box, (2, 2))
@@ -117,16 +121,18 @@ class Sam2(Sam):
             labels = np.concatenate([np.array([2, 3])[: len(corners)], prompt.labels])
             session.show(k, torch.from_numpy(points).to(device), torch.from_numpy(labels).to(device))
             return self._restore(frame, self._advance(session, k, False), size)[0, 0]
-        told = torch.from_numpy(prompt.mask).float() * 2 - 1
+        logits = torch.from_numpy(prompt.mask).float() * 2 - 1
         if prompt.box is not None or len(prompt.labels):
-            told = self.decode(embedding, [[prompt]], (frame.height, frame.width)).masks[0, 0].cpu()
-        mask = frame.fit((told > 0).float()[None], "bilinear")[0] >= 0.5
+            logits = self.decode(embedding, [[prompt]], (frame.height, frame.width)).masks[0, 0].cpu()
+        mask = frame.fit((logits > 0).float()[None], "bilinear")[0] >= 0.5
         session.show_mask(k, mask.float().to(device))
         self._advance(session, k, False)
-        return torch.nn.functional.interpolate(told[None, None], size, mode="bilinear")[0, 0]
+        return torch.nn.functional.interpolate(logits[None, None], size, mode="bilinear")[0, 0]
 
-    def _track(self, session: StackSession, k: int, down: bool, excluded: np.ndarray | None, frame: Frame) -> Tensor:
-        """Low-resolution logits (1, 1, h, w) of a slice without a prompt."""
+    def _track(
+        self, session: StackSession, k: int, down: bool, excluded: np.ndarray | None, frame: Frame
+    ) -> Tensor:
+        """Low-resolution logits (1, 1, h, w) of a slice from memory and its background clicks (N, 2)."""
         low = self._advance(session, k, down)
         if excluded is None:
             return low
@@ -139,7 +145,7 @@ class Sam2(Sam):
         return self.memory(inference_session=session, frame_idx=k, reverse=down).pred_masks
 
     def _alone(self, embedding: Embedding) -> Embedding:
-        """As a slice without memory is decoded."""
+        """Add the embedding that SAM2 uses for slices without memory."""
         none = self.model.no_memory_embedding[0, 0][:, None, None]
         return replace(embedding, features=embedding.features + none)
 

@@ -1,4 +1,4 @@
-"""The one interface everything hangs on: encode a slice once, decode any prompt on it."""
+"""The interface of all methods, which encode a slice once and decode any prompt on it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ class Logits:
     """Masks of B slices and K objects before the threshold, which is 0.
 
     Attributes:
-        masks: (B, K, H, W)
-        quality: (B, K) predicted IoU, or None where a method has no such head.
-        uncertainty: (B, K, H, W) variance of the probability, in [0, 0.25], where a method gives it.
+        masks: Logits (B, K, H, W).
+        quality: Predicted IoU (B, K), or None if the method does not predict it.
+        uncertainty: Variance of the probability (B, K, H, W), in [0, 0.25], or None if the method does not
+            give it.
     """
 
     masks: Tensor
@@ -37,11 +38,12 @@ class Logits:
 
 @dataclass(frozen=True)
 class StackPrompt:
-    """What a user said about one object in a stack of slices.
+    """The prompts for one object in a stack of slices.
 
     Attributes:
-        shown: prompts by slice, at least one.
-        excluded: clicks (N, 2) beside the object, by slices on which nothing else was said; strokes count as clicks.
+        shown: Prompts by slice index, at least one.
+        excluded: Background clicks (N, 2) by slice index, for slices without any other prompt; strokes become
+            clicks.
     """
 
     shown: Mapping[int, SlicePrompt]
@@ -49,14 +51,16 @@ class StackPrompt:
 
     @classmethod
     def of(cls, prompt: Prompt) -> StackPrompt:
-        """Of a prompt in a volume; the inner slices of a thick box and all of a mask are shown, too."""
-        marked = set(prompt.slices())
+        """Convert a prompt in a volume; all slices of a thick box and of a mask count as prompted."""
+        prompted = set(prompt.slices())
         if prompt.box is not None and not prompt.box.is_flat:
-            marked |= set(range(prompt.box.k[0], prompt.box.k[1] + 1))
+            prompted |= set(range(prompt.box.k[0], prompt.box.k[1] + 1))
         if prompt.mask is not None:
-            marked |= {int(k) for k in np.flatnonzero(prompt.mask.any(axis=(0, 1)))}
-        shown = {k: p for k in sorted(marked) if (p := prompt.on_slice(k)) is not None}
-        beside = [k for _, _, k in prompt.background] + [k for k, s in prompt.scribbles.items() if has_strokes(s, -1)]
+            prompted |= {int(k) for k in np.flatnonzero(prompt.mask.any(axis=(0, 1)))}
+        shown = {k: p for k in sorted(prompted) if (p := prompt.on_slice(k)) is not None}
+        beside = [k for _, _, k in prompt.background] + [
+            k for k, s in prompt.scribbles.items() if has_strokes(s, -1)
+        ]
         away = {k: [(i, j) for i, j, kk in prompt.background if kk == k] for k in beside if k not in shown}
         for k in away.keys() & prompt.scribbles.keys():
             away[k] += spread_clicks(prompt.scribbles[k] == -1)
@@ -67,20 +71,21 @@ class Segmenter(nn.Module, ABC):
     """A method of segmentation.
 
     Attributes:
-        version: names the weights; embeddings of different versions are never mixed.
-        input_size: side of the square model input in px, or None if slices are taken as they are.
-        keep_aspect: how slices are fitted into that square, see `Frame`.
-        carries_mask: whether propagation hands on the neighbour's mask beside its box.
-        margin: px by which propagation boxes the neighbour's mask wider; 5 is MedSAM's.
-        labels: names of the classes of automatic methods, class 1 first.
-        keeps_slices: whether embeddings are the slices themselves and no features of them.
-        has_memory: whether `segment_stack` carries objects through slices, in place of boxes around neighbours.
-        corrects_masks: whether corrections are best made with the mask before, which the page then sends; slices whose
-            mask already agrees with the prompt stay as they are.
-        follows_neighbours: whether `decode` reads `SlicePrompt.neighbour`, so that propagation hands on the neighbour's
-            image and mask in place of a box.
-        finds_boxes: whether `detect` finds the objects of a slice as boxes.
-        takes_scribbles: whether `decode` reads the scribbles of prompts; for others the predictor makes clicks of them.
+        version: Version of the weights; embeddings of different versions are never mixed.
+        input_size: Side of the square model input in px, or None if slices are not resampled.
+        keep_aspect: Whether slices are fitted into that square without distortion, see `Frame`.
+        carries_mask: Whether propagation prompts with the neighbour's mask in addition to its box.
+        margin: Margin in px of that box around the neighbour's mask; 5 for MedSAM.
+        labels: Names of the classes of automatic methods, class 1 first.
+        keeps_slices: Whether embeddings are the slices themselves rather than features of them.
+        has_memory: Whether `segment_stack` tracks objects through slices, so that no boxes are propagated.
+        corrects_masks: Whether corrections work best with the previous mask, which the page then sends;
+            slices whose mask already agrees with the prompt are not changed.
+        follows_neighbours: Whether `decode` reads `SlicePrompt.neighbour`, so that propagation prompts with
+            the neighbour's image and mask instead of a box.
+        finds_boxes: Whether `detect` finds the objects of a slice as boxes.
+        takes_scribbles: Whether `decode` reads the scribbles of prompts; otherwise the predictor converts
+            them to clicks.
     """
 
     version: str = "0"
@@ -97,45 +102,47 @@ class Segmenter(nn.Module, ABC):
     corrects_masks: bool = False
 
     def understood(self, prompt: SlicePrompt) -> SlicePrompt:
-        """The prompt as `decode` takes it: with clicks in place of scribbles where the method reads none."""
+        """Convert a prompt for `decode`: scribbles become clicks unless the method reads scribbles."""
         return prompt if self.takes_scribbles else scribbles_to_clicks(prompt)
 
     @abstractmethod
     def encode(self, images: Tensor) -> Embedding:
-        """Prompt-independent features.
+        """Compute prompt-independent features.
 
         Args:
-            images: (B, 3, S, S) in [0, 1].
+            images: Model inputs (B, 3, S, S) in [0, 1].
 
         Returns:
-            Embedding whose frame takes prompts in pixels of `images`.
+            An embedding whose frame expects prompts in pixels of `images`.
         """
 
     @abstractmethod
     def decode(
         self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
     ) -> Logits:
-        """Masks at any output size.
+        """Decode masks at any output size.
 
         Args:
-            embedding: of B slices.
+            embedding: Features of B slices.
             prompts: B lists of K prompts in pixels of the slice, or None for automatic methods.
-            size: (H, W) of the output.
+            size: Rows and columns (H, W) of the output.
 
         Raises:
-            ValueError: the prompts do not fit the embedding, or the method needs a prompt and got none.
+            ValueError: If the prompts do not fit the embedding, or the method needs a prompt and got none.
         """
 
-    def candidates(self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]) -> Logits:
-        """All masks that the method has for each prompt on one slice, where `decode` settles for one.
+    def candidates(
+        self, embedding: Embedding, prompts: Sequence[SlicePrompt], size: tuple[int, int]
+    ) -> Logits:
+        """Decode all candidate masks for each prompt on one slice, of which `decode` returns one.
 
         Args:
-            embedding: of one slice.
-            prompts: N of them.
-            size: (H, W) of the output.
+            embedding: Features of one slice.
+            prompts: N prompts in pixels of the slice.
+            size: Rows and columns (H, W) of the output.
 
         Returns:
-            Masks (N, M, H, W) and predicted IoU (N, M); M = 1 unless the method has more.
+            Masks (N, M, H, W) and predicted IoU (N, M); M = 1 unless the method has more candidates.
         """
         one = self.decode(embedding, [prompts], size)
         return Logits(one.masks[0][:, None], None if one.quality is None else one.quality[0][:, None])
@@ -147,30 +154,32 @@ class Segmenter(nn.Module, ABC):
         prompts: Sequence[StackPrompt],
         size: tuple[int, int],
     ) -> Iterator[tuple[int, int, Tensor]]:
-        """Carry objects through slices by the method's own memory; only where `has_memory`.
+        """Track objects through slices by the method's own memory; only for methods with `has_memory`.
 
         Args:
-            embedding: of slice k.
-            depth: number of slices.
-            prompts: of each object.
-            size: (H, W) of the output.
+            embedding: Function that returns the features of slice k.
+            depth: Number of slices.
+            prompts: The prompts of each object.
+            size: Rows and columns (H, W) of the output.
 
         Yields:
-            Object, slice and logits (H, W), slice by slice so that other users get their turn in between; slices
-            beyond the end of an object are left out.
+            Object, slice and logits (H, W), slice by slice so that requests of other users can run in
+            between; slices beyond the end of an object are omitted.
         """
         raise NotImplementedError(f"{type(self).__name__} has no memory of its own.")
 
-    def detect(self, embedding: Embedding, confidence: float | None = None, most: int | None = None) -> list[Boxes]:
-        """The boxes of the objects on each slice; only where `finds_boxes`.
+    def detect(
+        self, embedding: Embedding, confidence: float | None = None, most: int | None = None
+    ) -> list[Boxes]:
+        """Detect the objects on each slice as boxes; only for methods with `finds_boxes`.
 
         Args:
-            embedding: of B slices.
-            confidence: lowest score of a box in [0, 1], None for the method's own.
-            most: boxes per slice, None for the method's own.
+            embedding: Features of B slices.
+            confidence: Lowest score of a box in [0, 1], or None for the method's own.
+            most: Largest number of boxes per slice, or None for the method's own.
 
         Returns:
-            One `Boxes` per slice, in its pixels.
+            One `Boxes` per slice, in px of the slice.
         """
         raise NotImplementedError(f"{type(self).__name__} finds no boxes.")
 
@@ -179,13 +188,13 @@ class Segmenter(nn.Module, ABC):
         return frame.fit(image, "bicubic").clamp(0, 255) / 255
 
     def prepare(self, image: np.ndarray) -> tuple[Tensor, Frame]:
-        """A slice as stored in a picture to model input.
+        """Convert a slice of a picture to a model input.
 
         Args:
-            image: (H, W) or (H, W, 3) uint8.
+            image: The slice, (H, W) or (H, W, 3), uint8.
 
         Returns:
-            (3, S, S) in [0, 1], and how the slice lies in it.
+            The model input (3, S, S) in [0, 1], and the placement of the slice in it.
         """
         height, width = image.shape[:2]
         frame = Frame(height, width, self.input_size or max(height, width), self.keep_aspect)

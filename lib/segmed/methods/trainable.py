@@ -1,4 +1,4 @@
-"""What a method needs to be trained and kept: which parameters train, its recipe, and weights saved alone."""
+"""The interface of trainable methods, their recipes, and the storage of trained weights."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ LossName = Literal["dice_bce", "focal", "dice_ce"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a method is trained unless the user says otherwise; each method names the source of its values.
+    """The default settings of a method's training; each method names the source of its values.
 
     Attributes:
-        rates: learning rates by prefix of parameter names; the longest prefix that fits counts, "" fits all.
-        loss: `dice_bce` (Dice of squared probabilities + BCE, 1 : 1), `focal` (gamma 2), or `dice_ce` (0.7 Dice + 0.3
-            cross-entropy over classes, background among them).
+        rates: Learning rates by prefix of parameter names; the longest matching prefix counts, and "" matches
+            all.
+        loss: `dice_bce` (Dice of squared probabilities + BCE, 1 : 1), `focal` (gamma 2), or `dice_ce` (0.7
+            Dice + 0.3 cross-entropy over all classes with the background).
         optimiser: `adam` or `adamw`.
-        weight_decay: of all parameters.
-        schedule: `constant`, `poly` (power 0.9 after a linear warm-up), `plateau` (halved after 5 epochs without gain),
-            `linear` (to a thousandth), or `cosine` (half a wave, to 0).
-        warmup: optimiser steps of `poly`.
-        epochs: most passes over the data.
-        prompted: whether objects are learned one by one, each shown by a prompt, instead of whole class maps.
+        weight_decay: Weight decay of all parameters.
+        schedule: `constant`, `poly` (power 0.9 after a linear warm-up), `plateau` (halved after 5 epochs
+            without improvement), `linear` (to a thousandth), or `cosine` (half a period, to 0).
+        warmup: Optimiser steps of the warm-up of `poly`.
+        epochs: Largest number of passes over the data.
+        prompted: Whether the method learns objects one by one from prompts instead of whole class maps.
     """
 
     rates: Mapping[str, float]
@@ -56,20 +57,26 @@ class Recipe:
         """The learning rate of a parameter. Raises ValueError if no prefix fits its name."""
         fitting = [prefix for prefix in self.rates if name.startswith(prefix)]
         if not fitting:
-            raise ValueError(f"The recipe has no learning rate for {name!r}, only for {', '.join(self.rates)}.")
+            raise ValueError(
+                f"The recipe has no learning rate for {name!r}, only for {', '.join(self.rates)}."
+            )
         return self.rates[max(fitting, key=len)]
 
     def loss_of(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """The loss of a batch, the mean of its slices' but for `dice_ce`.
+        """Compute the loss of a batch: the mean over its slices, except for `dice_ce`.
 
-        That has one Dice per class over the whole batch, so processes that train together put their parts of it
-        together first.
+        `dice_ce` has one Dice per class over the whole batch, so that processes that train together first
+        gather their parts of the batch.
 
         Args:
-            logits: (B, K, H, W) of K objects, or of classes for `dice_ce`.
-            truth: (B, K, H, W) in [0, 1], or (B, 1, H, W) class indices for `dice_ce`.
+            logits: Logits (B, K, H, W) of K objects, or of K classes for `dice_ce`.
+            truth: Masks (B, K, H, W) in [0, 1], or class indices (B, 1, H, W) for `dice_ce`.
         """
-        from segmed.monai_parts import DiceCELoss, DiceLoss, FocalLoss  # seconds that only a training has to wait
+        from segmed.monai_parts import (  # seconds that only a training has to wait
+            DiceCELoss,
+            DiceLoss,
+            FocalLoss,
+        )
 
         logits = logits.float()
         if self.loss == "focal":
@@ -78,18 +85,20 @@ class Recipe:
             dice = DiceLoss(sigmoid=True, squared_pred=True)(logits, truth.float())
             return dice + torch.nn.functional.binary_cross_entropy_with_logits(logits, truth.float())
         logits, truth = _of_all_processes(logits), _of_all_processes(truth)
-        both = DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True, batch=True, lambda_dice=0.7, lambda_ce=0.3)
+        both = DiceCELoss(
+            softmax=True, to_onehot_y=True, squared_pred=True, batch=True, lambda_dice=0.7, lambda_ce=0.3
+        )
         return both(logits, truth)
 
 
 class TrainableSegmenter(Segmenter):
-    """A Segmenter with parameters that train, on a SamModel unless its method needs none.
+    """A segmenter with trained parameters, on a SamModel unless its method needs none.
 
     Attributes:
-        name: of the method, written beside its weights.
-        config: the method's frozen dataclass.
-        recipe: the default one.
-        model: the SamModel, changed in place by methods that hook into it; frozen but for `trained_names`.
+        name: Name of the method, stored with its weights.
+        config: The method's frozen dataclass of settings.
+        recipe: The default recipe.
+        model: The SamModel, changed in place by methods that hook into it; frozen except for `trained_names`.
     """
 
     name: ClassVar[str]
@@ -103,14 +112,14 @@ class TrainableSegmenter(Segmenter):
         return int(self.model.config.vision_config.image_size)
 
     def begin(self) -> None:
-        """Called once before a training that takes over no weights: the place to fetch some from elsewhere."""
+        """Prepare a training that starts without trained weights, such as by downloading pretrained ones."""
 
     def spare_memory(self) -> None:
-        """From now on, compute the encoder's activations twice instead of keeping them."""
+        """From now on, recompute the encoder's activations in the backward pass instead of storing them."""
         self.model.vision_encoder.activation_checkpointing_enable()
 
     def trained_names(self) -> list[str]:
-        """Names, as in `named_parameters`, of what trains; nothing else is saved but `extra_buffers`."""
+        """Names of the trained parameters, which are saved together with `extra_buffers`."""
         raise NotImplementedError
 
     def extra_buffers(self) -> list[str]:
@@ -122,7 +131,7 @@ class TrainableSegmenter(Segmenter):
         return self.recipe
 
     def prepare_training(self) -> None:
-        """Let what trains require gradients, and nothing else; SAM's positional matrix never does."""
+        """Set `requires_grad` for exactly the trained parameters, never for SAM's positional matrix."""
         wanted = set(self.trained_names())
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in wanted)
@@ -134,13 +143,13 @@ class TrainableSegmenter(Segmenter):
         truth: Tensor,
         progress: float = 1.0,
     ) -> Tensor:
-        """The loss of a batch, with gradients; methods override `loss_from` unless they need the images.
+        """Compute the loss of a batch, with gradients; methods usually override `loss_from`.
 
         Args:
-            images: (B, 3, S, S) in [0, 1], as `prepare` gives.
+            images: Model inputs (B, 3, S, S) in [0, 1], as from `prepare`.
             prompts: B lists of K prompts, or None for automatic methods.
-            truth: as in `Recipe.loss_of`, H and W those of the slices.
-            progress: share of the training that is done, for losses that change.
+            truth: Masks or class indices as in `Recipe.loss_of`, with H and W of the slices.
+            progress: Share of the training that is done, in [0, 1], for losses that change.
         """
         return self.loss_from(self.encode(images), prompts, truth, progress)
 
@@ -151,13 +160,13 @@ class TrainableSegmenter(Segmenter):
         truth: Tensor,
         progress: float = 1.0,
     ) -> Tensor:
-        """As `loss`, of B slices that are encoded: what frozen encoders are trained by, again and again."""
+        """Compute the loss from embeddings of B slices, which frozen encoders compute only once."""
         size = (truth.shape[-2], truth.shape[-1])
         return self.recipe.loss_of(self.decode(embedding, prompts, size).masks, truth)
 
 
 def _of_all_processes(part: Tensor) -> Tensor:
-    """(B, …) of this process to the batch of all that train together, with gradients; B may differ by process."""
+    """Gather the parts (B, …) of all processes that train together, with gradients; B may differ."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return part
     counts = [torch.zeros(1, dtype=torch.long, device=part.device) for _ in range(dist.get_world_size())]
@@ -169,20 +178,23 @@ def _of_all_processes(part: Tensor) -> Tensor:
 
 
 def save_trained(segmenter: TrainableSegmenter, folder: Path, backbone: str) -> None:
-    """Write `config.json` and `weights.safetensors`: what was trained, never the base weights.
+    """Write `config.json` and `weights.safetensors` with the trained weights, without the base weights.
 
     Args:
-        segmenter: the method.
-        folder: made if need be.
-        backbone: version of the base weights (`sam.weights.weights_version`) that these belong to, "" for none.
+        segmenter: The method.
+        folder: The folder, which is created if it does not exist.
+        backbone: Version of the base weights (`sam.weights.weights_version`) that these belong to, "" for
+            none.
 
     Raises:
-        OSError: they could not be written, for instance because the disk is full.
+        OSError: If the weights cannot be written, for instance because the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {*segmenter.trained_names(), *segmenter.extra_buffers()}
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in segmenter.state_dict().items() if k in wanted}
-    # save_file would tell of a full disk by an error of its own
+    state = {
+        k: v.detach().cpu().contiguous().clone() for k, v in segmenter.state_dict().items() if k in wanted
+    }
+    # save_file reports a full disk by an error of its own
     (folder / "weights.safetensors").write_bytes(save(state))
     facts = {
         "method": segmenter.name,
@@ -194,29 +206,33 @@ def save_trained(segmenter: TrainableSegmenter, folder: Path, backbone: str) -> 
 
 
 def config_from(kind: type, values: Mapping[str, Any]) -> Any:
-    """A method's config from what `config.json` holds; lists become tuples.
+    """Build a method's config from the values in `config.json`; lists become tuples.
 
     Raises:
-        ValueError: unknown settings, or values that the config refuses.
+        ValueError: If there are unknown settings, or the config refuses a value.
     """
     known = {f.name for f in fields(kind)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ValueError(f"{kind.__name__} does not know {', '.join(unknown)}. Known are {', '.join(sorted(known))}.")
+        raise ValueError(
+            f"{kind.__name__} does not know the settings {', '.join(unknown)}; allowed are "
+            f"{', '.join(sorted(known))}."
+        )
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def load_trained(segmenter: TrainableSegmenter, folder: Path, backbone: str) -> None:
-    """Put saved weights into a method built with the same config.
+    """Load saved weights into a method built with the same config.
 
     Args:
-        segmenter: the method, on any device.
-        folder: as `save_trained` wrote it.
-        backbone: version of the base weights in use, "" for none.
+        segmenter: The method, on any device.
+        folder: A folder from `save_trained`.
+        backbone: Version of the base weights in use, "" for none.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: another method, backbone, image size, rank or class count, or a damaged file.
+        FileNotFoundError: If a file is missing.
+        ValueError: If the weights belong to another method, backbone, image size, rank or class count, or are
+            damaged.
     """
     facts = read_facts(folder)
     for what, saved, here in (
@@ -226,8 +242,8 @@ def load_trained(segmenter: TrainableSegmenter, folder: Path, backbone: str) -> 
     ):
         if saved != here:
             raise ValueError(
-                f"The weights in {folder.name} belong to the {what} {saved!r}, but {here!r} is in use. Train them anew "
-                f"or serve them with the {what} that they were trained with."
+                f"The weights in {folder.name} belong to the {what} {saved!r}, but {here!r} is in use. Train "
+                f"them again, or use the {what} that they were trained with."
             )
     path = folder / "weights.safetensors"
     if not path.is_file():
@@ -236,7 +252,9 @@ def load_trained(segmenter: TrainableSegmenter, folder: Path, backbone: str) -> 
         with safe_open(path, "pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path.name} in {folder.name} is cut off or damaged ({error}). Copy it again.") from error
+        raise ValueError(
+            f"{path.name} in {folder.name} is cut off or damaged ({error}). Copy it again."
+        ) from error
     own = segmenter.state_dict()
     wanted = {*segmenter.trained_names(), *segmenter.extra_buffers()}
     wrong = sorted(wanted ^ set(state)) + sorted(
@@ -246,7 +264,7 @@ def load_trained(segmenter: TrainableSegmenter, folder: Path, backbone: str) -> 
     )
     if wrong:
         raise ValueError(
-            f"The weights in {folder.name} do not fit {segmenter.name} as configured ({len(wrong)} differ, first: "
-            f"{wrong[0]}). Use the rank, classes and variant that they were trained with."
+            f"The weights in {folder.name} do not fit {segmenter.name} as configured ({len(wrong)} differ, "
+            f"first: {wrong[0]}). Use the rank, classes and variant that they were trained with."
         )
     segmenter.load_state_dict(state, strict=False)

@@ -22,5 +22,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         if not {"method", "backbone", "image_size", "config"} <= set(facts):
             raise ValueError("method, backbone, image_size or config is missing")
     except (ValueError, TypeError) as error:
-        raise ValueError(f"The config.json in {folder.name} is not that of trained weights: {error}.") from error
+        raise ValueError(
+            f"The config.json in {folder.name} is not that of trained weights: {error}."
+        ) from error
     return dict(facts)

@@ -1,8 +1,8 @@
-"""U-Net and its relatives: networks without a prompt and without SAM, which every other method is measured against.
+"""U-Net and its relatives: networks without prompts and without SAM, as baselines of all other methods.
 
-The networks are those of segmentation_models_pytorch. Source of the encoder: Tan and Le, EfficientNet: Rethinking Model
-Scaling for Convolutional Neural Networks (ICML 2019); of the box as a channel: Ma et al., Segment anything in medical
-images (Nature Communications, 2024), whose DeepLabV3+ is prompted so.
+The networks are those of segmentation_models_pytorch. Source of the encoder: Tan and Le, EfficientNet:
+Rethinking Model Scaling for Convolutional Neural Networks (ICML 2019); of the box as a channel: Ma et al.,
+Segment anything in medical images (Nature Communications, 2024), whose DeepLabV3+ is prompted so.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from segmed.methods.trainable import LossName, Recipe, TrainableSegmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 
-_STRIDE = 32  # px of the input per step of the encoder's last map
-_BESIDE = -14.0  # logit beside the box; those of float32 probabilities end there
+_STRIDE = 32  # px of the input per cell of the encoder's last map
+_BESIDE = -14.0  # logit outside of the box; logits of probabilities clipped at 1e-6 end there
 
 
 def _library() -> ModuleType:
@@ -48,17 +48,18 @@ def _library() -> ModuleType:
 
 @dataclass(frozen=True)
 class UnetFamilyConfig(ClassConfig):
-    """What is told apart, by a network of which size.
+    """The classes, and the size of the network.
 
     Attributes:
-        labels: as of `ClassConfig`; none with `box_channel`, where the box says what is meant.
-        encoder: any that segmentation_models_pytorch lists, such as efficientnet-b5 (Tan and Le, 2019) or, for laptops,
-            resnet18.
-        input_size: side in px of the square that slices are stretched to, a multiple of 32.
-        pretrained: whether a training begins with an encoder that knows ImageNet. It is downloaded once; no image is
-            sent anywhere.
-        box_channel: whether the box of a prompt is a fourth channel of the input (Ma et al., 2024). The method answers
-            boxes then, and labels nothing without one.
+        labels: Names of the structures as in `ClassConfig`; none with `box_channel`, where the box selects
+            the object.
+        encoder: An encoder of segmentation_models_pytorch, such as efficientnet-b5 (Tan and Le, 2019) or, for
+            laptops, resnet18.
+        input_size: Side in px of the square that slices are stretched to, a multiple of 32.
+        pretrained: Whether the training starts with an encoder pretrained on ImageNet. Its weights are
+            downloaded once; no image is sent anywhere.
+        box_channel: Whether the box of a prompt is a fourth channel of the input (Ma et al., 2024). The
+            method then needs a box for each object and does not label whole slices.
     """
 
     encoder: str = "efficientnet-b5"
@@ -73,32 +74,36 @@ class UnetFamilyConfig(ClassConfig):
             super().__post_init__()
         if self.encoder not in _library().encoders.get_encoder_names():
             raise ValueError(
-                f"The encoder {str(self.encoder)[:60]!r} is unknown. Take efficientnet-b5, resnet18, or another one of "
-                "segmentation_models_pytorch 0.6.0."
+                f"The encoder {str(self.encoder)[:60]!r} is unknown. Take efficientnet-b5, resnet18, or "
+                "another encoder of segmentation_models_pytorch 0.6.0."
             )
         size = self.input_size
         if isinstance(size, bool) or not isinstance(size, int) or size < _STRIDE or size % _STRIDE:
-            raise ValueError(f"input_size is {size!r}; allowed are multiples of {_STRIDE}. Take 256, or 512 for more.")
+            raise ValueError(
+                f"input_size is {size!r}; allowed are multiples of {_STRIDE}. Take 256, or 512 for more."
+            )
 
 
 class UnetFamily(TrainableSegmenter):
-    """A network from pixels to classes, all of which trains.
+    """A network from pixels to classes, of which all weights are trained.
 
-    Without a prompt it gives the logits of background and classes. Asked with a box it gives the class that fills most
-    of it, cut off at the box; with `box_channel` the network itself sees the box and gives what is meant.
-    `encode` keeps the slices in 8 bit, so that one training prepares them once.
+    Without a prompt it returns the logits of background and classes. For a box it returns the class that
+    fills most of it, cropped to the box; with `box_channel` the box is an input of the network, which
+    segments the object in it. `encode` stores the slices in 8 bit, so that they are prepared only once per
+    training.
 
-    AdamW at 1e-4 with weight decay 1e-4, the rate falling by a cosine, is usual for these networks, with batches of 16
-    (Loshchilov and Hutter, SGDR, ICLR 2017; Decoupled Weight Decay Regularization, ICLR 2019). Classes are learnt by
-    Dice and cross-entropy as in the other automatic methods, so that they compare; boxes by Dice + BCE, 1 : 1.
+    AdamW at 1e-4 with weight decay 1e-4 and a cosine schedule is usual for these networks, with batches of 16
+    (Loshchilov and Hutter, SGDR, ICLR 2017; Decoupled Weight Decay Regularization, ICLR 2019). Classes are
+    trained with Dice and cross-entropy as in the other automatic methods, so that all can be compared; boxes
+    with Dice + BCE, 1 : 1.
 
     Args:
-        model: None, as there are no base weights.
-        config: classes and size.
-        version: names the weights.
+        model: Always None, because there are no base weights.
+        config: The classes, and the size of the network.
+        version: Version of the weights.
 
     Raises:
-        ValueError: the encoder does not fit the architecture, or the input is too small for it.
+        ValueError: If the encoder does not fit the architecture, or the input is too small for it.
     """
 
     architecture: ClassVar[str]
@@ -108,12 +113,17 @@ class UnetFamily(TrainableSegmenter):
     mean: Tensor
     sd: Tensor
 
-    def __init__(self, model: None = None, config: UnetFamilyConfig | None = None, version: str = "0") -> None:
+    def __init__(
+        self, model: None = None, config: UnetFamilyConfig | None = None, version: str = "0"
+    ) -> None:
         super().__init__()
         self.config = config or UnetFamilyConfig()
         self.labels, self.input_size, self.version = self.config.labels, self.config.input_size, version
         if self.input_size < self.least:
-            raise ValueError(f"input_size is {self.input_size}; {self.name} takes multiples of 32 from {self.least}.")
+            raise ValueError(
+                f"input_size is {self.input_size}; "
+                f"allowed for {self.name} are multiples of 32 from {self.least}."
+            )
         self.network: nn.Module = _library().create_model(
             self.architecture, self.config.encoder, None, 3 + self.config.box_channel, self.config.classes
         )
@@ -130,30 +140,35 @@ class UnetFamily(TrainableSegmenter):
         return self.config.input_size
 
     def begin(self) -> None:
-        """Fetch the encoder's ImageNet weights if the config asks for them.
+        """Download the encoder's ImageNet weights if the config asks for them.
 
         Raises:
-            ValueError: there are none of this encoder.
-            FileNotFoundError: they cannot be fetched.
+            ValueError: If there are no such weights for this encoder.
+            FileNotFoundError: If the weights cannot be downloaded.
         """
         if not self.config.pretrained:
             return
         name = self.config.encoder
         try:
-            knowing = _library().encoders.get_encoder(name, 3 + self.config.box_channel, weights="imagenet")
+            pretrained = _library().encoders.get_encoder(
+                name, 3 + self.config.box_channel, weights="imagenet"
+            )
         except KeyError as error:
-            raise ValueError(f"There are no ImageNet weights of {name}. Train it with pretrained=false.") from error
+            raise ValueError(
+                f"There are no ImageNet weights for {name}. Train it with pretrained=false."
+            ) from error
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             raise FileNotFoundError(
-                f"The ImageNet weights of {name} cannot be fetched from Hugging Face (no network?). Train it with "
-                "pretrained=false, or once on a machine with a network and copy that one's Hugging Face cache here."
+                f"The ImageNet weights of {name} cannot be fetched from Hugging Face (no network?). Train it "
+                "with pretrained=false, or train it once on a machine with a network and copy the Hugging "
+                "Face cache of that machine here."
             ) from error
         encoder = self.network.get_submodule("encoder")
-        state = knowing.state_dict()
+        state = pretrained.state_dict()
         encoder.load_state_dict({key: tensor.to(self.mean.device) for key, tensor in state.items()})
 
     def spare_memory(self) -> None:
-        """Nothing: a network of this kind at 512 px takes less than a SAM at 256."""
+        """Do nothing: such a network at 512 px needs less memory than a SAM at 256 px."""
 
     def trained_names(self) -> list[str]:
         return [f"network.{name}" for name, _ in self.network.named_parameters()]
@@ -163,38 +178,41 @@ class UnetFamily(TrainableSegmenter):
         return [f"network.{name}" for name, _ in self.network.named_buffers() if name in kept]
 
     def encode(self, images: Tensor) -> Embedding:
-        """Keep the slices (B, 3, S, S) in 8 bit."""
+        """Store slices (B, 3, S, S) in [0, 1] as uint8."""
         size = images.shape[-1]
         return Embedding((images * 255).round().to(torch.uint8), Frame(size, size, size))
 
     def decode(
         self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
     ) -> Logits:
-        """Logits of background and classes (B, C, H, W), or of the objects in boxes (B, K, H, W).
+        """Decode logits of background and classes (B, C, H, W), or of the objects in boxes (B, K, H, W).
 
         Raises:
-            ValueError: a prompt without a box, or none where the box is a channel.
+            ValueError: If a prompt has no box, or there is no prompt although the box is a channel.
         """
         pictures = (embedding.features.float() / 255 - self.mean) / self.sd
         if prompts is None:
             if self.config.box_channel:
                 raise ValueError(
-                    f"This {self.name} was trained with box_channel: draw a box around the object. To label without "
-                    "one, train it without box_channel."
+                    f"This {self.name} was trained with box_channel: draw a box around the object. To label "
+                    "without one, train it without box_channel."
                 )
             return Logits(embedding.frame.restore(self._run(pictures), size))
         boxes = self._boxes(embedding, prompts)
         if self.config.box_channel:
             count, each = boxes.shape[:2]
-            seen = torch.cat([pictures.repeat_interleave(each, 0), boxes.flatten(0, 1)[:, None].to(pictures)], 1)
-            found = self._run(seen).view(count, each, *boxes.shape[2:])
+            inputs = torch.cat(
+                [pictures.repeat_interleave(each, 0), boxes.flatten(0, 1)[:, None].to(pictures)], 1
+            )
+            logits = self._run(inputs).view(count, each, *boxes.shape[2:])
         else:
-            found = _fullest(self._run(pictures), boxes)
-        return Logits(embedding.frame.restore(found, size))
+            logits = _fullest(self._run(pictures), boxes)
+        return Logits(embedding.frame.restore(logits, size))
 
     def _run(self, pictures: Tensor) -> Tensor:
         alone = self.network.training and len(pictures) == 1
-        if alone:  # maps that are pooled to one value have no variance over one slice
+        # Batch norm in training needs more than one value, which pooled maps of a single slice do not have.
+        if alone:
             self.network.eval()
         logits: Tensor = self.network(pictures)
         if alone:
@@ -202,10 +220,13 @@ class UnetFamily(TrainableSegmenter):
         return logits.float()
 
     def _boxes(self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]]) -> Tensor:
-        """(B, K, S, S) boolean, true inside of each box; no box is lost between two pixels."""
+        """Boolean maps (B, K, S, S), true inside each box; every box covers at least one pixel."""
         corners = [[prompt.box for prompt in row if prompt.box is not None] for row in prompts]
         if len(corners) != len(embedding) or any(len(row) != len(prompts[0]) for row in corners):
-            raise ValueError(f"{self.name} answers boxes: give as many prompts for each slice, each with a box.")
+            raise ValueError(
+                f"{self.name} needs a box in every prompt: "
+                "give one list per slice, with the same number of prompts."
+            )
         ends = np.array(corners, np.float32).reshape(len(corners), -1, 2, 2)
         ends[..., 1, :] += 1  # the last row and column belong to the box
         low, high = torch.from_numpy(embedding.frame.to_model(ends)).to(embedding.features.device).unbind(2)
@@ -215,7 +236,10 @@ class UnetFamily(TrainableSegmenter):
 
 
 def _fullest(logits: Tensor, boxes: Tensor) -> Tensor:
-    """The logits (B, K, S, S) of the class that fills most of each box, of classes (B, C, S, S)."""
+    """Logits (B, K, S, S) of the class that fills most of each box, from those of all classes (B, C, S, S).
+
+    The class of box k is argmax over c > 0 of the sum of its probabilities in the box.
+    """
     probability = logits.softmax(1)
     share = torch.einsum("bkhw,bchw->bkc", boxes.to(probability), probability[:, 1:])
     place = (share.argmax(2) + 1)[..., None, None].expand(-1, -1, *logits.shape[2:])
@@ -241,7 +265,11 @@ class DeepLabV3(UnetFamily):
 
 
 class DeepLabV3Plus(UnetFamily):
-    """Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation (ECCV 2018)."""
+    """DeepLabV3+.
+
+    Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation (ECCV
+    2018).
+    """
 
     name = architecture = "deeplabv3plus"
 
@@ -250,9 +278,10 @@ class Pan(UnetFamily):
     """Li et al., Pyramid Attention Network for Semantic Segmentation (BMVC 2018)."""
 
     name = architecture = "pan"
-    least = 128  # its pyramid halves the map at a sixteenth three times
+    least = 128  # its pyramid halves the map at 1/16 of the input three times
 
 
 UNET, UNETPP, DEEPLABV3, DEEPLABV3PLUS, PAN = (
-    Parts(training=Training(kind, UnetFamilyConfig)) for kind in (Unet, UnetPlusPlus, DeepLabV3, DeepLabV3Plus, Pan)
+    Parts(training=Training(kind, UnetFamilyConfig))
+    for kind in (Unet, UnetPlusPlus, DeepLabV3, DeepLabV3Plus, Pan)
 )

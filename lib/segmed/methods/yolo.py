@@ -1,6 +1,7 @@
-"""YOLO detectors of the package ultralytics: an extra, because its licence is AGPL-3.0. Nothing else here imports it.
+"""YOLO detectors of ultralytics, an extra under AGPL-3.0 that only this module imports.
 
-It is told to call nobody and to keep its settings within the app. Source: Jocher, Ultralytics YOLOv5, 2020.
+The package is configured not to use the network and to keep its settings within the app. Source: Jocher,
+Ultralytics YOLOv5, 2020.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from torchvision.ops import box_convert
 from segmed.places import WORK
 
 _FOLDER = WORK / "model" / "ultralytics"
-_STRIDE = 32  # px; sides of the input are multiples of it
-_BEST = 300  # boxes that are looked at
+_STRIDE = 32  # px; the sides of the input are multiples of it
+_BEST = 300  # largest number of boxes per image
 
 
 def build_yolo(name: str, classes: int, image_size: int) -> nn.Module:
-    """An untrained YOLO that is called as torchvision's detectors are.
+    """Build an untrained YOLO that is called as torchvision's detectors are.
 
     Args:
-        name: of a configuration in the package, such as `yolov5s.yaml` or `yolov8n.yaml`.
-        classes: kinds of objects.
-        image_size: longer side in px that it sees, brought to a multiple of 32.
+        name: Name of a configuration in the package, such as `yolov5s.yaml` or `yolov8n.yaml`.
+        classes: Number of classes of objects.
+        image_size: Longer side in px of its input, rounded up to a multiple of 32.
 
     Raises:
-        ValueError: the package is not installed, or has no such configuration.
+        ValueError: If the package is not installed, or has no such configuration.
     """
     os.environ.update({"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"})
     os.environ.setdefault("YOLO_CONFIG_DIR", str(_FOLDER))
@@ -49,17 +50,19 @@ def build_yolo(name: str, classes: int, image_size: int) -> nn.Module:
     try:
         network: Any = DetectionModel(name, ch=3, nc=classes, verbose=False)
     except (FileNotFoundError, KeyError, ValueError) as error:
-        raise ValueError(f"ultralytics has no configuration {name!r}. Take yolov5s.yaml, for instance.") from error
+        raise ValueError(
+            f"ultralytics has no configuration {name!r}. Take yolov5s.yaml, for instance."
+        ) from error
     network.args = get_cfg()
     return Yolo(network, -(-image_size // _STRIDE) * _STRIDE)
 
 
 class Yolo(nn.Module):
-    """See `detection.Detector`.
+    """A YOLO with the interface of `detection.Detector`.
 
     Args:
-        network: of the package.
-        side: px of its square input.
+        network: A detection model of the package.
+        side: Side of its square input in px.
     """
 
     def __init__(self, network: nn.Module, side: int) -> None:
@@ -70,13 +73,18 @@ class Yolo(nn.Module):
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """The loss by its parts for targets, else boxes in px of each picture (3, H, W) in [0, 1]."""
+        """Compute the loss by name if targets are given, else boxes in px of each image (3, H, W) in [0, 1].
+
+        Targets are converted from corners in px of the image to centres and sizes in shares of the square
+        input, and classes from 1 … n to 0 … n - 1.
+        """
         scales = [self.side / max(image.shape[1:]) for image in images]
         batch = torch.stack([self._fit(image, scale) for image, scale in zip(images, scales, strict=True)])
         if targets is None:
             return [self._read(one, scale) for one, scale in zip(self.network(batch)[0], scales, strict=True)]
         boxes = [
-            box_convert(t["boxes"] * s, "xyxy", "cxcywh") / self.side for t, s in zip(targets, scales, strict=True)
+            box_convert(t["boxes"] * s, "xyxy", "cxcywh") / self.side
+            for t, s in zip(targets, scales, strict=True)
         ]
         owner = [torch.full((len(t["labels"]),), float(n)) for n, t in enumerate(targets)]
         network: Any = self.network
@@ -92,11 +100,13 @@ class Yolo(nn.Module):
 
     def _fit(self, image: Tensor, scale: float) -> Tensor:
         height, width = (max(1, round(n * scale)) for n in image.shape[1:])
-        small = F.interpolate(image[None], (height, width), mode="bilinear", align_corners=False, antialias=True)[0]
+        small = F.interpolate(
+            image[None], (height, width), mode="bilinear", align_corners=False, antialias=True
+        )[0]
         return F.pad(small, (0, self.side - width, 0, self.side - height))
 
     def _read(self, found: Tensor, scale: float) -> dict[str, Tensor]:
-        """(4 + classes, N) of centres, sizes and scores."""
+        """Convert the network's output (4 + classes, N) of boxes and scores to torchvision's format."""
         scores, kinds = found[4:].max(dim=0)
         scores, best = scores.topk(min(_BEST, len(scores)))
         boxes = box_convert(found[:4, best].T, "cxcywh", "xyxy") / scale

@@ -1,1 +1,1 @@
-"""How the default model is made: labelled images and synthetic ones, windows, simulated prompts, the training loop."""
+"""Training of the default model: labelled and synthetic images, windows, simulated prompts, and the loop."""

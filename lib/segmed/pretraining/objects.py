@@ -1,4 +1,4 @@
-"""Which object is shown next: balanced over modality, source, label and size, with synthetic images in between."""
+"""Selection of training objects: balanced over modality, source, label and size, partly synthetic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segmed.data.phantom.sample import PhantomConfig, generate
 from segmed.data.phantom.visibility import visibility
 from segmed.data.training_pack import PackImage, TrainingPack
 
-# how often a modality is shown; what radiologists segment most comes first
+# Relative frequency of modalities; those that radiologists segment most come first.
 MODALITIES = {
     "ct": 4.0,
     "mr": 4.5,
@@ -29,13 +29,28 @@ MODALITIES = {
     "pet": 0.5,
     "em": 0.5,
 }
-# trees of vessels and scattered specks teach to prefer them wherever they lie inside of a box
-CAPPED = {"lung-av": 0.25, "msd-hepaticvessel": 0.3, "fives": 0.15, "hrf": 0.15, "idrid": 0.6, "hvdropdb-ridge": 0.4}
-_SMALLEST = 40  # px: smaller objects are not taken
-_PICTURES, _DRAWN, _OBJECTS = 6, 176, 4  # synthetic images drawn together, their side in px, objects taken of each
-_DEEPEST, _COMPACT = 5.0, 0.5  # px, and share of its box that it fills: other objects have no core
-_CONTRAST, _TRIES = 30.0, 6  # of a core to its wall, in grey levels
-_SUPERPIXELS = 256  # px: longest side at which images are cut into superpixels
+# Factors for sources of vessel trees and scattered lesions: too many of them teach to prefer these inside any
+# box.
+CAPPED = {
+    "lung-av": 0.25,
+    "msd-hepaticvessel": 0.3,
+    "fives": 0.15,
+    "hrf": 0.15,
+    "idrid": 0.6,
+    "hvdropdb-ridge": 0.4,
+}
+_SMALLEST = 40  # smallest area of an object in px
+_PICTURES, _DRAWN, _OBJECTS = (
+    6,
+    176,
+    4,
+)  # synthetic images generated together, their side in px, objects per image
+_DEEPEST, _COMPACT = 5.0, 0.5  # least depth in px and share of its box of an object that can be hollowed
+_CONTRAST, _TRIES = (
+    30.0,
+    6,
+)  # least difference of core and wall in grey levels, and attempts to find such a colour
+_SUPERPIXELS = 256  # longer side in px at which superpixels are computed
 
 
 @dataclass(frozen=True)
@@ -43,8 +58,8 @@ class Shown:
     """An object to segment.
 
     Attributes:
-        image: (H, W) or (H, W, 3) uint8.
-        mask: (H, W) boolean, not empty.
+        image: The image, (H, W) or (H, W, 3), uint8.
+        mask: The mask of the object (H, W), boolean and not empty.
         kind: `real`, `synthetic` or `superpixel`.
     """
 
@@ -55,16 +70,16 @@ class Shown:
 
 @dataclass(frozen=True)
 class ObjectConfig:
-    """What is shown.
+    """The mixture of training objects.
 
     Attributes:
-        synthetic_share: share of objects of procedural phantoms.
-        superpixel_share: share of objects that are superpixels of real images, as in ScribblePrompt (Wong et al., ECCV
-            2024): they teach that the prompt says what is wanted.
-        part_share: share of labels with several connected parts of which one part is taken as the object.
-        hollow_share: share of compact real objects whose core is painted over and is not part of the object any more:
-            walls and rings are rare among labels.
-        phantoms: what is drawn.
+        synthetic_share: Share of objects from procedural phantoms.
+        superpixel_share: Share of objects that are superpixels of real images, as in ScribblePrompt (Wong et
+            al., ECCV 2024): they teach that the prompt defines the object.
+        part_share: Share of labels with several connected parts of which one part becomes the object.
+        hollow_share: Share of compact real objects whose core is painted over and excluded from the mask,
+            because walls and rings are rare among labels.
+        phantoms: Settings of the procedural phantoms.
     """
 
     synthetic_share: float = 0.25
@@ -76,16 +91,16 @@ class ObjectConfig:
     def __post_init__(self) -> None:
         for name in ("synthetic_share", "superpixel_share", "part_share", "hollow_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but a share lies between 0 and 1.")
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed are shares from 0 to 1.")
 
 
 class ObjectSource:
-    """Objects by number: the n-th one is the same whenever it is asked for.
+    """A reproducible sequence of objects: the n-th one is always the same.
 
     Args:
-        pack: labelled images; None for synthetic ones only.
-        config: what is shown.
-        seed: of everything.
+        pack: Labelled images, or None for synthetic ones only.
+        config: The mixture of objects.
+        seed: Seed of all random draws.
     """
 
     def __init__(self, pack: TrainingPack | None, config: ObjectConfig | None = None, seed: int = 0) -> None:
@@ -97,7 +112,9 @@ class ObjectSource:
         modality = {name: images[0].modality for name, images in sources.items()}
         totals = {m: sum(w for n, w in weights.items() if modality[n] == m) for m in set(modality.values())}
         self.names = sorted(sources)
-        chance = np.array([weights[n] / totals[modality[n]] * MODALITIES.get(modality[n], 1.0) for n in self.names])
+        chance = np.array(
+            [weights[n] / totals[modality[n]] * MODALITIES.get(modality[n], 1.0) for n in self.names]
+        )
         self.chances = chance / chance.sum() if len(chance) else chance
 
     def object(self, n: int) -> Shown:
@@ -117,10 +134,13 @@ class ObjectSource:
         return images[rng.integers(len(images))]
 
     def _real(self, image: PackImage, rng: np.random.Generator) -> Shown:
+        """A label of an image, or one of its connected parts; larger ones are preferred half of the time."""
         values = image.values
         if image.has_instances and len(values) > 3:
             values = [values[n] for n in rng.permutation(len(values))[:3]]
-            value = max(values, key=lambda v: int((image.labels == v).sum())) if rng.random() < 0.5 else values[0]
+            value = (
+                max(values, key=lambda v: int((image.labels == v).sum())) if rng.random() < 0.5 else values[0]
+            )
         else:
             value = values[rng.integers(len(values))]
         mask = image.labels == value
@@ -132,7 +152,7 @@ class ObjectSource:
                 if (rows.stop - rows.start) * (columns.stop - columns.start) >= _SMALLEST
             ]
             if parts:
-                # parts are numbered by size: half of the time one of the larger ones
+                # Parts are numbered by size, the largest first.
                 few = parts[: max(1, len(parts) // 4)] if rng.random() < 0.5 else parts
                 mask = image.part_mask(value, few[rng.integers(len(few))])
         if mask.sum() < _SMALLEST:
@@ -140,7 +160,7 @@ class ObjectSource:
         return Shown(image.image, mask, "real")
 
     def _synthetic(self, n: int, rng: np.random.Generator) -> Shown:
-        # drawing costs as much as training, so that each object serves about twice, in other windows
+        # Generating costs as much as training, so that each object is used about twice, in different windows.
         often = _PICTURES * _OBJECTS * 2 / max(self.config.synthetic_share, 0.05)
         images, masks = _drawn(self.config.phantoms, self.seed * 1_000_003 + int(n / often))
         place = int(rng.integers(len(masks)))
@@ -148,9 +168,10 @@ class ObjectSource:
 
 
 def hollowed(shown: Shown, rng: np.random.Generator) -> Shown:
-    """An object whose core is covered by grey or colour from elsewhere in its image, as a wall around a cavity.
+    """Turn an object into a wall around a cavity, filled by grey or colour from its image.
 
-    Objects that are not compact stay as they are: the core is what lies deeper than a share of the largest depth.
+    The core contains the pixels deeper than a random share of the largest depth. Objects that are not compact
+    are returned unchanged.
     """
     y, x = np.nonzero(shown.mask)
     y0, y1, x0, x1 = y.min(), y.max() + 1, x.min(), x.max() + 1
@@ -171,7 +192,8 @@ def hollowed(shown: Shown, rng: np.random.Generator) -> Shown:
         colour = np.where(inside > 128, inside - rng.uniform(30, 120), inside + rng.uniform(30, 120))
     soft: Any = cv2.blur(core.astype(np.float32), (3, 3))
     soft = soft if image.ndim == 2 else soft[..., None]
-    grain = window - cv2.blur(window, (7, 7))  # of what is covered, so that the core is no smoother than the wall
+    # Texture of the covered core, so that it is as rough as the wall.
+    grain = window - cv2.blur(window, (7, 7))
     window = window * (1 - soft) + (colour + grain) * soft
     image[y0:y1, x0:x1] = window.clip(0, 255).round()
     mask = shown.mask.copy()
@@ -181,17 +203,19 @@ def hollowed(shown: Shown, rng: np.random.Generator) -> Shown:
 
 @lru_cache(maxsize=2)
 def _drawn(config: PhantomConfig, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Objects of a few synthetic images, those that stand out first."""
+    """Images and masks of the objects of a few synthetic images, the most visible ones first."""
     drawn = generate(_PICTURES, _DRAWN, seed, "cpu", config)
     rng = np.random.default_rng(seed)
-    liking = visibility(drawn.images, drawn.targets).clamp(max=2.0).numpy() + rng.random(drawn.valid.shape)
-    liking = np.where(drawn.valid.numpy(), liking, -1)
+    preference = visibility(drawn.images, drawn.targets).clamp(max=2.0).numpy() + rng.random(
+        drawn.valid.shape
+    )
+    preference = np.where(drawn.valid.numpy(), preference, -1)
     images, masks = [], []
     for b in range(_PICTURES):
         picture = (drawn.images[b].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-        for k in np.argsort(-liking[b])[:_OBJECTS]:
+        for k in np.argsort(-preference[b])[:_OBJECTS]:
             mask = drawn.targets[b, k].numpy()
-            if liking[b, k] >= 0 and mask.sum() >= _SMALLEST // 2:
+            if preference[b, k] >= 0 and mask.sum() >= _SMALLEST // 2:
                 images.append(picture)
                 masks.append(mask)
     if not masks:
@@ -200,7 +224,7 @@ def _drawn(config: PhantomConfig, seed: int) -> tuple[list[np.ndarray], list[np.
 
 
 def _superpixel(image: PackImage, rng: np.random.Generator) -> Shown:
-    """A superpixel of an image (Felzenszwalb and Huttenlocher, IJCV 2004) in the place of its label."""
+    """A superpixel of an image (Felzenszwalb and Huttenlocher, IJCV 2004) as the object."""
     parts = _superpixels(image, int(rng.integers(2)))
     sizes = np.bincount(parts.ravel())
     fitting = np.flatnonzero((sizes >= 60) & (sizes < 0.4 * parts.size))
@@ -209,12 +233,14 @@ def _superpixel(image: PackImage, rng: np.random.Generator) -> Shown:
     small = parts == fitting[rng.integers(len(fitting))]
     height, width = image.labels.shape
     mask = cv2.resize(small.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
-    return Shown(image.image, mask, "superpixel") if mask.any() else Shown(image.image, image.labels > 0, "real")
+    return (
+        Shown(image.image, mask, "superpixel") if mask.any() else Shown(image.image, image.labels > 0, "real")
+    )
 
 
 @lru_cache(maxsize=1500)
 def _superpixels(image: PackImage, turn: int) -> np.ndarray:
-    """The superpixels of an image at a scale of its own, (h, w) int32."""
+    """The superpixels (h, w) of an image, int32, with a size that depends on the image and on `turn`."""
     scale = _SUPERPIXELS / max(image.labels.shape)
     small = image.image
     if scale < 1:

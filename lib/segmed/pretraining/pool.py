@@ -1,7 +1,7 @@
-"""Objects being segmented: each stays for some corrections, then another one takes its place.
+"""A pool of objects in training: each stays for some corrections and is then replaced by another one.
 
-A step trains on all of them at once, fresh ones and ones in their second to sixth round, so that corrections cost no
-forward passes of their own.
+A step trains on all of them together, new ones and ones in their second to sixth round, so that corrections
+need no separate forward passes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from segmed.pretraining.objects import ObjectSource
 from segmed.pretraining.windows import look_at, neighbour_of, show
 from segmed.simulation.annotator import Prompted, click_in, correct, draw_box, roughen, scribble_in
 
-# first prompts: share, and chance of one more correction after each round
+# Kinds of first prompts: their share, and the probability of another correction after each round
 KINDS = {
     "box": (0.33, 0.3),
     "click": (0.29, 0.68),
@@ -27,25 +27,25 @@ KINDS = {
     "mask": (0.05, 0.4),
     "neighbour": (0.20, 0.15),
 }
-_MOST_ROUNDS = 6
-_VANISHED = 0.18  # share of neighbours on which the object has ended
-_BOUNDED = 0.35  # share of neighbours that come with a box that bounds the object on all slices
-_TRIES = 8
+_MOST_ROUNDS = 6  # largest number of rounds per object
+_VANISHED = 0.18  # share of neighbour prompts for slices on which the object has ended
+_BOUNDED = 0.35  # share of neighbour prompts with a box that bounds the object on all slices
+_TRIES = 8  # attempts to open an object
 
 
 @dataclass(frozen=True)
 class Opened:
-    """An object in its window with what was said about it so far.
+    """An object in its window with its prompts so far.
 
     Attributes:
-        image: (3, S, S) float32 in [0, 1], as the network sees it.
-        truth: (S, S) float32 in [0, 1].
-        valid: (S, S) boolean.
-        kind: of the first prompt.
-        prompted: what was said.
-        neighbour: (2, S, S) mask and grey of the neighbouring slice, or None; before `refill` the mask alone, while
-            its image lies to the right of `image`.
-        rounds: how often it was prompted.
+        image: The window (3, S, S), float32 in [0, 1].
+        truth: The true mask (S, S), float32 in [0, 1].
+        valid: Boolean (S, S), true for pixels on the image.
+        kind: Kind of the first prompt.
+        prompted: The prompts so far.
+        neighbour: Mask and grey values (2, S, S) of the neighbouring slice, or None. Before `refill` it holds
+            the mask only, and the neighbour's image lies to the right of `image`.
+        rounds: Number of rounds of prompting.
     """
 
     image: np.ndarray
@@ -61,16 +61,23 @@ class ObjectPool:
     """A batch of opened objects.
 
     Args:
-        source: of objects.
-        batch: how many are open.
-        size: side S of the windows in px.
-        seed: of everything that is random here; processes side by side take different ones.
-        stride: object numbers are `first + n * stride`, so that processes side by side show different objects.
-        first: see `stride`.
+        source: The sequence of objects.
+        batch: Number of opened objects.
+        size: Side S of the windows in px.
+        seed: Seed of all random draws; parallel processes need different ones.
+        stride: Object numbers are `first + n * stride`, so that parallel processes train on different
+            objects.
+        first: Number of the first object.
     """
 
     def __init__(
-        self, source: ObjectSource, batch: int, size: int = 128, seed: int = 0, stride: int = 1, first: int = 0
+        self,
+        source: ObjectSource,
+        batch: int,
+        size: int = 128,
+        seed: int = 0,
+        stride: int = 1,
+        first: int = 0,
     ) -> None:
         self.source, self.batch, self.size, self.seed = source, batch, size, seed
         self.stride, self.first = stride, first
@@ -79,65 +86,69 @@ class ObjectPool:
         self.opened: list[Opened] = []
 
     def refill(self) -> None:
-        """Open new objects until the batch is full; their looks are varied together."""
+        """Open new objects until the batch is full, and vary their appearance together."""
         fresh: list[Opened] = []
         while len(self.opened) + len(fresh) < self.batch:
             fresh.append(self._open())
         if not fresh:
             return
         rng = np.random.default_rng((self.seed, 1, self.taken))
-        lone = [o for o in fresh if o.neighbour is None]
-        self.opened += [replace(o, image=image) for o, image in zip(lone, _varied(lone, rng), strict=True)]
+        single = [o for o in fresh if o.neighbour is None]
+        self.opened += [
+            replace(o, image=image) for o, image in zip(single, _varied(single, rng), strict=True)
+        ]
         pairs = [o for o in fresh if o.neighbour is not None]
         for o, both in zip(pairs, _varied(pairs, rng), strict=True):
-            # slice and neighbour lie side by side, so that they change alike
+            # Slice and neighbour lie side by side, so that their appearance changes in the same way.
             image, near = both[..., : self.size], both[..., self.size :].mean(0)
             assert o.neighbour is not None
             neighbour = np.stack([o.neighbour[0], near]).astype(np.float32)
             valid = o.valid[:, : self.size]
-            self.opened.append(replace(o, image=np.ascontiguousarray(image), valid=valid, neighbour=neighbour))
+            self.opened.append(
+                replace(o, image=np.ascontiguousarray(image), valid=valid, neighbour=neighbour)
+            )
 
     def correct(self, probability: np.ndarray) -> None:
-        """Correct the masks that a step found (B, S, S), or let objects go.
+        """Add corrections of the masks (B, S, S) from a step to the prompts, or remove objects.
 
-        Objects leave after their last round, when nothing is wrong, or when they have ended.
+        Objects are removed after their last round, when nothing is wrong, or when their mask is empty.
         """
         self.turn += 1
         rng = np.random.default_rng((self.seed, 2, self.turn))
         kept = []
-        for opened, found in zip(self.opened, probability, strict=True):
+        for opened, predicted in zip(self.opened, probability, strict=True):
             truth = opened.truth > 0.5
             if opened.rounds >= _MOST_ROUNDS or rng.random() >= KINDS[opened.kind][1] or not truth.any():
                 continue
-            told = correct(opened.prompted, found, truth, rng)
-            if told is not None:
-                kept.append(replace(opened, prompted=told, rounds=opened.rounds + 1))
+            correction = correct(opened.prompted, predicted, truth, rng)
+            if correction is not None:
+                kept.append(replace(opened, prompted=correction, rounds=opened.rounds + 1))
         self.opened = kept
 
     def correct_all(self, probability: np.ndarray) -> None:
-        """Correct the masks of all objects, none of which leaves; those without an error stay as they are."""
+        """Correct the masks of all objects without removing any, as far as there are errors."""
         self.turn += 1
         rng = np.random.default_rng((self.seed, 3, self.turn))
-        for n, (opened, found) in enumerate(zip(self.opened, probability, strict=True)):
+        for n, (opened, predicted) in enumerate(zip(self.opened, probability, strict=True)):
             truth = opened.truth > 0.5
-            told = correct(opened.prompted, found, truth, rng, forget=0.0) if truth.any() else None
-            if told is not None:
-                self.opened[n] = replace(opened, prompted=told, rounds=opened.rounds + 1)
+            correction = correct(opened.prompted, predicted, truth, rng, forget=0.0) if truth.any() else None
+            if correction is not None:
+                self.opened[n] = replace(opened, prompted=correction, rounds=opened.rounds + 1)
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, WindowPrompts, Tensor]:
-        """Images (B, 3, S, S), truth (B, S, S), valid (B, S, S), prompts, and which are lone clicks (B,)."""
+        """Images (B, 3, S, S), truth and valid (B, S, S), prompts, and which are single clicks (B,)."""
         opened = self.opened
         clicks = max((len(o.prompted.points) for o in opened), default=0)
         prompts = WindowPrompts.nothing(len(opened), self.size, clicks)
         for n, o in enumerate(opened):
-            said = o.prompted
-            if said.box is not None:
-                prompts.boxes[n] = torch.from_numpy(said.box)
-            if said.points:
-                prompts.points[n, : len(said.points)] = torch.tensor(said.points)
-                prompts.labels[n, : len(said.points)] = torch.tensor(said.labels)
-            if said.scribbles is not None:
-                prompts.scribbles[n] = torch.from_numpy(said.scribbles)
+            given = o.prompted
+            if given.box is not None:
+                prompts.boxes[n] = torch.from_numpy(given.box)
+            if given.points:
+                prompts.points[n, : len(given.points)] = torch.tensor(given.points)
+                prompts.labels[n, : len(given.points)] = torch.tensor(given.labels)
+            if given.scribbles is not None:
+                prompts.scribbles[n] = torch.from_numpy(given.scribbles)
         none = np.full((self.size, self.size), -1, np.float32)
         previous = np.stack([none if o.prompted.previous is None else o.prompted.previous for o in opened])
         near = [np.stack([none, none]) if o.neighbour is None else o.neighbour for o in opened]
@@ -156,11 +167,11 @@ class ObjectPool:
         )
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on to the same objects."""
+        """The state from which `restore` continues with the same objects."""
         return {"taken": self.taken, "turn": self.turn, "opened": self.opened}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Continue from a `state`."""
         self.taken, self.turn, self.opened = state["taken"], state["turn"], list(state["opened"])
 
     def _open(self) -> Opened:
@@ -171,14 +182,18 @@ class ObjectPool:
             opened = self._show(number, rng)
             if opened is not None:
                 return opened
-        raise ValueError("No object of the last few could be shown in a window. Check the labels of the images.")
+        raise ValueError(
+            f"None of {_TRIES} objects in a row is visible in its window. "
+            "Check the labels of the training images."
+        )
 
     def _show(self, number: int, rng: np.random.Generator) -> Opened | None:
+        """Open an object in a random window with a random prompt; None if the window loses it."""
         shown = self.source.object(number)
         names = list(KINDS)
         kind = names[rng.choice(len(names), p=[KINDS[name][0] for name in names])]
         if shown.kind == "superpixel" and kind in ("click", "neighbour"):
-            kind = "box"  # nobody means a superpixel by a click
+            kind = "box"  # a click does not define a superpixel
         on_click = kind == "click" or (kind == "scribble" and rng.random() < 0.5)
         zoom = (0.9, 8.0) if on_click else (1.25, 2.1)
         view = look_at(shown.mask, self.size, rng, zoom, on_click)
@@ -186,17 +201,11 @@ class ObjectPool:
         truth = window.truth > 0.5
         if truth.sum() < 6:
             return None
-        said, neighbour = Prompted(), None
-        if kind == "box":
-            said = replace(said, box=draw_box(truth, rng))
-        elif kind == "click":
-            said = said.with_click(click_in(truth, rng), 1)
-        elif kind == "scribble":
-            said = said.with_scribble(scribble_in(truth, rng), 1)
-        elif kind == "mask":
-            said = replace(said, previous=roughen(truth, rng))
+        prompt, neighbour = Prompted(), None
+        if kind != "neighbour":
+            prompt = _first_prompt(kind, truth, rng)
         else:
-            # the window lies around the neighbour's object, as it does when an object is followed
+            # The window lies around the neighbour's object, as it does in propagation.
             near, window = window, show(shown.image, shown.mask, neighbour_of(view, rng))
             truth = window.truth > 0.5
             if truth.sum() < 6:
@@ -205,7 +214,7 @@ class ObjectPool:
             if rng.random() < _BOUNDED:
                 widest = draw_box(truth | (near.truth > 0.5), rng, 0.0, 0.1)
                 grown = rng.uniform(0.0, 0.5, 4) * np.tile(widest[2:] - widest[:2], 2) * (rng.random(4) < 0.6)
-                said = replace(said, box=(widest + grown * np.array([-1, -1, 1, 1])).astype(np.float32))
+                prompt = replace(prompt, box=(widest + grown * np.array([-1, -1, 1, 1])).astype(np.float32))
         image, covered, valid = window.image, window.truth, window.valid
         if neighbour is not None:
             if rng.random() < _VANISHED:
@@ -216,13 +225,25 @@ class ObjectPool:
             covered.astype(np.float32),
             valid,
             kind,
-            said,
+            prompt,
             None if neighbour is None else neighbour.astype(np.float32),
         )
 
 
+def _first_prompt(kind: str, truth: np.ndarray, rng: np.random.Generator) -> Prompted:
+    """The first prompt of a kind for a boolean object (S, S)."""
+    prompt = Prompted()
+    if kind == "box":
+        return replace(prompt, box=draw_box(truth, rng))
+    if kind == "click":
+        return prompt.with_click(click_in(truth, rng), 1)
+    if kind == "scribble":
+        return prompt.with_scribble(scribble_in(truth, rng), 1)
+    return replace(prompt, previous=roughen(truth, rng))
+
+
 def _varied(opened: list[Opened], rng: np.random.Generator) -> np.ndarray:
-    """Their images with other looks, (B, 3, S, S or 2 S)."""
+    """The images of opened objects with varied appearance, (B, 3, S, S or 2 S)."""
     if not opened:
         return np.zeros((0, 3, 1, 1), np.float32)
     images = torch.from_numpy(np.stack([o.image for o in opened]))
@@ -231,14 +252,14 @@ def _varied(opened: list[Opened], rng: np.random.Generator) -> np.ndarray:
 
 
 def _without(image: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An image (S, S, 3) whose object is covered by what lies around it, with soft edges."""
+    """Remove the object from an image (S, S, 3) by inpainting from its surroundings, with soft edges."""
     import cv2
 
     radius = int(np.sqrt(truth.sum() / np.pi)) + 2
     cover = cv2.dilate(truth.astype(np.uint8), np.ones((5, 5), np.uint8))
     byte = (image * 255).round().astype(np.uint8)
     filled = cv2.inpaint(byte, cover, 3, cv2.INPAINT_TELEA).astype(np.float32) / 255
-    # grain of another place, so that the filling is not smoother than the image
+    # Texture from elsewhere in the image, so that the filling is as rough as the image.
     shift = tuple(int(v) for v in rng.choice([-1, 1], 2) * rng.integers(radius, 2 * radius + 2, 2))
     moved = np.roll(image, shift, (0, 1))
     grain = moved - cv2.blur(moved, (7, 7))

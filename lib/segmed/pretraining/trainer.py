@@ -1,4 +1,4 @@
-"""The training loop of the default model: resumable to the same weights, on one or many processes."""
+"""The training loop of the default model: resumable with identical results, in one or many processes."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from segmed.pretraining.pool import KINDS, ObjectPool
 
 @dataclass(frozen=True)
 class PretrainingConfig:
-    """How the default model is trained.
+    """The settings of the training.
 
     Attributes:
-        steps: optimiser steps. A run may be given more or fewer when it goes on, as long as its learning rate has not
-            begun to fall.
-        seed: of everything that is random.
-        learning_rate: of the prompt branch and the decoder; rises over `warmup` steps, stays, and falls to zero along a
-            half cosine in the last `decay` of all steps.
-        encoder_rate: share of it for the encoder, which begins with ImageNet weights.
-        warmup: steps.
-        decay: share of the steps.
-        weight_decay: of weights with two or more axes.
-        clip: largest norm of the gradient.
-        average: decay of the running average of weights, which is what is validated and kept.
-        train_early: whether the image half of the encoder trains too.
-        validate_every: steps between validations; a checkpoint is written at each.
+        steps: Optimiser steps. The number may be changed when a run is resumed, as long as its learning rate
+            has not begun to fall.
+        seed: Seed of all random draws.
+        learning_rate: Learning rate of the prompt branch and the decoder; it rises over `warmup` steps, stays
+            constant, and falls to zero along a half cosine in the last `decay` of all steps.
+        encoder_rate: Ratio of the encoder's learning rate to `learning_rate`; it starts from ImageNet
+            weights.
+        warmup: Steps of the warm-up.
+        decay: Share of the steps with a falling learning rate.
+        weight_decay: Weight decay of weights with two or more axes.
+        clip: Largest norm of the gradient.
+        average: Decay of the running average of weights, which is validated and saved.
+        train_early: Whether the image half of the encoder is trained as well.
+        validate_every: Steps between validations; a checkpoint is written at each.
     """
 
     steps: int = 6000
@@ -54,11 +55,14 @@ class PretrainingConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.validate_every < 1:
-            raise ValueError(f"steps {self.steps} and validate_every {self.validate_every} must be at least 1.")
+            raise ValueError(
+                f"steps is {self.steps} and validate_every is {self.validate_every}; both must be at least 1."
+            )
         if self.learning_rate <= 0 or self.clip <= 0 or not 0 <= self.average < 1 or not 0 <= self.decay <= 1:
             raise ValueError(
-                f"learning_rate {self.learning_rate} and clip {self.clip} must be above 0, average {self.average} in "
-                f"[0, 1), decay {self.decay} in [0, 1]."
+                f"learning_rate is {self.learning_rate} and clip is {self.clip}, which must be above 0; "
+                f"average is {self.average}, which must be in [0, 1); "
+                f"decay is {self.decay}, which must be in [0, 1]."
             )
 
     def rate(self, step: int) -> float:
@@ -70,13 +74,15 @@ class PretrainingConfig:
 
 
 class TrainingStep(nn.Module):
-    """One forward pass with its loss; a module, so that distributed wrappers see a single call."""
+    """One forward pass with its loss, as a module, so that distributed wrappers see a single call."""
 
     def __init__(self, network: PromptNetwork, train_early: bool) -> None:
         super().__init__()
         self.network, self.train_early = network, train_early
 
-    def forward(self, images: Tensor, channels: Tensor, truth: Tensor, lone: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, channels: Tensor, truth: Tensor, lone: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, IoU (B,) and probability (B, S, S) of the chosen masks; see `losses.step_loss`."""
         with torch.set_grad_enabled(self.train_early and torch.is_grad_enabled()):
             features = self.network.features(images)
@@ -87,19 +93,19 @@ class TrainingStep(nn.Module):
 
 
 class Pretraining:
-    """One run in a folder: `checkpoint.pt` (and one `pool-N.pt` per process) to go on from, `log.jsonl` of validations.
+    """A run in a folder with `checkpoint.pt`, one `pool-N.pt` per process, and `log.jsonl`.
 
     Args:
-        network: with ImageNet weights; replaced when the folder holds a checkpoint.
-        config: how to train.
-        pool: this process's objects.
-        validation: opened objects that training never sees, by name.
-        folder: of the run.
-        device: such as `cpu` or `cuda:0`.
-        facts: what else a checkpoint must agree on, such as the settings behind `pool`.
+        network: The network with ImageNet weights, which are replaced if the folder holds a checkpoint.
+        config: The settings of the training.
+        pool: The objects of this process.
+        validation: Functions that open objects for validation, by name; training never uses them.
+        folder: Folder of the run.
+        device: The device, such as `cpu` or `cuda:0`.
+        facts: Further facts that a checkpoint must agree with, such as the settings behind `pool`.
 
     Raises:
-        ValueError: the folder's checkpoint belongs to another configuration or is damaged.
+        ValueError: If the checkpoint in the folder belongs to another configuration or is damaged.
     """
 
     def __init__(
@@ -130,11 +136,11 @@ class Pretraining:
         self.forward = DistributedDataParallel(inner) if self.world > 1 else inner
 
     def run(self, tell: Callable[[int, float, float], None] | None = None, until: int | None = None) -> None:
-        """Train to the end, or `until` a step; a checkpoint is left at each validation and at the stop.
+        """Train to the end, or `until` a step; a checkpoint is written at each validation and at the end.
 
         Args:
-            tell: called with the step, its loss and the mean IoU of its masks.
-            until: stop before this step.
+            tell: Function called with the step, its loss and the mean IoU of its masks.
+            until: Step before which to stop, or None for the last one.
         """
         last = min(self.config.steps, until or self.config.steps)
         while self.step < last:
@@ -144,7 +150,9 @@ class Pretraining:
                 tell(self.step, loss, iou)
             if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
                 if self.rank == 0:
-                    self.log.append({"step": self.step, "loss": loss, "seconds": time.time(), **self.validate()})
+                    self.log.append(
+                        {"step": self.step, "loss": loss, "seconds": time.time(), **self.validate()}
+                    )
                 self._save()
         if self.step % self.config.validate_every and self.step != self.config.steps:
             self._save()
@@ -161,7 +169,7 @@ class Pretraining:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         self.optimiser.step()
-        # a short memory at first, or the average would keep the start
+        # The average forgets faster at first; otherwise it would keep the initial weights.
         decay = min(self.config.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for kept, fresh in zip(self.average.parameters(), self.network.parameters(), strict=True):
@@ -171,7 +179,7 @@ class Pretraining:
 
     @torch.no_grad()
     def validate(self, rounds: int = 4) -> dict[str, float]:
-        """Mean Dice of the averaged weights on objects that training never sees, by set, kind of prompt and round."""
+        """Mean Dice of the averaged weights on validation objects, by set, kind of prompt and round."""
         out: dict[str, float] = {}
         step = TrainingStep(self.average, False)
         for name, make in self.validation.items():
@@ -194,7 +202,9 @@ class Pretraining:
         images, truth, valid, prompts, lone = pool.tensors()
         with torch.no_grad():
             channels = prompt_channels(images, valid, prompts)
-        images, channels = (t.to(self.device).contiguous(memory_format=torch.channels_last) for t in (images, channels))
+        images, channels = (
+            t.to(self.device).contiguous(memory_format=torch.channels_last) for t in (images, channels)
+        )
         return images, truth.to(self.device), channels, lone.to(self.device)
 
     def _autocast(self) -> torch.autocast:
@@ -225,14 +235,17 @@ class Pretraining:
         if not path.exists():
             return
         try:
-            # both files were written by this class; objects in the pool are not plain tensors
+            # Both files were written by this class; the objects in the pool are not plain tensors.
             state = torch.load(path, map_location=self.device, weights_only=True)
             pool = torch.load(self.folder / f"pool-{self.rank}.pt", weights_only=False)
         except Exception as error:
-            raise ValueError(f"{path} is damaged ({type(error).__name__}). Remove it to begin again.") from error
+            raise ValueError(
+                f"{path} is damaged ({type(error).__name__}). Remove it to start again."
+            ) from error
         if state.get("facts") != self._facts():
             raise ValueError(
-                f"{path} was made with other settings. Use the same ones to go on, or another folder to begin again."
+                f"{path} was written with other settings. Use the same settings to continue, or another "
+                "folder to start again."
             )
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
@@ -248,7 +261,7 @@ def _write(state: object, path: Path) -> None:
 
 
 def _optimiser(network: PromptNetwork, config: PretrainingConfig) -> torch.optim.Optimizer:
-    """AdamW with a smaller rate for the encoder; biases and norms do not decay."""
+    """AdamW with a smaller learning rate for the encoder and without weight decay of biases and norms."""
     groups = []
     for encoder in (True, False):
         for matrices in (True, False):

@@ -1,8 +1,8 @@
-"""Windows of labelled images as the default model sees them: rotated, mirrored, stretched, bent, and cut out.
+"""Random windows of labelled images: rotated, mirrored, stretched, deformed and cropped.
 
-Everything is one resampling. A window pixel u maps to a place p' in the turned image, and by the inverse of the turn
-to a place p in the stored image: p = c + A^-1 (p' - c) + d(p'), with A a rotation, mirror and stretch around the
-object's centre c, and d a smooth random bend.
+All transformations are one resampling. A window pixel u maps to a position p' in the transformed image, and
+by the inverse transformation to a position p in the stored image: p = c + A^-1 (p' - c + d(p')), with A a
+rotation, mirroring and stretching around the object's centre c, and d a smooth random deformation.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ import numpy as np
 
 from segmed.simulation.noise import resample, smooth_noise
 
-_POINTS = 300  # of the object, to find its extent when turned
-_SMALLEST = 16.0  # px of the image: smaller windows show nothing but interpolation
-_CALM, _SWELLING = 0.6, (0.14, 0.45)  # share of neighbours about as large, and deviations of the log of their growth
-_ASPECT = 2.0  # how far a window may be stretched to the square
+_POINTS = 300  # sampled pixels of the object from which its extent after rotation is computed
+_SMALLEST = 16.0  # smallest side in px of the image; smaller windows would show interpolation only
+_CALM = 0.6  # share of neighbours with a similar size of the object
+_SWELLING = (
+    0.14,
+    0.45,
+)  # standard deviations of the log of its growth, for these and for the other neighbours
+_ASPECT = 2.0  # largest ratio of a window's sides, and so of its stretching to the square
 
 
 @dataclass(frozen=True)
 class Window:
-    """What is seen in one window of S x S px.
+    """A window of S x S px with its object.
 
     Attributes:
-        image: (S, S, 3) float32 in [0, 1].
-        truth: (S, S) float32 in [0, 1], share of each pixel that the object covers.
-        valid: (S, S) boolean, pixels that lie on the image.
+        image: The pixels (S, S, 3), float32 in [0, 1].
+        truth: Share of each pixel that the object covers, (S, S), float32 in [0, 1].
+        valid: Boolean (S, S), true for pixels that lie on the image.
     """
 
     image: np.ndarray
@@ -38,13 +42,13 @@ class Window:
 
 @dataclass(frozen=True)
 class TrainingView:
-    """Where window pixels lie in the stored image.
+    """The position of a window in the stored image.
 
     Attributes:
-        places: (S, S, 2) float32, x and y in px of the image for each pixel of the window.
-        centre: (2,) middle of the object in px of the window.
-        radius: half of the object's longer side in px of the window.
-        step: px of the image per px of the window.
+        places: Position (S, S, 2) of each pixel of the window as x, y in px of the image, float32.
+        centre: Centre (2,) of the object in px of the window.
+        radius: Half of the object's longer side in px of the window.
+        step: Number of px of the image per px of the window.
     """
 
     places: np.ndarray
@@ -54,18 +58,23 @@ class TrainingView:
 
 
 def look_at(
-    mask: np.ndarray, size: int, rng: np.random.Generator, zoom: tuple[float, float], on_click: bool, bend: float = 0.03
+    mask: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    zoom: tuple[float, float],
+    on_click: bool,
+    bend: float = 0.03,
 ) -> TrainingView:
-    """A random view of an object.
+    """Draw a random view of an object.
 
     Args:
-        mask: (H, W) boolean, not empty.
-        size: side S of the window in px.
-        rng: source of randomness.
-        zoom: smallest and largest side of the window in sides of the object's box.
-        on_click: whether the window is a square around a random pixel of the object, as for clicks, instead of
-            around its box.
-        bend: largest bend in sides of the window.
+        mask: The mask of the object (H, W), boolean and not empty.
+        size: Side S of the window in px.
+        rng: A random generator.
+        zoom: Smallest and largest side of the window in sides of the object's box.
+        on_click: Whether the window is a square around a random pixel of the object, as for clicks, instead
+            of around its box.
+        bend: Largest deformation in sides of the window.
     """
     y, x = np.nonzero(mask)
     pick = rng.integers(0, len(x), min(_POINTS, len(x)))
@@ -92,11 +101,13 @@ def look_at(
     places = middle + at @ np.linalg.inv(turn).T
     step = float(extent.max() / size)
     window_centre = ((low + high) / 2 - corner) * size / extent - 0.5
-    return TrainingView(places.astype(np.float32), window_centre, float((sides / extent).max() * size / 2), step)
+    return TrainingView(
+        places.astype(np.float32), window_centre, float((sides / extent).max() * size / 2), step
+    )
 
 
 def show(image: np.ndarray, mask: np.ndarray, view: TrainingView) -> Window:
-    """Resample an image (H, W) or (H, W, 3) uint8 and a mask (H, W) boolean; what is shrunk is smoothed before."""
+    """Resample a uint8 image (H, W) or (H, W, 3) and a boolean mask (H, W), smoothed first where reduced."""
     height, width = mask.shape
     pad = int(4 * max(1.0, view.step))
     x0, y0 = np.maximum(np.floor(view.places.min((0, 1))).astype(int) - pad, 0)
@@ -114,24 +125,24 @@ def show(image: np.ndarray, mask: np.ndarray, view: TrainingView) -> Window:
         part = np.asarray(cv2.resize(part, small, interpolation=cv2.INTER_AREA))
         inside = np.asarray(cv2.resize(inside, small, interpolation=cv2.INTER_AREA))
         places = (places + 0.5) * scale - 0.5
-    seen = resample(part, places, repeat_edge=True)
+    resampled = resample(part, places, repeat_edge=True)
     truth = resample(inside, places)
     x, y = view.places[..., 0], view.places[..., 1]
     valid = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
-    shown = seen.astype(np.float32) / 255
-    if shown.ndim == 2:
-        shown = np.repeat(shown[..., None], 3, 2)
-    shown *= valid[..., None]
-    return Window(shown, truth * valid, valid)
+    pixels = resampled.astype(np.float32) / 255
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, 2)
+    pixels *= valid[..., None]
+    return Window(pixels, truth * valid, valid)
 
 
 def neighbour_of(view: TrainingView, rng: np.random.Generator) -> TrainingView:
-    """The same view as a neighbouring slice shows it: moved a little, bent, and the object larger or smaller.
+    """Simulate the view on a neighbouring slice: deformed, with the object larger or smaller.
 
-    The object of radius r around c grows by s: d(p) = (1/s - 1) (p - c) exp(-|p - c|^2 / 2 (1.3 r)^2), so that what
-    lies farther away stays in place.
+    The object of radius r around c grows by a factor s: d(p) = (1/s - 1) (p - c) exp(-|p - c|^2 / 2 (1.3 r +
+    2)^2), so that distant pixels stay in place.
     """
-    # most slices differ little; at the ends of an object its size changes by half from slice to slice
+    # Most slices differ little; at the ends of an object its size changes by half from slice to slice.
     size = view.places.shape[0]
     axis = np.arange(size, dtype=np.float32)
     u = np.stack(np.meshgrid(axis, axis), -1)
@@ -141,14 +152,14 @@ def neighbour_of(view: TrainingView, rng: np.random.Generator) -> TrainingView:
     reach = np.exp(-(away**2).sum(-1, keepdims=True) / (2 * (1.3 * view.radius + 2) ** 2))
     moved = u + (1 / growth - 1) * away * reach + rng.normal(0, 0.012 * size, 2)
     moved = moved + smooth_noise(size, int(rng.integers(3, 7)), rng) * size * 0.03 * rng.random()
-    # beyond the window its places go on as they went inside it
+    # Extrapolate the positions linearly beyond the window.
     wider = np.pad(view.places, ((size // 2,) * 2, (size // 2,) * 2, (0, 0)), "reflect", reflect_type="odd")
     places = resample(wider, moved + size // 2, repeat_edge=True)
     return TrainingView(places, view.centre, view.radius, view.step)
 
 
 def _turn(rng: np.random.Generator) -> np.ndarray:
-    """A random (2, 2) rotation, mirror and stretch."""
+    """A random matrix (2, 2) of rotation, mirroring and stretching."""
     angle = rng.uniform(-np.pi, np.pi) if rng.random() < 0.4 else rng.normal(0, 0.15)
     c, s = np.cos(angle), np.sin(angle)
     stretch = np.exp(rng.normal(0, 0.1))

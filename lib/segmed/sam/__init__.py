@@ -1,1 +1,1 @@
-"""The SAM backbone: weights, encoding with a bounded cache, decoding, propagation through slices."""
+"""The SAM backbone: weights, image encoding, prompt decoding, and propagation through slices."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers.models.sam.modeling_sam import SamVisionAttention, SamVisionSdpaAttention
 
 # Sizes of one chunk per thread. Larger chunks spill out of the caches, and their buffers go back to the
-# system and have to be mapped anew in every layer; smaller ones spend their time on calls.
+# system and have to be mapped again in every layer; smaller ones spend their time on calls.
 _TOKENS_PER_THREAD = 512
 _LOGITS_PER_THREAD = 1024 * 1024
 
@@ -50,6 +50,8 @@ class FastVisionAttention(SamVisionSdpaAttention):
 
     def _attend(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Project, attend and project back, (B, H, W, C) -> (B, H, W, C)."""
+        # Per head: softmax(scale * q k^T + rel_h + rel_w) v, where rel_h and rel_w depend on the query and on
+        # the row or the column of the key only.
         batch, height, width, _ = hidden_states.shape
         heads = self.num_attention_heads
         qkv = self.qkv(hidden_states).reshape(batch, height * width, 3, heads, -1)
@@ -70,7 +72,7 @@ class FastVisionAttention(SamVisionSdpaAttention):
         """Whether the fast path applies; in training mode it is avoided even without gradients.
 
         Gradient checkpointing runs a layer once without gradients and once more with them, and both runs
-        must agree to the bit.
+        must agree bit for bit.
         """
         if hidden_states.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return False
@@ -78,7 +80,9 @@ class FastVisionAttention(SamVisionSdpaAttention):
             return True
         return not (hidden_states.requires_grad or any(p.requires_grad for p in self.parameters()))
 
-    def _relative_logits(self, query: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _relative_logits(
+        self, query: torch.Tensor, height: int, width: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Bias of each query towards each key row and each key column.
 
         Args:
@@ -89,6 +93,9 @@ class FastVisionAttention(SamVisionSdpaAttention):
         Returns:
             Two tensors, (B * heads, H * W, H) and (B * heads, H * W, W), each with zero mean over the keys.
         """
+        # rel_h[q, k] = q . (R_h[row(q) - k] - mean over k), likewise for columns: each query is multiplied
+        # with the embedding of its distance to every key row (h) and every key column (w). Tables: (H, H, D)
+        # and (W, W, D).
         maps = query.view(query.shape[0], height, width, -1)
         table_h = _centred(self.get_rel_pos(height, height, self.rel_pos_h)).to(query.dtype)
         table_w = _centred(self.get_rel_pos(width, width, self.rel_pos_w)).to(query.dtype)
@@ -109,12 +116,12 @@ def use_fast_attention(encoder: nn.Module) -> None:
     Raises:
         ValueError: If ``encoder`` holds no SAM vision attention layer with the SDPA implementation.
     """
-    found = False
+    has_fast_attention = False
     for module in encoder.modules():
         if type(module) is SamVisionSdpaAttention:
             module.__class__ = FastVisionAttention
-        found = found or isinstance(module, FastVisionAttention)
-    if not found:
+        has_fast_attention = has_fast_attention or isinstance(module, FastVisionAttention)
+    if not has_fast_attention:
         kind = type(encoder).__name__
         eager = any(type(module) is SamVisionAttention for module in encoder.modules())
         why = "uses eager attention" if eager else "holds no SAM vision attention layer"
@@ -154,11 +161,11 @@ def _attend_bf16(
     if rel is not None and rel[0].shape[-1] + rel[1].shape[-1] <= dim:
         # On small maps the bias is cheapest as extra columns of the product: each query carries its bias per
         # key row and column, and each key marks its own row and column with a one.
-        marks = _position_marks(rel[0].shape[-1], rel[1].shape[-1], query.dtype)
+        positions = _one_hot_positions(rel[0].shape[-1], rel[1].shape[-1], query.dtype)
         query = torch.cat((query, *rel), dim=-1)
-        key = torch.cat((key, marks.expand(batch, -1, -1)), dim=-1)
+        key = torch.cat((key, positions.expand(batch, -1, -1)), dim=-1)
         rel = None
-    # The accumulating product would copy the transposed keys anew for every chunk.
+    # Without the copy, the accumulating product would copy the transposed keys again for every chunk.
     key = key.transpose(1, 2) if rel is None else key.transpose(1, 2).contiguous()
     group, rows = _chunk_shape(batch, tokens)
     out = torch.empty_like(value)
@@ -220,7 +227,7 @@ def _attend_sdpa(
     return out
 
 
-def _position_marks(height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+def _one_hot_positions(height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
     """One-hot row and column of each position of an H x W map, (H * W, H + W)."""
     row = torch.eye(height, dtype=dtype).repeat_interleave(width, dim=0)
     column = torch.eye(width, dtype=dtype).repeat(height, 1)

@@ -1,4 +1,4 @@
-"""What an encoder leaves behind: enough to decode any prompt on the same slices."""
+"""Image embeddings: what an encoder computes once per slice, enough to decode any prompt on it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Embedding:
     """Prompt-independent features of B slices of one size.
 
     Attributes:
-        features: (B, C, h, w)
-        frame: how the slices lie in the model input.
-        extras: further (B, …) tensors that a method's decoder wants.
+        features: The features of the last level, (B, C, h, w).
+        frame: The placement of the slices in the model input.
+        extras: Further tensors (B, …) that the decoder of a method needs.
     """
 
     features: Tensor
@@ -30,21 +30,25 @@ class Embedding:
 
     @property
     def nbytes(self) -> int:
+        """Memory of all tensors in bytes."""
         return sum(t.numel() * t.element_size() for t in (self.features, *self.extras))
 
     def to(self, device: torch.device | str) -> Embedding:
+        """The same embedding on another device."""
         return Embedding(self.features.to(device), self.frame, tuple(t.to(device) for t in self.extras))
 
     def split(self) -> list[Embedding]:
-        """One embedding per slice, each with memory of its own so that it can be kept alone."""
+        """Split into one embedding per slice, each with memory of its own so that it can be cached alone."""
         return [
-            Embedding(self.features[b : b + 1].clone(), self.frame, tuple(t[b : b + 1].clone() for t in self.extras))
+            Embedding(
+                self.features[b : b + 1].clone(), self.frame, tuple(t[b : b + 1].clone() for t in self.extras)
+            )
             for b in range(len(self))
         ]
 
     @staticmethod
     def join(parts: Sequence[Embedding]) -> Embedding:
-        """The inverse of `split`; all parts share one frame."""
+        """Concatenate embeddings along the slices, the inverse of `split`; all parts share one frame."""
         if len(parts) == 1:
             return parts[0]
         return Embedding(

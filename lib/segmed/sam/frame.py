@@ -1,4 +1,4 @@
-"""Between a slice and the square that a model sees: the only place that scales coordinates."""
+"""The mapping between a slice and the square input of a model, with all scaling of coordinates."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ class Frame:
     """A slice of height × width pixels inside a model input of size × size pixels.
 
     Attributes:
-        height: rows of the slice.
-        width: columns of the slice.
-        size: side of the model input in px.
-        keep_aspect: scale both axes alike and pad bottom and right (plain SAM), else stretch (MedSAM).
+        height: Rows of the slice.
+        width: Columns of the slice.
+        size: Side of the model input in px.
+        keep_aspect: Whether to scale both axes alike and pad at the bottom and right (plain SAM) rather than
+            to stretch (MedSAM).
     """
 
     height: int
@@ -35,12 +36,12 @@ class Frame:
         return max(1, int(self.height * scale + 0.5)), max(1, int(self.width * scale + 0.5))
 
     def to_model(self, xy: np.ndarray) -> np.ndarray:
-        """Pixels of the slice, (..., 2) as (x, y), to pixels of the model input."""
+        """Map pixels of the slice, (..., 2) as (x, y), to pixels of the model input."""
         rows, columns = self.content
         return np.asarray(xy, np.float32) * np.array([columns / self.width, rows / self.height], np.float32)
 
     def to_slice(self, xy: np.ndarray) -> np.ndarray:
-        """The inverse of `to_model`."""
+        """Map pixels of the model input to pixels of the slice, the inverse of `to_model`."""
         rows, columns = self.content
         return np.asarray(xy, np.float32) * np.array([self.width / columns, self.height / rows], np.float32)
 
@@ -48,12 +49,12 @@ class Frame:
         """Resample a slice with anti-aliasing into the model input.
 
         Args:
-            image: (C, height, width) float.
-            mode: `bicubic` or `bilinear`.
-            fill: value of the padding, one for all or (C, 1, 1).
+            image: The slice, (C, height, width), of floating point.
+            mode: The interpolation, `bicubic` or `bilinear`.
+            fill: The value of the padding, one for all channels or (C, 1, 1).
 
         Returns:
-            (C, size, size)
+            The model input, (C, size, size).
         """
         rows, columns = self.content
         small = F.interpolate(image[None], (rows, columns), mode=mode, align_corners=False, antialias=True)[0]
@@ -64,11 +65,14 @@ class Frame:
         return out
 
     def restore(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
-        """Resample maps of the model input, at any resolution, to an output size; bilinear, padding cut off.
+        """Resample maps that cover the model input, at any resolution, to an output without padding.
 
         Args:
-            maps: (B, K, h, w)
-            size: (H, W)
+            maps: Maps (B, K, h, w).
+            size: Rows and columns (H, W) of the output.
+
+        Returns:
+            The maps, interpolated bilinearly, (B, K, H, W).
         """
         if self.keep_aspect and self.content != (self.size, self.size):
             rows, columns = self.content

@@ -1,4 +1,4 @@
-"""Original Segment Anything checkpoints read as transformers' `SamModel`: names of weights, and their sizes.
+"""Conversion of original Segment Anything checkpoints to transformers' `SamModel`.
 
 Source of the names: segment-anything (Kirillov et al., Segment Anything, 2023) and transformers' SamModel.
 """
@@ -45,10 +45,10 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename an original state dict; a `module.` prefix of multi-GPU training is dropped.
 
     Args:
-        state: original names to weights.
+        state: The weights by their original names.
 
     Returns:
-        SamModel names to the same tensors, the positional matrix under both of its names.
+        The same tensors by the names of `SamModel`, the positional matrix under both of its names.
     """
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     depth = {m[1]: 0 for m in (_HEADS.search(name) for name in state) if m}
@@ -71,15 +71,20 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def infer_config(state: Mapping[str, Tensor]) -> SamConfig:
-    """The architecture that a SamModel state dict has, read off the shapes of its weights.
+    """Infer the architecture of a SamModel state dict from the shapes of its weights.
 
     Args:
-        state: SamModel names to weights.
+        state: The weights by the names of `SamModel`.
+
+    Returns:
+        The configuration of the model that fits the weights.
 
     Raises:
-        KeyError: a weight that every SAM has is missing.
-        IndexError: the same, for numbered parts.
+        KeyError: If a weight that every SAM has is missing.
+        IndexError: If a numbered part that every SAM has is missing.
     """
+    # The image has t × t tokens. A table of relative positions over n tokens has 2 n - 1 rows: layers with 2
+    # t - 1 rows attend globally, shorter ones within windows of n tokens.
     projection = state["vision_encoder.patch_embed.projection.weight"]
     hidden, patch = projection.shape[0], projection.shape[-1]
     depth = 1 + max(int(m[1]) for m in (re.match(r"vision_encoder\.layers\.(\d+)\.", n) for n in state) if m)

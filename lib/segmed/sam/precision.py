@@ -1,4 +1,4 @@
-"""Number format of the SAM image encoder, and its preparation for inference.
+"""The number format of the SAM image encoder, and its preparation for inference.
 
 bfloat16 halves the memory traffic and, where the processor multiplies bf16 matrices in hardware, is several
 times faster than float32; elsewhere it is emulated and slower, so the choice follows the device.

@@ -1,28 +1,36 @@
-"""What a prompt promises about a mask, enforced on its logits: tight boxes are filled, clicks are heeded."""
+"""Constraints of prompts on masks, enforced on logits: tight boxes are filled, clicks are respected."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_SHIFTS = (0.0, 0.25, 0.5, 1.0)  # added to logits in turn, until the mask reaches the box
-_FILLED = 0.9  # IoU of the mask's own box and the user's, from which on it is filled
-_BEYOND = 0.1  # share of the box's sides by which a mask may stick out
-_PUSH = 8.0  # logit at a click
-_REACH = 0.12  # standard deviation of a click's neighbourhood, in the mean side of the object's box
-_ALIKE = 0.6  # the same of brightness, in standard deviations of what lies in the box
+_SHIFTS = (
+    0.0,
+    0.25,
+    0.5,
+    1.0,
+)  # values added to the logits, tried in this order until the mask fills the box
+_FILLED = 0.9  # IoU of the mask's own box and the user's at which the box counts as filled
+_BEYOND = 0.1  # share of the box's sides by which a mask may exceed the box
+_CLICK_LOGIT = 8.0  # absolute logit at a click
+_REACH = 0.12  # standard deviation of a click's neighbourhood, in mean sides of the object's box
+_ALIKE = 0.6  # standard deviation of similar brightness, in standard deviations of the pixels in the box
 
 
 def fill_box(logits: Tensor, box: Tensor) -> Tensor:
     """Grow a mask that does not reach the sides of its box by adding to its logits.
 
     Users draw boxes around the whole object, which therefore touches all four sides (Lempitsky et al., Image
-    segmentation with a bounding box prior, ICCV 2009). The smallest shift that fills the box is taken, or the one that
-    comes closest.
+    segmentation with a bounding box prior, ICCV 2009). The smallest shift that fills the box is taken, or the
+    one that comes closest.
 
     Args:
-        logits: (H, W), what lies outside of the box (and a tenth of its sides around it) does not count.
-        box: (4,) x0, y0, x1, y1 in px of the logits, ends inclusive.
+        logits: Logits (H, W); pixels outside of the box, widened by a tenth of its sides, do not count.
+        box: The box (4,) as x0, y0, x1, y1 in px of the logits, ends inclusive.
+
+    Returns:
+        The logits plus a constant, (H, W).
     """
     height, width = logits.shape
     x0, y0, x1, y1 = box.tolist()
@@ -32,6 +40,7 @@ def fill_box(logits: Tensor, box: Tensor) -> Tensor:
     inside = logits[top:bottom, left:right]
     if not inside.numel():
         return logits
+    # The mask {logit > -s} reaches a column when the largest logit of the column exceeds -s; rows likewise.
     columns, rows = inside.amax(0).cpu(), inside.amax(1).cpu()
     best, chosen = -1.0, 0.0
     for shift in _SHIFTS:
@@ -48,15 +57,21 @@ def fill_box(logits: Tensor, box: Tensor) -> Tensor:
 
 
 def enforce_clicks(logits: Tensor, image: Tensor, points: Tensor, labels: Tensor, box: Tensor) -> Tensor:
-    """Pull the logits around each click to its side, where the picture looks as it does under the click.
+    """Pull the logits around each click towards its label, where the image looks as it does under the click.
 
     Args:
-        logits: (H, W)
-        image: (C, H, W), any range.
-        points: (N, 2) x, y in px of the logits.
-        labels: (N,) 1 into the object, 0 beside it.
-        box: (4,) around the object, in px; says how far a click reaches.
+        logits: Logits (H, W).
+        image: The slice (C, H, W), in any range of values.
+        points: Clicks (N, 2) as x, y in px of the logits.
+        labels: Labels (N,), 1 for clicks on the object and 0 for clicks beside it.
+        box: The box (4,) around the object in px, which determines how far a click reaches.
+
+    Returns:
+        The changed logits, (H, W).
     """
+    # Each click at c with label ±1 interpolates the logits L towards its own:
+    #   w = exp(-|x - c|² / (2 (reach * side)²)) * exp(-|I(x) - I(c)|² / (2 (alike * spread)²))
+    #   L <- L + w (max(L, 8) - L), or with min(L, -8) for a click beside the object.
     height, width = logits.shape
     side = float((box[2:] - box[:2] + 1).mean())
     x0, y0, x1, y1 = (int(v) for v in box.round().tolist())
@@ -67,10 +82,12 @@ def enforce_clicks(logits: Tensor, image: Tensor, points: Tensor, labels: Tensor
     for point, label in zip(points.tolist(), labels.tolist(), strict=True):
         column, row = min(max(round(point[0]), 0), width - 1), min(max(round(point[1]), 0), height - 1)
         near = torch.exp(-((x - column) ** 2 + (y - row) ** 2) / (2 * (_REACH * side) ** 2))
-        here = values[:, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].mean((1, 2), keepdim=True)
+        here = values[:, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].mean(
+            (1, 2), keepdim=True
+        )
         alike = torch.exp(-((values - here) ** 2).mean(0) / (2 * (_ALIKE * spread) ** 2))
         weight = near * alike
-        target = torch.full_like(logits, _PUSH if label else -_PUSH)
+        target = torch.full_like(logits, _CLICK_LOGIT if label else -_CLICK_LOGIT)
         stronger = torch.maximum(logits, target) if label else torch.minimum(logits, target)
         logits = logits + weight * (stronger - logits)
     return logits

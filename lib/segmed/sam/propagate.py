@@ -1,7 +1,7 @@
-"""From prompted slices to a volume: each slice is boxed by the mask of its neighbour until the object ends.
+"""Propagation through a volume: the mask of each slice prompts the next until the object ends.
 
-Source: the 3-D helper published with MedSAM (a box margin of 5 px, the previous slice's prediction as prompt). The
-published helper has no stop rule; ours is below and was tuned on procedural phantoms only.
+Source: the 3-D helper published with MedSAM (a box margin of 5 px, the previous slice's prediction as
+prompt). The published helper has no stop rule; the one below was tuned on procedural phantoms only.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Predict = Callable[[int, SlicePrompt], np.ndarray]
 
 @dataclass(frozen=True)
 class PropagationRule:
-    """When a slice still shows the object.
+    """The conditions under which a slice still shows the object.
 
     Attributes:
-        margin: px by which the neighbour's mask is boxed wider.
-        max_growth: largest allowed ratio of areas to the slice before.
-        min_shrink: smallest allowed ratio of areas to the slice before.
-        min_overlap: smallest share of the smaller of both masks that lies in the other.
-        min_likeness: smallest allowed likeness of grey values to the prompted slice, see `likeness`.
-        min_area: smallest mask in px.
+        margin: Margin in px around the neighbour's mask for the box prompt.
+        max_growth: Largest allowed ratio of the mask's area to that on the previous slice.
+        min_shrink: Smallest allowed ratio of the mask's area to that on the previous slice.
+        min_overlap: Smallest share of the smaller of both masks that must lie in the other.
+        min_likeness: Smallest allowed similarity of grey values to the prompted slice, see `likeness`.
+        min_area: Smallest allowed area of a mask in px.
     """
 
     margin: int = 5
@@ -65,37 +65,38 @@ def propagate(
     grey: Callable[[int], np.ndarray],
     rule: PropagationRule | None = None,
 ) -> dict[int, np.ndarray]:
-    """Carry masks from prompted slices to their neighbours, both ways.
+    """Propagate masks from prompted slices to their neighbours in both directions.
 
     Args:
-        anchors: masks (H, W) of the prompted slices; slices between two anchors go with the nearer one.
-        depth: number of slices.
-        predict: the mask of slice k for a prompt.
-        grey: the 8-bit picture of slice k.
-        rule: stop rule.
+        anchors: Masks (H, W) of the prompted slices by slice index; a slice between two anchors is reached
+            from the nearer one.
+        depth: Number of slices.
+        predict: Function that returns the mask of slice k for a prompt.
+        grey: Function that returns the 8-bit image of slice k.
+        rule: The stop rule, or None for its default values.
 
     Returns:
-        Masks of all slices that show the object, the anchors among them.
+        Masks of all slices that show the object, the anchors among them, by slice index.
     """
     rule = rule or PropagationRule()
-    found = {k: mask for k, mask in anchors.items() if mask.any()}
-    ordered = sorted(found)
+    masks = {k: mask for k, mask in anchors.items() if mask.any()}
+    ordered = sorted(masks)
     for n, anchor in enumerate(ordered):
         below = (ordered[n - 1] + anchor) // 2 if n else -1
         above = (anchor + ordered[n + 1]) // 2 if n + 1 < len(ordered) else depth - 1
-        reference = histogram(grey(anchor), found[anchor])
+        reference = histogram(grey(anchor), masks[anchor])
         for ks in (range(anchor + 1, above + 1), range(anchor - 1, below, -1)):
-            before = largest_component(found[anchor])
+            before = largest_component(masks[anchor])
             for k in ks:
                 mask = largest_component(predict(k, box_around(before, rule.margin)))
                 if not rule.holds(mask, before) or likeness(grey(k), mask, reference) < rule.min_likeness:
                     break
-                found[k] = before = mask
-    return found
+                masks[k] = before = mask
+    return masks
 
 
 def box_around(mask: np.ndarray, margin: int) -> SlicePrompt:
-    """The tight box of an (H, W) mask, widened by `margin` px and clipped to the slice, and the mask itself."""
+    """The tight box of a mask (H, W), widened by `margin` px and clipped to the slice, with the mask."""
     x0, y0, x1, y1 = slice_box(mask)
     height, width = mask.shape
     return SlicePrompt(

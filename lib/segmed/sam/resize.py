@@ -1,6 +1,7 @@
-"""A SAM for another input size: the two kinds of weights that depend on it are resampled.
+"""Change of a SAM's input size: the two kinds of weights that depend on it are resampled.
 
-Source: the published SAMed procedure (Zhang and Liu, 2023), with the global layers taken from the configuration.
+Source: the published SAMed procedure (Zhang and Liu, 2023), with the global layers taken from the
+configuration.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ def resized_config(config: SamConfig, image_size: int) -> SamConfig:
     """The same architecture for square inputs of `image_size` pixels.
 
     Raises:
-        ValueError: not a positive multiple of the patch size.
+        ValueError: If `image_size` is not a positive multiple of the patch size.
     """
     patch = config.vision_config.patch_size
     if image_size < patch or image_size % patch:
-        raise ValueError(f"The input size {image_size} must be a positive multiple of the patch size {patch}.")
+        raise ValueError(
+            f"The input size {image_size} must be a positive multiple of the patch size {patch}."
+        )
     config = copy.deepcopy(config)
     config.vision_config.image_size = image_size
     config.prompt_encoder_config.image_size = image_size
@@ -30,15 +33,17 @@ def resized_config(config: SamConfig, image_size: int) -> SamConfig:
 
 
 def resize_weights(state: Mapping[str, Tensor], config: SamConfig) -> dict[str, Tensor]:
-    """Fit position tables to `config`: bilinear for `pos_embed`, linear for `rel_pos` of global layers.
+    """Resample position tables to fit `config`: `pos_embed`, and `rel_pos` of global layers.
 
     Args:
-        state: SamModel names to weights of any input size.
-        config: the wanted architecture; differs from the weights' in image size only.
+        state: The weights of any input size by the names of `SamModel`.
+        config: The wanted architecture, which differs from that of the weights in its image size only.
 
     Returns:
-        New mapping; weights of windowed layers and all others are the same tensors.
+        A new mapping; weights of windowed layers and all others are the same tensors.
     """
+    # With t tokens per side, pos_embed is (1, t, t, C), and rel_pos of a global layer (2 t - 1, D), one row
+    # for each distance between two tokens. Interpolation runs along the token dimensions.
     vision = config.vision_config
     tokens = vision.image_size // vision.patch_size
     out = dict(state)

@@ -1,4 +1,4 @@
-"""SAM2: its weights, and its memory fed with slices that are encoded already.
+"""SAM2: loading of its weights, and its memory for slices that are already encoded.
 
 Source: Ravi et al., SAM 2: Segment Anything in Images and Videos (2024), as transformers has it.
 """
@@ -19,23 +19,31 @@ from segmed.sam.digest import state_digest
 from segmed.sam.sources import local_source
 
 _WHERE = (
-    "Give --conf backbone_sam2 a folder with config.json and model.safetensors in the Hugging Face format, or an id "
-    "such as facebook/sam2.1-hiera-tiny."
+    "Give --conf backbone_sam2 a folder with config.json and model.safetensors in the Hugging Face format, "
+    "or an id such as facebook/sam2.1-hiera-tiny."
 )
-_SHARED = ("shared_image_embedding", "vision_encoder", "prompt_encoder", "mask_decoder", "no_memory_embedding")
-_MULTIPLE = 32  # px; windows of the first stage have to tile the input
+_SHARED = (
+    "shared_image_embedding",
+    "vision_encoder",
+    "prompt_encoder",
+    "mask_decoder",
+    "no_memory_embedding",
+)
+_MULTIPLE = 32  # px; the windows of the first stage must tile the input
 
 
 class Sam2Weights(nn.Module):
     """One SAM2 as transformers' image model and, where the weights have a memory, as its video model.
 
     Args:
-        image: encodes and decodes slices.
-        memory: the video model with the same modules, or None.
-        dtype: number format of the encoder's matrix products.
+        image: The model that encodes and decodes slices.
+        memory: The video model with the same modules, or None.
+        dtype: Number format of the encoder's matrix products.
     """
 
-    def __init__(self, image: Sam2Model, memory: Sam2VideoModel | None, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, image: Sam2Model, memory: Sam2VideoModel | None, dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         self.image = image
         self.memory = memory
@@ -48,25 +56,27 @@ def load_sam2(
     """Load a SAM2 of any size.
 
     Args:
-        source: folder (config.json and model.safetensors), or a Hugging Face id, which is fetched on first use and then
-            read from its cache.
-        image_size: input size in px if it shall differ from the weights' own.
-        dtype: number format of the encoder's matrix products.
+        source: A folder with config.json and model.safetensors, or a Hugging Face id, which is fetched on
+            first use and then read from its cache.
+        image_size: Input size in px, or None for that of the weights.
+        dtype: Number format of the encoder's matrix products.
 
     Returns:
-        The models in eval mode, fp32, on the CPU, and the version of the weights.
+        The models in eval mode, in float32 on the CPU, and the version of the weights.
 
     Raises:
-        FileNotFoundError: nothing there, or the id cannot be fetched.
-        ValueError: the weights are damaged, are not those of a SAM2, or do not fit `image_size`.
+        FileNotFoundError: If there are no weights at `source`, or the id cannot be fetched.
+        ValueError: If the weights are damaged, are not those of a SAM2, or do not fit `image_size`.
     """
     folder = Path(local_source(source))
     if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
-        raise FileNotFoundError(f"{folder.name} is no folder with config.json and model.safetensors. {_WHERE}")
+        raise FileNotFoundError(
+            f"{folder.name} is no folder with config.json and model.safetensors. {_WHERE}"
+        )
     config = _read_config(folder, image_size)
     kind = Sam2VideoModel if isinstance(config, Sam2VideoConfig) else Sam2Model
     try:
-        model, told = kind.from_pretrained(
+        model, loading_info = kind.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -76,14 +86,15 @@ def load_sam2(
         )
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise ValueError(
-            f"The SAM2 weights in {folder.name} cannot be read: they are cut off, damaged, or do not fit their "
-            f"config.json ({str(error).strip().splitlines()[0] if str(error).strip() else error!r:.120}). Copy them "
-            f"again. {_WHERE}"
+            f"The SAM2 weights in {folder.name} cannot be read: "
+            "they are cut off, damaged, or do not fit their config.json "
+            f"({str(error).strip().splitlines()[0] if str(error).strip() else error!r:.120}). "
+            f"Copy them again. {_WHERE}"
         ) from error
-    if missing := sorted(told["missing_keys"]):
+    if missing := sorted(loading_info["missing_keys"]):
         raise ValueError(
-            f"{folder.name} does not hold a SAM2 that fits its configuration: {len(missing)} weights missing (first: "
-            f"{missing[0]}). {_WHERE}"
+            f"{folder.name} does not hold a SAM2 that fits its config.json: {len(missing)} weights are "
+            f"missing (first: {missing[0]}). {_WHERE}"
         )
     version = state_digest(f"{kind.__name__} {config.prompt_encoder_config.image_size}", model.state_dict())
     memory = model if isinstance(model, Sam2VideoModel) else None
@@ -91,7 +102,7 @@ def load_sam2(
 
 
 def image_model(memory: Sam2VideoModel) -> Sam2Model:
-    """The image model that is inside of a video model; both share their modules."""
+    """The image model inside a video model; both share their modules."""
     with torch.device("meta"):
         image = Sam2Model(Sam2Config.from_dict(memory.config.to_dict()))
     for name in _SHARED:
@@ -100,37 +111,46 @@ def image_model(memory: Sam2VideoModel) -> Sam2Model:
 
 
 class StackSession(Sam2VideoInferenceSession):
-    """What SAM2 remembers of one object in a stack of slices.
+    """The memory of SAM2 for one object in a stack of slices.
 
-    Slices come encoded, so that the model never runs its own encoder, and masks at the size of the input, which are
-    megabytes per slice and used once, are not kept.
+    Slices are already encoded, so that the model never runs its own encoder, and masks at the size of the
+    input, which take megabytes per slice and are used once, are not kept.
 
     Args:
-        depth: number of slices.
-        features: of slice k, in pyramid order: the finest of three levels (1, C, h, w) first.
-        position: (1, C, h, w) encoding of the positions in the coarsest level.
+        depth: Number of slices.
+        features: Function that returns the features of slice k as three levels (1, C, h, w), the finest
+            first.
+        position: Encoding of the positions in the coarsest level, (1, C, h, w).
     """
 
     def __init__(self, depth: int, features: Callable[[int], tuple[Tensor, ...]], position: Tensor) -> None:
-        super().__init__(inference_device=position.device, inference_state_device=position.device, dtype=torch.float32)
-        self.processed_frames = dict.fromkeys(range(depth))  # they are counted, but never looked at
+        super().__init__(
+            inference_device=position.device, inference_state_device=position.device, dtype=torch.float32
+        )
+        self.processed_frames = dict.fromkeys(range(depth))  # transformers counts them, but never reads them
         self.cache: Any = _Encoded(features, position)
         self.object = self.obj_id_to_idx(1)
 
     def show(self, k: int, points: Tensor, labels: Tensor) -> None:
-        """Prompt slice k with points (N, 2) in px of the model input; 0 beside, 1 into, 2 and 3 corners of a box."""
+        """Prompt the object on slice k with points.
+
+        Args:
+            k: Index of the slice.
+            points: Points (N, 2) as x, y in px of the model input.
+            labels: Labels (N,): 0 beside the object, 1 on it, 2 and 3 for the first and last corner of a box.
+        """
         self.add_point_inputs(
             self.object, k, {"point_coords": points[None, None], "point_labels": labels[None, None].int()}
         )
         self.obj_with_new_inputs = [1]
 
     def show_mask(self, k: int, mask: Tensor) -> None:
-        """Tell the object on slice k by its mask (S, S) in the model input."""
+        """Prompt the object on slice k with its mask (S, S) in the model input."""
         self.add_mask_inputs(self.object, k, mask[None, None])
         self.obj_with_new_inputs = [1]
 
     def forget(self, k: int) -> None:
-        """Let go of what was seen on slice k without a prompt."""
+        """Drop the memory of slice k that was computed without a prompt."""
         self.output_dict_per_obj[self.object]["non_cond_frame_outputs"].pop(k, None)
 
     def store_output(
@@ -141,12 +161,13 @@ class StackSession(Sam2VideoInferenceSession):
         output_value: Any = None,
         is_conditioning_frame: bool = True,
     ) -> None:
+        """Store an output of the model, except for masks at the size of the input."""
         if output_key != "high_res_masks":
             super().store_output(obj_idx, frame_idx, output_key, output_value, is_conditioning_frame)
 
 
 class _Encoded:
-    """Stands in for transformers' cache of vision features, which are laid out as (h w, 1, C)."""
+    """A replacement for transformers' cache of vision features, which are laid out as (h w, 1, C)."""
 
     def __init__(self, features: Callable[[int], tuple[Tensor, ...]], position: Tensor) -> None:
         self._features = features
@@ -169,16 +190,21 @@ def _read_config(folder: Path, image_size: int | None) -> Sam2Config | Sam2Video
             raise ValueError(f"model_type is {raw.get('model_type') if isinstance(raw, dict) else raw!r}")
         config = kinds[raw["model_type"]].from_dict(raw)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"The config.json in {folder.name} is not that of a SAM2 ({error}). {_WHERE}") from error
+        raise ValueError(
+            f"The config.json in {folder.name} is not that of a SAM2 ({error}). {_WHERE}"
+        ) from error
     if image_size is not None:
         if image_size < _MULTIPLE or image_size % _MULTIPLE:
-            raise ValueError(f"The input size {image_size} of SAM2 must be a positive multiple of {_MULTIPLE} px.")
+            raise ValueError(
+                f"The input size {image_size} px does not suit SAM2: "
+                f"it must be a positive multiple of {_MULTIPLE} px."
+            )
         _resize(config, image_size)
     return config
 
 
 def _resize(config: Sam2Config | Sam2VideoConfig, image_size: int) -> None:
-    """No weight depends on the size of the input: positions are interpolated or computed."""
+    """Set the input size; no weight depends on it, because positions are interpolated or computed."""
     tokens = image_size // config.prompt_encoder_config.patch_size
     config.prompt_encoder_config.image_size = image_size
     config.vision_config.backbone_config.image_size = [image_size, image_size]

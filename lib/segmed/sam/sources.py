@@ -49,7 +49,9 @@ def local_source(source: str) -> str:
     check_source(source)
     if source in EMBEDDED_FOLDERS:
         if not EMBEDDED_FOLDERS[source].is_dir():
-            raise FileNotFoundError(f"The embedded model is missing: there is no folder apps/segmed/model/{source}.")
+            raise FileNotFoundError(
+                f"The embedded model is missing: there is no folder apps/segmed/model/{source}."
+            )
         return str(EMBEDDED_FOLDERS[source])
     return str(_fetch(source) if is_hub_id(source) else Path(source).expanduser())
 

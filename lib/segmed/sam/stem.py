@@ -1,7 +1,8 @@
-"""A convolutional stem in place of SAM's patch embedding, for small models that learn from little.
+"""A convolutional stem in place of SAM's patch embedding, for small models that learn from few images.
 
-Sources: Xiao et al., Early Convolutions Help Transformers See Better (NeurIPS 2021); the way down and up again is that
-of Ronneberger et al., U-Net (MICCAI 2015). On CPUs a convolution also does more arithmetic a second than attention.
+Sources: Xiao et al., Early Convolutions Help Transformers See Better (NeurIPS 2021); the contracting and
+expanding path is that of Ronneberger et al., U-Net (MICCAI 2015). On CPUs convolutions also reach more
+arithmetic per second than attention does.
 """
 
 from __future__ import annotations
@@ -31,28 +32,31 @@ class Residual(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """Halves the image stage by stage, goes deeper than a token for context, and comes back to the size of tokens.
+    """A stem that halves the image to below the scale of tokens, for context, and returns to it.
 
     Args:
-        channels: of the stages, multiples of 8; each halves the scale.
-        depths: residual blocks of the stages.
-        levels: stages down to the size of a token; those beyond give context.
-        hidden: channels of a token.
+        channels: Channels of the stages, multiples of 8; each stage halves the scale.
+        depths: Residual blocks of the stages.
+        levels: Number of stages down to the scale of tokens; further stages add context.
+        hidden: Channels of a token.
 
     Raises:
-        ValueError: not as many depths as channels, fewer stages than levels, or channels that are no multiples of 8.
+        ValueError: If `channels` and `depths` differ in length, there are fewer stages than levels, or
+            channels are not multiples of 8.
     """
 
     def __init__(self, channels: Sequence[int], depths: Sequence[int], levels: int, hidden: int) -> None:
         super().__init__()
         if len(channels) != len(depths) or len(channels) < levels or any(c % 8 for c in channels):
             raise ValueError(
-                f"stem_channels {list(channels)} must be multiples of 8, at least {levels} of them for these patches, "
-                f"and stem_depths {list(depths)} must be as many."
+                f"stem_channels {list(channels)} and stem_depths {list(depths)} do not make a stem: give at "
+                f"least {levels} channels for this patch size, all multiples of 8, and as many depths."
             )
         self.levels = levels
         self.down = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(before, width, 3, stride=2, padding=1), *(Residual(width) for _ in range(depth)))
+            nn.Sequential(
+                nn.Conv2d(before, width, 3, stride=2, padding=1), *(Residual(width) for _ in range(depth))
+            )
             for before, width, depth in zip([3, *channels], channels, depths, strict=False)
         )
         deeper = list(zip(channels[levels - 1 :], channels[levels:], strict=False))
@@ -61,12 +65,14 @@ class ConvStem(nn.Module):
         self.projection = nn.Conv2d(channels[levels - 1], hidden, 1)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Images (B, 3, S, S) to float32 tokens (B, S / patch, S / patch, hidden)."""
+        """Embed images (B, 3, S, S) as float32 tokens (B, S / patch, S / patch, hidden)."""
         x = pixel_values.to(self.projection.weight.dtype, memory_format=torch.channels_last)
         scales = []
         for stage in self.down:
             x = stage(x)
             scales.append(x)
+        # U-Net's way up, from the coarsest scale to that of tokens: x_n = Residual(finer_n + upsample(W_n
+        # x_{n+1})).
         for n in reversed(range(len(self.up))):
             finer = scales[self.levels - 1 + n]
             x = self.up[n](finer + F.interpolate(self.lateral[n](x), finer.shape[-2:], mode="nearest"))
@@ -74,10 +80,10 @@ class ConvStem(nn.Module):
 
 
 def build_sam(config: SamConfig) -> SamModel:
-    """A SamModel, with a convolutional stem where the configuration of its encoder has `stem_channels`.
+    """Build a SamModel, with a convolutional stem if the configuration of its encoder has `stem_channels`.
 
     Raises:
-        ValueError: the patch size is no power of two, or the stem's settings do not fit it.
+        ValueError: If the patch size is not a power of two, or the settings of the stem do not fit it.
     """
     from transformers import SamModel
 
@@ -87,6 +93,8 @@ def build_sam(config: SamConfig) -> SamModel:
     if channels:
         levels = int(vision.patch_size).bit_length() - 1
         if 2**levels != vision.patch_size:
-            raise ValueError(f"patch_size {vision.patch_size} must be a power of two for a convolutional stem.")
+            raise ValueError(
+                f"patch_size {vision.patch_size} does not suit a convolutional stem; give a power of two."
+            )
         model.vision_encoder.patch_embed = ConvStem(channels, vision.stem_depths, levels, vision.hidden_size)
     return model

@@ -1,4 +1,4 @@
-"""The architecture of the embedded default model: SAM's parts, small enough for a laptop."""
+"""The architecture of the embedded default model: the parts of SAM at a size that suits a laptop."""
 
 from __future__ import annotations
 
@@ -20,27 +20,31 @@ def tiny_config(
     stem_channels: Sequence[int] = (32, 64, 128, 192, 256),
     stem_depths: Sequence[int] = (0, 1, 2, 2, 2),
 ) -> SamConfig:
-    """A SAM of other sizes with a convolutional stem.
+    """The configuration of a small SAM with a convolutional stem.
 
-    All of its attention is global and without relative positions: at few tokens windows cost more than they save.
+    All of its attention is global and without relative positions: with few tokens, windows cost more than
+    they save.
 
     Args:
-        image_size: side of the input in px.
-        hidden: channels of the encoder, a multiple of `heads`.
-        layers: layers of the encoder.
-        heads: attention heads of the encoder.
-        width: channels of prompts, decoder and embedding, a multiple of 16.
-        patch_size: side of a token in px.
-        stem_channels: see `ConvStem`; () for SAM's own patches.
-        stem_depths: likewise.
+        image_size: Side of the input in px.
+        hidden: Channels of the encoder, a multiple of `heads`.
+        layers: Layers of the encoder.
+        heads: Attention heads of the encoder.
+        width: Channels of prompts, decoder and embedding, a multiple of 16.
+        patch_size: Side of a token in px.
+        stem_channels: Channels of the stem's stages, see `ConvStem`; () for SAM's own patch embedding.
+        stem_depths: Residual blocks of the stem's stages.
+
+    Returns:
+        A configuration for `build_sam`.
 
     Raises:
-        ValueError: sizes that do not divide.
+        ValueError: If the sizes are not multiples of each other as described above.
     """
     if hidden % heads or width % 16 or image_size % patch_size:
         raise ValueError(
-            f"hidden {hidden} must be a multiple of heads {heads}, width {width} of 16, and image_size {image_size} of "
-            f"the patch size {patch_size}."
+            f"hidden {hidden} must be a multiple of heads {heads}, width {width} of 16, and image_size "
+            f"{image_size} of the patch size {patch_size}."
         )
     return SamConfig(
         vision_config={
@@ -55,7 +59,11 @@ def tiny_config(
             "output_channels": width,
             "num_pos_feats": width // 2,
             "mlp_dim": 4 * hidden,
-            **({"stem_channels": list(stem_channels), "stem_depths": list(stem_depths)} if stem_channels else {}),
+            **(
+                {"stem_channels": list(stem_channels), "stem_depths": list(stem_depths)}
+                if stem_channels
+                else {}
+            ),
         },
         prompt_encoder_config={"hidden_size": width, "image_size": image_size, "patch_size": patch_size},
         mask_decoder_config={
@@ -68,10 +76,15 @@ def tiny_config(
 
 
 def initialised(config: SamConfig, seed: int) -> SamModel:
-    """A model to train from scratch; transformers would leave the encoder at zero.
+    """Build a model to train from scratch; transformers would leave parts of the encoder at zero.
 
-    Linear weights are drawn at sd 0.02, convolutions at that of their fan-in. The encoder's layers end in zeros: they
-    start as the identity, and the stem learns first.
+    Linear weights are drawn from a normal distribution with a standard deviation of 0.02, those of
+    convolutions with one over the square root of their fan-in, both cut off at two standard deviations. The
+    last weights of each encoder layer are zero: the layers start as the identity, and the stem learns first.
+
+    Args:
+        config: The architecture.
+        seed: Seed of the random weights.
     """
     generator = torch.Generator().manual_seed(seed)
     model = build_sam(config)

@@ -1,4 +1,4 @@
-"""Base weights from a local folder, a single file or a Hugging Face id; nothing is ever unpickled."""
+"""Loading of base weights from a folder, a file or a Hugging Face id; nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
     """Load a SAM of any size.
 
     Args:
-        source: folder (config.json and model.safetensors), `.safetensors` or original-format `.pth` file, `segmed-tiny`
-            for the embedded model, or a Hugging Face id, which is fetched on first use and then read from its cache.
-        image_size: input size in px if it shall differ from the weights' own.
+        source: A folder with config.json and model.safetensors, a `.safetensors` or original-format `.pth`
+            file, `segmed-tiny` for the embedded model, or a Hugging Face id, which is fetched on first use
+            and then read from its cache.
+        image_size: Input size in px, or None for that of the weights.
 
     Returns:
-        The model in eval mode, fp32, on the CPU, its positional matrix frozen.
+        The model in eval mode, in float32 on the CPU, with its positional matrix frozen.
 
     Raises:
-        FileNotFoundError: nothing there, or the id cannot be fetched.
-        ValueError: the weights are damaged, are not those of a SAM, or do not fit `image_size`.
+        FileNotFoundError: If there are no weights at `source`, or the id cannot be fetched.
+        ValueError: If the weights are damaged, are not those of a SAM, or do not fit `image_size`.
     """
     path = Path(local_source(source))
     config, state = _read_folder(path) if path.is_dir() else (None, _read_file(path))
@@ -52,7 +53,9 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
         with torch.device("meta"):
             model = build_sam(config)
     except (KeyError, IndexError) as error:
-        raise ValueError(f"{path.name} does not hold a SAM: the weight {error} is missing. {WHERE}") from error
+        raise ValueError(
+            f"{path.name} does not hold a SAM: the weight {error} is missing. {WHERE}"
+        ) from error
     _check_shapes(path.name, model, state)
     model.load_state_dict(state, strict=False, assign=True)
     model.prompt_encoder.shared_embedding = model.shared_image_embedding
@@ -83,10 +86,14 @@ def _read_folder(folder: Path) -> tuple[SamConfig | None, dict[str, Tensor]]:
         try:
             raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if not isinstance(raw, Mapping) or raw.get("model_type") != "sam":
-                raise ValueError(f"model_type is {raw.get('model_type') if isinstance(raw, Mapping) else raw!r}")
+                raise ValueError(
+                    f"model_type is {raw.get('model_type') if isinstance(raw, Mapping) else raw!r}"
+                )
             config = SamConfig.from_dict(dict(raw))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"The config.json in {folder.name} is not that of a SAM ({error}). {WHERE}") from error
+            raise ValueError(
+                f"The config.json in {folder.name} is not that of a SAM ({error}). {WHERE}"
+            ) from error
     return config, _read_file(weights)
 
 
@@ -97,10 +104,19 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True, mmap=False)
         )
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:
         raise ValueError(
-            f"The weights file {path.name} cannot be read: it is cut off, damaged, or holds code instead of weights "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__:.120}). Copy it again. {WHERE}"
+            f"The weights file {path.name} cannot be read: it is cut off, damaged, or holds code instead of "
+            f"weights ({str(error).splitlines()[0] if str(error) else type(error).__name__:.120}). "
+            f"Copy it again. {WHERE}"
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         state = state["model"]  # checkpoints of MedSAM's multi-GPU training
@@ -110,7 +126,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
 
 def _check_shapes(name: str, model: SamModel, state: Mapping[str, Tensor]) -> None:
-    """Every weight of the model must be there with its shape; what the file holds beyond that is a foreign model."""
+    """Raise ValueError unless the weights are exactly those of the model by name and shape."""
     wanted = {key: tuple(t.shape) for key, t in model.state_dict().items()}
     missing = sorted(key for key in wanted if key not in state and key != _TIED)
     extra = sorted(key for key in state if key not in wanted)

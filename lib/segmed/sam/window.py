@@ -1,8 +1,9 @@
-"""The part of a slice that a small model looks at: a window around a box or a click, and the box drawn into it.
+"""Windows: the part of a slice around a box or a click that a small model gets, with the box drawn into it.
 
-Object size stops mattering when the model always sees its object at about the same scale. The box is shown to the
-encoder as a thin frame of a value that no picture has, so that all of its layers know what is asked for and not only
-the decoder. Everything here works on batches and on any device, so that training and inference share it.
+A model that always gets its object at about the same scale need not learn all sizes of objects. The box is
+drawn as a thin frame with a value that no image has, so that all layers of the encoder know the prompt and
+not only the decoder. All functions work on batches and on any device, so that training and inference share
+them.
 """
 
 from __future__ import annotations
@@ -10,21 +11,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MARK = -1.0  # pixels are in [0, 1]
-_FRAME = 1.5  # px of the model input
-_SMALLEST = 16.0  # px of the slice: below, there is nothing to see but interpolation
-_ASPECT = 2.0  # how far a window may be stretched to the square
+MARK = -1.0  # value of frames; pixels are in [0, 1]
+_FRAME = 1.5  # thickness of frames in px of the model input
+_SMALLEST = 16.0  # smallest side in px of the slice; smaller windows would show interpolation only
+_ASPECT = 2.0  # largest ratio of a window's sides, and so of its stretching to the square
 
 
 def windows_around(boxes: Tensor, zoom: Tensor | float) -> Tensor:
-    """Windows with the box in their middle.
+    """Windows centred on boxes.
 
     Args:
-        boxes: (B, 4) x0, y0, x1, y1 in px of the slice, ends inclusive.
-        zoom: sides of the window in sides of the box, one or (B,).
+        boxes: Boxes (B, 4) as x0, y0, x1, y1 in px of the slice, ends inclusive.
+        zoom: Ratio of the sides of the window to those of the box, one for all or (B,).
 
     Returns:
-        (B, 4) left, top, width and height in px, measured between the edges of pixels; they may leave the slice.
+        Windows (B, 4) as left, top, width and height in px, measured between the edges of pixels; they may
+        extend beyond the slice.
     """
     sides = (boxes[:, 2:] - boxes[:, :2] + 1).clamp(min=1)
     zoom = torch.as_tensor(zoom, dtype=sides.dtype, device=sides.device).reshape(-1, 1)
@@ -35,18 +37,23 @@ def windows_around(boxes: Tensor, zoom: Tensor | float) -> Tensor:
 
 
 def squares_around(points: Tensor, side: Tensor | float) -> Tensor:
-    """Square windows (B, 4) of a side in px with the pixels (B, 2) in their middle."""
-    side = torch.as_tensor(side, dtype=points.dtype, device=points.device).reshape(-1, 1).expand(len(points), 2)
+    """Square windows (B, 4) centred on pixels (B, 2), with one side in px for all or sides (B,)."""
+    side = (
+        torch.as_tensor(side, dtype=points.dtype, device=points.device).reshape(-1, 1).expand(len(points), 2)
+    )
     return torch.cat([points + 0.5 - side / 2, side], 1)
 
 
 def to_window(xy: Tensor, windows: Tensor, size: int) -> Tensor:
-    """Pixels of the slice to pixels of the model input.
+    """Map pixels of the slice to pixels of the model input.
 
     Args:
-        xy: (B, 2n) x, y, x, y, … of pixel centres.
-        windows: (B, 4)
-        size: side of the model input, px.
+        xy: Pixel centres (B, 2n) as x, y, x, y, …
+        windows: Windows (B, 4) as left, top, width and height in px of the slice.
+        size: Side of the model input in px.
+
+    Returns:
+        The same pixel centres in px of the model input, (B, 2n).
     """
     repeat = xy.shape[1] // 2
     corner, extent = windows[:, :2].repeat(1, repeat), windows[:, 2:].repeat(1, repeat)
@@ -54,7 +61,9 @@ def to_window(xy: Tensor, windows: Tensor, size: int) -> Tensor:
 
 
 def sampling_grid(windows: Tensor, height: int, width: int, size: int) -> Tensor:
-    """The grid (B, size, size, 2) with which `grid_sample` shows windows of (height, width) slices."""
+    """The grid (B, size, size, 2) for `grid_sample` that cuts windows out of height × width px."""
+    # grid_sample measures a slice in [-1, 1] on both axes: x' = (extent / side) x + (2 corner + extent) /
+    # side - 1.
     theta = windows.new_zeros(len(windows), 2, 3)
     whole = windows.new_tensor([width, height])
     theta[:, [0, 1], [0, 1]] = windows[:, 2:] / whole
@@ -63,11 +72,14 @@ def sampling_grid(windows: Tensor, height: int, width: int, size: int) -> Tensor
 
 
 def draw_frames(images: Tensor, boxes: Tensor) -> Tensor:
-    """Model inputs with their boxes as frames of `MARK` just outside of them.
+    """Draw frames of the value `MARK` into model inputs, just outside of their boxes.
 
     Args:
-        images: (B, 3, S, S)
-        boxes: (B, 4) in px of the model input; NaN draws none.
+        images: Model inputs (B, 3, S, S).
+        boxes: Boxes (B, 4) in px of the model input; a box of NaN draws no frame.
+
+    Returns:
+        The images with frames, (B, 3, S, S).
     """
     place = torch.arange(images.shape[-1], device=images.device, dtype=boxes.dtype)
     low, high = boxes[:, :2, None] - place, place - boxes[:, 2:, None]

@@ -115,7 +115,10 @@ class SegMedApp(MONAILabelApp):
         return strategies(self.learning)
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
-        return {"images": ImageScoring(self.learning.scorer), "dice": LabelDice(self.engine.settings.structures)}
+        return {
+            "images": ImageScoring(self.learning.scorer),
+            "dice": LabelDice(self.engine.settings.structures),
+        }
 
     def info(self) -> dict[str, Any]:
         """As MONAI Label has it, with what the gate said of each model's last version."""
@@ -139,7 +142,9 @@ class SegMedApp(MONAILabelApp):
         """The trainer of that name. Raises BadRequest (404) if there is none."""
         task = self._trainers.get(model)
         if not isinstance(task, MethodTrainTask):
-            raise BadRequest(f"There is no trainer {model[:60]!r}. Choose one of {', '.join(self._trainers)}.", 404)
+            raise BadRequest(
+                f"There is no trainer {model[:60]!r}. Choose one of {', '.join(self._trainers)}.", 404
+            )
         return task
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +158,9 @@ class SegMedApp(MONAILabelApp):
         if is_remote(self.studies):
             return PacsStudies(self.studies, settings.dicomweb, settings.structures, self.codes)
         if is_dicom_folder(Path(self.studies)):
-            return DicomFolderStudies(Path(self.studies), settings.dicomweb.modalities, settings.structures, self.codes)
+            return DicomFolderStudies(
+                Path(self.studies), settings.dicomweb.modalities, settings.structures, self.codes
+            )
         return FolderDatastore.of_folder(
             self.studies,
             monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
@@ -210,7 +217,9 @@ class SegMedApp(MONAILabelApp):
         if model not in self._infers:
             self._infers = self.init_infers()
         if model not in self._infers:
-            raise BadRequest(f"There is no model {model[:60]!r}. Choose one of {', '.join(self._infers)}.", 404)
+            raise BadRequest(
+                f"There is no model {model[:60]!r}. Choose one of {', '.join(self._infers)}.", 404
+            )
         return self._infers[model]
 
     def image_path(self, image: str) -> str:
@@ -222,7 +231,9 @@ class SegMedApp(MONAILabelApp):
         store = self.datastore()
         (check_id if isinstance(store, LocalDatastore) else check_uid)(image)
         if isinstance(store, LocalDatastore) and image not in store.list_images():
-            raise BadRequest(f"There is no image {image!r} in the studies. See GET /datastore/?output=all.", 404)
+            raise BadRequest(
+                f"There is no image {image!r} in the studies. See GET /datastore/?output=all.", 404
+            )
         path = store.get_image_uri(image)
         if not path or not Path(path).exists():
             if isinstance(store, FolderDatastore):
@@ -261,7 +272,9 @@ class SegMedApp(MONAILabelApp):
             file, told = task(sent)
         if request.get("image") and request.get("user"):
             prompts = int(isinstance(task, PromptInferTask | ScribblesInferTask))
-            self.learning.record_activity(str(request["image"]), str(request["user"]), prompts, str(request["model"]))
+            self.learning.record_activity(
+                str(request["image"]), str(request["user"]), prompts, str(request["model"])
+            )
         label = file
         if request.get("save_label") and file:
             store = datastore or self.datastore()
@@ -272,7 +285,9 @@ class SegMedApp(MONAILabelApp):
         """The image of the session that MONAI Label's own endpoint puts into a request; "" without one."""
         name = (request.get("session") or {}).get("name", "")
         session = (
-            self.sessions().get_session(check_session(str(name))) if name and self.sessions() is not None else None
+            self.sessions().get_session(check_session(str(name)))
+            if name and self.sessions() is not None
+            else None
         )
         return str(session.image) if session else ""
 

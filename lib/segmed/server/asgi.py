@@ -64,7 +64,15 @@ logger = logging.getLogger(__name__)
 def _put_in_front(app: FastAPI) -> None:
     """Our routes win over MONAI Label's of the same path, which stay behind them."""
     before = len(app.router.routes)
-    ours = (download_routes, history_routes, info_routes, learning_routes, report_routes, workspace_routes, routes)
+    ours = (
+        download_routes,
+        history_routes,
+        info_routes,
+        learning_routes,
+        report_routes,
+        workspace_routes,
+        routes,
+    )
     for part in (batch_routes, *ours, proxy, ohif, web, interface_page, log_page):
         app.include_router(part.router)
     app.router.routes[:] = app.router.routes[before:] + app.router.routes[:before]
@@ -110,13 +118,16 @@ async def _disk(request: Request, error: Exception) -> JSONResponse:
         return await _unexpected(request, error)
     logger.error("no space: %s", error)
     return _answer(
-        507, "The server's disk is full, so nothing was saved; what was there before is as it was. Free space there."
+        507,
+        "The server's disk is full, so nothing was saved; what was there before is as it was. Free space there.",
     )
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if isinstance(error.__cause__, OSError):  # an upload that the disk had no room for, which FastAPI calls a bad body
+    if isinstance(
+        error.__cause__, OSError
+    ):  # an upload that the disk had no room for, which FastAPI calls a bad body
         return await _disk(request, error.__cause__)
     return await http_exception_handler(request, error)
 

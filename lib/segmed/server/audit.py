@@ -59,7 +59,11 @@ class Audit:
     def add(self, **facts: Any) -> None:
         """Write a line; it is on the disk when this returns. Raises OSError."""
         with self._guard:
-            entry = {"n": self._count + 1, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts}
+            entry = {
+                "n": self._count + 1,
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                **facts,
+            }
             entry["previous"] = self._last
             entry["hash"] = _hash(entry)
             line = json.dumps(entry).encode() + b"\n"
@@ -110,7 +114,9 @@ class Audited:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         query = parse_qs(scope["query_string"].decode("latin-1"))
         found = _ID.search(path)
-        image = found[0] if found else next((query[k][0] for k in ("image", "label", "id") if query.get(k)), "")
+        image = (
+            found[0] if found else next((query[k][0] for k in ("image", "label", "id") if query.get(k)), "")
+        )
         user: User | None = scope.get("segmed.user")
         try:
             self.audit.add(
@@ -164,8 +170,14 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
                     given, previous, number = entry.pop("hash"), entry["previous"], entry["n"]
                 except (ValueError, KeyError, TypeError) as error:
                     raise ValueError(f"The audit log is damaged at {where}.") from error
-                if number != count + 1 or previous != last or not hmac.compare_digest(str(given), _hash(entry)):
-                    raise ValueError(f"The audit log was changed at {where}: entry {number} does not follow {count}.")
+                if (
+                    number != count + 1
+                    or previous != last
+                    or not hmac.compare_digest(str(given), _hash(entry))
+                ):
+                    raise ValueError(
+                        f"The audit log was changed at {where}: entry {number} does not follow {count}."
+                    )
                 count, last = number, given
                 yield {**entry, "hash": given}
 

@@ -29,7 +29,9 @@ class Body:
             gone.
     """
 
-    def __init__(self, receive: Receive, most: int, patience: float = PATIENCE, slowest: float = SLOWEST) -> None:
+    def __init__(
+        self, receive: Receive, most: int, patience: float = PATIENCE, slowest: float = SLOWEST
+    ) -> None:
         self._receive, self._most = receive, most
         self._patience, self._slowest = patience, slowest
         self._count, self._waited, self._whole = 0, 0.0, False

@@ -44,7 +44,9 @@ def read_json(text: str | bytes, what: str = "The request", largest: int = MOST_
     except RecursionError:
         raise _too_deep(what) from None
     except ValueError as error:  # also bytes that are not UTF-8
-        raise BadRequest(f"{what} is not usable: it is not JSON ({error}). Send an object such as {{}}.") from error
+        raise BadRequest(
+            f"{what} is not usable: it is not JSON ({error}). Send an object such as {{}}."
+        ) from error
     _check(value, what)
     return value
 

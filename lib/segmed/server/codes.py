@@ -117,7 +117,11 @@ def find_codes(name: str, own: Mapping[str, SegmentCodes] | None = None) -> Segm
         own: Codes from `read_codes`, which precede the table.
     """
     plain = _plain(name)
-    if known := (own or {}).get(plain) or _WHOLE_NAMES.get(plain) or _WHOLE_NAMES.get(plain.removesuffix("s")):
+    if (
+        known := (own or {}).get(plain)
+        or _WHOLE_NAMES.get(plain)
+        or _WHOLE_NAMES.get(plain.removesuffix("s"))
+    ):
         return known
     words = plain.split()
     side = next((_SIDES[word] for word in words if word in _SIDES), None)
@@ -146,23 +150,37 @@ def read_codes(path: str | os.PathLike[str]) -> dict[str, SegmentCodes]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path.name} is not JSON: {error}.") from error
-    form = 'Give {"my organ": {"type": ["10200004", "SCT", "Liver"]}}, with optional category, modifier, region.'
+    form = (
+        'Give {"my organ": {"type": ["10200004", "SCT", "Liver"]}}, with optional category, modifier, region.'
+    )
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds no names. {form}")
     codes = {}
     for name, parts in content.items():
-        if not isinstance(parts, dict) or "type" not in parts or parts.keys() - SegmentCodes.__dataclass_fields__:
+        if (
+            not isinstance(parts, dict)
+            or "type" not in parts
+            or parts.keys() - SegmentCodes.__dataclass_fields__
+        ):
             raise ValueError(f"The codes of {name!r} in {path.name} are not understood. {form}")
         codes[_plain(name)] = SegmentCodes(**{part: _code(code, name, part) for part, code in parts.items()})
     return codes
 
 
 def _code(given: object, name: str, part: str) -> Code:
-    if not isinstance(given, list) or len(given) != 3 or not all(isinstance(v, str) and v.strip() for v in given):
-        raise ValueError(f"The {part} of {name!r} is {given!r}. Give value, coding scheme and meaning, three texts.")
+    if (
+        not isinstance(given, list)
+        or len(given) != 3
+        or not all(isinstance(v, str) and v.strip() for v in given)
+    ):
+        raise ValueError(
+            f"The {part} of {name!r} is {given!r}. Give value, coding scheme and meaning, three texts."
+        )
     for text, (what, most) in zip(given, _LENGTHS.items(), strict=True):
         if len(text) > most or "\\" in text:
-            raise ValueError(f"The {what} {text!r} of {name!r} is not allowed: at most {most} letters, no backslash.")
+            raise ValueError(
+                f"The {what} {text!r} of {name!r} is not allowed: at most {most} letters, no backslash."
+            )
     return Code(*given)
 
 

@@ -31,7 +31,9 @@ def crossing_note(crossed: Mapping[str, int], overwrite: bool) -> list[str]:
     """A message on voxels that other labels have lost or kept; empty if there are none."""
     if not crossed:
         return []
-    listed = ", ".join(f"{count} voxel{'s' if count > 1 else ''} of {name}" for name, count in crossed.items())
+    listed = ", ".join(
+        f"{count} voxel{'s' if count > 1 else ''} of {name}" for name, count in crossed.items()
+    )
     if overwrite:
         return [f"This has replaced {listed}."]
     return [f"This crosses {listed}, which stay as they are. Ask to overwrite other labels to replace them."]

@@ -94,10 +94,14 @@ class WorkspaceActions:
             if self.work.shape != self.picture.shape:
                 self.work.shape = self.picture.shape
                 self.work.identity = self._identity()
-                self._reload("The image itself has been replaced, so your work on the former image was discarded.")
+                self._reload(
+                    "The image itself has been replaced, so your work on the former image was discarded."
+                )
             elif returning and self.work.base != stored_label_id(self.app, self.image):
                 if self.work.unsaved:
-                    self.notes.append("Another label of this image was saved since you began. Yours will replace it.")
+                    self.notes.append(
+                        "Another label of this image was saved since you began. Yours will replace it."
+                    )
                 else:
                     self._reload("")
             if belief is not None:
@@ -197,7 +201,9 @@ class WorkspaceActions:
         work, size = self.work, tuple(given.size)
         count = math.prod(size)
         if min(size) < 1 or count > _LARGER * math.prod(work.shape):
-            raise BadRequest(f"A label map of the size {list(size)} does not belong to this image. Check its size.")
+            raise BadRequest(
+                f"A label map of the size {list(size)} does not belong to this image. Check its size."
+            )
         array = np.frombuffer(read(count), np.uint8).reshape(size, order="F")
         grid = self.grid
         moved = move_labels(array, parse_grid(given, grid), grid)

@@ -113,7 +113,9 @@ def link(found: Sequence[Boxes]) -> list[Region]:
     open_ones: list[Region] = []
     for k, boxes in enumerate(found):
         going: list[Region] = []
-        for corners, label, score in zip(boxes.corners, boxes.labels.tolist(), boxes.scores.tolist(), strict=True):
+        for corners, label, score in zip(
+            boxes.corners, boxes.labels.tolist(), boxes.scores.tolist(), strict=True
+        ):
             alike = [r for r in open_ones if r.label == label and r not in going]
             overlaps = [float(box_iou(corners[None], r.last[None])) for r in alike]
             low = np.array([*corners[:2].tolist(), k])

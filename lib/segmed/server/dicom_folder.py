@@ -63,7 +63,9 @@ class DicomFolderStudies(DicomStudies):
     def series(self) -> Mapping[str, SeriesFacts]:
         found = self.files.series()
         return {
-            uid: one.facts for uid, one in found.items() if one.facts.modality in self._modalities and not one.repeated
+            uid: one.facts
+            for uid, one in found.items()
+            if one.facts.modality in self._modalities and not one.repeated
         }
 
     def facts(self, image: str) -> SeriesFacts:

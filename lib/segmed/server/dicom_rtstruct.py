@@ -114,7 +114,9 @@ def write_rtstruct(
         )
         for number, segment in enumerate(segments, start=1)
     ]
-    rtstruct.RTROIObservationsSequence = [_observation(number, segment) for number, segment in enumerate(segments, 1)]
+    rtstruct.RTROIObservationsSequence = [
+        _observation(number, segment) for number, segment in enumerate(segments, 1)
+    ]
     save(rtstruct, out)
     return rtstruct
 
@@ -185,7 +187,9 @@ def _contours(mask: np.ndarray, series: Series) -> list[Dataset]:
 
 def _references(series: Series) -> Dataset:
     first = series.headers[0]
-    of_series = _item(SeriesInstanceUID=first.SeriesInstanceUID, ContourImageSequence=_instances(series.headers))
+    of_series = _item(
+        SeriesInstanceUID=first.SeriesInstanceUID, ContourImageSequence=_instances(series.headers)
+    )
     study = _item(
         ReferencedSOPClassUID=_DETACHED_STUDY,
         ReferencedSOPInstanceUID=first.StudyInstanceUID,

@@ -103,7 +103,9 @@ def _open(path: Path) -> tuple[Dataset, np.ndarray]:
     except Exception as error:
         raise ValueError(f"{path.name} cannot be read: damaged, or not DICOM. Export it again.") from error
     if not frames.size:
-        raise ValueError(f"{path.name} is not a DICOM SEG of binary or fractional segments. Give such a file.")
+        raise ValueError(
+            f"{path.name} is not a DICOM SEG of binary or fractional segments. Give such a file."
+        )
     return data, frames
 
 
@@ -161,7 +163,9 @@ def _parts(data: Dataset, frames: np.ndarray, series: Series, name: str) -> _Par
     if not series.placed:
         width, height, _ = series.grid.shape
         if frames.shape[1:] != (height, width):
-            raise ValueError(f"{name} has {frames.shape[2]} × {frames.shape[1]} pixels, not those of its image.")
+            raise ValueError(
+                f"{name} has {frames.shape[2]} × {frames.shape[1]} pixels, not those of its image."
+            )
         flat = [np.eye(4)] * len(frames)
         return _Parts(_placed(data, frames, flat, series.grid), series.grid)
     affines = [_frame_affine(data, n) for n in range(len(frames))]
@@ -177,7 +181,9 @@ def _parts(data: Dataset, frames: np.ndarray, series: Series, name: str) -> _Par
     return _Parts(_placed(data, frames, to_stack, grid), grid)
 
 
-def _placed(data: Dataset, frames: np.ndarray, to_voxel: Sequence[np.ndarray], grid: Grid) -> dict[int, np.ndarray]:
+def _placed(
+    data: Dataset, frames: np.ndarray, to_voxel: Sequence[np.ndarray], grid: Grid
+) -> dict[int, np.ndarray]:
     """Places of each segment in the raveled grid; pixels beyond it are left out."""
     found: dict[int, list[np.ndarray]] = {}
     shape, count = np.array(grid.shape), 0
@@ -185,7 +191,9 @@ def _placed(data: Dataset, frames: np.ndarray, to_voxel: Sequence[np.ndarray], g
         row, column = np.nonzero(mask)
         count += len(row)
         check_marked(count, "the segmentation")
-        voxels = np.rint(to_voxel[n][:3] @ [column, row, np.zeros_like(row), np.ones_like(row)]).astype(np.int64)
+        voxels = np.rint(to_voxel[n][:3] @ [column, row, np.zeros_like(row), np.ones_like(row)]).astype(
+            np.int64
+        )
         inside = ((voxels >= 0) & (voxels < shape[:, None])).all(0)
         i, j, k = voxels[:, inside]
         found.setdefault(number, []).append(i + shape[0] * (j + shape[1] * k))
@@ -203,15 +211,16 @@ def _stack_grid(affines: Sequence[np.ndarray], data: Dataset, name: str) -> tupl
     measures = _group(data, 0, "PixelMeasuresSequence")
     gaps = np.diff(np.unique(heights.round(3)))
     step = float(
-        measures.get("SpacingBetweenSlices") or (gaps.min() if gaps.size else measures.get("SliceThickness") or 1)
+        measures.get("SpacingBetweenSlices")
+        or (gaps.min() if gaps.size else measures.get("SliceThickness") or 1)
     )
     affine[:3, 3] += heights.min() * affine[:3, 2]
     affine[:3, 2] *= step
     k = np.rint((heights - heights.min()) / step).astype(int)
     expected = [affine @ [0, 0, place, 1] for place in k]
-    if max(np.abs(a[:3, 3] - e[:3]).max() for a, e in zip(affines, expected, strict=True)) > _UNEVEN or not all(
-        np.allclose(a[:3, :2], affine[:3, :2], atol=1e-4) for a in affines
-    ):
+    if max(
+        np.abs(a[:3, 3] - e[:3]).max() for a, e in zip(affines, expected, strict=True)
+    ) > _UNEVEN or not all(np.allclose(a[:3, :2], affine[:3, :2], atol=1e-4) for a in affines):
         raise ValueError(
             f"The frames of {name} are no evenly spaced parallel planes, nor on those of the series. Export it again, "
             "on the grid of the series."
@@ -227,7 +236,9 @@ def _stack_grid(affines: Sequence[np.ndarray], data: Dataset, name: str) -> tupl
 def _resampled(layer: np.ndarray, own: Grid, grid: Grid) -> np.ndarray:
     """A layer on another grid, nearest by world coordinates."""
     image = nib.Nifti1Image(layer, own.affine)
-    return np.asarray(resample_from_to(image, (grid.shape, grid.affine), 0, "grid-constant").dataobj, layer.dtype)
+    return np.asarray(
+        resample_from_to(image, (grid.shape, grid.affine), 0, "grid-constant").dataobj, layer.dtype
+    )
 
 
 def _group(data: Dataset, frame: int, name: str) -> Dataset:
@@ -240,7 +251,9 @@ def _group(data: Dataset, frame: int, name: str) -> Dataset:
     for item in [*own[frame : frame + 1], *shared[:1]]:
         if item.get(name):
             return item[name].value[0]
-    raise ValueError(f"The segmentation does not say the {name} of its frames. Export it again from its source.")
+    raise ValueError(
+        f"The segmentation does not say the {name} of its frames. Export it again from its source."
+    )
 
 
 def _frame_affine(data: Dataset, frame: int) -> np.ndarray:

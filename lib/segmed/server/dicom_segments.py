@@ -49,11 +49,15 @@ def as_segments(labels: np.ndarray | Segments, names: Names) -> Segments:
     if isinstance(labels, Segments):
         return labels
     if not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
-        raise ValueError(f"A label map holds whole numbers from 0 on, not {labels.dtype} from {labels.min()} on.")
+        raise ValueError(
+            f"A label map holds whole numbers from 0 on, not {labels.dtype} from {labels.min()} on."
+        )
     return name_values(labels, names)
 
 
-def segments_of(found: Segments, series: Series, codes: Mapping[str, SegmentCodes] | None = None) -> list[Segment]:
+def segments_of(
+    found: Segments, series: Series, codes: Mapping[str, SegmentCodes] | None = None
+) -> list[Segment]:
     """The labels that have voxels, in ascending order of their values.
 
     Args:

@@ -97,7 +97,9 @@ def open_series(path: str | os.PathLike[str], grid: Grid | None = None) -> Serie
             "Convert it, or export NIfTI."
         )
     placed = all(
-        h.get(n) for h in headers for n in ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient")
+        h.get(n)
+        for h in headers
+        for n in ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient")
     )
     series = Series(grid, tuple(headers), placed)
     if placed:
@@ -117,7 +119,10 @@ def _in_order(series: Series, name: str) -> Series:
     corners = np.array([[*map(float, h.ImagePositionPatient), 1.0] for h in series.headers])
     voxels = (np.linalg.inv(series.affine) @ corners.T).T[:, :3]
     k = np.rint(voxels[:, 2]).astype(int)
-    if sorted(k) != list(range(series.grid.shape[2])) or np.abs(voxels - np.outer(k, (0, 0, 1))).max() > _OFF_GRID:
+    if (
+        sorted(k) != list(range(series.grid.shape[2]))
+        or np.abs(voxels - np.outer(k, (0, 0, 1))).max() > _OFF_GRID
+    ):
         raise ValueError(
             f"The slices of {name} do not lie where its image has them, so a segmentation would be "
             "misplaced. Put one series into a folder of its own, or export it again."
@@ -127,7 +132,9 @@ def _in_order(series: Series, name: str) -> Series:
     distance = float(abs(step @ normal) / np.linalg.norm(normal))
     for header in series.headers:
         if not header.get("PixelSpacing"):
-            raise ValueError(f"The series {name} does not state its pixel spacing. Export it again from its source.")
+            raise ValueError(
+                f"The series {name} does not state its pixel spacing. Export it again from its source."
+            )
         if not header.get("SliceThickness"):
             header.SliceThickness = f"{distance:.6g}"
         if len(series.headers) > 1:

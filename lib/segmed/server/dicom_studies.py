@@ -99,7 +99,9 @@ class DicomStudies(FixedImages):
     def state(self) -> dict[str, Any]:
         """`kind`, `state`, which is ok or down, `message`, and `left_out` where something is."""
 
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
+    def save_label(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None
+    ) -> str:
         """Keep a label map, on the grid of its image; one that is final becomes a DICOM SEG too.
 
         Args:
@@ -120,7 +122,11 @@ class DicomStudies(FixedImages):
         info = dict(label_info or {})
         for told in ("seg_sop", "seg_series", "seg_note"):
             info.pop(told, None)
-        with self._busy[image_id], self.use(image_id) as folder, tempfile.TemporaryDirectory(prefix="seg-") as work:
+        with (
+            self._busy[image_id],
+            self.use(image_id) as folder,
+            tempfile.TemporaryDirectory(prefix="seg-") as work,
+        ):
             grid = self._grid(folder)
             found = take_label(Path(label_filename), grid, info, self._structures)
             info["segments"] = noted(found)
@@ -131,14 +137,18 @@ class DicomStudies(FixedImages):
             label_info |= info
         return image_id
 
-    def _export(self, image: str, found: Segments, info: Mapping[str, Any], folder: Path, file: Path) -> dict[str, str]:
+    def _export(
+        self, image: str, found: Segments, info: Mapping[str, Any], folder: Path, file: Path
+    ) -> dict[str, str]:
         """Write and send the DICOM SEG; what to add to the info."""
         if not any(layer.any() for layer in found.layers):
             return {"seg_note": _EMPTY}
         try:
             seg = label_to_seg(found, info, folder, self._grid(folder), file, self._codes)
         except ValueError as error:  # of a series that no segmentation can be attached to
-            logger.warning("A final label is kept on the server alone: no DICOM SEG can be made for its series.")
+            logger.warning(
+                "A final label is kept on the server alone: no DICOM SEG can be made for its series."
+            )
             return {"seg_note": f"No DICOM SEG was written. {error}"}
         self.send(image, file, seg)
         return {"seg_sop": str(seg.SOPInstanceUID), "seg_series": str(seg.SeriesInstanceUID)}
@@ -162,7 +172,9 @@ class DicomStudies(FixedImages):
         except OSError as error:
             if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise BadRequest(MAY_ONLY_READ, 403) from error
-            raise BadRequest(f"The label cannot be kept on the server's disk: {error.strerror}.", 507) from error
+            raise BadRequest(
+                f"The label cannot be kept on the server's disk: {error.strerror}.", 507
+            ) from error
         self.refresh()
 
     def _grid(self, folder: Path) -> Grid:
@@ -234,7 +246,9 @@ class DicomStudies(FixedImages):
                     raise
                 logger.warning("A label is left out: %s", error)
         if not found:
-            raise ValueError("No image has a final label that can be read. Submit labels in the viewer first.")
+            raise ValueError(
+                "No image has a final label that can be read. Submit labels in the viewer first."
+            )
         return found
 
     def list_images(self) -> list[str]:
@@ -245,7 +259,9 @@ class DicomStudies(FixedImages):
         done = {*self.labels.labelled(FINAL), *self.segmentations()}
         return [image for image in self.list_images() if image in done]
 
-    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+    def get_unlabeled_images(
+        self, label_tag: str | None = None, labels: list[str] | None = None
+    ) -> list[str]:
         done = set(self.get_labeled_images())
         return [image for image in self.list_images() if image not in done]
 
@@ -269,7 +285,11 @@ class DicomStudies(FixedImages):
 
     def get_label_by_image_id(self, image_id: str, tag: str) -> str:
         """The label's id, also of a DICOM SEG that has not been read yet; "" without one."""
-        return image_id if self.has_label(image_id, tag) or (tag == FINAL and self.segmentation_of(image_id)) else ""
+        return (
+            image_id
+            if self.has_label(image_id, tag) or (tag == FINAL and self.segmentation_of(image_id))
+            else ""
+        )
 
     def has_label(self, image: str, tag: str) -> bool:
         """Whether the label map is kept here, so that nothing has to be fetched for it."""
@@ -345,5 +365,9 @@ def state_json(kind: str, left: Sequence[LeftOut], trouble: str = "") -> dict[st
         left: what is not offered.
         trouble: a sentence that comes before what is said of it.
     """
-    told: dict[str, Any] = {"kind": kind, "state": "ok", "message": " ".join(filter(None, (trouble, sentence(left))))}
+    told: dict[str, Any] = {
+        "kind": kind,
+        "state": "ok",
+        "message": " ".join(filter(None, (trouble, sentence(left)))),
+    }
     return told | ({"left_out": [one.to_json() for one in left[:_TOLD]]} if left else {})

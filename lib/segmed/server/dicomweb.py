@@ -34,8 +34,18 @@ logging.getLogger("dicomweb_client").setLevel(logging.ERROR)
 DOWN = 424
 _CONNECT, _SEARCH, _READ = 5.0, 10.0, 60.0  # s without a byte: of searches, and of data
 _SEARCHES = ("/studies", "/series", "/instances")  # ends of their paths
-_ASK_AGAIN, _LONGEST = 2.0, 60.0  # s until a PACS that did not answer is asked again: doubled each time, up to a minute
-_FIELDS = ("StudyDate", "Modality", "SeriesDescription", "SeriesNumber", "NumberOfSeriesRelatedInstances", "PatientID")
+_ASK_AGAIN, _LONGEST = (
+    2.0,
+    60.0,
+)  # s until a PACS that did not answer is asked again: doubled each time, up to a minute
+_FIELDS = (
+    "StudyDate",
+    "Modality",
+    "SeriesDescription",
+    "SeriesNumber",
+    "NumberOfSeriesRelatedInstances",
+    "PatientID",
+)
 _AS_STORED = (("application/dicom", "*"),)
 _UID = re.compile(r"^[0-9]+(\.[0-9]+)*$")
 
@@ -105,7 +115,9 @@ class Pacs:
         for scheme in ("http://", "https://"):
             session.mount(scheme, _Adapter(settings.ca))
         if settings.user and self.url.startswith("http://") and not _loopback(self.url):
-            logger.warning("The password of the PACS goes over the network unencrypted. Give --studies https://…")
+            logger.warning(
+                "The password of the PACS goes over the network unencrypted. Give --studies https://…"
+            )
         self._client = DICOMwebClient(
             self.url,
             session,
@@ -130,8 +142,12 @@ class Pacs:
         seen = 0
         with self._explained("There is no DICOMweb service at the address of --studies. Check it."):
             while True:  # a PACS may answer in parts, and may ignore the offset
-                page = self._client.search_for_series(search_filters=dict(filters), fields=_FIELDS, offset=seen or None)
-                fresh = {facts.series: facts for facts in map(_facts, page) if facts and facts.series not in found}
+                page = self._client.search_for_series(
+                    search_filters=dict(filters), fields=_FIELDS, offset=seen or None
+                )
+                fresh = {
+                    facts.series: facts for facts in map(_facts, page) if facts and facts.series not in found
+                }
                 if not fresh:
                     return list(found.values())
                 found |= fresh
@@ -161,7 +177,9 @@ class Pacs:
             warnings.simplefilter("ignore")  # they quote headers
             for data in self._client.iter_series(facts.study, facts.series, media_types=_AS_STORED):
                 # by the UID alone, slices that share one would be lost
-                one = tuple(str(data.get(n)) for n in ("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient"))
+                one = tuple(
+                    str(data.get(n)) for n in ("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient")
+                )
                 if one not in instances:
                     data.save_as(folder / f"{len(instances):06d}.dcm")
                     instances.add(one)
@@ -189,13 +207,16 @@ class Pacs:
             self._fail(_unreached(error), error)
         except _SentElsewhere as error:
             self._fail(
-                "The PACS sends its clients to another server. Give its final DICOMweb address as --studies.", error
+                "The PACS sends its clients to another server. Give its final DICOMweb address as --studies.",
+                error,
             )
         except requests.HTTPError as error:
             status = 0 if error.response is None else error.response.status_code
             self._fail(not_found if status == 404 else _refused(status), error)
         except (requests.RequestException, ValueError, AttributeError, KeyError, EOFError) as error:
-            self._fail("What answers at the address of --studies is no DICOMweb service, or it broke off.", error)
+            self._fail(
+                "What answers at the address of --studies is no DICOMweb service, or it broke off.", error
+            )
         else:
             self.failure, self._failures = "", 0
 

@@ -14,7 +14,22 @@ _MIB = 2**20
 _DEFAULT = ("CT", "MR", "US", "CR", "DX", "XA", "MG")
 # what no image can be made of
 NO_IMAGES = frozenset(
-    ["AU", "DOC", "ECG", "FID", "KO", "PLAN", "PR", "REG", "RTDOSE", "RTPLAN", "RTRECORD", "RTSTRUCT", "SEG", "SR"]
+    [
+        "AU",
+        "DOC",
+        "ECG",
+        "FID",
+        "KO",
+        "PLAN",
+        "PR",
+        "REG",
+        "RTDOSE",
+        "RTPLAN",
+        "RTRECORD",
+        "RTSTRUCT",
+        "SEG",
+        "SR",
+    ]
 )
 
 
@@ -68,13 +83,19 @@ class DicomwebSettings:
             raise ValueError("--conf modalities is empty. Give such as CT,MR.")
         seconds = conf.get("dicomweb_list_seconds", "15")
         if not seconds.isdecimal() or not 0 < int(seconds) <= 3600:
-            raise ValueError(f"--conf dicomweb_list_seconds {seconds!r} must be a whole number from 1 to 3600.")
+            raise ValueError(
+                f"--conf dicomweb_list_seconds {seconds!r} must be a whole number from 1 to 3600."
+            )
         space = conf.get("dicomweb_cache_mb", "8192")
         if not space.isdecimal() or int(space) < 1:
             raise ValueError(f"--conf dicomweb_cache_mb {space!r} must be a whole number above 0.")
-        name, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{part}", "") for part in ("USERNAME", "PASSWORD"))
+        name, password = (
+            os.environ.get(f"MONAI_LABEL_DICOMWEB_{part}", "") for part in ("USERNAME", "PASSWORD")
+        )
         if bool(name) != bool(password):
-            raise ValueError("Set both MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD, or neither.")
+            raise ValueError(
+                "Set both MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD, or neither."
+            )
         return cls(
             modalities,
             _filter(conf.get("dicomweb_filter", "")),
@@ -111,7 +132,9 @@ def _filter(text: str) -> dict[str, str]:
     if not isinstance(found, dict) or not all(isinstance(value, str | int) for value in found.values()):
         raise ValueError(f"--conf dicomweb_filter {form}")
     if "Modality" in found:
-        raise ValueError("--conf dicomweb_filter: modalities have an option of their own, --conf modalities CT,MR.")
+        raise ValueError(
+            "--conf dicomweb_filter: modalities have an option of their own, --conf modalities CT,MR."
+        )
     return {str(key): str(value) for key, value in found.items()}
 
 

@@ -111,7 +111,9 @@ class Engine:
 
     def _load(self, method: str, device: str, trained: Path | None) -> Predictor:
         backbone = self.settings.backbones[method]
-        if backbone.source and not find_method(method).weights:  # a download must keep neither the lock nor the device
+        if (
+            backbone.source and not find_method(method).weights
+        ):  # a download must keep neither the lock nor the device
             backbone = replace(backbone, source=local_source(backbone.source))
         with self._lock:
             before = self._predictors.get((method, device))
@@ -122,7 +124,9 @@ class Engine:
                 )
                 small = (segmenter.input_size or 0) <= _SMALL_INPUT
                 batch = self.settings.batch if small or device != "cpu" else 1
-                predictor = Predictor(segmenter, self.embeddings, queue, batch, warning, self.settings.loose_parts)
+                predictor = Predictor(
+                    segmenter, self.embeddings, queue, batch, warning, self.settings.loose_parts
+                )
                 self._predictors[method, device] = trained, predictor
                 if before and before[0]:
                     self._loader.forget(before[0])

@@ -33,7 +33,9 @@ class FixedImages(Datastore):  # type: ignore[misc]
         raise BadRequest("These studies are DICOM. Add images to the PACS, or DICOM files to the folder.")
 
     def remove_image(self, image_id: str) -> None:
-        raise BadRequest("Images are not deleted from here. Delete the series in the PACS, or in the folder.", 403)
+        raise BadRequest(
+            "Images are not deleted from here. Delete the series in the PACS, or in the folder.", 403
+        )
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         raise BadRequest("Archives are not made. Export labels by `segmed export`.", 403)
@@ -42,5 +44,7 @@ class FixedImages(Datastore):  # type: ignore[misc]
 def check_image(facts: SeriesFacts) -> SeriesFacts:
     """Facts of a series of images. Raises BadRequest for what holds none."""
     if facts.modality in NO_IMAGES:
-        raise BadRequest(f"The series is of the kind {facts.modality}, which holds no image. Choose one with images.")
+        raise BadRequest(
+            f"The series is of the kind {facts.modality}, which holds no image. Choose one with images."
+        )
     return facts

@@ -47,13 +47,17 @@ class FolderDatastore(ListedFolder):
         self.history = LabelHistory(root)
         super().__init__(root, **kwargs)
         self._looks, self._seen = not self.writable, 0  # no event tells of other people's changes
-        for folder in (root, *(path for path in (root / "labels").iterdir() if path.is_dir())) if self.writable else ():
+        for folder in (
+            (root, *(path for path in (root / "labels").iterdir() if path.is_dir())) if self.writable else ()
+        ):
             sweep(folder)
         if self._auto_reload:
             self._handler.on_moved = self._on_moved
 
     @classmethod
-    def of_folder(cls, studies: str | os.PathLike[str], auto_reload: bool, read_only: bool = False) -> FolderDatastore:
+    def of_folder(
+        cls, studies: str | os.PathLike[str], auto_reload: bool, read_only: bool = False
+    ) -> FolderDatastore:
         """The datastore of all images that can be read.
 
         Args:
@@ -73,7 +77,9 @@ class FolderDatastore(ListedFolder):
             self.refresh()
         return list(super().list_images())
 
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
+    def save_label(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None
+    ) -> str:
         """As MONAI Label's; a final label of another `client_id` is kept.
 
         Args:
@@ -141,7 +147,9 @@ class FolderDatastore(ListedFolder):
         extension = self._to_id(Path(image_filename).name)[1]
         with self._alone():  # from when the name is free until it is taken
             if taken := self._taken(name):
-                raise BadRequest(f"{taken} Give the image another name, or ask for a new one by ?new_name=true.", 409)
+                raise BadRequest(
+                    f"{taken} Give the image another name, or ask for a new one by ?new_name=true.", 409
+                )
             place = Path(self._datastore.image_path()).resolve() / self._filename(name, extension)
             info = {**(image_info or {}), "ts": int(time.time()), "name": place.name}
             with self._listing(name) as write_list, appear_whole(place, extension) as part:
@@ -197,7 +205,9 @@ class FolderDatastore(ListedFolder):
         root = Path(self._datastore.image_path())
         if not root.is_dir():
             return []
-        listed = {self._filename(name, entry.image.ext) for name, entry in list(self._datastore.objects.items())}
+        listed = {
+            self._filename(name, entry.image.ext) for name, entry in list(self._datastore.objects.items())
+        }
         key = root.stat().st_mtime_ns, frozenset(listed)
         if key != self._left_out[0] or time.monotonic() - self._left_out[1] >= _LOOK_EVERY:
             self._left_out = key, time.monotonic(), left_out_files(root, listed)

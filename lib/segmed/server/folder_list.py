@@ -70,7 +70,9 @@ class ListedFolder(LocalDatastore):
             try:
                 self._read_list()
             except ValueError as error:
-                logger.error("%s is damaged (%.200s) and is written anew.", self._datastore_config_path, error)
+                logger.error(
+                    "%s is damaged (%.200s) and is written anew.", self._datastore_config_path, error
+                )
             yield
 
     @contextmanager
@@ -189,7 +191,9 @@ def set_aside_if_damaged(path: Path) -> None:
         free = (path.with_name(f"{path.stem}.damaged-{n}.json") for n in count(1))
         kept = next(name for name in free if not name.exists())
         path.replace(kept)
-        logger.error("%s is damaged (%.200s). It is kept as %s and made anew from the files.", path, error, kept.name)
+        logger.error(
+            "%s is damaged (%.200s). It is kept as %s and made anew from the files.", path, error, kept.name
+        )
 
 
 def check_there(root: Path | os.PathLike[str]) -> None:

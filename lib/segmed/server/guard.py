@@ -30,7 +30,11 @@ MAX_BODY = 4 * 2**30
 # method (or any), path, and why it is closed
 _CLOSED: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("", re.compile(r"^/reload/?$"), "The app is reloaded by restarting the server."),
-    ("", re.compile(r"^/model(/|$)"), "Weights are installed on the server (--conf backbone), not over the network."),
+    (
+        "",
+        re.compile(r"^/model(/|$)"),
+        "Weights are installed on the server (--conf backbone), not over the network.",
+    ),
     ("", re.compile(r"^/infer/wsi"), "Whole-slide images are not supported."),
     ("", re.compile(r"^/datastore/updatelabelinfo"), "Use PUT /datastore/label/info."),
     ("", re.compile(r"^/datastore/dataset"), "Copy the studies folder on the server instead."),
@@ -64,7 +68,11 @@ class Guard:
         self.origins = {normal_origin(origin) for origin in origins} - {""}
         self.loopback_only = loopback_only
         self.proxies = tuple(proxies)
-        self._hosts: set[str | None] = {*_LOOPBACK, *names, *(urlsplit(origin).hostname for origin in self.origins)}
+        self._hosts: set[str | None] = {
+            *_LOOPBACK,
+            *names,
+            *(urlsplit(origin).hostname for origin in self.origins),
+        }
         self._hosts -= {"", None}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,7 +121,9 @@ class Guard:
         name = _hostname(host)
         if name in self._hosts or (not self.loopback_only and _is_machine(name)):
             return
-        where = "on 127.0.0.1 only" if self.loopback_only else "to its addresses and the name of its machine only"
+        where = (
+            "on 127.0.0.1 only" if self.loopback_only else "to its addresses and the name of its machine only"
+        )
         raise BadRequest(
             f"This server answers {where}, not as {host[:60]!r}. If that is the name of a reverse proxy in front of "
             f"it, or another name of it, start it with the environment variable SEGMED_ORIGINS=https://{host[:60]}",
@@ -126,9 +136,13 @@ class Guard:
             if not origin or urlsplit(origin).netloc == host:
                 return
         except ValueError as error:
-            raise BadRequest("The header Origin is not an address. Send none, or that of the page.") from error
+            raise BadRequest(
+                "The header Origin is not an address. Send none, or that of the page."
+            ) from error
         seen = f"{told.scheme or scope.get('scheme', 'http')}://{told.host}"
-        if normal_origin(origin) in self.origins or (told.host and normal_origin(origin) == normal_origin(seen)):
+        if normal_origin(origin) in self.origins or (
+            told.host and normal_origin(origin) == normal_origin(seen)
+        ):
             return
         raise BadRequest(
             f"Pages of {origin[:80]} may not use this server. If it is reached through a reverse proxy, start it with "
@@ -140,7 +154,9 @@ class Guard:
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > MAX_BODY:
-            raise BadRequest(f"The upload is larger than {MAX_BODY >> 30} GiB. Send one series at a time.", 413)
+            raise BadRequest(
+                f"The upload is larger than {MAX_BODY >> 30} GiB. Send one series at a time.", 413
+            )
         path = unquote(scope["path"]).removeprefix(scope.get("root_path", ""))
         if ".." in path.split("/") or "\\" in path or "\0" in path:
             raise BadRequest("The address holds a step to a parent folder. Use names only.")

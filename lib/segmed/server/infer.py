@@ -77,7 +77,9 @@ class PromptInferTask(InferTask):
         params: InferParams = request["params"]
         start = time.perf_counter()
         if params.output == "uncertainty" and params.result_extension == SEGMENTATION:
-            raise ValueError("An uncertainty map has no segments. Request the result_extension .nrrd or .nii.gz.")
+            raise ValueError(
+                "An uncertainty map has no segments. Request the result_extension .nrrd or .nii.gz."
+            )
         picture = self.engine.pictures.get(request["image"], params.window or self.engine.settings.window)
         mask = None
         if request.get("label_path"):
@@ -93,7 +95,9 @@ class PromptInferTask(InferTask):
         )
         opened = time.perf_counter()
         clean = self.engine.denoised(picture, params.denoise)
-        masks, notes = self.segment(clean, prompt, params.device, params.output == "uncertainty", params.finish)
+        masks, notes = self.segment(
+            clean, prompt, params.device, params.output == "uncertainty", params.finish
+        )
         warnings += notes
         segmented = time.perf_counter()
         label = params.label or self.engine.settings.labels[0]
@@ -151,7 +155,9 @@ class PromptInferTask(InferTask):
             segment = predictor.segment_volume if self.volume else predictor.segment_slices
             masks = segment(picture, prompt, refine=REFINEMENTS.get(finish))
         if blank := [k for k in masks if is_blank(picture, k)]:
-            notes.append(f"Slice {blank[0]} is blank (all of its voxels are equal or not numbers): nothing is there.")
+            notes.append(
+                f"Slice {blank[0]} is blank (all of its voxels are equal or not numbers): nothing is there."
+            )
         if not any(mask.any() for mask in masks.values()):
             notes.append("Nothing was found there. Draw the box closer around the object or click into it.")
         return masks, notes
@@ -167,7 +173,9 @@ def common_options(engine: Engine) -> dict[str, list[str]]:
     }
 
 
-def write_result(labels: np.ndarray, names: Sequence[str], picture: Picture, request: Mapping[str, Any]) -> str:
+def write_result(
+    labels: np.ndarray, names: Sequence[str], picture: Picture, request: Mapping[str, Any]
+) -> str:
     """Write a label map (I, J, K) in the requested format; a `.seg.nrrd` holds the names of 1, 2, … too."""
     params: InferParams = request["params"]
     path = result_file(params)

@@ -54,9 +54,13 @@ def _described(app: FastAPI) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MONAI Label's endpoints have the same names as ours
         # of two endpoints with the same path, the one that is read last is described; the first one answers
-        told = get_openapi(title="SegMed", version=segmed.__version__, description=_ABOUT, routes=app.routes[::-1])
+        told = get_openapi(
+            title="SegMed", version=segmed.__version__, description=_ABOUT, routes=app.routes[::-1]
+        )
     paths = {
-        path: {method: what for method, what in methods.items() if not is_closed(method.upper(), _example(path))}
+        path: {
+            method: what for method, what in methods.items() if not is_closed(method.upper(), _example(path))
+        }
         for path, methods in sorted(told["paths"].items())
     }
     return {**told, "paths": {path: methods for path, methods in paths.items() if methods}}

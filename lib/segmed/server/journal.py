@@ -49,7 +49,9 @@ class Journal:
         for path in self._found():
             try:
                 with path.open("rb") as file:
-                    self._files[path] = _File(tuple(_head(file.readline(_LONGEST_HEAD))["key"]), path.stat().st_size)
+                    self._files[path] = _File(
+                        tuple(_head(file.readline(_LONGEST_HEAD))["key"]), path.stat().st_size
+                    )
             except (OSError, ValueError) as error:
                 logger.warning("A file of unsaved work cannot be read and is left alone: %s", error)
 
@@ -92,7 +94,9 @@ class Journal:
             _replace(path, [line, *slices.values()])
         except OSError as error:
             if not self._complained:
-                logger.warning("Unsaved work is kept in memory only: %s cannot be written (%s)", self.folder, error)
+                logger.warning(
+                    "Unsaved work is kept in memory only: %s cannot be written (%s)", self.folder, error
+                )
                 self._complained = True
             with self._guard:  # what was written before is better than nothing after a crash
                 self._behind.add(path)
@@ -122,7 +126,11 @@ class Journal:
             content = self._path(key).read_bytes()
             line, _, body = content.partition(b"\n")
             head = _head(line)
-            if head["identity"] != into.identity or tuple(head["shape"]) != into.shape or tuple(head["key"]) != key:
+            if (
+                head["identity"] != into.identity
+                or tuple(head["shape"]) != into.shape
+                or tuple(head["key"]) != key
+            ):
                 return False
             slices, start = {}, 0
             for k, size, check in head["slices"]:

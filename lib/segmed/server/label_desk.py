@@ -66,7 +66,9 @@ class LabelIntake:
             except ValueError:
                 logger.warning("A label cannot be read; it is noted as an empty one.")
                 submission = Submission(file_checksum(final.file), {}, None)
-        except OSError as error:  # missing or unreadable now; the next update of the studies finds it if it exists
+        except (
+            OSError
+        ) as error:  # missing or unreadable now; the next update of the studies finds it if it exists
             logger.info("A label is noted later: %s", error.strerror)
             return
         self.log.record(image, user, submission.checksum, submission.sizes, submission.agreement, effort)
@@ -126,7 +128,9 @@ class LabelIntake:
         if labels is None:
             return math.nan
         picture = self.engine.pictures.get(self.studies.file(record.image), self.engine.settings.window)
-        return followed(predictor, picture, labels, turn=lambda: self.throttle.piece(self._closed, _USERS_FIRST))
+        return followed(
+            predictor, picture, labels, turn=lambda: self.throttle.piece(self._closed, _USERS_FIRST)
+        )
 
     def _predictor(self) -> Predictor | None:
         if self.model not in {method.name for method in self.engine.offered()}:

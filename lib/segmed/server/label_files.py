@@ -138,7 +138,9 @@ class LabelFiles:
         free = (self._list.with_name(f"{self._list.stem}.damaged-{n}.json") for n in itertools.count(1))
         kept = next(name for name in free if not name.exists())
         self._list.replace(kept)
-        logger.error("%s is damaged (%.200s). It is kept as %s and made anew from the files.", LIST, error, kept.name)
+        logger.error(
+            "%s is damaged (%.200s). It is kept as %s and made anew from the files.", LIST, error, kept.name
+        )
         found: dict[str, Any] = {}
         for folder in (self.root / "labels").iterdir() if (self.root / "labels").is_dir() else ():
             for file in folder.iterdir() if folder.is_dir() else ():
@@ -168,7 +170,13 @@ class LabelFiles:
 
 
 def _write(path: Path, objects: Mapping[str, Any]) -> None:
-    told = {"name": "SegMed", "description": "", "images_dir": ".", "labels_dir": "labels", "objects": objects}
+    told = {
+        "name": "SegMed",
+        "description": "",
+        "images_dir": ".",
+        "labels_dir": "labels",
+        "objects": objects,
+    }
     path.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
 
 

@@ -46,7 +46,9 @@ class FormerLabel:
             "replaced": when.isoformat(timespec="seconds"),
             "saved": datetime.fromtimestamp(saved, UTC).isoformat() if isinstance(saved, int) else None,
             "by": str(self.info.get("client_id") or ""),
-            "labels": [str(s.get("name", "")) for s in self.info.get("segments") or () if isinstance(s, dict)],
+            "labels": [
+                str(s.get("name", "")) for s in self.info.get("segments") or () if isinstance(s, dict)
+            ],
             "bytes": self.file.stat().st_size,
         }
 
@@ -80,7 +82,9 @@ class LabelHistory:
         home = self.folder / tag / image
         home.mkdir(parents=True, exist_ok=True)
         version = datetime.now(UTC).strftime("%Y%m%dT%H%M%S-%f")
-        name = version + "".join(file.suffixes[-2:] if file.name.endswith(_EXTENSIONS) else file.suffixes[-1:])
+        name = version + "".join(
+            file.suffixes[-2:] if file.name.endswith(_EXTENSIONS) else file.suffixes[-1:]
+        )
         with appear_whole(home / f"{version}.json") as part:
             part.write_text(json.dumps(dict(info), default=str), encoding="utf-8")
         with appear_whole(home / name) as part:

@@ -41,7 +41,9 @@ def take_label(path: Path, grid: Grid, info: Mapping[str, Any], structures: Mapp
     found = decoder().segments(path, grid, grey=True)
     named = _whole(found)
     if len(named.segments) > LABELS:
-        raise ValueError(f"The label map holds {len(named.segments)} labels; {LABELS} are the most. Split it.")
+        raise ValueError(
+            f"The label map holds {len(named.segments)} labels; {LABELS} are the most. Split it."
+        )
     return _named(named, _checked(info), structures)
 
 
@@ -58,7 +60,9 @@ def open_label(path: Path, grid: Grid, names: Mapping[int, str]) -> Segments:
         ValueError: unreadable, lies elsewhere, or holds other numbers than labels.
     """
     found = _whole(decoder().segments(path, grid))
-    return replace(found, segments=tuple(replace(s, name=names.get(s.value) or s.name) for s in found.segments))
+    return replace(
+        found, segments=tuple(replace(s, name=names.get(s.value) or s.name) for s in found.segments)
+    )
 
 
 def prompt_mask(path: Path, grid: Grid, name: str, sent: Mapping[str, Any]) -> np.ndarray:
@@ -89,7 +93,8 @@ def prompt_mask(path: Path, grid: Grid, name: str, sent: Mapping[str, Any]) -> n
 def noted(found: Segments) -> list[dict[str, Any]]:
     """What is kept of the segments with a label map, as JSON."""
     return [
-        {"value": s.value, "name": s.name, **({"color": list(s.colour)} if s.colour else {})} for s in found.segments
+        {"value": s.value, "name": s.name, **({"color": list(s.colour)} if s.colour else {})}
+        for s in found.segments
     ]
 
 
@@ -122,7 +127,9 @@ def keep_sidecar(file: Path, stored: Any) -> None:
         else:
             check_sidecar(file).unlink(missing_ok=True)
     except ValueError:  # somebody else's table, which stays
-        logger.warning("A table beside a label map is none of label names; names and colours were not written.")
+        logger.warning(
+            "A table beside a label map is none of label names; names and colours were not written."
+        )
 
 
 def _whole(found: Segments) -> Segments:
@@ -163,6 +170,10 @@ def _colours(info: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
     entries = info.get("label_info")
     for entry in entries if isinstance(entries, list) else ():
         colour = entry.get("color") if isinstance(entry, Mapping) else None
-        if isinstance(colour, list) and len(colour) == 3 and all(isinstance(c, int) and 0 <= c < 256 for c in colour):
+        if (
+            isinstance(colour, list)
+            and len(colour) == 3
+            and all(isinstance(c, int) and 0 <= c < 256 for c in colour)
+        ):
             found[str(entry.get("name", "")).strip()] = (colour[0], colour[1], colour[2])
     return found

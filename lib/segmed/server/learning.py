@@ -232,14 +232,18 @@ class ActiveLearning:
         if now < self._drift_due:
             return
         self._drift_due = now + _DRIFT_EVERY
-        ended = [job.created for job in self.retrainer.retraining.jobs() if job.state in ("promoted", "rejected")]
+        ended = [
+            job.created for job in self.retrainer.retraining.jobs() if job.state in ("promoted", "rejected")
+        ]
         images, scores, embeddings = self.state.table(self.scorer.version)
         if not ended or embeddings is None:
             return
         arrived = self.state.arrived()
         recent = np.array([arrived.get(image, 0.0) > ended[-1] for image in images], bool)
         measured = [embedding_drift(embeddings[~recent], embeddings[recent])]
-        measured += [score_drift(scores[name][~recent], scores[name][recent]) for name in _TRUST if name in scores]
+        measured += [
+            score_drift(scores[name][~recent], scores[name][recent]) for name in _TRUST if name in scores
+        ]
         drift = " ".join(drift.message for drift in measured if drift.message)
         if drift and not self.drift:
             logger.warning("%s", drift)

@@ -121,7 +121,9 @@ def not_this_one(choice: ImageChoice, http: Request) -> dict[str, str]:
 def next_sample(strategy: str, http: Request, config: dict[str, Any] | None = None) -> dict[str, Any]:
     """The image to annotate next, as 3D Slicer and OHIF request it; further keys as in `/api/active/next`."""
     return _next(
-        Wish.model_validate({k: v for k, v in (config or {}).items() if v is not None} | {"strategy": strategy}),
+        Wish.model_validate(
+            {k: v for k, v in (config or {}).items() if v is not None} | {"strategy": strategy}
+        ),
         http,
     )
 

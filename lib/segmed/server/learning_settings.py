@@ -74,7 +74,9 @@ class LearningSettings:
         labels, hours = int(_number(conf, "retrain_after", 20)), _number(conf, "retrain_hours", 0)
         minutes = _number(conf, "reserve_minutes", 30)
         if not minutes:
-            raise ValueError("--conf reserve_minutes 0 would give two users one image; give a number above 0.")
+            raise ValueError(
+                "--conf reserve_minutes 0 would give two users one image; give a number above 0."
+            )
         learns = model in learners
         folder = conf.get("active_folder", "")
         return cls(
@@ -96,12 +98,16 @@ def _number(conf: Mapping[str, str], key: str, default: float) -> float:
     except ValueError as error:
         raise ValueError(f"--conf {key} {text!r} must be a number such as {default}.") from error
     if not 0 <= value < math.inf or (key in ("retrain_after", "replay") and value != int(value)):
-        raise ValueError(f"--conf {key} {text!r} must be 0 or a positive number, whole where it counts images.")
+        raise ValueError(
+            f"--conf {key} {text!r} must be 0 or a positive number, whole where it counts images."
+        )
     return value
 
 
 def _options(text: str) -> dict[str, str]:
     parts = [part.partition("=") for part in text.split(",") if part.strip()]
     if wrong := [key for key, sign, value in parts if not (sign and key.strip() and value.strip())]:
-        raise ValueError(f"--conf retrain_options: {wrong[0]!r} has no value. Write epochs=10,learning_rate=1e-4.")
+        raise ValueError(
+            f"--conf retrain_options: {wrong[0]!r} has no value. Write epochs=10,learning_rate=1e-4."
+        )
     return {key.strip(): value.strip() for key, _, value in parts}

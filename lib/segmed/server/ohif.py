@@ -27,7 +27,9 @@ _FONTS = re.compile(r'<link[^>]*href="https://fonts\.[^>]*>')
 _READ = ["GET", "HEAD"]
 _REVALIDATED = {"Cache-Control": "no-cache"}
 # its style sheets ask for fonts elsewhere, and nobody else is to learn that somebody reads an image
-_THIS_SERVER_ONLY = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:"}
+_THIS_SERVER_ONLY = {
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:"
+}
 _viewer = StaticFiles(directory=_BUILT)
 
 

@@ -92,7 +92,9 @@ class OpenObject:
             background=tuple(dict.fromkeys((*self.background, *prompt.background))),
         )
         if len(added.foreground) + len(added.background) > _MOST_CLICKS:
-            raise ValueError(f"One object takes {_MOST_CLICKS} clicks. Accept it and begin another, or use scribbles.")
+            raise ValueError(
+                f"One object takes {_MOST_CLICKS} clicks. Accept it and begin another, or use scribbles."
+            )
         return added, warnings
 
     def with_strokes(self, shape: tuple[int, int, int], strokes: Iterable[Stroke]) -> OpenObject:

@@ -74,7 +74,9 @@ class PacsStudies(DicomStudies):
         with self._listing:
             if time.monotonic() - self._listed >= self._settings.list_seconds:
                 searches = [{**self._settings.filter, "Modality": name} for name in self._settings.modalities]
-                found = {facts.series: facts for search in searches for facts in self.pacs.find_series(search)}
+                found = {
+                    facts.series: facts for search in searches for facts in self.pacs.find_series(search)
+                }
                 segs = {facts.series: facts for facts in self.pacs.find_series({"Modality": "SEG"})}
                 self._images, self._segs, self._about = found, segs, None
                 self._listed = time.monotonic()
@@ -89,7 +91,9 @@ class PacsStudies(DicomStudies):
         if (listed := self.series().get(image)) is not None:
             return listed
         # viewers open series that the search filter leaves out
-        found = next((f for f in self.pacs.find_series({"SeriesInstanceUID": image}) if f.series == image), None)
+        found = next(
+            (f for f in self.pacs.find_series({"SeriesInstanceUID": image}) if f.series == image), None
+        )
         if found is None:
             raise BadRequest(f"There is no series {image} in the PACS.", 404)
         return check_image(found)
@@ -190,7 +194,9 @@ class PacsStudies(DicomStudies):
         if self._references is None:
             try:
                 noted = json.loads((self.root / _REFERENCES).read_text(encoding="ascii"))
-                self._references = {seg: Reference(tuple(about), made) for seg, (about, made) in noted.items()}
+                self._references = {
+                    seg: Reference(tuple(about), made) for seg, (about, made) in noted.items()
+                }
             except (OSError, ValueError, TypeError, AttributeError):
                 self._references = {}
         return self._references

@@ -66,7 +66,9 @@ class Patch:
 
     def values(self) -> np.ndarray:
         """The values (rows, columns), uint8."""
-        return np.frombuffer(zlib.decompress(self.data), np.uint8).reshape(self.j[1] - self.j[0], self.i[1] - self.i[0])
+        return np.frombuffer(zlib.decompress(self.data), np.uint8).reshape(
+            self.j[1] - self.j[0], self.i[1] - self.i[0]
+        )
 
     def put(self, into: np.ndarray) -> None:
         """Write the values into a slice (H, W)."""
@@ -98,7 +100,11 @@ def inflate(data: bytes, size: int) -> bytes:
     try:
         out = machine.decompress(data, size + 1)  # no more, whatever a client packed
     except zlib.error as error:
-        raise ValueError("The data is not deflated (zlib). Compress the bytes so, and encode them.") from error
+        raise ValueError(
+            "The data is not deflated (zlib). Compress the bytes so, and encode them."
+        ) from error
     if len(out) != size or not machine.eof:
-        raise ValueError(f"The data holds {'more' if len(out) > size else 'less'} than the {size} bytes of its range.")
+        raise ValueError(
+            f"The data holds {'more' if len(out) > size else 'less'} than the {size} bytes of its range."
+        )
     return out

@@ -21,10 +21,14 @@ from segmed.server.errors import BadRequest
 router = APIRouter()
 
 _UID = r"[0-9.]{1,64}"
-_SEARCHES = rf"(studies|series|instances|studies/{_UID}/(series|instances)|studies/{_UID}/series/{_UID}/instances)"
+_SEARCHES = (
+    rf"(studies|series|instances|studies/{_UID}/(series|instances)|studies/{_UID}/series/{_UID}/instances)"
+)
 _RETRIEVED = rf"studies/{_UID}(/series/{_UID}(/instances/{_UID}(/frames/[0-9,]+)?)?)?"
 _SEARCH = re.compile(_SEARCHES)
-_RETRIEVE = re.compile(rf"{_RETRIEVED}(/(metadata|rendered|thumbnail|bulkdata(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*))?")
+_RETRIEVE = re.compile(
+    rf"{_RETRIEVED}(/(metadata|rendered|thumbnail|bulkdata(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*))?"
+)
 _FORWARDED = {"accept": "*/*", "accept-encoding": "identity"}
 _PASSED = ("content-type", "content-encoding", "content-length", "etag", "last-modified")
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
@@ -61,7 +65,9 @@ async def read_dicomweb(request: Request, service: str, path: str) -> StreamingR
         service, path = "", f"{service}/{path}"
     root = settings.MONAI_LABEL_STUDIES.rstrip("/")
     if not root.startswith(("http://", "https://")):
-        raise BadRequest("This server's studies are a folder. Start it with a DICOMweb URL as --studies for OHIF.", 404)
+        raise BadRequest(
+            "This server's studies are a folder. Start it with a DICOMweb URL as --studies for OHIF.", 404
+        )
     url = httpx.URL(f"{root}/{upstream_path(service, path)}", query=request.url.query.encode() or None)
     headers = {key: request.headers.get(key, default) for key, default in _FORWARDED.items()}
     try:
@@ -78,7 +84,10 @@ async def _ask(url: httpx.URL, headers: dict[str, str]) -> httpx.Response:
     client = _client()
     try:
         return await client.send(client.build_request("GET", url, headers=headers), stream=True)
-    except (httpx.RemoteProtocolError, httpx.ReadError):  # the PACS closed a connection at the moment of its reuse
+    except (
+        httpx.RemoteProtocolError,
+        httpx.ReadError,
+    ):  # the PACS closed a connection at the moment of its reuse
         return await client.send(client.build_request("GET", url, headers=headers), stream=True)
 
 

@@ -113,7 +113,9 @@ def check_uid(name: str) -> str:
 def check_session(session_id: str) -> str:
     """A session id. Raises BadRequest otherwise."""
     if not _UUID.match(session_id):
-        raise BadRequest(f"{session_id[:60]!r} is not a session id. Create a session by PUT /session/ first.", 404)
+        raise BadRequest(
+            f"{session_id[:60]!r} is not a session id. Create a session by PUT /session/ first.", 404
+        )
     return session_id
 
 

@@ -74,7 +74,9 @@ class Retrainer:
             job = self.retraining.reserve(self.settings.model, reason) if reason else None
         if job is not None:
             logger.warning("Retraining %s of %s begins: %s", job.id, job.model, job.reason)
-            self._thread = threading.Thread(target=self._carry_out, args=(job,), daemon=True, name="retraining")
+            self._thread = threading.Thread(
+                target=self._carry_out, args=(job,), daemon=True, name="retraining"
+            )
             self._thread.start()
 
     def running(self) -> bool:
@@ -104,7 +106,9 @@ class Retrainer:
         if not jobs:
             return {"state": "none yet", "jobs": 0}
         last = jobs[-1]
-        facts = {name: getattr(last, name) for name in ("id", "model", "state", "reason", "version", "message")}
+        facts = {
+            name: getattr(last, name) for name in ("id", "model", "state", "reason", "version", "message")
+        }
         return {**facts, "jobs": len(jobs)}
 
     def learn(self, number: int, datastore: Datastore) -> dict[str, Any]:
@@ -156,7 +160,9 @@ class Retrainer:
         trainer = self._trainer(job.model)
         with self._beginning:
             self._check_open()
-            if not any(t["request"]["model"] == job.model for t in tasks("train") if t["status"] in _UNDER_WAY):
+            if not any(
+                t["request"]["model"] == job.model for t in tasks("train") if t["status"] in _UNDER_WAY
+            ):
                 trainer.announce()
             task = run_background_task({"model": job.model, "job": job.id}, "train")
             # trainings have one thread, whose next turn comes when this one is over, however it ended

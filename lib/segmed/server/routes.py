@@ -38,7 +38,14 @@ from segmed.server.decoding import decoder
 from segmed.server.errors import BadRequest
 from segmed.server.folder_datastore import FolderDatastore
 from segmed.server.label_intake import noted, take_label
-from segmed.server.requests import SENT_EXTENSIONS, check_id, check_session, check_tag, check_upload, parse_params
+from segmed.server.requests import (
+    SENT_EXTENSIONS,
+    check_id,
+    check_session,
+    check_tag,
+    check_upload,
+    parse_params,
+)
 from segmed.server.strategies import user_name
 from segmed.server.studies import FINAL
 
@@ -191,15 +198,21 @@ def datastore(output: Literal["stats", "all", "train"] = "stats") -> Any:
     if output == "all":
         return store.json()
     if output == "train":
-        return [{"image": i, "label": store.get_label_by_image_id(i, "final")} for i in store.get_labeled_images()]
+        return [
+            {"image": i, "label": store.get_label_by_image_id(i, "final")} for i in store.get_labeled_images()
+        ]
     return store.status()
 
 
 @router.put("/session/", dependencies=USER)
-def create_session(uncompress: bool = False, expiry: int = 0, files: list[UploadFile] = File(...)) -> dict[str, Any]:
+def create_session(
+    uncompress: bool = False, expiry: int = 0, files: list[UploadFile] = File(...)
+) -> dict[str, Any]:
     """Open a session on one image file, or on the files of one DICOM series."""
     if uncompress:
-        raise BadRequest("Archives are not taken. Send the image, or the DICOM files of one series, as files.")
+        raise BadRequest(
+            "Archives are not taken. Send the image, or the DICOM files of one series, as files."
+        )
     if not files:
         raise BadRequest("There is no file. Send the image as files=….")
     with tempfile.TemporaryDirectory(prefix="session-") as folder:
@@ -275,7 +288,9 @@ def stop_training() -> dict[str, Any] | None:
 def _task(task: dict[str, Any]) -> dict[str, Any]:
     """What a client learns of a background task: nothing about the server's folders."""
     # 3D Slicer takes the last of the details without looking whether there is one
-    return {key: list(value) or [task["status"]] if key == "details" else value for key, value in task.items()}
+    return {
+        key: list(value) or [task["status"]] if key == "details" else value for key, value in task.items()
+    }
 
 
 def _sessions() -> Any:
@@ -288,7 +303,9 @@ def _sessions() -> Any:
 def _session(session_id: str, update: bool = True) -> Any:
     session = _sessions().get_session(check_session(session_id), update_ts=update)
     if session is None:
-        raise BadRequest(f"The session {session_id} does not exist or has expired. Load the image again.", 404)
+        raise BadRequest(
+            f"The session {session_id} does not exist or has expired. Load the image again.", 404
+        )
     return session
 
 

@@ -74,7 +74,9 @@ class BackgroundScorer:
         self.engine, self.state, self.throttle = engine, state, throttle
         self.model = engine.settings.learning.model
         self.config = ScorerConfig(augment=engine.settings.learning.strategy == "tta")
-        self.version = ""  # version of the scores; for "" the state returns those of the version with most images
+        self.version = (
+            ""  # version of the scores; for "" the state returns those of the version with most images
+        )
         self.scored = 0
         self._absent: dict[str, float] = {}  # images that could not be had, and when
         self._file, self._fingerprints, self._places, self._busy = file, fingerprints, places, busy
@@ -118,7 +120,11 @@ class BackgroundScorer:
         Raises:
             Cancelled: The scoring was stopped meanwhile.
         """
-        if self._busy() or not self._fingerprints() or self.model not in {m.name for m in self.engine.offered()}:
+        if (
+            self._busy()
+            or not self._fingerprints()
+            or self.model not in {m.name for m in self.engine.offered()}
+        ):
             return False
         predictor, places = self.engine.predictor(self.model), self._places()
         prompted = not predictor.segmenter.labels
@@ -189,7 +195,9 @@ class BackgroundScorer:
             except Cancelled:
                 pass
             except Exception as error:
-                logger.warning("Scoring goes on later: %s", getattr(error, "strerror", None) or type(error).__name__)
+                logger.warning(
+                    "Scoring goes on later: %s", getattr(error, "strerror", None) or type(error).__name__
+                )
                 wait = _RECOVER
             self._wake.wait(wait)
             self._wake.clear()
@@ -223,7 +231,9 @@ class LabelDice(ScoringMethod):
         """
         images: dict[str, Mapping[str, float]] = {}
         for image in datastore.get_labeled_images():
-            pair = [label_map(datastore, image, tag, self.structures, fetch=False) for tag in (FINAL, ORIGINAL)]
+            pair = [
+                label_map(datastore, image, tag, self.structures, fetch=False) for tag in (FINAL, ORIGINAL)
+            ]
             if pair[0] is None or pair[1] is None:
                 continue
             try:

@@ -77,14 +77,18 @@ class ScribblesInferTask(InferTask):
         previous = {int(k): present[:, :, k].T for k in np.flatnonzero(present.any(axis=(0, 1)))}
         mask = stack_slices(scribbles.mask_prompts(previous), picture.shape) > 0
         if not scribbles.foreground and not params.roi and not mask.any():
-            raise BadRequest("There are no scribbles on the object. Paint some with the foreground brush, then update.")
+            raise BadRequest(
+                "There are no scribbles on the object. Paint some with the foreground brush, then update."
+            )
         prompt, warnings = parse_prompt(
             picture.shape, params.roi, mask=mask if mask.any() else None, scribbles=scribbles.maps()
         )
         opened = time.perf_counter()
         masks, notes = self.prompts.segment(picture, prompt, params.device)
         segmented = time.perf_counter()
-        path = write_result(stack_slices(scribbles.correct(previous | masks), picture.shape), [name], picture, request)
+        path = write_result(
+            stack_slices(scribbles.correct(previous | masks), picture.shape), [name], picture, request
+        )
         return path, {
             "label_names": {name: 1},
             "model": self.prompts.method,

@@ -26,7 +26,9 @@ def parse_grid(given: LabelMapParams, image: Grid) -> Grid:
         affine[:3, :3] = _RAS_TO_LPS @ (direction * given.spacing)
         affine[:3, 3] = _RAS_TO_LPS @ given.origin
         if not min(given.spacing) > 0 or abs(np.linalg.det(affine)) < 1e-9:
-            raise BadRequest("Spacing or direction of the label map do not form a grid. Send three axes in mm.")
+            raise BadRequest(
+                "Spacing or direction of the label map do not form a grid. Send three axes in mm."
+            )
         size = given.size
         grids.append(Grid((size[0], size[1], size[2]), affine))
     return max(grids, key=lambda grid: _on_image(grid, image))

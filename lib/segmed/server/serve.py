@@ -62,10 +62,14 @@ class Access:
         """Raises ValueError or FileNotFoundError where nobody, or anybody, could use a server on that address."""
         if self.oidc is not None:
             if self.users is None:
-                raise ValueError("--oidc needs --users FILE for users of the server itself, which may have none.")
+                raise ValueError(
+                    "--oidc needs --users FILE for users of the server itself, which may have none."
+                )
             OidcSettings.read(self.oidc)
         if self.users is not None and not Users(self.users).all() and self.oidc is None:
-            raise ValueError(f"{self.users} has no users. Add one: segmed users add NAME --users {self.users}")
+            raise ValueError(
+                f"{self.users} has no users. Add one: segmed users add NAME --users {self.users}"
+            )
         if self.users is None and host not in _LOOPBACK and not self.insecure:
             raise ValueError(
                 f"On {host} everybody in your network could read and change the studies. Add users (segmed users add "
@@ -75,7 +79,9 @@ class Access:
             Audit(self.log)  # complains where it cannot go on
         for file in self.certificate or ():
             if not file.is_file():
-                raise FileNotFoundError(f"There is no file {str(file)!r}. Give certificate and key as PEM files.")
+                raise FileNotFoundError(
+                    f"There is no file {str(file)!r}. Give certificate and key as PEM files."
+                )
 
 
 def serve(studies: str, host: str, port: int, conf: Mapping[str, str], access: Access | None = None) -> None:
@@ -118,7 +124,17 @@ def serve(studies: str, host: str, port: int, conf: Mapping[str, str], access: A
 
     HTTP_PROTOCOLS["auto"] = TIMED  # MONAI Label passes no protocol on
 
-    words = ["start_server", "--app", str(make_work()), "--studies", studies, "--host", host, "--port", str(port)]
+    words = [
+        "start_server",
+        "--app",
+        str(make_work()),
+        "--studies",
+        studies,
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
     words += ["--uvicorn_app", "segmed.server.asgi:app", "--log_level", "warning", "--verbose", "WARNING"]
     if access.certificate:
         words += ["--ssl_certfile", str(access.certificate[0]), "--ssl_keyfile", str(access.certificate[1])]
@@ -171,7 +187,9 @@ def _resolve(studies: str, demo: Path) -> str:
     if studies:
         folder = Path(studies).expanduser()
         if not folder.is_dir():
-            raise FileNotFoundError(f"There is no folder {studies!r}. Give a folder of images or a DICOMweb URL.")
+            raise FileNotFoundError(
+                f"There is no folder {studies!r}. Give a folder of images or a DICOMweb URL."
+            )
         return str(folder.resolve())
     write_demo_study(demo)
     return str(demo)
@@ -208,7 +226,11 @@ def _announce(host: str, port: int, studies: str, access: Access) -> None:
         return
     pacs = studies.startswith("http")
     ohif = f"open {url}/ohif/ for OHIF" if pacs else "OHIF needs --studies with the DICOMweb URL of a PACS"
-    warning = "" if host in _LOOPBACK or access.users else " | anyone on your network can read and change these studies"
+    warning = (
+        ""
+        if host in _LOOPBACK or access.users
+        else " | anyone on your network can read and change these studies"
+    )
     print(
         f"SegMed is ready at {url} | studies: {studies} | 3D Slicer: module MONAI Label, server {url}, Next Sample, "
         f"then SmartEdit | {ohif}{warning}{f' | {trouble}' if trouble else ''}",

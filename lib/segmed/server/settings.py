@@ -109,7 +109,9 @@ class ServerSettings:
             default = EMBEDDED if not METHODS[method].ready else ""
             shared = "" if METHODS[method].own_format else conf.get("backbone", default)
             source = conf.get(f"backbone_{method}", own or shared)
-            return BackboneConfig(source, _positive("image_size", size) if size and source != own else None, precision)
+            return BackboneConfig(
+                source, _positive("image_size", size) if size and source != own else None, precision
+            )
 
         backbones = {name: backbone(name) for name in METHODS}
         ready = [n for n, m in METHODS.items() if not m.needs_backbone or backbones[n].source]
@@ -150,7 +152,9 @@ def _structures(text: str) -> dict[str, int]:
             f"--conf labels {text!r} does not exist. Give a JSON file, or names separated by commas."
         )
     try:
-        structures = {str(name): int(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+        structures = {
+            str(name): int(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()
+        }
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f'--conf labels {text!r} must hold names and values such as {{"liver": 1}}: {error}'
@@ -160,7 +164,9 @@ def _structures(text: str) -> dict[str, int]:
         or len(set(structures.values())) < len(structures)
         or not all(1 <= v <= 255 for v in structures.values())
     ):
-        raise ValueError(f"--conf labels {text!r} must hold different values from 1 to 255, one for each name.")
+        raise ValueError(
+            f"--conf labels {text!r} must hold different values from 1 to 255, one for each name."
+        )
     return dict(sorted(structures.items(), key=lambda item: item[1]))
 
 
@@ -172,7 +178,9 @@ def _expression(text: str) -> re.Pattern[str]:
             f"--conf patient {text!r} is not a regular expression: {error}. Give one such as ^([^_]+)_"
         ) from error
     if not pattern.groups:
-        raise ValueError(f"--conf patient {text!r} has no group. Put brackets around the patient, such as ^([^_]+)_")
+        raise ValueError(
+            f"--conf patient {text!r} has no group. Put brackets around the patient, such as ^([^_]+)_"
+        )
     return pattern
 
 

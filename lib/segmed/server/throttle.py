@@ -41,7 +41,9 @@ class Throttle:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not 0 < share <= 1:
-            raise ValueError(f"A share of {share} of the time is not possible; give one in (0, 1], such as 0.05.")
+            raise ValueError(
+                f"A share of {share} of the time is not possible; give one in (0, 1], such as 0.05."
+            )
         self.share, self.quiet, self.idle = share, quiet, idle
         self._clock = clock
         self._changed = threading.Condition()
@@ -64,7 +66,9 @@ class Throttle:
                 self._changed.notify_all()
 
     @contextmanager
-    def piece(self, cancelled: Callable[[], bool] = lambda: False, at_most: float = math.inf) -> Iterator[None]:
+    def piece(
+        self, cancelled: Callable[[], bool] = lambda: False, at_most: float = math.inf
+    ) -> Iterator[None]:
         """A piece of background work, as soon as it may begin.
 
         Args:

@@ -74,7 +74,9 @@ class MethodTrainTask(TrainTask):
         except (OSError, ValueError):
             return {}
         process = status.pop("process", None)
-        if status.get("state") == "running" and not (isinstance(process, dict) and is_alive(ProcessId(**process))):
+        if status.get("state") == "running" and not (
+            isinstance(process, dict) and is_alive(ProcessId(**process))
+        ):
             status |= {
                 "state": "interrupted",
                 "message": "It was interrupted. Train again with the same options to go on.",
@@ -189,7 +191,9 @@ class MethodTrainTask(TrainTask):
         left = progress.seconds_left if progress else 0.0
         status: dict[str, Any] = {
             **epochs,
-            "elapsed": _clock(time.monotonic() - begun),  # as `total_time` it would hold the viewers' bars at 0
+            "elapsed": _clock(
+                time.monotonic() - begun
+            ),  # as `total_time` it would hold the viewers' bars at 0
             **({} if math.isnan(best) else {"best_metric": round(best, 4)}),  # 3D Slicer fails at None
             "loss": round(progress.loss, 5) if progress and math.isfinite(progress.loss) else None,
             "eta": _clock(left) if math.isfinite(left) else "",
@@ -232,7 +236,9 @@ def _checked(key: str, value: Any, known: Any) -> Any:
     if isinstance(known, list):
         value = value[0] if isinstance(value, list) and value else value
         if value not in known:
-            raise BadRequest(f"{key} {str(value)[:60]!r} is not allowed. Choose one of {', '.join(map(str, known))}.")
+            raise BadRequest(
+                f"{key} {str(value)[:60]!r} is not allowed. Choose one of {', '.join(map(str, known))}."
+            )
         return value
     if isinstance(known, bool):
         if not isinstance(value, bool) and str(value).lower() not in ("true", "false"):

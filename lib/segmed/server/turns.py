@@ -42,7 +42,8 @@ class Turns:
         with self._guard:
             if self._count[keys[0]] >= self.per_client or self._count[keys[1]] >= self.per_image:
                 raise BadRequest(
-                    "Too many of your requests wait for their answers already. Wait for one, then ask again.", TOO_MANY
+                    "Too many of your requests wait for their answers already. Wait for one, then ask again.",
+                    TOO_MANY,
                 )
             self._count.update(keys)
         try:

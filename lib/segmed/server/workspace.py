@@ -117,7 +117,10 @@ class Workspace:
             zlib.error: The slices are not deflated.
         """
         size = self.shape[1], self.shape[0]
-        slices = {k: np.frombuffer(zlib.decompress(data), np.uint8).reshape(size).copy() for k, data in packed.items()}
+        slices = {
+            k: np.frombuffer(zlib.decompress(data), np.uint8).reshape(size).copy()
+            for k, data in packed.items()
+        }
         if not all(0 <= k < self.shape[2] for k in slices):
             raise ValueError("it has slices outside of the image")
         kept = {name: type(getattr(self, name))(facts[name]) for name in _KEPT}
@@ -145,7 +148,9 @@ class Workspace:
 
     def used(self) -> dict[str, int]:
         """Values by name of the labels that have voxels, by rising value."""
-        counts = sum((np.bincount(part.ravel(), minlength=256) for part in self._slices.values()), np.zeros(256, int))
+        counts = sum(
+            (np.bincount(part.ravel(), minlength=256) for part in self._slices.values()), np.zeros(256, int)
+        )
         names = {value: name for name, value in self.labels.items()}
         return {names[int(value)]: int(value) for value in np.flatnonzero(counts) if value}
 
@@ -165,7 +170,9 @@ class Workspace:
             return self.labels[name]
         free = next((v for v in (wanted, *range(1, LABELS + 1)) if self._is_free(v)), None)
         if free is None:
-            raise ValueError(f"A label map holds {LABELS} labels, which all have names already. Use one of them.")
+            raise ValueError(
+                f"A label map holds {LABELS} labels, which all have names already. Use one of them."
+            )
         if keep:
             self.labels[name] = free
             self._changed = True

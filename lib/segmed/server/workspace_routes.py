@@ -289,7 +289,9 @@ def download(
     ):
         out = Path(folder) / f"labels{_KINDS[format]}"
         made_by = actions.work.model, actions.work.version
-        write_download(actions.work.segments(), actions.grid, actions.path, out, format, *made_by, app_instance().codes)
+        write_download(
+            actions.work.segments(), actions.grid, actions.path, out, format, *made_by, app_instance().codes
+        )
         content = out.read_bytes()
     name = f"{format}-{image}{_KINDS[format]}"
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)

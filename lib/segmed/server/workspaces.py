@@ -13,7 +13,9 @@ from segmed.server.workspace import Workspace
 
 _LOST = "Unsaved work of yours on this image had to make room for the work of others. Save more often."
 _BACK = "Your unsaved work on this image was brought back. Earlier steps cannot be undone."
-_OTHER = "Unsaved work of yours was on another image of this name, or is damaged; it could not be brought back."
+_OTHER = (
+    "Unsaved work of yours was on another image of this name, or is damaged; it could not be brought back."
+)
 _BEHIND = "The server cannot write your unsaved work to its disk, so that a restart would lose it. Save, or free space."
 _TOLD = 10_000  # keys of dropped work that are remembered
 
@@ -96,7 +98,9 @@ class Workspaces:
         with self._guard:
             kept = {key: work.unsaved for key, work in self._kept.items()}
         on_disk = self._journal.keys() if self._journal else []
-        keys = [key for key, is_unsaved in kept.items() if is_unsaved] + [key for key in on_disk if key not in kept]
+        keys = [key for key, is_unsaved in kept.items() if is_unsaved] + [
+            key for key in on_disk if key not in kept
+        ]
         return {key[-1] for key in keys if key[:-1] == user}
 
     def forget(self, image: str) -> None:

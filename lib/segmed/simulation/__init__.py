@@ -1,1 +1,1 @@
-"""A simulated annotator: boxes, clicks, scribbles and rough masks as people draw them, and corrections of a mask."""
+"""A simulated annotator: boxes, clicks, scribbles and rough masks, and corrections of masks."""

@@ -1,7 +1,7 @@
-"""A simulated annotator in one window: first prompts of every kind, and corrections where a mask is wrong.
+"""A simulated annotator in one window: first prompts of every kind, and corrections of wrong masks.
 
-Protocols: clicks into the largest error as in Segment Anything (Kirillov et al., 2023); scribbles as lines, centre
-lines and inner contours as in ScribblePrompt (Wong et al., ECCV 2024).
+Protocols: clicks on the largest error as in Segment Anything (Kirillov et al., 2023); scribbles as lines,
+centre lines and inner contours as in ScribblePrompt (Wong et al., ECCV 2024).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from segmed.simulation.noise import resample, smooth_noise
 
 @dataclass
 class Prompted:
-    """What was said about the object in a window, in px of the window.
+    """The prompts for the object in a window, in px of the window.
 
     Attributes:
-        box: (4,) x0, y0, x1, y1 of pixel centres, or None.
-        points: clicks (x, y).
-        labels: 1 on the object, 0 beside it.
-        scribbles: (2, S, S) float32 in [0, 1], on the object and beside it, or None.
-        previous: (S, S) float32 probability of the previous mask, or None.
+        box: The box (4,) as x0, y0, x1, y1 of pixel centres, or None.
+        points: Clicks as (x, y).
+        labels: Label of each click, 1 on the object and 0 beside it.
+        scribbles: Strokes on the object and beside it, (2, S, S) float32 in [0, 1], or None.
+        previous: Probability of the previous mask, (S, S) float32, or None.
     """
 
     box: np.ndarray | None = None
@@ -36,23 +36,29 @@ class Prompted:
 
     @property
     def is_lone_click(self) -> bool:
-        """Whether part, object and whole are all meant as likely: one click and nothing else."""
-        said = self.box is not None or self.scribbles is not None or self.previous is not None
-        return len(self.points) == 1 and not said
+        """Whether the prompt is one click only, so that part, object and whole are equally likely."""
+        more = self.box is not None or self.scribbles is not None or self.previous is not None
+        return len(self.points) == 1 and not more
 
     def with_click(self, at: tuple[float, float], label: int) -> Prompted:
-        """With one more click."""
+        """Add a click at (x, y)."""
         return replace(self, points=[*self.points, at], labels=[*self.labels, label])
 
     def with_scribble(self, stroke: np.ndarray, label: int) -> Prompted:
-        """With one more scribble (S, S)."""
+        """Add a scribble (S, S)."""
         drawn = np.zeros((2, *stroke.shape), np.float32) if self.scribbles is None else self.scribbles.copy()
         drawn[1 - label] = np.maximum(drawn[1 - label], stroke)
         return replace(self, scribbles=drawn)
 
 
-def draw_box(truth: np.ndarray, rng: np.random.Generator, inward: float = 0.06, outward: float = 0.2) -> np.ndarray:
-    """A box around an object (S, S) boolean as people draw it: each has a carelessness of its own."""
+def draw_box(
+    truth: np.ndarray, rng: np.random.Generator, inward: float = 0.06, outward: float = 0.2
+) -> np.ndarray:
+    """Draw a jittered box around a boolean object (S, S).
+
+    Each side moves inwards or outwards by a random share of the box, scaled by a precision that is drawn per
+    box.
+    """
     y, x = np.nonzero(truth)
     box = np.array([x.min(), y.min(), x.max(), y.max()], np.float32)
     sides = np.tile(box[2:] - box[:2] + 1, 2)
@@ -60,8 +66,10 @@ def draw_box(truth: np.ndarray, rng: np.random.Generator, inward: float = 0.06, 
     return np.asarray(box + move * np.array([-1, -1, 1, 1]), np.float32)
 
 
-def click_in(region: np.ndarray, rng: np.random.Generator, deepest_share: float = 0.55) -> tuple[float, float]:
-    """A pixel (x, y) of a region (S, S) boolean, not empty: its deepest one or any."""
+def click_in(
+    region: np.ndarray, rng: np.random.Generator, deepest_share: float = 0.55
+) -> tuple[float, float]:
+    """Draw a pixel (x, y) of a boolean region (S, S), not empty: its deepest pixel, or any at random."""
     if rng.random() < deepest_share:
         distance = cv2.distanceTransform(np.pad(region, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
         y, x = np.unravel_index(int(distance.argmax()), region.shape)
@@ -72,7 +80,7 @@ def click_in(region: np.ndarray, rng: np.random.Generator, deepest_share: float 
 
 
 def scribble_in(region: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A stroke (S, S) in [0, 1] of 1 to 3 px within a region (S, S) boolean: a line, its centre line or a contour."""
+    """Draw a stroke (S, S) in [0, 1] in a boolean region: a line, the centre line or a contour."""
     kind, size = rng.integers(3), len(region)
     if kind == 0:
         at = np.argwhere(region)[:, ::-1]
@@ -85,7 +93,7 @@ def scribble_in(region: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         distance = cv2.distanceTransform(np.pad(region, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
         level = distance.max() * rng.uniform(0.2, 0.7)
         stroke = (np.abs(distance - level) <= 0.7).astype(np.uint8)
-    # broken by smooth noise, and shaken as a hand shakes
+    # Smooth noise interrupts the stroke and displaces it, like an unsteady hand.
     keep = smooth_noise(size, int(rng.integers(4, 9)), rng)[..., 0] > rng.uniform(-0.6, 0.2)
     stroke = stroke * keep if (stroke * keep).any() else stroke
     if rng.random() < 0.5:
@@ -104,7 +112,7 @@ def scribble_in(region: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def roughen(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A mask (S, S) that is about right, as a lasso or another method gives it: bent, moved, grown or shrunken."""
+    """Distort a mask (S, S) as a lasso or another method would: deform it, and dilate or erode it."""
     size = len(truth)
     axis = np.arange(size, dtype=np.float32)
     radius = max(2.0, float(np.sqrt(truth.sum() / np.pi)))
@@ -119,19 +127,23 @@ def roughen(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def correct(
-    prompted: Prompted, probability: np.ndarray, truth: np.ndarray, rng: np.random.Generator, forget: float = 0.35
+    prompted: Prompted,
+    probability: np.ndarray,
+    truth: np.ndarray,
+    rng: np.random.Generator,
+    forget: float = 0.35,
 ) -> Prompted | None:
-    """The prompt after one more correction of a mask; None if nothing is left to correct.
+    """Add a correction of a mask to its prompt, or return None if there is nothing to correct.
 
     Args:
-        prompted: what was said so far.
-        probability: (S, S) of the mask that it gave, which the next one sees as previous mask.
-        truth: (S, S) boolean.
-        rng: source of randomness.
-        forget: share of corrections that come without the previous mask, as some viewers send clicks only.
+        prompted: The prompts so far.
+        probability: Probability of the mask (S, S), which becomes the previous mask of the next prediction.
+        truth: The true mask (S, S), boolean.
+        rng: A random generator.
+        forget: Share of corrections without the previous mask, as some viewers send clicks only.
     """
-    found = probability > 0.5
-    missed, extra = truth & ~found, found & ~truth
+    predicted = probability > 0.5
+    missed, extra = truth & ~predicted, predicted & ~truth
     if not missed.any() and not extra.any():
         return None
     depths = [
@@ -142,8 +154,8 @@ def correct(
     region = missed if label else extra
     if rng.random() < 0.2 and depths[1 - label] > 2:
         stroke = scribble_in(region, rng)
-        told = prompted.with_scribble(stroke, label)
+        corrected = prompted.with_scribble(stroke, label)
     else:
-        told = prompted.with_click(click_in(region, rng, 0.7), label)
+        corrected = prompted.with_click(click_in(region, rng, 0.7), label)
     keep = rng.random() >= forget
-    return replace(told, previous=np.asarray(probability, np.float32) if keep else None)
+    return replace(corrected, previous=np.asarray(probability, np.float32) if keep else None)

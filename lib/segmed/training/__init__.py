@@ -1,1 +1,1 @@
-"""Training: what an annotator would say, losses, and loops."""
+"""Training: simulated prompts, batches, loops, checkpoints, validation, and the registry of versions."""

@@ -1,4 +1,4 @@
-"""Batches of slices with what they ask of a method: read from disk when their turn comes, drawn by seeds alone."""
+"""Batches of slices with their targets and prompts, read when needed and determined by seeds alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Augment(Protocol):
-    """Changes a slice and its labels by chance, the same for the same numbers."""
+    """A random change of a slice and its labels, which is the same for the same numbers."""
 
     def __call__(self, sample: LabelledSlice, *seed: int) -> LabelledSlice: ...
 
@@ -36,10 +36,10 @@ class Sample:
     """A slice in training.
 
     Attributes:
-        number: of the slice in the dataset.
-        source: its embedding in half precision if that is kept, else pixels (3, S, S).
-        truth: (S, S) uint8, an object or classes.
-        prompt: what shows the object, in pixels of the model input; None where classes are learnt.
+        number: Number of the slice in the dataset.
+        source: Its embedding in half precision if it is cached, else its pixels (3, S, S).
+        truth: The mask of an object, or class indices, (S, S) uint8.
+        prompt: The prompt for the object in px of the model input; None in training of classes.
     """
 
     number: int
@@ -49,18 +49,18 @@ class Sample:
 
 
 class BatchReader:
-    """The batches of any pass over a dataset; what is drawn depends on the seed, the pass and the slice only.
+    """The batches of any pass over a dataset; random draws depend only on the seed, the pass and the slice.
 
     Args:
-        method: prepares slices.
-        data: not empty.
-        config: batch size, seed, prompts and buffer.
-        prompted: whether slices ask for an object or for classes.
-        encoder: may have embeddings on disk.
-        augment: changes slices before they are learnt from.
+        method: The method, which prepares slices.
+        data: The dataset, not empty.
+        config: Batch size, seed, prompts and buffer.
+        prompted: Whether the targets are prompted objects rather than classes.
+        encoder: The encoder, which may have embeddings on disk.
+        augment: Random changes of the slices, or None.
 
     Raises:
-        ValueError: the method lacks a class of the dataset.
+        ValueError: If the method lacks a class of the dataset.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class BatchReader:
         self.buffer = max(1, config.buffer_bytes // (first.image.nbytes + first.labels.nbytes))
 
     def batches(self, epoch: int, start: int, end: int) -> Iterator[tuple[int, list[Sample]]]:
-        """The size of each batch from `start` up to `end`, and this process's share of it."""
+        """The size of each batch from `start` up to `end` (exclusive), and this process's share of it."""
         volumes = [volume for volume, _ in self.data.slices]
         order = SliceOrder.draw(volumes, self.buffer, (self.config.seed, epoch))
         steps = math.ceil(len(volumes) / self.config.batch)
@@ -91,7 +91,7 @@ class BatchReader:
             yield len(batch), [self._sample(order.places[p], next(slices), epoch) for p in share]
 
     def _load(self, number: int) -> LabelledSlice:
-        """A slice with memory of its own: a view of its volume would hold all of that."""
+        """Load a slice into memory of its own: a view would keep its whole volume in memory."""
         sample = self.data[number]
         return replace(sample, image=sample.image.copy(), labels=sample.labels.copy())
 
@@ -99,7 +99,7 @@ class BatchReader:
         numbers = self.config.seed, epoch, number
         if self.augment:
             changed = self.augment(sample, *numbers)
-            # a crop may lose the object
+            # A crop may lose the object; then the slice is used unchanged.
             sample = changed if changed.labels.any() or self.places is not None else sample
         generator, prompt = Generator().manual_seed(seed_of(*numbers)), None
         height, width = sample.labels.shape
@@ -110,18 +110,20 @@ class BatchReader:
         else:
             truth = fit_labels(self.places[sample.labels], frame)
         source = self.encoder.kept(number)
-        return Sample(number, self.method.prepare(sample.image)[0] if source is None else source, truth, prompt)
+        return Sample(
+            number, self.method.prepare(sample.image)[0] if source is None else source, truth, prompt
+        )
 
 
 def seed_of(*numbers: int) -> int:
-    """One seed of several numbers, such as that of a run and of a step."""
+    """Combine several numbers, such as the seed of a run and a step, into one seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made in another thread while the one before is in use."""
+    """Iterate over items, each of which is computed in another thread while the one before is in use."""
     with ThreadPoolExecutor(1, thread_name_prefix="slices") as worker:
-        coming = worker.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = worker.submit(next, items, None)
+        upcoming = worker.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = worker.submit(next, items, None)
             yield item

@@ -1,8 +1,8 @@
-"""Teaching a DnCNN on one's own images, with noise that is added or with the noise that is there.
+"""Training of a DnCNN on the user's own images, with added noise or with the noise of the images.
 
-Sources: Zhang et al., Beyond a Gaussian Denoiser, 2017 (added noise, loss, optimiser); Krull, Buchholz and Jug,
-Noise2Void, 2019 (learning from noisy images alone: some pixels are replaced by neighbours and have to be guessed);
-Gudbjartsson and Patz, The Rician Distribution of Noisy MRI Data, 1995.
+Sources: Zhang et al., Beyond a Gaussian Denoiser, 2017 (added noise, loss, optimiser); Krull, Buchholz and
+Jug, Noise2Void, 2019 (training on noisy images alone: some pixels are replaced by neighbours and must be
+predicted); Gudbjartsson and Patz, The Rician Distribution of Noisy MRI Data, 1995.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from torch import Tensor
 from segmed.imaging.picture import Picture
 from segmed.methods.dncnn import DnCnn, DnCnnConfig
 
-_HIDDEN = 0.02  # share of the pixels to be guessed
-_NEIGHBOURS = 2  # px to each side from which the replacement comes
-_TRIES = 50  # patches that are looked at to find one that shows something
+_HIDDEN = 0.02  # share of the pixels that are replaced and predicted
+_NEIGHBOURS = 2  # largest distance in px of the replacing neighbour along each axis
+_TRIES = 50  # attempts to find a patch that is not uniform
 
 
 @dataclass(frozen=True)
 class DenoisingConfig:
-    """How the network learns; the paper trains 180 passes over 238,400 patches.
+    """The settings of the training; the paper trains 180 passes over 238,400 patches.
 
     Attributes:
-        noise: `gaussian` (CT) or `rician` (MR) is added to images that are taken for clean; `own` learns from the
-            images' own noise, which has to differ from pixel to pixel.
-        sigma: largest standard deviation of the added noise, of 255; each patch gets one up to it.
-        steps: of the optimiser.
-        batch: patches per step.
-        patch: side of a patch in px.
-        learning_rate: at the start; a fifth of it from 1/6, 2/6 and 3/6 of the steps on.
-        seed: of patches, noise and weights.
+        noise: `gaussian` (CT) or `rician` (MR) noise is added to images that are assumed to be clean; `own`
+            trains on the images' own noise, which must be independent between pixels.
+        sigma: Largest standard deviation of the added noise in grey values (0 to 255); that of each patch is
+            random.
+        steps: Optimiser steps.
+        batch: Patches per step.
+        patch: Side of a patch in px.
+        learning_rate: Initial learning rate, divided by five after 1/6, 2/6 and 3/6 of the steps.
+        seed: Seed of patches, noise and weights.
     """
 
     noise: Literal["gaussian", "rician", "own"] = "gaussian"
@@ -48,11 +49,16 @@ class DenoisingConfig:
 
     def __post_init__(self) -> None:
         if self.noise not in ("gaussian", "rician", "own"):
-            raise ValueError(f"The noise {self.noise!r} must be gaussian, rician or own.")
-        if not 0 < self.sigma <= 255 or min(self.steps, self.batch) < 1 or self.patch < 8 or self.learning_rate <= 0:
+            raise ValueError(f"noise is {self.noise!r}; it must be gaussian, rician or own.")
+        if (
+            not 0 < self.sigma <= 255
+            or min(self.steps, self.batch) < 1
+            or self.patch < 8
+            or self.learning_rate <= 0
+        ):
             raise ValueError(
-                f"{self} is not usable: sigma above 0 and up to 255, steps and batch 1 or more, patch 8 or more, "
-                "learning_rate above 0."
+                f"{self} is not allowed: sigma must be above 0 and up to 255, steps and batch 1 or more, "
+                "patch 8 or more, and learning_rate above 0."
             )
 
 
@@ -63,25 +69,31 @@ def train_dncnn(
     device: str = "cpu",
     tell: Callable[[int, int, float], None] | None = None,
 ) -> DnCnn:
-    """Learn from pictures.
+    """Train a network on pictures.
 
     Args:
-        pictures: windowed volumes; colours are made grey.
-        config: noise and schedule.
-        shape: of the network.
-        device: such as `cpu`.
-        tell: told step, steps and the loss per pixel (of values in [0, 1], squared).
+        pictures: Windowed volumes; colours are converted to grey.
+        config: The settings of the training.
+        shape: The shape of the network, or None for the default.
+        device: The device, such as `cpu`.
+        tell: Function called with the step, the number of steps and the squared error per pixel (values in
+            [0, 1]).
 
     Returns:
-        The network, in eval mode.
+        The network, in evaluation mode.
 
     Raises:
-        ValueError: no picture is as large as a patch.
+        ValueError: If all pictures are smaller than a patch.
     """
+    # The loss is the sum of (f(x) - y)² over the counted pixels, over 2 B: for added noise, x = y + noise and
+    # all pixels count; for the images' own noise, y is the noisy image, and only the pixels replaced in x
+    # count.
     config = config or DenoisingConfig()
     usable = [p for p in pictures if min(p.shape[:2]) >= config.patch]
     if not usable:
-        raise ValueError(f"None of {len(pictures)} images has slices of {config.patch} px or more. Give larger images.")
+        raise ValueError(
+            f"None of {len(pictures)} images has slices of {config.patch} px or more. Give larger images."
+        )
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     model = DnCnn(shape).to(device).train()
@@ -89,27 +101,29 @@ def train_dncnn(
     milestones = [max(config.steps * n // 6, 1) for n in (1, 2, 3)]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, 0.2)
     for step in range(1, config.steps + 1):
-        clean = torch.from_numpy(np.stack([_patch(usable, config.patch, rng) for _ in range(config.batch)]))[:, None]
-        shown, wanted, counted = training_pair(clean.float().div(255), config)
-        off = (model(shown.to(device)) - wanted.to(device)).square() * counted.to(device)
+        clean = torch.from_numpy(np.stack([_patch(usable, config.patch, rng) for _ in range(config.batch)]))[
+            :, None
+        ]
+        inputs, targets, counted = training_pair(clean.float().div(255), config)
+        error = (model(inputs.to(device)) - targets.to(device)).square() * counted.to(device)
         optimiser.zero_grad()
-        (off.sum() / (2 * config.batch)).backward()
+        (error.sum() / (2 * config.batch)).backward()
         optimiser.step()
         schedule.step()
         if tell:
-            tell(step, config.steps, float(off.detach().sum() / counted.expand_as(off).sum()))
+            tell(step, config.steps, float(error.detach().sum() / counted.expand_as(error).sum()))
     return model.eval()
 
 
 def training_pair(patches: Tensor, config: DenoisingConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """What the network is shown, what it should answer, and the pixels that count.
+    """Make the inputs of the network, their targets, and the weights of the pixels.
 
     Args:
-        patches: (B, 1, P, P) in [0, 1].
-        config: the kind of noise.
+        patches: Patches (B, 1, P, P) in [0, 1].
+        config: The settings with the kind of noise.
 
     Returns:
-        Three tensors of the shape of `patches`.
+        Three tensors (B, 1, P, P).
     """
     if config.noise == "own":
         hidden = torch.rand_like(patches) < _HIDDEN
@@ -119,13 +133,16 @@ def training_pair(patches: Tensor, config: DenoisingConfig) -> tuple[Tensor, Ten
 
 
 def noisy(patches: Tensor, sigma: Tensor | float, kind: str) -> Tensor:
-    """Add noise of standard deviation `sigma` (of 1), `gaussian` or `rician`."""
+    """Add `gaussian` or `rician` noise of standard deviation `sigma` to values in [0, 1].
+
+    Rician noise is the magnitude of a complex value with Gaussian noise in both parts, |x + n_1 + i n_2|.
+    """
     real = patches + sigma * torch.randn_like(patches)
     return torch.hypot(real, sigma * torch.randn_like(patches)) if kind == "rician" else real
 
 
 def _neighbours(patches: Tensor) -> Tensor:
-    """Each pixel replaced by another one nearby, drawn at random."""
+    """Replace each pixel by a random other pixel in its neighbourhood, (B, 1, P, P) → (B, 1, P, P)."""
     side = 2 * _NEIGHBOURS + 1
     wide = torch.nn.functional.pad(patches, [_NEIGHBOURS] * 4, mode="reflect")
     around = torch.nn.functional.unfold(wide, side)  # (B, side², P·P)
@@ -135,7 +152,7 @@ def _neighbours(patches: Tensor) -> Tensor:
 
 
 def _patch(pictures: Sequence[Picture], side: int, rng: np.random.Generator) -> np.ndarray:
-    """(side, side) uint8 out of a picture; empty background is passed over where possible."""
+    """Draw a patch (side, side), uint8, from a picture, avoiding uniform background where possible."""
     patch = np.zeros((side, side), np.uint8)
     for _ in range(_TRIES):
         picture = pictures[rng.integers(len(pictures))]

@@ -1,7 +1,8 @@
-"""Embeddings of slices kept on disk, so that an encoder that does not train runs once per slice.
+"""A disk cache of embeddings, so that a frozen encoder runs only once per slice.
 
-They are stored in half precision in one file of slots, each with a checksum. Nothing is mapped into memory: a full disk
-is an error that can be caught, and the pages count for nobody's memory.
+They are stored in half precision in one file of slots, each with a checksum. The file is not mapped into
+memory, so that a full disk raises an error that can be caught, and its pages do not count as memory of the
+process.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from segmed.methods.segmenter import Segmenter
 from segmed.sam.embedding import Embedding
 
 logger = logging.getLogger(__name__)
-_HEAD = 16  # bytes; the checksum is in the first eight
-_ALIGN = 16
-_LEAST_FREE = 0.5  # share of the free disk that is left to others
+_HEAD = 16  # bytes before the data of a slot; the checksum is in the first eight
+_ALIGN = 16  # alignment of tensors in bytes
+_LEAST_FREE = 0.5  # share of the free disk space that is not used
 
 
 class EmbeddingFile:
-    """One slot per slice, as far as they fit. Several processes of one machine may use the file at once.
+    """A file with one slot per slice, as far as they fit, shared by the processes of one machine.
 
     Args:
-        path: of the file; what it holds stays if `facts` and the layout are the same.
-        like: any embedding of one slice, for the layout.
-        count: slices.
-        max_bytes: bound of the file; half of the free disk is another.
-        facts: what the embeddings depend on, such as the data and the encoder's weights.
-        prepare: whether this process may start the file anew; one per machine does.
+        path: Path of the file; its content is reused if `facts` and the layout are the same.
+        like: Any embedding of one slice, which determines the layout.
+        count: Number of slices.
+        max_bytes: Largest size of the file; half of the free disk space is a further limit.
+        facts: Description of what the embeddings depend on, such as the data and the encoder's weights.
+        prepare: Whether this process may replace the file; exactly one per machine does.
     """
 
     def __init__(
@@ -56,19 +57,21 @@ class EmbeddingFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
             beside.write_text(layout, encoding="utf-8")
-        there = path.stat().st_size if path.is_file() else 0
-        bound = min(max_bytes, there + int(_LEAST_FREE * shutil.disk_usage(path.parent).free))
+        present = path.stat().st_size if path.is_file() else 0
+        bound = min(max_bytes, present + int(_LEAST_FREE * shutil.disk_usage(path.parent).free))
         self.slots = min(count, bound // self.slot)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self._close = weakref.finalize(self, os.close, self._file)
 
     def get(self, n: int) -> Embedding | None:
-        """The embedding of slice n in half precision, or None if it is not there or damaged."""
+        """The embedding of slice n in half precision, or None if it is missing or damaged."""
         if n >= self.slots:
             return None
         raw = torch.empty(self.slot, dtype=torch.uint8)
         view = memoryview(raw.numpy())  # type: ignore[arg-type]
-        if os.preadv(self._file, [view], n * self.slot) != self.slot or int(raw[:8].view(torch.long)) != _sum(view):
+        if os.preadv(self._file, [view], n * self.slot) != self.slot:
+            return None
+        if int(raw[:8].view(torch.long)) != _sum(view):
             return None
         parts = []
         for start, (dtype, shape) in zip(self._starts, self._shapes, strict=True):
@@ -77,7 +80,7 @@ class EmbeddingFile:
         return Embedding(parts[0], self.frame, tuple(parts[1:]))
 
     def put(self, n: int, embedding: Embedding) -> None:
-        """Keep that of slice n if it fits; a full disk ends the keeping and not the training."""
+        """Store the embedding of slice n if it fits; a full disk ends the caching, but not the training."""
         if n >= self.slots:
             return
         raw = torch.zeros(self.slot, dtype=torch.uint8)
@@ -91,7 +94,7 @@ class EmbeddingFile:
                 raise OSError("the file was cut off")
         except OSError as error:
             self.slots = min(self.slots, n)
-            logger.warning("Embeddings are not kept any more, training goes on more slowly: %s", error)
+            logger.warning("Embeddings are no longer cached, so training continues more slowly: %s", error)
 
     def remove(self) -> None:
         """Close and delete the file."""
@@ -101,16 +104,16 @@ class EmbeddingFile:
 
 
 class FrozenEncoder:
-    """A method's encoder that runs once per slice as long as its output cannot change.
+    """A method's encoder with a disk cache, which is used if no gradients pass through the encoder.
 
     Args:
-        method: in the mode (training or evaluation) in which it will encode.
-        first: pixels (3, S, S) of slice 0, to find out whether gradients pass through the encoder.
-        path: of the file of embeddings.
-        count: slices.
-        max_bytes: bound of the file; 0 keeps nothing.
-        facts: what the embeddings depend on beside the method.
-        prepare: as in `EmbeddingFile`.
+        method: The method, in the mode (training or evaluation) in which it will encode.
+        first: Pixels (3, S, S) of slice 0, by which the constructor tests whether the encoder has gradients.
+        path: Path of the file of embeddings.
+        count: Number of slices.
+        max_bytes: Largest size of the file; 0 disables the cache.
+        facts: Description of what the embeddings depend on besides the method.
+        prepare: Whether this process may replace the file, see `EmbeddingFile`.
     """
 
     def __init__(
@@ -126,7 +129,9 @@ class FrozenEncoder:
         self.method = method
         self.file: EmbeddingFile | None = None
         self.encoded = 0
-        if max_bytes == 0 or any(p.requires_grad for n, p in method.named_parameters() if ".vision_encoder." in n):
+        if max_bytes == 0 or any(
+            p.requires_grad for n, p in method.named_parameters() if ".vision_encoder." in n
+        ):
             return
         embedding = self._encode(first[None])
         if any(t.requires_grad for t in (embedding.features, *embedding.extras)):
@@ -134,43 +139,44 @@ class FrozenEncoder:
         self.file = EmbeddingFile(path, embedding, count, max_bytes, facts, prepare)
         kept = self.file.get(0)
         same = kept is None or torch.allclose(_single(kept).features, embedding.features.cpu(), 0.05, 0.01)
-        if prepare and not same:  # the weights have changed under the same name
+        if prepare and not same:  # the weights have changed, but not their version
             self.file.remove()
             self.file = EmbeddingFile(path, embedding, count, max_bytes, facts, prepare)
         self.file.put(0, embedding)
 
     @property
     def frozen(self) -> bool:
+        """Whether embeddings are cached."""
         return self.file is not None
 
     def kept(self, n: int) -> Embedding | None:
-        """The embedding of slice n in half precision, if it is on disk."""
+        """The cached embedding of slice n in half precision, or None."""
         return self.file.get(n) if self.file else None
 
     @torch.no_grad()
     def join(self, numbers: Sequence[int], parts: Sequence[Embedding | Tensor]) -> Embedding:
-        """One batch in single precision on the method's device; what comes as pixels is encoded, and kept.
+        """Make a batch in single precision on the method's device; pixels are encoded and cached.
 
         Args:
-            numbers: of the slices.
-            parts: what `kept` gave, or pixels (3, S, S).
+            numbers: Numbers of the slices.
+            parts: Embeddings from `kept`, or pixels (3, S, S).
         """
         device = next(self.method.parameters()).device
         ready = []
         for n, part in zip(numbers, parts, strict=True):
             if isinstance(part, Tensor):
-                # one by one and rounded, so that neither its neighbours nor the disk change what is learnt
+                # One by one and rounded, so that results depend neither on the batch nor on the cache.
                 fresh = self._encode(part[None])
                 features, *extras = (_halved(t) for t in (fresh.features, *fresh.extras))
                 part = Embedding(features, fresh.frame, tuple(extras))
                 if self.file:
                     self.file.put(n, part)
             ready.append(part)
-        # autocast on CPUs joins no half precision
+        # Autocast on CPUs cannot concatenate tensors of half precision.
         return Embedding.join([_single(part.to(device)) for part in ready])
 
     def remove(self) -> None:
-        """Delete what is on disk."""
+        """Delete the cache."""
         if self.file:
             self.file.remove()
             self.file = None
@@ -181,12 +187,14 @@ class FrozenEncoder:
 
 
 def _halved(tensor: Tensor) -> Tensor:
-    """In half precision; formats other than single, such as 8-bit images, stay."""
+    """Convert single to half precision; other formats, such as 8-bit images, are not converted."""
     return tensor.half() if tensor.dtype == torch.float32 else tensor
 
 
 def _single(embedding: Embedding) -> Embedding:
-    features, *extras = (t.float() if t.dtype == torch.float16 else t for t in (embedding.features, *embedding.extras))
+    features, *extras = (
+        t.float() if t.dtype == torch.float16 else t for t in (embedding.features, *embedding.extras)
+    )
     return replace(embedding, features=features, extras=tuple(extras))
 
 

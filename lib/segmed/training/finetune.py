@@ -1,4 +1,4 @@
-"""Fine-tuning of any trainable method on labelled slices, by the method's own recipe: one step after the other."""
+"""Fine-tuning of any trainable method on labelled slices by the method's own recipe, step by step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from segmed.training.processes import Processes
 
 _POLY_POWER = 0.9
 _LAST_OF_LINEAR = 1e-3
-_LARGE = 512  # px; from here the activations of an encoder that gradients pass through fill gigabytes
+_LARGE = 512  # px; encoders with larger inputs need gigabytes for the activations of a backward pass
 
 
 class LossNotFinite(ValueError):
@@ -33,34 +33,34 @@ class LossNotFinite(ValueError):
 
 
 class _Loss(nn.Module):
-    """A method as the function that is differentiated, of embeddings or of images."""
+    """The loss of a method as a module with one forward call, from embeddings or images."""
 
     def __init__(self, method: TrainableSegmenter) -> None:
         super().__init__()
         self.method = method
 
-    def forward(self, source: Embedding | Tensor, *question: Any) -> Tensor:
+    def forward(self, source: Embedding | Tensor, *targets: Any) -> Tensor:
         if isinstance(source, Embedding):
-            return self.method.loss_from(source, *question)
-        return self.method.loss(source, *question)
+            return self.method.loss_from(source, *targets)
+        return self.method.loss(source, *targets)
 
 
 class Finetuning:
-    """A training that goes on from any step. Each step draws from a seed of its own, so that it is always the same.
+    """A training that can be resumed at any step; each step is reproducible by its own seed.
 
-    With prompts a method learns one object per slice, shown by a careless box, else the class map of the slice. Truth
-    and prompts are in pixels of the model input. Processes that train together share each batch.
+    With prompts a method learns one object per slice from a jittered box, otherwise the class map of the
+    slice. Masks and prompts are in px of the model input. Processes that train together share each batch.
 
     Args:
-        method: is changed in place, and is in evaluation mode after `run`.
-        data: slices; those without object are left out where they are prompted.
-        config: how to train.
-        folder: where embeddings are kept; None for a temporary one.
-        augment: changes a slice and its labels before they are learnt from; nothing is kept on disk then.
-        facts: what embeddings kept in the folder depend on beside the method.
+        method: The method, which is changed in place and is in evaluation mode after `run`.
+        data: The slices; with prompts, those without an object are left out.
+        config: The settings of the training.
+        folder: Folder of the embedding cache, or None for a temporary one.
+        augment: Random changes of a slice and its labels, which disable the cache, or None.
+        facts: Description of what cached embeddings depend on besides the method.
 
     Raises:
-        ValueError: there is no slice to learn from, or there are more processes than slices in a step.
+        ValueError: If there is no slice to learn from, or there are more processes than slices in a step.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class Finetuning:
         self.step, self.losses = 0, list[float]()
         self.micro = self.config.micro or self.config.batch
         self.device = next(method.parameters()).device
-        can = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        self.bf16 = can if self.config.bf16 is None else self.config.bf16
+        supported = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        self.bf16 = supported if self.config.bf16 is None else self.config.bf16
 
         method.prepare_training()
         method.train()
@@ -105,15 +105,15 @@ class Finetuning:
         self.module = self.processes.average(_Loss(method))
 
         self._temporary = TemporaryDirectory(prefix="segmed-") if folder is None else None
-        where = Path(self._temporary.name) if self._temporary else Path(folder or "")
-        keeps = augment is None and type(method).loss is TrainableSegmenter.loss
+        cache_folder = Path(self._temporary.name) if self._temporary else Path(folder or "")
+        can_cache = augment is None and type(method).loss is TrainableSegmenter.loss
         with self.processes.first_on_each_machine() as prepare:
             self.encoder = FrozenEncoder(
                 method,
                 method.prepare(self.data[0].image)[0],
-                where / "embeddings.bin",
+                cache_folder / "embeddings.bin",
                 len(self.data),
-                self.config.cache_bytes if keeps else 0,
+                self.config.cache_bytes if can_cache else 0,
                 facts,
                 prepare,
             )
@@ -123,14 +123,14 @@ class Finetuning:
         """Train to the end.
 
         Args:
-            tell: called with the step, counted from 1, and its loss.
+            tell: Function called with the step, counted from 1, and its loss.
 
         Returns:
             The loss of each step.
 
         Raises:
-            LossNotFinite: a loss is not finite.
-            ValueError: one slice alone needs more memory than there is.
+            LossNotFinite: If a loss is not finite.
+            ValueError: If one slice alone needs more memory than there is.
         """
         while self.step < self.steps:
             self.train_epoch(tell)
@@ -140,41 +140,45 @@ class Finetuning:
     def train_epoch(
         self, tell: Callable[[int, float], None] | None = None, stop: Callable[[], bool] | None = None
     ) -> bool:
-        """Train to the end of the epoch, or of all steps. Raises as `run`.
+        """Train to the end of the epoch or of all steps, with the errors of `run`.
 
         Args:
-            tell: as in `run`.
-            stop: asked after each step whether to leave.
+            tell: Function called with the step, counted from 1, and its loss.
+            stop: Function called after each step that returns whether to stop.
 
         Returns:
-            Whether `stop` said so, in any of the processes.
+            Whether `stop` returned true in any of the processes.
         """
         self.method.train()
         end = min((self.step // self.per_epoch + 1) * self.per_epoch, self.steps)
         batches = self._batches(self.step, end)
-        # on CPUs two teams of threads would wait for each other
+        # On CPUs the loading thread would compete with the threads of the training.
         batches = one_ahead(batches) if self.device.type == "cuda" else batches
         stopped = False
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             for total, samples in batches:
                 loss = self._gradients(samples, total)
-                loss, asked = self.processes.total(torch.stack([loss, loss.new_tensor(bool(stop and stop()))])).tolist()
+                loss, stops = self.processes.total(
+                    torch.stack([loss, loss.new_tensor(bool(stop and stop()))])
+                ).tolist()
                 self._update(loss)
                 if tell:
                     tell(self.step, loss)
-                if stopped := asked > 0:
+                if stopped := stops > 0:
                     break
         if self.method.recipe.schedule == "plateau" and self.step % self.per_epoch == 0:
             self.plateau.step(float(np.mean(self.losses[-self.per_epoch :])))
         return stopped
 
     def weights(self) -> dict[str, Tensor]:
-        """Copies of what trains, on the CPU."""
+        """Copies of the trained weights on the CPU."""
         wanted = {*self.method.trained_names(), *self.method.extra_buffers()}
-        return {k: v.detach().to("cpu", copy=True) for k, v in self.method.state_dict().items() if k in wanted}
+        return {
+            k: v.detach().to("cpu", copy=True) for k, v in self.method.state_dict().items() if k in wanted
+        }
 
     def state(self) -> dict[str, Any]:
-        """All that `restore` needs to go on from here."""
+        """The state from which `restore` continues."""
         return {
             "step": self.step,
             "losses": torch.tensor(self.losses, dtype=torch.double),
@@ -184,14 +188,14 @@ class Finetuning:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back, or on, to what `state` gave in a training of the same settings."""
+        """Continue from the `state` of a training with the same settings."""
         self.step, self.losses = state["step"], state["losses"].tolist()
         self.method.load_state_dict(state["weights"], strict=False)
         self.optimiser.load_state_dict(state["optimiser"])
         self.plateau.load_state_dict(state["plateau"])
 
     def _batches(self, step: int, end: int) -> Iterator[tuple[int, list[Sample]]]:
-        """Batches of the steps from one to another, pass by pass."""
+        """The batches of the steps from `step` up to `end` (exclusive), pass by pass."""
         while step < end:
             number, start = divmod(step, self.per_pass)
             stop = min(self.per_pass, start + end - step)
@@ -199,7 +203,10 @@ class Finetuning:
             step += stop - start
 
     def _gradients(self, samples: Sequence[Sample], total: int) -> Tensor:
-        """This process's part of the loss of a batch of `total`; gradients are left in the parameters."""
+        """Backpropagate this process's part of the loss of a batch of `total` slices, and return that part.
+
+        If memory runs out in a single process, the micro-batch is halved.
+        """
         while True:
             try:
                 return self._accumulated(samples, total)
@@ -208,34 +215,41 @@ class Finetuning:
                     raise
                 if min(self.micro, len(samples)) == 1 or self.processes.world > 1:
                     raise ValueError(
-                        f"Memory ran out with {min(self.micro, len(samples))} slices at a time ({error!s:.200}). Train "
-                        "with a smaller micro-batch, with gradient checkpointing or at a smaller input size."
+                        f"Memory ran out with {min(self.micro, len(samples))} slices at a time "
+                        f"({error!s:.200}). Train with a smaller micro-batch, with gradient checkpointing or "
+                        "at a smaller input size."
                     ) from error
             self.micro = math.ceil(min(self.micro, len(samples)) / 2)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def _accumulated(self, samples: Sequence[Sample], total: int) -> Tensor:
+        """Accumulate the gradients of micro-batches i of n_i slices: the loss is Σ (n_i / total) L_i.
+
+        `DistributedDataParallel` averages gradients over the processes, hence the factor of their number.
+        """
         world = self.processes.world
-        # as many passes in each process, because they wait for each other in each
+        # Every process needs the same number of passes, because they wait for each other in each.
         passes = min(math.ceil(math.ceil(total / world) / self.micro), total // world)
         self.optimiser.zero_grad(set_to_none=True)
         value = torch.zeros((), device=self.device)
         for n, chosen in enumerate(np.array_split(np.arange(len(samples)), passes)):
             part = [samples[i] for i in chosen]
-            # dropout and other draws of the method
+            # The seed of dropout and other random draws of the method.
             torch.manual_seed(seed_of(self.config.seed, self.step, self.processes.rank, n))
             alone = isinstance(self.module, _Loss) or n == passes - 1
             with nullcontext() if alone else self.module.no_sync():  # type: ignore[operator]
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                    loss = self.module(*self._question(part), self.step / self.steps)
+                    loss = self.module(*self._targets(part), self.step / self.steps)
                 loss = loss.float() * (len(part) / total)
                 (loss * world).backward()
             value += loss.detach()
         return value
 
-    def _question(self, samples: Sequence[Sample]) -> tuple[Embedding | Tensor, list[list[SlicePrompt]] | None, Tensor]:
-        """Embedding or images, prompts, and truth (B, 1, S, S)."""
+    def _targets(
+        self, samples: Sequence[Sample]
+    ) -> tuple[Embedding | Tensor, list[list[SlicePrompt]] | None, Tensor]:
+        """The arguments of the loss: embedding or images, prompts, and truth (B, 1, S, S)."""
         truth = torch.stack([s.truth for s in samples])[:, None].to(self.device)
         parts = [s.source for s in samples]
         source: Embedding | Tensor
@@ -263,9 +277,9 @@ class Finetuning:
 
 
 def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """What the learning rates are multiplied with in a step; `plateau` is not a function of the step.
+    """Factor of the learning rates in a step; 1 for `plateau`, which does not depend on the step.
 
-    The warm-up takes at most a tenth of the steps, so that short runs have more than it.
+    The warm-up takes at most a tenth of the steps, so that short runs do not consist of it.
     """
     if recipe.schedule == "linear":
         return 1 - (1 - _LAST_OF_LINEAR) * step / max(steps, 1)

@@ -1,4 +1,4 @@
-"""What a user may choose when a method is fine-tuned, beside its recipe."""
+"""The settings of fine-tuning that users may choose in addition to the recipe of a method."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ MAX_STEPS = 10**6
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """What a recipe leaves open.
+    """The settings of a training that a recipe does not determine.
 
     Attributes:
-        steps: optimiser steps; None for the epochs.
-        epochs: passes over the data; None for those of the recipe.
-        epoch_steps: least steps of an epoch, which is several passes where the data are few: a dozen slices in a single
-            step per epoch would be validated, and given up, before anything is learnt.
-        batch: slices per step, all processes together.
-        seed: of the order of slices, of prompts and of what the method draws itself.
-        clip: largest norm of the gradient.
-        bf16: multiply matrices in bfloat16 where autocast does, the weights stay float32; None on GPUs that can.
-        prompted: whether objects are shown by boxes; None leaves it to the method's recipe.
-        one_label_share: chance that a slice with several labels is prompted for one of them and not for all together.
-        cache_bytes: embeddings kept on disk where training leaves the encoder as it is; 0 encodes always anew.
-        buffer_bytes: slices held in memory to be drawn from, see `SliceOrder`.
-        micro: most slices in one forward pass of a process, the gradients of a step are summed; None takes all, and
-            fewer when memory runs out. One process alone goes on by itself then. The loss `dice_ce`, whose Dice is that
-            of a whole batch, changes slightly with it.
-        checkpointing: compute the encoder's activations twice instead of keeping them; None from inputs of 512 px on.
-        patience: epochs without a better validation before training ends; None never ends it.
-        prompts: how careless boxes are.
+        steps: Optimiser steps, or None to use the epochs.
+        epochs: Passes over the data, or None for those of the recipe.
+        epoch_steps: Least steps of an epoch, which has several passes if there are few data: with a dozen
+            slices and one step per epoch, training would end by patience before anything is learned.
+        batch: Slices per step, summed over all processes.
+        seed: Seed of the order of slices, the prompts and the random draws of the method.
+        clip: Largest norm of the gradient.
+        bf16: Whether to multiply matrices in bfloat16 by autocast with float32 weights; None for yes on GPUs
+            with bfloat16.
+        prompted: Whether objects are prompted by boxes; None for the choice of the method's recipe.
+        one_label_share: Probability that a slice with several labels is prompted for one of them instead of
+            all.
+        cache_bytes: Largest size of the disk cache of embeddings from frozen encoders; 0 disables the cache.
+        buffer_bytes: Memory for the slices from which batches are drawn, see `SliceOrder`.
+        micro: Largest number of slices in one forward pass of a process, over which gradients are summed;
+            None for all, which a single process reduces if memory runs out. The loss `dice_ce`, whose Dice is
+            that of a whole batch, depends slightly on it.
+        checkpointing: Whether to recompute the encoder's activations in the backward pass; None for yes from
+            inputs of 512 px.
+        patience: Epochs without a better validation after which training ends, or None for no such end.
+        prompts: The jitter of the boxes.
     """
 
     steps: int | None = None
@@ -55,15 +58,16 @@ class FinetuneConfig:
         for name in ("steps", "epochs", "epoch_steps", "batch", "micro", "patience"):
             value = getattr(self, name)
             if value is not None and not 1 <= value < MAX_STEPS:
-                raise ValueError(f"{name} is {value}; give 1 to {MAX_STEPS - 1}.")
+                raise ValueError(f"{name} is {value}; give a number from 1 to {MAX_STEPS - 1}.")
         for name in ("seed", "cache_bytes", "buffer_bytes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more.")
         if self.clip <= 0 or not 0 <= self.one_label_share <= 1:
             raise ValueError(
-                f"clip {self.clip} must be positive and one_label_share {self.one_label_share} a share in [0, 1]."
+                f"clip is {self.clip}, which must be positive, and one_label_share is "
+                f"{self.one_label_share}, which must be a share from 0 to 1."
             )
 
     def is_prompted(self, recipe: Recipe) -> bool:
-        """Whether a method of this recipe learns objects from prompts here, and not class maps."""
+        """Whether a method with this recipe is trained with prompted objects rather than class maps."""
         return recipe.prompted if self.prompted is None else self.prompted

@@ -1,9 +1,9 @@
-"""A training step of a promptable model: prompt, look at the mask, correct it, several rounds on one encoding.
+"""A training step of a promptable model: several rounds of prompts, masks and corrections on one encoding.
 
-Source of the protocol: Kirillov et al., Segment Anything (2023), interactive training; ours draws boxes that may cut
-into the object, forgets the previous mask half of the time, as viewers send clicks without it, and stops after each
-round more often than not, as most prompts are never corrected. Losses are taken at the decoder's own resolution
-against the share of each of its pixels that the object covers.
+Source of the protocol: Kirillov et al., Segment Anything (2023), interactive training. In contrast to it,
+boxes may cut into the object, the previous mask is omitted half of the time, as viewers send clicks without
+it, and each round is the last with a probability above one half, as most prompts are never corrected. Losses
+are computed at the decoder's own resolution against the share of each of its pixels that the object covers.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from segmed.training.stream import PromptedBatch
 
 
 class InteractiveStep(nn.Module):
-    """The loss of a batch over its rounds; a module, so that distributed wrappers see one forward pass.
+    """The loss of a batch over its rounds, as a module, so that distributed wrappers see one forward pass.
 
     Args:
-        model: a SamModel of any size.
-        prompts: how prompts are drawn.
+        model: A SamModel of any size.
+        prompts: The settings of simulated prompts.
     """
 
     model: Any
@@ -37,22 +37,23 @@ class InteractiveStep(nn.Module):
         self.dense = nn.Conv2d(width, 16, 1)  # 4×4 pixels of the mask for each token
 
     def forward(self, batch: PromptedBatch, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Play all rounds.
+        """Run all rounds.
 
         Args:
-            batch: model inputs with their objects and first prompts.
-            generator: source of randomness, on the device of the images.
+            batch: Model inputs with their objects and first prompts.
+            generator: A random generator on the device of the images.
 
         Returns:
-            Mean loss over samples and rounds, that of the encoder's own guess included, and the IoU after each round
-            (rounds, B).
+            The mean loss over samples and rounds, plus that of the mask from the encoder alone, and the IoU
+            after each round, (rounds, B).
         """
         features = self.model.vision_encoder(batch.images).last_hidden_state
         count, boxed = len(batch.truth), batch.boxed
         rounds = self.rounds(generator, batch.images.device)
         wanted = F.adaptive_avg_pool2d(batch.truth.float()[:, None], 4 * features.shape[-1])
-        # frame or middle of the window tell the encoder what is wanted: teaching it directly is a shorter way than
-        # through the decoder, and is forgotten after training
+        # The window and its frame define the object for the encoder. An auxiliary head on its features trains
+        # it more directly than the decoder does, and is discarded after training: (B, C, t, t) → (B, 16, t,
+        # t) → (B, 1, 4t, 4t).
         losses, ious = [mask_loss(F.pixel_shuffle(self.dense(features).float(), 4), wanted).sum()], []
         for start, stop in ((0, boxed), (boxed, count)):
             if stop > start:
@@ -66,7 +67,7 @@ class InteractiveStep(nn.Module):
         return torch.stack(losses).sum() / count, torch.cat(ious, 1)
 
     def rounds(self, generator: Generator, device: torch.device) -> int:
-        """How often this batch is prompted."""
+        """Draw the number of rounds of a batch."""
         rounds = 1
         while rounds < self.prompts.max_rounds and torch.rand((), generator=generator, device=device) < 0.4:
             rounds += 1
@@ -82,7 +83,23 @@ class InteractiveStep(nn.Module):
         rounds: int,
         generator: Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Rounds at the decoder's resolution; `wanted` is the share of each of its pixels that the object covers."""
+        """Run the rounds of samples with one kind of prompt, at the decoder's resolution.
+
+        Each round has the loss mask_loss(chosen mask) + mean (predicted IoU - IoU)², and the mask with the
+        highest predicted IoU is corrected in the next round.
+
+        Args:
+            features: Features of the images, (B, C, t, t).
+            wanted: Share of each pixel that the object covers, (B, 1, 4t, 4t).
+            boxes: Box prompts (B, 1, 4) in px of the model input, or None.
+            clicks: Click prompts (B, N, 2) in px of the model input.
+            scale: Px of the model input per px of the masks.
+            rounds: Number of rounds.
+            generator: A random generator on the device of the features.
+
+        Returns:
+            The mean loss over the rounds, and the IoU after each round, (rounds, B).
+        """
         count, truth = len(wanted), wanted[:, 0] >= 0.5
         labels = torch.ones(clicks.shape[:2], dtype=torch.long, device=wanted.device)
         previous: Tensor | None = None
@@ -92,25 +109,35 @@ class InteractiveStep(nn.Module):
                 assert previous is not None
                 place, label = correcting_clicks(previous[:, 0] > 0, truth, generator, self.prompts)
                 place = (place + 0.5) * scale - 0.5
-                clicks, labels = torch.cat([clicks, place[:, None]], 1), torch.cat([labels, label[:, None]], 1)
-            remember = previous is not None and bool(torch.rand((), generator=generator, device=wanted.device) < 0.5)
-            lone_click = boxes is None and clicks.shape[1] == 1
+                clicks, labels = (
+                    torch.cat([clicks, place[:, None]], 1),
+                    torch.cat([labels, label[:, None]], 1),
+                )
+            with_previous = previous is not None and bool(
+                torch.rand((), generator=generator, device=wanted.device) < 0.5
+            )
+            single_click = boxes is None and clicks.shape[1] == 1
             out = self.model(
                 image_embeddings=features,
                 input_points=clicks[:, None] if clicks.shape[1] else None,
                 input_labels=labels[:, None] if clicks.shape[1] else None,
                 input_boxes=boxes,
-                input_masks=previous if remember else None,
-                multimask_output=lone_click,
+                input_masks=previous if with_previous else None,
+                multimask_output=single_click,
             )
             low, quality = out.pred_masks[:, 0].float(), out.iou_scores[:, 0].float()
             per_mask = mask_loss(low, wanted)
             iou = iou_of(low, truth[:, None].float())
-            # a lone click is ambiguous: the best of its masks is taught, the others a little so that none is lost
-            best = per_mask.argmin(1) if lone_click else torch.zeros(count, dtype=torch.long, device=wanted.device)
+            # A single click is ambiguous: the best of its masks is trained, and all of them a little, so that
+            # none degenerates.
+            best = (
+                per_mask.argmin(1)
+                if single_click
+                else torch.zeros(count, dtype=torch.long, device=wanted.device)
+            )
             rows = torch.arange(count, device=wanted.device)
-            taught = per_mask[rows, best].mean() + (0.1 * per_mask.mean() if lone_click else 0.0)
-            losses.append(taught + F.mse_loss(quality, iou))
+            mask_term = per_mask[rows, best].mean() + (0.1 * per_mask.mean() if single_click else 0.0)
+            losses.append(mask_term + F.mse_loss(quality, iou))
             chosen = quality.argmax(1)
             ious.append(iou[rows, chosen])
             previous = low[rows, chosen][:, None].detach()

@@ -1,17 +1,14 @@
-"""From labelled cases to a served model: split, train, compare with what is served, keep, and serve if it is better."""
+"""Training jobs: split labelled cases, train, compare with the served version, store, and serve if better."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from segmed.data.augment import Augmentation
 from segmed.data.checksums import common_folder
@@ -19,17 +16,15 @@ from segmed.data.slices import SliceDataset
 from segmed.evaluation.case_scores import CaseScore
 from segmed.methods import find_method
 from segmed.methods.backbone import BackboneConfig
-from segmed.methods.method import Method
-from segmed.methods.trainable import TrainableSegmenter, config_from, load_trained, save_trained
-from segmed.methods.trained_facts import read_facts
+from segmed.methods.trainable import TrainableSegmenter, save_trained
+from segmed.training.candidate import build_trainable, first_rival, scores_of_served, take_over
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.gate import GateConfig
 from segmed.training.loop import TrainingResult, TrainingRun
 from segmed.training.model_version import DataFingerprint, ModelVersion, VersionRecord
 from segmed.training.processes import Processes
 from segmed.training.progress import Progress
-from segmed.training.registry import UNTRAINED, Registry
-from segmed.training.validation import validate
+from segmed.training.registry import Registry
 
 logger = logging.getLogger(__name__)
 _KEPT = ("curves.png", "validation.png", "log.jsonl")
@@ -37,17 +32,18 @@ _KEPT = ("curves.png", "validation.png", "log.jsonl")
 
 @dataclass(frozen=True)
 class JobConfig:
-    """What a user may choose for a training.
+    """The settings of a training that users may choose.
 
     Attributes:
-        settings: of the method's config, such as `rank` or `preset`; labels are those of the data.
-        training: batch, epochs and the like.
-        learning_rate: of the parts whose rate the recipe names last; the others keep their proportion. None for the
-            recipe's.
-        validation: share of the patients held out, at least one.
-        augment: whether slices are changed by chance; nothing is kept of them between passes then.
-        fresh: begin with the base weights even where a version with the same settings is served.
-        gate: limits of the gate.
+        settings: Settings of the method's config, such as `rank` or `preset`; its labels are those of the
+            data.
+        training: Batch size, epochs and similar settings.
+        learning_rate: Learning rate of the parts with the longest prefix in the recipe; the others keep their
+            ratio to it. None for that of the recipe.
+        validation: Share of the patients held out for validation, at least one.
+        augment: Whether slices are changed at random, which disables the embedding cache.
+        fresh: Whether to start from the base weights even if a version with the same settings is served.
+        gate: Limits of the gate.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -60,20 +56,24 @@ class JobConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.validation < 1:
-            raise ValueError(f"validation {self.validation} must be a share above 0 and below 1, such as 0.2.")
+            raise ValueError(
+                f"validation is {self.validation}; give a share above 0 and below 1, such as 0.2."
+            )
         if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
-            raise ValueError(f"learning_rate {self.learning_rate} must be above 0 and at most 1, such as 1e-4.")
+            raise ValueError(
+                f"learning_rate is {self.learning_rate}; give a number above 0 and at most 1, such as 1e-4."
+            )
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What came of it.
+    """The result of a training job.
 
     Attributes:
-        training: how it ended.
-        version: what was kept, None if nothing was.
-        before: scores of what was served when it began.
-        message: for the user.
+        training: The result of the training.
+        version: The stored version, or None if nothing was stored.
+        before: Scores of the version that was served at the start.
+        message: A message for the user.
     """
 
     training: TrainingResult
@@ -96,25 +96,25 @@ def train_model(
 ) -> JobResult:
     """Train a method and let the gate decide. Under torchrun all processes call it; the first one writes.
 
-    The same patients are held out each time, however many are added, so that versions compare. A run that was
-    interrupted with the same settings and data goes on; any other one in the folder is cleared away.
+    The same patients are held out each time, however many are added, so that versions can be compared. An
+    interrupted run with the same settings and data is resumed; any other run in the folder is deleted.
 
     Args:
-        name: of the method; its versions go by it in the registry.
-        backbone: base weights.
-        data: labelled slices.
-        registry: where versions are kept.
-        folder: of the run.
-        config: how to train.
-        device: such as `cpu` or `cuda:0`.
-        tell: called after each step.
-        stop: asked after each step.
-        note: kept among the settings of the version, such as what the training was begun for; JSON values.
+        name: Name of the method, which is also that of its versions in the registry.
+        backbone: The base weights.
+        data: The labelled slices.
+        registry: The registry of versions.
+        folder: Folder of the run.
+        config: The settings, or None for their default values.
+        device: The device, such as `cpu` or `cuda:0`.
+        tell: Function called after each step.
+        stop: Function called after each step that returns whether to stop.
+        note: JSON values stored with the settings of the version, such as the reason for the training.
 
     Raises:
-        ValueError: the method does not learn, or the data do not do.
-        FileNotFoundError: weights are not there.
-        OSError: the disk is full; what was served still is.
+        ValueError: If the method cannot be trained, or the data are not sufficient.
+        FileNotFoundError: If weights do not exist.
+        OSError: If the disk is full; the served version stays in use.
     """
     config = config or JobConfig()
     method = find_method(name)
@@ -123,9 +123,12 @@ def train_model(
     parts = {part: data.of(patients) for part, patients in split.items()}
     served = registry.served(name)
     candidate, version = build_trainable(method, backbone, config.settings, data, device)
-    before = _scores_of_served(method, backbone, served, candidate, version, parts["validation"], config, device)
+    prompted = config.training.is_prompted(candidate.recipe)
+    before = scores_of_served(
+        method, backbone, served, candidate, version, parts["validation"], prompted, device
+    )
     parent = None
-    if served and not config.fresh and _take_over(candidate, served, version):
+    if served and not config.fresh and take_over(candidate, served, version):
         parent = served.version
     else:
         candidate.begin()
@@ -143,7 +146,7 @@ def train_model(
     except ValueError as error:
         if not processes.from_first((folder / "checkpoint.pt").is_file):
             raise
-        logger.info("A training of other settings or data is cleared away: %s", error)
+        logger.info("A run with other settings or data is deleted: %s", error)
         processes.from_first(lambda: shutil.rmtree(folder))
         run = TrainingRun(*arguments)
     result = run.run(tell, stop)
@@ -162,24 +165,27 @@ def train_model(
     kept = None
     if processes.first:
         kept = registry.decide(
-            name, write, record, served.version if served else None, before, config.gate, _otherwise(method)
+            name, write, record, served.version if served else None, before, config.gate, first_rival(method)
         )
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     verdict = kept.record.verdict.reason if kept and kept.record and kept.record.verdict else ""
-    skipped = f" {len(data.skipped)} cases could not be used: {data.skipped[0].reason}" if data.skipped else ""
+    skipped = (
+        f" {len(data.skipped)} cases could not be used: {data.skipped[0].reason}" if data.skipped else ""
+    )
     return JobResult(result, kept, before, f"{result.message} {verdict}{skipped}".strip())
 
 
 def hold_out(patients: Collection[str], share: float, seed: int) -> dict[str, tuple[str, ...]]:
-    """Patients of `train` and `validation`; who is held out stays so when others are added.
+    """Split patients into `train` and `validation`; held-out patients stay held out when others are added.
 
     Raises:
-        ValueError: fewer than two patients.
+        ValueError: If there are fewer than two patients.
     """
+    # Each patient has a fixed rank in [0, 1) from a hash; those with a rank below `share` are held out.
     if len(patients) < 2:
         raise ValueError(
-            f"There are {len(patients)} labelled cases; training needs at least two, one to learn from and one to "
-            "check with. Submit more labels."
+            f"There are {len(patients)} labelled cases; training needs at least two, one to learn from and "
+            "one to check with. Submit more labels."
         )
     ranks = {p: int(hashlib.sha256(f"{seed} {p}".encode()).hexdigest(), 16) / 2**256 for p in patients}
     order = sorted(ranks, key=lambda p: ranks[p])
@@ -187,98 +193,8 @@ def hold_out(patients: Collection[str], share: float, seed: int) -> dict[str, tu
     return {"train": tuple(sorted(order[count:])), "validation": tuple(sorted(order[:count]))}
 
 
-def build_trainable(
-    method: Method,
-    backbone: BackboneConfig,
-    settings: Mapping[str, Any],
-    data: SliceDataset,
-    device: str,
-    seed: int = 0,
-) -> tuple[TrainableSegmenter, str]:
-    """A method with fresh weights on base weights of its own, and the version of these, "" where it needs none.
-
-    Raises:
-        ValueError: the method does not learn, needs weights and has none, or a setting that it does not know.
-        FileNotFoundError: weights are not there.
-    """
-    training = method.training
-    if training is None:
-        raise ValueError(f"{method.name} does not learn. Train one of the methods that `segmed info` lists so.")
-    source = backbone.source or method.weights
-    if not method.needs_backbone and backbone.image_size:
-        raise ValueError(f"{method.name} has no SAM weights to resize. Leave image_size out and set its input_size.")
-    if method.needs_backbone and not source:
-        raise ValueError(f"{method.name} needs SAM weights. Name them with --backbone or --conf backbone.")
-    known = {f.name for f in fields(training.config)}
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        raise ValueError(f"{method.name} does not know {unknown[0]!r}. It takes {', '.join(sorted(known))}.")
-    labels = {"labels": tuple(data.classes.values())} if "labels" in known else {}
-    base, version = None, ""
-    if method.needs_backbone:
-        if method.read:
-            base, version = method.read(source, backbone.image_size, torch.float32)
-        else:
-            from segmed.sam.weights import load_sam, weights_version
-
-            base = load_sam(source, backbone.image_size)
-            version = weights_version(base)
-        base.requires_grad_(False)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # new heads are drawn
-        built = training.kind(base, training.config(**{**labels, **settings}), version)
-    return built.to(device), version
-
-
-def _scores_of_served(
-    method: Method,
-    backbone: BackboneConfig,
-    served: ModelVersion | None,
-    candidate: TrainableSegmenter,
-    version: str,
-    held_out: SliceDataset,
-    config: JobConfig,
-    device: str,
-) -> tuple[CaseScore, ...]:
-    """Of the served version on the same cases and prompts; where none fits, of what `_otherwise` says."""
-    prompted = config.training.is_prompted(candidate.recipe)
-    rival = candidate
-    if served:
-        try:
-            settings = vars(config_from(type(candidate.config), read_facts(served.folder)["config"]))
-            rival, _ = build_trainable(method, backbone, settings, held_out, device)
-            load_trained(rival, served.folder, version)
-        except (ValueError, FileNotFoundError) as error:
-            logger.warning("The served version cannot be compared, %s is: %s", _otherwise(method), error)
-            rival = candidate
-    held_out = held_out.with_object() if prompted else held_out
-    try:
-        scores = validate(rival, held_out, prompted).scores
-    except ValueError as error:  # it was trained for other structures
-        logger.warning("The served version cannot be compared, %s is: %s", _otherwise(method), error)
-        rival, scores = candidate, validate(candidate, held_out, prompted).scores
-    if rival is not candidate or method.ready:
-        return scores
-    return tuple(replace(s, dice=float(not s.present), hd95=math.inf if s.present else 0.0) for s in scores)
-
-
-def _otherwise(method: Method) -> str:
-    """What a first version has to beat: new heads that nobody would use find something by chance."""
-    return UNTRAINED if method.ready else "a model that finds nothing"
-
-
-def _take_over(candidate: TrainableSegmenter, served: ModelVersion, version: str) -> bool:
-    """Begin with the served weights if they are of the same settings."""
-    try:
-        load_trained(candidate, served.folder, version)
-    except (ValueError, FileNotFoundError) as error:
-        logger.info("Training begins with the base weights: %s", error)
-        return False
-    return True
-
-
 def fingerprint_of(data: SliceDataset, split: Mapping[str, Collection[str]]) -> DataFingerprint:
-    """What the slices of a dataset were, by the names of their images below the folder that holds them all."""
+    """The fingerprint of a dataset, with the names of images relative to their common folder."""
     root = common_folder(data)
     used = [data.volumes[n] for n in sorted({n for n, _ in data.slices})]
     named = [(volume.image.relative_to(root).as_posix(), volume) for volume in used]
@@ -287,7 +203,9 @@ def fingerprint_of(data: SliceDataset, split: Mapping[str, Collection[str]]) -> 
 
 
 def _settings(config: JobConfig, candidate: TrainableSegmenter, backbone: str) -> dict[str, Any]:
-    training = {f.name: getattr(config.training, f.name) for f in fields(config.training) if f.name != "prompts"}
+    training = {
+        f.name: getattr(config.training, f.name) for f in fields(config.training) if f.name != "prompts"
+    }
     return {
         **{k: v for k, v in training.items() if v is not None},
         "loss": candidate.recipe.loss,

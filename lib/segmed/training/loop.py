@@ -1,4 +1,4 @@
-"""A training with a beginning and an end: validated, kept after each pass, stopped and taken up again."""
+"""A complete training run: validation and checkpoints after each epoch, early stopping, and resumption."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ from segmed.training.progress import Pace, Progress, RunReport
 from segmed.training.validation import Validated, validate
 
 Ended = Literal["finished", "no gain", "stopped", "not finite"]
-_NO_MATTER = ("cache_bytes", "micro", "checkpointing")  # change speed and memory, not what is learnt
+_IRRELEVANT = ("cache_bytes", "micro", "checkpointing")  # settings of speed and memory, not of the results
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training ended; the method holds the best weights.
+    """The result of a training, after which the method holds the best weights.
 
     Attributes:
-        ended: `finished` after all steps, `no gain` by patience, `stopped` by the user, `not finite` by its loss.
-        message: for the user.
-        step: steps done.
-        best: mean Dice of the best validation, NaN without any.
-        best_epoch: after which it was, 0 without any.
-        scores: of that validation.
-        history: what `log.jsonl` holds.
+        ended: `finished` after all steps, `no gain` by patience, `stopped` by the user, `not finite` by its
+            loss.
+        message: A message for the user.
+        step: Number of steps done.
+        best: Mean Dice of the best validation, NaN without any.
+        best_epoch: Epoch of the best validation, 0 without any.
+        scores: Scores of the best validation.
+        history: The entries of `log.jsonl`.
     """
 
     ended: Ended
@@ -50,23 +51,24 @@ class TrainingResult:
 
 
 class TrainingRun:
-    """One training in a folder. Another one there, with the same method, settings and data, goes on where it ended.
+    """A training in a folder, which resumes an interrupted one there with the same method, settings and data.
 
-    On one CPU thread it comes to the same weights bit for bit, however often it was interrupted. Processes that
-    torchrun started (see `torchrun_processes`) train together; the first of them writes.
+    On one CPU thread the resulting weights are identical bit for bit, however often it was interrupted.
+    Processes that torchrun started (see `torchrun_processes`) train together; the first of them writes.
 
     Args:
-        method: as built, with the base weights; is changed in place.
-        data: to learn from.
-        validation: of other patients; None keeps the last weights and never ends early.
-        config: how to train.
-        folder: of the run, made if need be: `checkpoint.pt`, embeddings, and the files of `RunReport`.
-        augment: changes slices before they are learnt from.
-        facts: what else a checkpoint must agree on, by what it is called, such as the version of the code.
+        method: The method as built on the base weights; it is changed in place.
+        data: The training slices.
+        validation: Slices of other patients for validation; None keeps the last weights and never ends early.
+        config: The settings of the training.
+        folder: Folder of the run, created if it does not exist, for `checkpoint.pt`, embeddings, and the
+            files of `RunReport`.
+        augment: Random changes of the slices, or None.
+        facts: Further facts by name that a checkpoint must agree with, such as the version of the code.
 
     Raises:
-        ValueError: the folder's checkpoint is damaged or of another training, there is nothing to learn from, or a
-            patient is both in training and validation.
+        ValueError: If the checkpoint in the folder is damaged or belongs to another training, there is
+            nothing to learn from, or a patient is both in training and validation.
     """
 
     def __init__(
@@ -81,15 +83,17 @@ class TrainingRun:
     ) -> None:
         both = sorted(set(data.patients) & set(validation.patients)) if validation else []
         if both:
-            raise ValueError(f"The patient {both[0]!r} is both in training and in validation. Split by patient.")
+            raise ValueError(
+                f"The patient {both[0]!r} is both in training and in validation. Split by patient."
+            )
         self.method, self.config, self.folder = method, config, folder
-        learnt, held_out = data_facts(data), data_facts(validation) if validation else "none"
+        trained_on, held_out = data_facts(data), data_facts(validation) if validation else "none"
         self.facts = {
             "method": f"{method.name} ({method.config})",
             "base model": method.version,
             "recipe": repr(replace(method.recipe, rates=dict(method.recipe.rates))),
-            **{f.name: repr(getattr(config, f.name)) for f in fields(config) if f.name not in _NO_MATTER},
-            "training data": learnt,
+            **{f.name: repr(getattr(config, f.name)) for f in fields(config) if f.name not in _IRRELEVANT},
+            "training data": trained_on,
             "validation data": held_out,
             "augmentation": repr(getattr(augment, "config", getattr(augment, "__qualname__", None))),
             **(facts or {}),
@@ -97,7 +101,7 @@ class TrainingRun:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "checkpoint.pt"
         origin = f"{self.facts['method']} {method.version} {method.input_size}"
-        self.training = Finetuning(method, data, config, folder, augment, f"{origin} {learnt}")
+        self.training = Finetuning(method, data, config, folder, augment, f"{origin} {trained_on}")
         self.processes = self.training.processes
         state = self.processes.from_first(lambda: load_checkpoint(path, self.facts))
         self.validation = validation.with_object() if validation and self.training.prompted else validation
@@ -117,20 +121,22 @@ class TrainingRun:
         """Train to the end.
 
         Args:
-            tell: called after each step.
-            stop: asked after each step, such as the `is_set` of an event; what is learnt by then is kept and goes on
-                when it is run again.
+            tell: Function called after each step.
+            stop: Function called after each step that returns whether to stop, such as the `is_set` of an
+                event; the state is saved, and the run can be resumed.
 
         Returns:
-            How it ended. The method has the weights of the best validation, or the last ones without any, and is in
-            evaluation mode.
+            The result. The method has the weights of the best validation, or the last ones without any, and
+            is in evaluation mode.
 
         Raises:
-            ValueError: one slice alone needs more memory than there is, or a file cannot be read.
-            OSError: a checkpoint could not be written; the one before is whole.
+            ValueError: If one slice alone needs more memory than there is, or a file cannot be read.
+            OSError: If a checkpoint cannot be written; the previous one is intact.
         """
         message, pace, training = "", Pace(), self.training
-        report = RunReport(self.folder, training.step) if self.processes.first and self.ended is None else None
+        report = (
+            RunReport(self.folder, training.step) if self.processes.first and self.ended is None else None
+        )
 
         def after_step(step: int, loss: float) -> None:
             left = pace.left(training.steps - step)
@@ -148,7 +154,9 @@ class TrainingRun:
                 if stopped and self.ended is None:
                     if not self.history:
                         self._best_weights = training.weights()
-                    return self._result("stopped", f"Stopped after {training.step} of {training.steps} steps.")
+                    return self._result(
+                        "stopped", f"Stopped after {training.step} of {training.steps} steps."
+                    )
         except LossNotFinite as error:
             if not self.best_epoch:
                 self._best_weights = self._good
@@ -176,7 +184,7 @@ class TrainingRun:
         if self.validation is not None and len(self.validation):
             validated = self._validate(self.validation)
             entry["dice"] = mean_dice(validated.scores)
-            if not entry["dice"] <= self.best:  # the first one, too
+            if not entry["dice"] <= self.best:  # true for the first one, where best is NaN
                 self.best, self.best_epoch, self.scores = entry["dice"], epoch, validated.scores
                 self._best_weights = self._good
         else:
@@ -199,7 +207,9 @@ class TrainingRun:
                     self.method, first, path, len(data), self.config.cache_bytes, self._origin, prepare
                 )
         with torch.autocast(self.training.device.type, torch.bfloat16, enabled=self.training.bf16):
-            return validate(self.method, data, self.training.prompted, min(4, self.training.micro), self._encoder)
+            return validate(
+                self.method, data, self.training.prompted, min(4, self.training.micro), self._encoder
+            )
 
     def _save(self) -> None:
         if not self.processes.first:
@@ -231,7 +241,9 @@ class TrainingRun:
         if self.best_epoch:
             text += f" The best mean Dice of the validation is {self.best:.3f}, after pass {self.best_epoch}."
         if self.ended == "no gain":
-            text += f" It did not rise in the {self.config.patience} passes after that, so training ended early."
+            text += (
+                f" It did not rise in the {self.config.patience} passes after that, so training ended early."
+            )
         return text
 
     def _remove_embeddings(self) -> None:

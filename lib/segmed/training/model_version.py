@@ -1,4 +1,4 @@
-"""What is kept of a trained model beside its weights, and how a version on disk is checked."""
+"""The records of trained model versions, and the check of a version on disk."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True)
 class DataFingerprint:
-    """What a model was trained and validated on, without the data.
+    """The identity of the data that a model was trained and validated on, without the data.
 
     Attributes:
-        images: ids.
+        images: Image ids.
         labels: SHA-256 of the label file by image id; images without labels have none.
-        split: image ids by part, such as train and validation.
+        split: Image ids by part, such as train and validation.
     """
 
     images: tuple[str, ...]
@@ -37,25 +37,30 @@ class DataFingerprint:
     def __post_init__(self) -> None:
         known = set(self.images)
         if strange := sorted(({*self.labels}.union(*self.split.values())) - known):
-            raise ValueError(f"{strange[0]!r} has a label or a place in the split, but is none of the images. Add it.")
+            raise ValueError(
+                f"{strange[0]!r} has a label or a place in the split, but is none of the images. "
+                "Add it to the images."
+            )
         for (one, its), (other, others) in combinations(self.split.items(), 2):
             if shared := sorted(set(its) & set(others)):
-                raise ValueError(f"{shared[0]!r} is both in {one} and in {other}. An image belongs to one part only.")
+                raise ValueError(
+                    f"{shared[0]!r} is both in {one} and in {other}. An image belongs to one part only."
+                )
 
     @classmethod
     def of(cls, labels: Mapping[str, Path], split: Mapping[str, tuple[str, ...]]) -> DataFingerprint:
         """Read the checksums of label files.
 
         Args:
-            labels: file by image id.
-            split: image ids by part; ids without a label file are images, too.
+            labels: Label file by image id.
+            split: Image ids by part; ids without a label file become images as well.
         """
         images = sorted({*labels}.union(*split.values()))
         return cls(tuple(images), {name: checksum(path) for name, path in sorted(labels.items())}, split)
 
     @property
     def digest(self) -> str:
-        """SHA-256 that is the same for the same data in any order."""
+        """SHA-256 that does not depend on the order of the data."""
         parts = [
             sorted(self.images),
             sorted(self.labels.items()),
@@ -70,12 +75,12 @@ class VersionRecord:
 
     Attributes:
         scores: Dice and HD95 per validation case and label.
-        data: what it was trained on.
-        settings: of the training, JSON values.
-        parent: version that the training started from; None for the base weights.
-        verdict: of the gate; None if it was not asked.
-        created: time in UTC, ISO 8601; set by the registry, like the rest.
-        code: version of this package.
+        data: Fingerprint of the training and validation data.
+        settings: Settings of the training, JSON values.
+        parent: Version that the training started from; None for the base weights.
+        verdict: Decision of the gate; None if it was not applied.
+        created: Time in UTC, ISO 8601; set by the registry, as are the following fields.
+        code: Version of this package.
         files: SHA-256 of all other files of the version by their names.
     """
 
@@ -91,10 +96,10 @@ class VersionRecord:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
 
     def to_json(self) -> bytes:
-        """Strict JSON; infinite distances are the string "Infinity".
+        """Encode as strict JSON; infinite distances become the string "Infinity".
 
         Raises:
-            ValueError: settings that JSON does not have.
+            ValueError: If settings cannot be encoded as JSON.
         """
         return _RECORDS.dump_json(self, indent=2) + b"\n"
 
@@ -107,12 +112,12 @@ class ModelVersion:
     """One immutable version in a registry.
 
     Attributes:
-        name: of the model.
-        version: number and first digits of the weights' checksum, such as `0003-9f86d081`.
-        folder: holds `config.json`, `weights.safetensors` and `metrics.json`.
-        record: None if it cannot be read.
-        served: whether it answers prompts now.
-        damage: why it must not be served, or "".
+        name: Name of the model.
+        version: Number and first digits of the weights' checksum, such as `0003-9f86d081`.
+        folder: Folder with `config.json`, `weights.safetensors` and `metrics.json`.
+        record: The record, or None if it cannot be read.
+        served: Whether the version answers prompts now.
+        damage: The reason why it must not be served, or "".
     """
 
     name: str
@@ -130,7 +135,7 @@ def checksum(path: Path) -> str:
 
 
 def file_checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder but the record, by relative name."""
+    """SHA-256 of every file in a folder except for the record, by relative name."""
     files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
     return {name: checksum(path) for name, path in files.items() if name != RECORD}
 
@@ -139,11 +144,12 @@ def read_record(folder: Path, thorough: bool) -> VersionRecord:
     """Read and check a version.
 
     Args:
-        folder: of the version.
-        thorough: compare the checksums of all files; else the weights' header and length only.
+        folder: Folder of the version.
+        thorough: Whether to compare the checksums of all files instead of the weights' header and length
+            only.
 
     Raises:
-        ValueError: a file is missing, damaged or changed.
+        ValueError: If a file is missing, damaged or changed.
     """
     try:
         facts = (folder / RECORD).read_bytes()

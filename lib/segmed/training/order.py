@@ -1,8 +1,9 @@
-"""In which order slices are learnt from: by chance, yet each volume is read from disk once per pass.
+"""A random order of slices in training for which each volume is read from disk only once per pass.
 
-A buffer of slices is filled volume by volume, the volumes in random order; each step takes slices out of it by chance
-and as many follow. Neighbouring steps see slices of as many volumes as the buffer holds, and memory is bounded by it
-whatever the number of volumes. A buffer as large as the dataset is a plain shuffle.
+A buffer of slices is filled volume by volume, in random order of the volumes; each step takes slices out of
+it at random and refills it. Successive steps thus mix slices of as many volumes as the buffer holds, and
+memory is bounded by the buffer whatever the number of volumes. A buffer as large as the dataset gives a plain
+shuffle.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SliceOrder:
-    """One pass over a dataset.
+    """The order of one pass over a dataset.
 
     Attributes:
-        stream: numbers of slices in the order in which they are read, volume by volume.
-        places: the same numbers in the order in which they are learnt from.
-        buffer: slices that are held.
+        stream: Numbers of slices in the order in which they are read, volume by volume.
+        places: The same numbers in the order in which they are used for training.
+        buffer: Number of slices in the buffer.
     """
 
     stream: tuple[int, ...]
@@ -32,12 +33,12 @@ class SliceOrder:
 
     @classmethod
     def draw(cls, volumes: Sequence[int], buffer: int, seed: Sequence[int]) -> SliceOrder:
-        """A pass that the seed decides.
+        """Draw the order of a pass, which depends on the seed only.
 
         Args:
-            volumes: the volume of each slice.
-            buffer: slices that are held, at least one.
-            seed: numbers of at least 0.
+            volumes: Number of the volume of each slice.
+            buffer: Number of slices in the buffer, at least one.
+            seed: Numbers of at least 0.
         """
         random = np.random.default_rng(list(seed))
         rank = random.permutation(max(volumes) + 1)
@@ -55,11 +56,11 @@ class SliceOrder:
         return cls(tuple(stream), tuple(places), buffer)
 
     def read(self, load: Callable[[int], T], positions: Sequence[int]) -> Iterator[T]:
-        """Slices at rising positions of `places`; none but these is loaded, none is kept after its turn.
+        """Read the slices at rising positions of `places`, only these, and keep none after its use.
 
         Args:
-            load: reads a slice by its number.
-            positions: rising.
+            load: Function that reads a slice by its number.
+            positions: Rising positions in `places`.
         """
         wanted = {self.places[p] for p in positions}
         held: dict[int, T] = {}

@@ -1,4 +1,4 @@
-"""Validation cases as one picture: what is there in green, what was found in red."""
+"""Validation cases as one image: true outlines in green, predicted ones in red."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from skimage.util import montage
 
 from segmed.training.validation import ShownCase
 
-_SIDE = 256  # px of a case
+_SIDE = 256  # side of the tile of a case in px
 _TRUTH, _FOUND, _BOTH = (0, 220, 0), (255, 40, 40), (255, 220, 0)
 
 
 def overlay_sheet(cases: Sequence[ShownCase]) -> np.ndarray:
-    """Outlines on the slices, side by side: (H, W, 3) uint8. Where both outlines agree they are yellow.
+    """Draw outlines on slices, side by side: (H, W, 3) uint8. Common pixels of both outlines are yellow.
 
     Args:
-        cases: at least one.
+        cases: The cases, at least one.
     """
     tiles = [_tile(case) for case in cases]
     columns = min(4, len(tiles))
-    return montage(np.stack(tiles), grid_shape=(-(-len(tiles) // columns), columns), channel_axis=-1, fill=(0, 0, 0))
+    return montage(
+        np.stack(tiles), grid_shape=(-(-len(tiles) // columns), columns), channel_axis=-1, fill=(0, 0, 0)
+    )
 
 
 def _tile(case: ShownCase) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Which version of a model is served: a small file that is replaced as a whole, and the history of its moves.
+"""The pointer to the served version of a model: a file that is replaced atomically, and its history.
 
-A move is written into the history first and then made. The pointer has the last word: a move that a crash or a full
-disk kept from it counts for nothing.
+A move is first written to the history and then made. The pointer is authoritative: a move in the history that
+was not made because of a crash or a full disk does not count.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class PointerMove:
     """A line of the history.
 
     Attributes:
-        time: UTC, ISO 8601.
-        action: what was asked for.
-        version: served from then on; None for the untrained method.
-        previous: served until then.
-        reason: why.
+        time: Time in UTC, ISO 8601.
+        action: The requested action.
+        version: The version served from then on; None for the untrained method.
+        previous: The version served until then; None for the untrained method.
+        reason: The reason for the move.
     """
 
     time: str
@@ -48,12 +48,12 @@ _MOVES = TypeAdapter(PointerMove)
 
 @dataclass(frozen=True)
 class PointerState:
-    """What the pointer says, and marks that change whenever it is replaced.
+    """The content of the pointer, and a fingerprint of its file that changes whenever it is replaced.
 
     Attributes:
-        text: version name, `none`, or whatever a damaged file holds.
-        changed: time of the last change in ns.
-        inode: of the file.
+        text: Name of the version, `none`, or the content of a damaged file.
+        changed: Time of the last change in ns.
+        inode: Inode of the file.
     """
 
     text: str = _NONE
@@ -62,22 +62,22 @@ class PointerState:
 
     @property
     def version(self) -> str | None:
-        """None for the untrained method."""
+        """Name of the served version, or None for the untrained method."""
         return None if self.text == _NONE else self.text
 
 
 class Pointer:
-    """`current` and `history.jsonl` of a model. Whoever moves it holds the lock of the model.
+    """The files `current` and `history.jsonl` of a model; moving it requires the lock of the model.
 
     Args:
-        folder: of the model.
+        folder: Folder of the model.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def read(self) -> PointerState:
-        """Where it points; without a file, to the untrained method."""
+        """Read the pointer; without a file it points to the untrained method."""
         try:
             with (self.folder / "current").open(encoding="utf-8", errors="replace") as file:
                 status = os.fstat(file.fileno())
@@ -86,18 +86,18 @@ class Pointer:
             return PointerState()
 
     def history(self) -> list[PointerMove]:
-        """Moves, oldest first; damaged lines are left out."""
+        """Read the moves, oldest first; damaged lines are skipped."""
         path = self.folder / "history.jsonl"
         moves = []
         for line in path.read_bytes().splitlines() if path.is_file() else []:
             try:
                 moves.append(_MOVES.validate_json(line))
             except ValidationError:
-                logger.warning("A line of the history of %s is damaged and left out.", self.folder.name)
+                logger.warning("A line of the history of %s is damaged and is skipped.", self.folder.name)
         return moves
 
     def stack(self) -> list[str]:
-        """What is served, last, and before it what rollbacks uncover."""
+        """The served version as the last item, after the versions to which rollbacks return, oldest first."""
         before: list[str] = []
         stack: list[str] = []
         for move in self.history():
@@ -108,10 +108,10 @@ class Pointer:
         return _settled(before, stack, version)
 
     def move(self, action: Literal["promote", "rollback"], version: str | None, reason: str) -> None:
-        """Point to a version, or with None to the untrained method.
+        """Move the pointer to a version, or with None to the untrained method.
 
         Raises:
-            OSError: it points where it did.
+            OSError: If a file cannot be written; the pointer has not moved.
         """
         stack = self.stack()
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -128,6 +128,7 @@ class Pointer:
 
 
 def _moved(stack: list[str], move: PointerMove) -> list[str]:
+    """The stack of served versions after a move."""
     if move.action == "promote" and move.version:
         return stack if stack[-1:] == [move.version] else [*stack, move.version]
     rest = stack[:-1]
@@ -137,12 +138,12 @@ def _moved(stack: list[str], move: PointerMove) -> list[str]:
 
 
 def _settled(before: list[str], stack: list[str], pointer: str | None) -> list[str]:
-    """The stack that agrees with the pointer, if the last move may not have been made.
+    """The stack that agrees with the pointer, as the last move may not have been made.
 
     Args:
-        before: stack before the last move of the history.
-        stack: the one after it.
-        pointer: what was really served then.
+        before: The stack before the last move of the history.
+        stack: The stack after that move.
+        pointer: The version that was really served then.
     """
     for possible in (stack, before):
         if (possible[-1] if possible else None) == pointer:

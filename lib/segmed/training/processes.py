@@ -1,4 +1,4 @@
-"""Processes that train one model together, as torchrun starts them: who takes which part, and how they agree."""
+"""Distributed training by torchrun: the share of each process, and communication between processes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Processes:
     """This process among those that train together.
 
     Attributes:
-        rank: its number; 0 writes.
-        world: how many there are.
-        node_rank: its number on its machine.
+        rank: Number of the process; the one with 0 writes.
+        world: Number of processes.
+        node_rank: Number of the process on its machine.
     """
 
     rank: int = 0
@@ -32,31 +32,32 @@ class Processes:
 
     @classmethod
     def current(cls) -> Processes:
-        """Those of the process group, or this one alone where there is none."""
+        """The processes of the process group, or this process alone if there is none."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", dist.get_rank())))
 
     @property
     def first(self) -> bool:
+        """Whether this is the process that writes."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """What of a list this process takes; sizes differ by one at most."""
+        """The share of a list for this process; sizes differ by at most one."""
         return list(items[self.rank :: self.world])
 
     def average(self, module: nn.Module) -> nn.Module:
-        """The module with gradients that are means over the processes. What a step does not use has none."""
+        """Wrap a module so that its gradients are averaged over the processes."""
         return DistributedDataParallel(module, find_unused_parameters=True) if self.world > 1 else module
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over the processes."""
+        """Sum values over the processes."""
         if self.world > 1:
             dist.all_reduce(values)
         return values
 
     def gather(self, items: Sequence[T]) -> list[T]:
-        """The items of all processes, in all of them."""
+        """Gather the items of all processes in each of them."""
         if self.world == 1:
             return list(items)
         parts: list[Any] = [None] * self.world
@@ -64,7 +65,7 @@ class Processes:
         return [item for part in parts for item in part]
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` gives in the first process. Raises there what it raises, and ValueError in the others."""
+        """Call `make` in the first process only; others get its result, or ValueError for its error."""
         if self.world == 1:
             return make()
         box: list[Any] = [None, ""]
@@ -82,16 +83,16 @@ class Processes:
         return box[0]  # type: ignore[no-any-return]
 
     def check_batches(self, fewest: int) -> None:
-        """Raises ValueError if some batch has fewer slices than there are processes."""
+        """Raise ValueError if the smallest batch has fewer slices (`fewest`) than there are processes."""
         if fewest < self.world:
             raise ValueError(
-                f"A step has {fewest} slices, too few for {self.world} processes. Take larger batches, fewer processes "
-                "or more data."
+                f"A step has {fewest} slices, too few for {self.world} processes. Take larger batches, fewer "
+                "processes or more data."
             )
 
     @contextmanager
     def first_on_each_machine(self) -> Iterator[bool]:
-        """One process of each machine goes first, and is told so; the others follow when it is through."""
+        """Run a block first in one process per machine, which gets True, then in the others."""
         if self.node_rank and self.world > 1:
             dist.barrier()
         yield self.node_rank == 0

@@ -1,4 +1,4 @@
-"""What a person sees of a training: numbers while it runs, and curves, events and overlays in its folder."""
+"""Progress of a training for users: numbers while it runs, and curves, events and overlays in its folder."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from segmed.training.overlay import overlay_sheet
 from segmed.training.validation import ShownCase
 
 logger = logging.getLogger(__name__)
-_REMEMBERED = 100  # steps
-_DRAWING_SHARE = 20  # curves are drawn so seldom that this part of the time is the most that it takes
+_REMEMBERED = 100  # number of steps over which the pace is averaged
+_DRAWING_SHARE = 20  # drawing curves takes at most one part in this number of the time
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is.
+    """The state of a training.
 
     Attributes:
-        epoch: pass over the data, counted from 1.
-        epochs: most passes.
-        step: done.
-        steps: most steps.
-        loss: of the last step.
-        best: mean Dice of the best validation, NaN before the first.
-        seconds_left: until the last step if the pace stays, NaN before it is known.
+        epoch: Current epoch, counted from 1.
+        epochs: Largest number of epochs.
+        step: Number of steps done.
+        steps: Largest number of steps.
+        loss: Loss of the last step.
+        best: Mean Dice of the best validation, NaN before the first.
+        seconds_left: Estimated seconds until the last step, NaN if unknown.
     """
 
     epoch: int
@@ -47,44 +47,49 @@ class Progress:
 
 
 class Pace:
-    """Tells how long the rest takes by how long the last steps took, whatever was between them."""
+    """An estimate of the remaining time from the last steps, including the time between them."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque([time.monotonic()], _REMEMBERED)
 
     def left(self, steps: int) -> float:
-        """Seconds for so many more steps; called after each step."""
+        """Estimate the seconds for further steps; to be called after each step."""
         self._times.append(time.monotonic())
         return steps * (self._times[-1] - self._times[0]) / (len(self._times) - 1)
 
 
 class RunReport:
-    """Files in the folder of a run: `log.jsonl`, `curves.png`, `validation.png` and TensorBoard events.
+    """The files in the folder of a run: `log.jsonl`, `curves.png`, `validation.png` and TensorBoard events.
 
-    What cannot be written is logged; reports never end a training.
+    Errors of writing are logged; reports never end a training.
 
     Args:
-        folder: of the run.
-        step: that the run goes on from; later events of an earlier attempt are void.
+        folder: Folder of the run.
+        step: Step from which the run continues; later events of an earlier attempt are removed.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # seconds to import
+        from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
 
         self.folder = folder
         self._writer = SummaryWriter(str(folder / "events"), purge_step=step or None)
         self._drawn, self._cost = -math.inf, 0.0
 
     def epoch(
-        self, history: Sequence[Mapping[str, Any]], scores: Sequence[CaseScore], shown: Sequence[ShownCase], last: bool
+        self,
+        history: Sequence[Mapping[str, Any]],
+        scores: Sequence[CaseScore],
+        shown: Sequence[ShownCase],
+        last: bool,
     ) -> None:
-        """Report the last of the passes.
+        """Report the last epoch.
 
         Args:
-            history: of all passes: epoch, step, loss, learning rate, and dice where there was a validation.
-            scores: of the last validation.
-            shown: likewise.
-            last: whether there are no more.
+            history: Entries of all epochs: epoch, step, loss, learning rate, and dice if there was a
+                validation.
+            scores: Scores of the last validation.
+            shown: Cases of the last validation for the overlays.
+            last: Whether this is the end of the training.
         """
         try:
             lines = "".join(json.dumps(entry) + "\n" for entry in history)
@@ -105,6 +110,7 @@ class RunReport:
             logger.warning("The report in %s is not complete: %s", self.folder, error)
 
     def close(self) -> None:
+        """Close the file of events."""
         self._writer.close()
 
     def _draw(self, history: Sequence[Mapping[str, Any]], shown: Sequence[ShownCase]) -> None:

@@ -1,8 +1,8 @@
-"""Simulated prompts: boxes drawn a little off, and clicks where an annotator would correct.
+"""Simulated prompts in training: jittered boxes, and clicks where an annotator would correct.
 
-The protocol of rounds follows SAM (Kirillov et al., 2023) and ScribblePrompt (Wong et al., 2024): a first prompt, then
-clicks into the largest error, with the previous mask as a prompt. All functions work on batches on any device and draw
-from the given generator only.
+The protocol of rounds follows SAM (Kirillov et al., 2023) and ScribblePrompt (Wong et al., 2024): a first
+prompt, then clicks on the largest error, with the previous mask as a prompt. All functions work on batches on
+any device and draw from the given generator only.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from torch import Generator, Tensor
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """How prompts are drawn.
+    """The settings of simulated prompts.
 
     Attributes:
-        box_inward: most that a side of a box lies inside the object, as share of the box's side.
-        box_outward: most that it lies outside.
-        centre_share: share of first clicks at the object's deepest place, the others are anywhere in it.
-        error_share: share of corrections at the deepest place of the largest error, the others anywhere in it.
-        max_rounds: most rounds of prompting a sample, the first one among them.
+        box_inward: Largest move of a box's side into the object, as a share of the box's side.
+        box_outward: Largest move of a box's side away from the object, as a share of the box's side.
+        centre_share: Share of first clicks at the deepest pixel of the object; the others are anywhere in it.
+        error_share: Share of corrections at the deepest pixel of the largest error; the others are anywhere
+            in it.
+        max_rounds: Largest number of rounds per sample, with the first one.
     """
 
     box_inward: float = 0.05
@@ -35,18 +36,18 @@ class PromptConfig:
     def __post_init__(self) -> None:
         for name in ("centre_share", "error_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but a share lies between 0 and 1.")
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed are shares from 0 to 1.")
         if not 0 <= self.box_inward < 0.5 or self.box_outward < 0:
             raise ValueError(
-                f"box_inward {self.box_inward} must lie in [0, 0.5) and box_outward {self.box_outward} must not be "
-                "negative: beyond that a jittered box loses its object."
+                f"box_inward is {self.box_inward}, which must be in [0, 0.5), and box_outward is "
+                f"{self.box_outward}, which must not be negative: otherwise a jittered box loses its object."
             )
         if self.max_rounds < 1:
-            raise ValueError(f"max_rounds is {self.max_rounds}; at least one round of prompts is needed.")
+            raise ValueError(f"max_rounds is {self.max_rounds}; give at least 1.")
 
 
 def tight_boxes(masks: Tensor) -> Tensor:
-    """Inclusive boxes (B, 4) as x0, y0, x1, y1 px of masks (B, H, W); an empty mask gives the whole image."""
+    """Tight boxes (B, 4), x0, y0, x1, y1 in px, ends inclusive, of masks (B, H, W); all if empty."""
     rows, columns = masks.any(2), masks.any(1)
     height, width = masks.shape[1:]
 
@@ -61,19 +62,21 @@ def tight_boxes(masks: Tensor) -> Tensor:
     return torch.stack([x0, y0, x1, y1], 1).float()
 
 
-def jittered_boxes(masks: Tensor, generator: Generator, inward: float = 0.05, outward: float = 0.20) -> Tensor:
-    """Tight boxes with each side moved on its own, clipped to the image.
+def jittered_boxes(
+    masks: Tensor, generator: Generator, inward: float = 0.05, outward: float = 0.20
+) -> Tensor:
+    """Draw tight boxes with each side moved on its own, clipped to the image.
+
+    Each box has a jitter of its own, uniform in [0, 1), that scales its moves: many users draw precisely.
 
     Args:
-        masks: (B, H, W) boolean.
-        generator: source of randomness, on the device of the masks.
-        inward: largest move into the object, as share of the box's width or height.
-        outward: largest move away from it.
-
-    Each box has a carelessness of its own, uniform in [0, 1), that scales its moves: many users draw well.
+        masks: Masks (B, H, W), boolean.
+        generator: A random generator on the device of the masks.
+        inward: Largest move into the object, as a share of the box's width or height.
+        outward: Largest move away from the object, as a share of the box's width or height.
 
     Returns:
-        (B, 4) x0, y0, x1, y1 in px.
+        Boxes (B, 4) as x0, y0, x1, y1 in px.
     """
     boxes = tight_boxes(masks)
     sides = (boxes[:, 2:] - boxes[:, :2] + 1).repeat(1, 2)
@@ -85,7 +88,10 @@ def jittered_boxes(masks: Tensor, generator: Generator, inward: float = 0.05, ou
 
 
 def depth(masks: Tensor, steps: int = 24) -> Tensor:
-    """How deep a pixel lies in its mask: erosions of 3×3 survived, (B, H, W) float, at most `steps`; borders count."""
+    """Depth of each pixel in its mask, (B, H, W) float: the survived 3 × 3 erosions plus one.
+
+    Pixels outside of the image count as background; the depth is limited to `steps` + 1.
+    """
     inside = F.pad(masks.float()[:, None], (1, 1, 1, 1))
     total = inside.clone()
     for _ in range(steps):
@@ -97,15 +103,15 @@ def depth(masks: Tensor, steps: int = 24) -> Tensor:
 
 
 def click_in(masks: Tensor, deepest: Tensor, generator: Generator) -> Tensor:
-    """One pixel of each mask.
+    """Draw one pixel of each mask.
 
     Args:
-        masks: (B, H, W) boolean; an empty one gives a pixel of the image.
-        deepest: (B,) boolean, whether to take the deepest pixel (ties by chance) or any.
-        generator: source of randomness.
+        masks: Masks (B, H, W), boolean; an empty mask gives a pixel of the image.
+        deepest: Boolean (B,), whether to take the deepest pixel (ties at random) or any.
+        generator: A random generator on the device of the masks.
 
     Returns:
-        (B, 2) x, y in px.
+        Pixels (B, 2) as x, y in px.
     """
     chance = torch.rand(masks.shape, generator=generator, device=masks.device)
     score = torch.where(deepest[:, None, None], depth(masks) + 0.5 * chance, chance)
@@ -115,7 +121,7 @@ def click_in(masks: Tensor, deepest: Tensor, generator: Generator) -> Tensor:
 
 
 def first_clicks(truth: Tensor, generator: Generator, config: PromptConfig) -> tuple[Tensor, Tensor]:
-    """Clicks into the object: (B, 2) x, y in px, and labels (B,), all 1."""
+    """Draw clicks on the object: (B, 2) as x, y in px, and labels (B,), all 1."""
     deepest = torch.rand(len(truth), generator=generator, device=truth.device) < config.centre_share
     labels = torch.ones(len(truth), dtype=torch.long, device=truth.device)
     return click_in(truth, deepest, generator), labels
@@ -124,19 +130,21 @@ def first_clicks(truth: Tensor, generator: Generator, config: PromptConfig) -> t
 def correcting_clicks(
     prediction: Tensor, truth: Tensor, generator: Generator, config: PromptConfig
 ) -> tuple[Tensor, Tensor]:
-    """Clicks into what is missed or too much, whichever reaches deeper; where nothing is wrong, into the object.
+    """Draw clicks on the missed or the extra part, whichever is deeper, or on the object if nothing is wrong.
 
     Args:
-        prediction: (B, H, W) boolean.
-        truth: (B, H, W) boolean.
-        generator: source of randomness.
-        config: how often the deepest place is taken.
+        prediction: Predicted masks (B, H, W), boolean.
+        truth: True masks (B, H, W), boolean.
+        generator: A random generator on the device of the masks.
+        config: The settings, with the share of clicks at the deepest pixel.
 
     Returns:
-        (B, 2) x, y in px, and labels (B,): 1 for missed, 0 for too much.
+        Clicks (B, 2) as x, y in px, and labels (B,): 1 for missed, 0 for extra parts.
     """
     missed, extra = truth & ~prediction, prediction & ~truth
-    gravity = [depth(error).flatten(1).amax(1) + error.flatten(1).float().mean(1) for error in (missed, extra)]
+    gravity = [
+        depth(error).flatten(1).amax(1) + error.flatten(1).float().mean(1) for error in (missed, extra)
+    ]
     add = gravity[0] >= gravity[1]
     error = torch.where(add[:, None, None], missed, extra)
     perfect = ~error.flatten(1).any(1)

@@ -1,11 +1,11 @@
-"""Trained models by name and version, and which version is served: a pointer that moves and versions that never change.
+"""The registry of trained models: immutable versions by name, and a pointer to the served one.
 
     <registry>/<name>/0001-3f9a2c1b/{config.json, weights.safetensors, metrics.json, …}
     <registry>/<name>/current          the served version's name, or `none`
     <registry>/<name>/history.jsonl    each move of the pointer, one JSON object per line
 
-A version is built in `.staging`, flushed to the disk and renamed, so that it is there as a whole or not at all. One
-process at a time writes, under the lock of the model; readers need none.
+A version is built in `.staging`, flushed to the disk and renamed, so that it exists completely or not at all.
+One process at a time writes, under the lock of the model; readers need no lock.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ import segmed
 from segmed.evaluation.case_scores import CaseScore
 from segmed.imaging.durable import flush
 from segmed.training.gate import GateConfig, Verdict, compare
-from segmed.training.model_version import RECORD, WEIGHTS, ModelVersion, VersionRecord, file_checksums, read_record
+from segmed.training.model_version import (
+    RECORD,
+    WEIGHTS,
+    ModelVersion,
+    VersionRecord,
+    file_checksums,
+    read_record,
+)
 from segmed.training.pointer import VERSION_NAME, Pointer, PointerMove, PointerState
 
 logger = logging.getLogger(__name__)
@@ -34,42 +41,44 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
 class Registry:
-    """A folder of models. Safe for threads and processes on one machine.
+    """A folder of models, safe for threads and processes on one machine.
 
     Args:
-        folder: made when the first version is added.
+        folder: The folder, which is created when the first version is added.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self._seen: dict[str, tuple[PointerState, ModelVersion | None]] = {}
+        self._resolved: dict[str, tuple[PointerState, ModelVersion | None]] = {}
 
     def names(self) -> list[str]:
-        """Models that have versions."""
+        """Names of the models that have versions."""
         if not self.folder.is_dir():
             return []
-        return sorted(p.name for p in self.folder.iterdir() if _NAME.fullmatch(p.name) and self._version_names(p.name))
+        return sorted(
+            p.name for p in self.folder.iterdir() if _NAME.fullmatch(p.name) and self._version_names(p.name)
+        )
 
     def versions(self, name: str) -> list[ModelVersion]:
-        """All versions, oldest first, damaged ones among them; of the weights only header and length are checked.
+        """All versions, oldest first, with damaged ones; of the weights only header and length are checked.
 
         Raises:
-            ValueError: not a name.
+            ValueError: If `name` cannot be the name of a model.
         """
         served = self.served(name)
         found = [self._read(name, version, thorough=False) for version in self._version_names(name)]
         return [replace(v, served=served is not None and v.version == served.version) for v in found]
 
     def get(self, name: str, version: str) -> ModelVersion:
-        """One version, checked byte by byte; `damage` says what is wrong with it.
+        """Get one version, checked byte by byte; its `damage` describes any error.
 
         Raises:
-            ValueError: not a name or version.
-            FileNotFoundError: there is no such version.
+            ValueError: If `name` or `version` cannot be a name.
+            FileNotFoundError: If there is no such version.
         """
         known = self._version_names(name)
         if not VERSION_NAME.fullmatch(version):
-            raise ValueError(f"{version!r} is not the name of a version. They look like 0003-9f86d081.")
+            raise ValueError(f"{version!r} is not the name of a version. Give a name such as 0003-9f86d081.")
         if version not in known:
             has = f"It has {', '.join(known)}." if known else "It has none; train one."
             raise FileNotFoundError(f"{name} has no version {version}. {has}")
@@ -78,35 +87,36 @@ class Registry:
         return replace(found, served=served is not None and served.version == version)
 
     def served(self, name: str) -> ModelVersion | None:
-        """What answers prompts; None for the untrained method.
+        """The version that answers prompts, or None for the untrained method.
 
-        Reads only the pointer if that has not moved since the last call, so that it can be asked on each prompt. If
-        the version is missing or damaged, the one served before it that is not takes its place until the next move.
+        If the pointer has not moved since the last call, only the pointer is read, so that this may be called
+        on each prompt. If the version is missing or damaged, the last intact one served before it replaces it
+        until the next move.
 
         Raises:
-            ValueError: not a name.
+            ValueError: If `name` cannot be the name of a model.
         """
         pointer = Pointer(self._home(name)).read()
-        if name not in self._seen or self._seen[name][0] != pointer:
-            self._seen[name] = pointer, self._resolve(name, pointer.version)
-        return self._seen[name][1]
+        if name not in self._resolved or self._resolved[name][0] != pointer:
+            self._resolved[name] = pointer, self._resolve(name, pointer.version)
+        return self._resolved[name][1]
 
     def history(self, name: str) -> list[PointerMove]:
-        """Moves of the pointer, oldest first; damaged lines are left out."""
+        """The moves of the pointer, oldest first; damaged lines are skipped."""
         return Pointer(self._home(name)).history()
 
     def add(self, name: str, write: Callable[[Path], None], record: VersionRecord) -> ModelVersion:
-        """Keep a version without serving it.
+        """Store a version without serving it.
 
         Args:
-            name: of the model.
-            write: puts `config.json`, `weights.safetensors` and whatever else belongs to the version into a folder, as
-                `save_trained` does; it runs under the lock of the model.
-            record: what is known of the training; time, code version and checksums are filled in.
+            name: Name of the model.
+            write: Function that writes `config.json`, `weights.safetensors` and any other files of the
+                version to a folder, as `save_trained` does; it runs under the lock of the model.
+            record: The record of the training; time, code version and checksums are filled in.
 
         Raises:
-            ValueError: not a name, or what was written is not a version.
-            OSError: nothing was kept, for instance because the disk is full.
+            ValueError: If `name` cannot be the name of a model, or the written files are not a version.
+            OSError: If nothing could be stored, for instance because the disk is full.
         """
         self._home(name).mkdir(parents=True, exist_ok=True)
         with self._lock(name):
@@ -116,29 +126,30 @@ class Registry:
         """Serve a version from the next prompt on.
 
         Raises:
-            ValueError: it is damaged.
-            FileNotFoundError: there is no such version.
-            OSError: nothing has changed.
+            ValueError: If the version is damaged.
+            FileNotFoundError: If there is no such version.
+            OSError: If the pointer cannot be written; the served version has not changed.
         """
         with self._lock(name):
             found = self.get(name, version)
             if found.damage:
                 raise ValueError(
-                    f"{name} {version} cannot be served: {found.damage}. Train it anew, or choose another."
+                    f"{name} {version} cannot be served: {found.damage}. "
+                    "Train it again, or choose another version."
                 )
             Pointer(self._home(name)).move("promote", version, reason)
         return replace(found, served=True)
 
     def rollback(self, name: str, reason: str = "") -> ModelVersion | None:
-        """Serve again what was served before, damaged versions passed over.
+        """Serve the previously served version again, skipping damaged ones.
 
         Returns:
             The version, or None if it is the untrained method.
 
         Raises:
-            ValueError: no version is served.
-            FileNotFoundError: there is no such model.
-            OSError: nothing has changed.
+            ValueError: If no version is served.
+            FileNotFoundError: If there is no such model.
+            OSError: If the pointer cannot be written; the served version has not changed.
         """
         with self._lock(name):
             stack = Pointer(self._home(name)).stack()
@@ -158,21 +169,21 @@ class Registry:
         config: GateConfig | None = None,
         otherwise: str = UNTRAINED,
     ) -> ModelVersion:
-        """Keep a candidate, and serve it if the gate lets it pass.
+        """Store a candidate, and serve it if the gate accepts it.
 
         Args:
-            name: of the model.
-            write: as for `add`.
-            record: holds the candidate's scores; the verdict is filled in.
-            against: version that `served_scores` belong to; None for the untrained method. If another one is served by
-                now, the candidate is kept but not served.
-            served_scores: on the same cases.
-            config: limits of the gate.
-            otherwise: what `served_scores` are of where no version is served.
+            name: Name of the model.
+            write: Function that writes the files of the version, as for `add`.
+            record: The record with the candidate's scores; the verdict is filled in.
+            against: The version that `served_scores` belong to; None for the untrained method. If another one
+                is served by now, the candidate is stored but not served.
+            served_scores: Scores of the served version on the same cases.
+            config: Limits of the gate.
+            otherwise: Name of the model that `served_scores` belong to if no version is served.
 
         Raises:
-            ValueError: as for `add`.
-            OSError: what was served still is.
+            ValueError: If `name` cannot be the name of a model, or the written files are not a version.
+            OSError: If a file cannot be written; the served version has not changed.
         """
         self._home(name).mkdir(parents=True, exist_ok=True)
         with self._lock(name):
@@ -195,8 +206,8 @@ class Registry:
     def _home(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
             raise ValueError(
-                f"{name[:80]!r} cannot be the name of a model. Use up to 64 letters, digits, _, . and -, beginning "
-                "with a letter, a digit or _."
+                f"{name[:80]!r} cannot be the name of a model. Use up to 64 letters, digits, _, . and -, "
+                "beginning with a letter, a digit or _."
             )
         return self.folder / name
 
@@ -222,13 +233,14 @@ class Registry:
             known = ", ".join(self.names()) or "none yet; train one"
             raise FileNotFoundError(f"There is no model {name!r} in the registry. There are: {known}.")
         with (home / ".lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, or its process dies
+            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed or the process ends
             yield
 
     def _add(self, name: str, write: Callable[[Path], None], record: VersionRecord) -> ModelVersion:
         home = self._home(name)
         staging = home / ".staging"
-        shutil.rmtree(staging, ignore_errors=True)  # nobody else can be writing, so it is left over from a crash
+        # Left over from a crash, because the lock excludes other writers.
+        shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
         try:
             write(staging)
@@ -253,8 +265,13 @@ class Registry:
             return None
         found = self._newest_good(name, Pointer(self._home(name)).stack())
         if found is None or found.version != version:
-            takes = found.version if found else UNTRAINED
-            logger.warning("%s cannot serve %r, missing or damaged; %s takes its place.", name, version[:40], takes)
+            substitute = found.version if found else UNTRAINED
+            logger.warning(
+                "%s cannot serve %r, which is missing or damaged; %s is served instead.",
+                name,
+                version[:40],
+                substitute,
+            )
         return found
 
     def _newest_good(self, name: str, stack: Sequence[str]) -> ModelVersion | None:
@@ -262,5 +279,5 @@ class Registry:
             found = self._read(name, version, thorough=True)
             if not found.damage:
                 return replace(found, served=True)
-            logger.warning("%s %s is passed over: %s.", name, version, found.damage)
+            logger.warning("%s %s is skipped: %s.", name, version, found.damage)
         return None

@@ -1,4 +1,4 @@
-"""Training a promptable model from scratch on drawn pictures: resumable, replayable, on one or many devices."""
+"""Training of a promptable model from scratch on synthetic images: resumable and reproducible."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _MAX_STEPS = 10**8
 
 @dataclass(frozen=True)
 class ScratchConfig:
-    """How to train.
+    """The settings of the training.
 
     Attributes:
-        steps: optimiser steps.
-        seed: of everything that is drawn.
-        learning_rate: of both optimisers; rises linearly over `warmup` steps, stays, and falls linearly to zero in the
-            last `decay` of all steps. A run may be given more or fewer steps when it goes on, as long as its rate has
-            not begun to fall.
-        warmup: steps.
-        decay: share of the steps.
-        weight_decay: of weights with two or more axes.
-        clip: largest norm of the gradient.
-        ema: decay of the running average of weights, which is what is validated and kept.
-        validate_every: steps; also how often a checkpoint is written.
-        validation_batches: batches of the validation.
+        steps: Optimiser steps.
+        seed: Seed of all random draws.
+        learning_rate: Learning rate of both optimisers; it rises linearly over `warmup` steps, stays
+            constant, and falls linearly to zero in the last `decay` of all steps. The number of steps may be
+            changed when a run is resumed, as long as its rate has not begun to fall.
+        warmup: Steps of the warm-up.
+        decay: Share of the steps with a falling learning rate.
+        weight_decay: Weight decay of weights with two or more axes.
+        clip: Largest norm of the gradient.
+        ema: Decay of the running average of weights, which is validated and saved.
+        validate_every: Steps between validations; a checkpoint is written at each.
+        validation_batches: Batches of a validation.
     """
 
     steps: int = 20_000
@@ -55,14 +55,17 @@ class ScratchConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps < _MAX_STEPS:
-            raise ValueError(f"steps is {self.steps}; train for 1 to {_MAX_STEPS - 1} steps.")
+            raise ValueError(f"steps is {self.steps}; give a number from 1 to {_MAX_STEPS - 1}.")
         if self.learning_rate <= 0 or self.clip <= 0 or not 0 <= self.ema < 1 or not 0 <= self.decay <= 1:
             raise ValueError(
-                f"learning_rate {self.learning_rate} and clip {self.clip} must be above 0, ema {self.ema} in [0, 1), "
-                f"decay {self.decay} in [0, 1]."
+                f"learning_rate is {self.learning_rate} and clip is {self.clip}, which must be above 0; ema "
+                f"is {self.ema}, which must be in [0, 1); decay is {self.decay}, which must be in [0, 1]."
             )
         if self.validate_every < 1 or self.validation_batches < 1:
-            raise ValueError("validate_every and validation_batches must be at least 1.")
+            raise ValueError(
+                f"validate_every is {self.validate_every} and validation_batches is "
+                f"{self.validation_batches}; both must be at least 1."
+            )
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -72,22 +75,23 @@ class ScratchConfig:
 
 
 class ScratchTraining:
-    """One run in a folder: `checkpoint.pt` to go on from, `log.jsonl` of validations.
+    """A resumable run in a folder with `checkpoint.pt`, and `log.jsonl` with the validations.
 
-    Under torchrun each process draws its share of the steps' pictures and gradients are averaged.
+    Under torchrun each process generates its share of the images of a step, and gradients are averaged.
 
     Args:
-        model: fresh SamModel; weights are replaced when the folder holds a checkpoint.
-        config: how to train.
-        draw: the batch of a seed, on the device, for training.
-        draw_held_out: the same for validation, half of it boxed and half of it clicked or so.
-        folder: of the run.
-        device: such as `cpu` or `cuda:0`.
-        prompts: how prompts are drawn.
-        facts: what else a checkpoint must agree on, such as the settings behind `draw`.
+        model: An untrained SamModel; its weights are replaced if the folder holds a checkpoint.
+        config: The settings of the training.
+        draw: Function that generates the training batch of a seed on the device.
+        draw_held_out: Function that generates the validation batch of a seed, about half of it prompted by
+            boxes and half of it by clicks.
+        folder: Folder of the run.
+        device: The device, such as `cpu` or `cuda:0`.
+        prompts: The settings of simulated prompts.
+        facts: Further facts that a checkpoint must agree with, such as the settings behind `draw`.
 
     Raises:
-        ValueError: the folder's checkpoint belongs to another configuration or is damaged.
+        ValueError: If the checkpoint in the folder belongs to another configuration or is damaged.
     """
 
     def __init__(
@@ -115,15 +119,17 @@ class ScratchTraining:
         self.log: list[dict[str, float]] = []
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        # heads that a round does not use get no gradient in that step
-        self.forward = DistributedDataParallel(inner, find_unused_parameters=True) if self.world > 1 else inner
+        # Heads that are not used in any round of a step have no gradient.
+        self.forward = (
+            DistributedDataParallel(inner, find_unused_parameters=True) if self.world > 1 else inner
+        )
 
     def run(self, tell: Callable[[int, float], None] | None = None, until: int | None = None) -> None:
-        """Train to the end, or `until` a step; a checkpoint is left at each validation and at the stop.
+        """Train to the end, or `until` a step; a checkpoint is written at each validation and at the end.
 
         Args:
-            tell: called with the step and its loss.
-            until: stop before this step.
+            tell: Function called with the step and its loss.
+            until: Step before which to stop, or None for the last one.
         """
         last = min(self.config.steps, until or self.config.steps)
         while self.step < last:
@@ -152,7 +158,7 @@ class ScratchTraining:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         for optimiser in self.optimisers:
             optimiser.step()
-        # a short memory at first, or the average would keep the random start
+        # The average forgets faster at first; otherwise it would keep the random initial weights.
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for kept, fresh in zip(self.average.parameters(), self.model.parameters(), strict=True):
@@ -161,7 +167,7 @@ class ScratchTraining:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean Dice of the averaged model on held-out pictures: after a box, after a click, after five clicks."""
+        """Mean Dice of the averaged model on held-out images after a box, one click, and five clicks."""
         out: dict[str, list[Tensor]] = {"box": [], "click": [], "five clicks": []}
         step = _FixedRounds(self.average, self.prompts)
         for n in range(self.config.validation_batches):
@@ -205,10 +211,13 @@ class ScratchTraining:
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
         except Exception as error:
-            raise ValueError(f"{path} is damaged ({type(error).__name__}). Remove it to start anew.") from error
+            raise ValueError(
+                f"{path} is damaged ({type(error).__name__}). Remove it to start again."
+            ) from error
         if state.get("facts") != self._facts():
             raise ValueError(
-                f"{path} was made with other settings. Use the same settings to go on, or another folder to start anew."
+                f"{path} was made with other settings. "
+                "Use the same settings to continue, or another folder to start again."
             )
         self.inner.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
@@ -218,7 +227,7 @@ class ScratchTraining:
 
 
 def _optimisers(step: nn.Module, config: ScratchConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of layers (Jordan et al., 2024), AdamW for all else; vectors do not decay."""
+    """Muon for the matrices of layers (Jordan et al., 2024), AdamW for others; vectors do not decay."""
     named = [(name, p) for name, p in step.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if p.dim() == 2 and "layers" in name]
     taken = {id(p) for p in matrices}
@@ -226,13 +235,15 @@ def _optimisers(step: nn.Module, config: ScratchConfig) -> list[torch.optim.Opti
     plain = [p for _, p in named if p.dim() <= 1]
     rate, decay = config.learning_rate, config.weight_decay
     adam = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}], rate, betas=(0.9, 0.98)
+        [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}],
+        rate,
+        betas=(0.9, 0.98),
     )
     return [adam, torch.optim.Muon(matrices, rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")]
 
 
 class _FixedRounds(InteractiveStep):
-    """Always plays the most rounds, so that validations compare."""
+    """An interactive step with the largest number of rounds, so that validations can be compared."""
 
     def rounds(self, generator: torch.Generator, device: torch.device) -> int:
         return self.prompts.max_rounds

@@ -1,4 +1,4 @@
-"""An endless stream of training samples of phantoms: step n is the same whenever it is asked for."""
+"""An endless, reproducible stream of training samples from synthetic images."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from segmed.training.prompts import PromptConfig, first_clicks, jittered_boxes, 
 
 @dataclass(frozen=True)
 class PromptedBatch:
-    """Model inputs, the object wanted in each, and the first prompts for it.
+    """Model inputs, the object of each, and its first prompts.
 
     Attributes:
-        images: (B, 3, S, S) as the encoder gets them: windows by `encode_prompt_channels`, whole pictures as they are.
-        truth: (B, S, S) boolean, none empty.
-        boxes: (B, 4) in px of the model input.
-        clicks: (B, 2) likewise, inside the object.
-        boxed: the first so many samples are prompted with their box, the others with their click.
+        images: Inputs (B, 3, S, S) of the encoder: windows encoded by `encode_prompt_channels`, or whole
+            images.
+        truth: Masks (B, S, S), boolean, none of them empty.
+        boxes: Boxes (B, 4) as x0, y0, x1, y1 in px of the model input.
+        clicks: Clicks (B, 2) as x, y in px of the model input, inside the object.
+        boxed: Number of first samples that are prompted with their box; the others are prompted with their
+            click.
     """
 
     images: Tensor
@@ -37,23 +39,23 @@ class PromptedBatch:
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """What a step trains on.
+    """The settings of the training samples.
 
     Attributes:
-        batch: objects per step.
-        size: side of the model input in px.
-        drawn: side of the drawn pictures in px.
-        objects: objects taken from one picture in a step.
-        visible: how much targets that stand out are preferred, see `training_batch`; 0 not at all.
-        reuse: steps in a row that share their pictures, which cost as much as training on them; turned and mirrored
-            anew in each.
-        box_share: share of objects prompted with a box, the others with a click.
-        window_share: share of these shown in a window around their prompt, as at inference, with the box as a frame;
-            the others are shown with the whole picture, as methods without windows do.
-        box_zoom: smallest and largest side of windows around boxes, in sides of the box.
-        click_zoom: likewise of windows around clicks, in sides of the object.
-        phantom: what is drawn.
-        prompts: how prompts are drawn.
+        batch: Objects per step.
+        size: Side of the model input in px.
+        drawn: Side of the synthetic images in px.
+        objects: Number of objects taken from one image in a step.
+        visible: Largest preference for clearly visible objects, see `training_batch`; 0 for none.
+        reuse: Number of successive steps that share their images, because generating them costs as much as
+            training; they are rotated and mirrored again in each step.
+        box_share: Share of objects prompted with a box; the others are prompted with a click.
+        window_share: Share of objects shown in a window around their prompt, as in inference, with the box as
+            a frame; the others are shown in the whole image, as in methods without windows.
+        box_zoom: Smallest and largest side of windows around boxes, in sides of the box.
+        click_zoom: Smallest and largest side of windows around clicks, in sides of the object.
+        phantom: Settings of the synthetic images.
+        prompts: Settings of simulated prompts.
     """
 
     batch: int = 32
@@ -71,34 +73,37 @@ class StreamConfig:
 
     def __post_init__(self) -> None:
         if min(self.batch, self.objects, self.reuse) < 1:
-            raise ValueError(f"batch {self.batch}, objects {self.objects} and reuse {self.reuse} must be at least 1.")
+            raise ValueError(
+                f"batch is {self.batch}, objects {self.objects} and reuse {self.reuse}; "
+                "each must be at least 1."
+            )
         for name in ("box_share", "window_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} {getattr(self, name)} is a share between 0 and 1.")
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed are shares from 0 to 1.")
         for name in ("box_zoom", "click_zoom"):
             low, high = getattr(self, name)
             if not 1 <= low <= high:
-                raise ValueError(f"{name} {(low, high)} must be two rising factors of at least 1.")
+                raise ValueError(f"{name} is {(low, high)}; give two rising factors of at least 1.")
 
 
 def training_batch(config: StreamConfig, seed: int, device: str = "cpu") -> PromptedBatch:
-    """Draw one step; of the objects of a picture, those that can be seen are preferred.
+    """Generate the batch of one step, with a preference for clearly visible objects.
 
     Args:
-        config: what to draw.
-        seed: of the step.
-        device: where to draw.
+        config: The settings of the samples.
+        seed: Seed of the step.
+        device: Device on which the batch is generated.
     """
     generator = torch.Generator(device).manual_seed(seed)
     drawn = _pictures(config, seed // config.reuse, device)
-    # people outline what they see; what they hardly see teaches the shape of boxes and little else
-    liking = visibility(drawn.images, drawn.targets).clamp(max=config.visible)
-    liking = liking + torch.rand(drawn.valid.shape, generator=generator, device=device)
-    order = torch.where(drawn.valid, liking, -1.0).argsort(1, descending=True)[:, : config.objects]
-    # pictures with fewer objects than asked for show their first one again
+    # Users segment what they see; hardly visible objects teach little more than the shape of boxes.
+    preference = visibility(drawn.images, drawn.targets).clamp(max=config.visible)
+    preference = preference + torch.rand(drawn.valid.shape, generator=generator, device=device)
+    order = torch.where(drawn.valid, preference, -1.0).argsort(1, descending=True)[:, : config.objects]
+    # Images with too few objects repeat their first one.
     order = torch.where(torch.gather(drawn.valid, 1, order), order, order[:, :1])
     picture = torch.arange(len(order), device=device)[:, None].expand_as(order)
-    # objects of one picture are spread over the kinds of prompts
+    # The objects of one image are distributed over the kinds of prompts.
     picture, chosen = (t.T.flatten()[: config.batch] for t in (picture, order))
     images, truth = drawn.images[picture], drawn.targets[picture, chosen]
     turns, mirrored = torch.randint(0, 4, (2,), generator=generator, device=device).tolist()
@@ -114,13 +119,13 @@ def _pictures(config: StreamConfig, seed: int, device: str) -> PhantomBatch:
 
 
 def prompted(images: Tensor, truth: Tensor, config: StreamConfig, generator: Generator) -> PromptedBatch:
-    """Draw prompts and show each object as the model will see it.
+    """Draw prompts, and resample each object in its window.
 
     Args:
-        images: (B, 3, H, H)
-        truth: (B, H, H) boolean.
-        config: shares and window sizes.
-        generator: source of randomness.
+        images: Images (B, 3, H, H) in [0, 1].
+        truth: Masks (B, H, H), boolean.
+        config: The settings of the samples, with shares and sizes of windows.
+        generator: A random generator on the device of the images.
     """
     count, side, device = len(images), images.shape[-1], images.device
     boxed = round(config.box_share * count)
@@ -134,28 +139,30 @@ def prompted(images: Tensor, truth: Tensor, config: StreamConfig, generator: Gen
     around_click = squares_around(clicks, (extent * _between(draw[0], config.click_zoom)).clamp(min=16))
     is_boxed = torch.arange(count, device=device) < boxed
     windows = torch.where(is_boxed[:, None], around_box, around_click)
-    # a window wider than the picture would show little of anything
+    # In a window much larger than the image everything would be small; the whole image is shown instead.
     whole = (draw[1] >= config.window_share) | (windows[:, 2:].amin(1) > 1.5 * side)
     windows = torch.where(whole[:, None], windows.new_tensor([0, 0, side, side]), windows)
     grid = sampling_grid(windows, side, side, config.size)
-    shown = F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+    windowed = F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
     mask = F.grid_sample(truth.float()[:, None], grid, align_corners=False)[:, 0] > 0.5
     boxes, clicks = to_window(boxes, windows, config.size), to_window(clicks, windows, config.size)
-    # an object that resampling loses keeps the pixel that was clicked
+    # An object that is lost by resampling keeps its clicked pixel.
     lost = ~mask.flatten(1).any(1)
     place = clicks[lost].round().long().clamp(0, config.size - 1)
     mask[lost.nonzero()[:, 0], place[:, 1], place[:, 0]] = True
     valid = (grid.abs() <= 1).all(-1)
-    told = torch.cat(
+    with_prompts = torch.cat(
         [
-            encode_prompt_channels(shown[:boxed], valid[:boxed], boxes[:boxed], None),
-            encode_prompt_channels(shown[boxed:], valid[boxed:], None, clicks[boxed:]),
+            encode_prompt_channels(windowed[:boxed], valid[:boxed], boxes[:boxed], None),
+            encode_prompt_channels(windowed[boxed:], valid[boxed:], None, clicks[boxed:]),
         ]
     )
-    return PromptedBatch(torch.where(whole[:, None, None, None], shown, told), mask, boxes, clicks, boxed)
+    return PromptedBatch(
+        torch.where(whole[:, None, None, None], windowed, with_prompts), mask, boxes, clicks, boxed
+    )
 
 
 def _between(draw: Tensor, ends: tuple[float, float]) -> Tensor:
-    """Uniform draws in [0, 1) to log-uniform ones between the ends."""
+    """Convert uniform draws in [0, 1) to log-uniform ones between the ends."""
     low, high = ends
     return low * (high / low) ** draw

@@ -1,4 +1,4 @@
-"""What a slice asks of a method in training: the truth in the model's input, and the box that shows the object."""
+"""Targets of slices in training: masks or classes in the model's input, and box prompts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segmed.training.prompts import PromptConfig, jittered_boxes
 
 
 def one_object(labels: np.ndarray, generator: Generator, one_label_share: float) -> np.ndarray:
-    """The object (H, W) that a slice is prompted for: one of its labels by that chance, else all together."""
+    """Choose the object (H, W) of a slice: one label, with probability `one_label_share`, or all."""
     present = [int(v) for v in np.unique(labels) if v]
     draw = torch.rand(2, generator=generator).tolist()
     if len(present) > 1 and draw[0] < one_label_share:
@@ -25,16 +25,16 @@ def one_object(labels: np.ndarray, generator: Generator, one_label_share: float)
 
 
 def careless_box(truth: Tensor, generator: Generator, config: PromptConfig) -> SlicePrompt:
-    """A box around an object (S, S) as people draw it, in pixels of the model input."""
+    """Draw a jittered box around an object (S, S), in px of the model input."""
     boxes = jittered_boxes(truth[None] > 0, generator, config.box_inward, config.box_outward)
     x0, y0, x1, y1 = boxes[0].tolist()
     return SlicePrompt(box=(x0, y0, x1, y1))
 
 
 def fit_labels(labels: np.ndarray, frame: Frame) -> Tensor:
-    """A label map (H, W) in the square that the model sees, by nearest neighbours: (S, S) uint8.
+    """Resample a label map (H, W) into the model input by nearest neighbours: (S, S) uint8.
 
-    An object that all neighbours miss keeps one pixel.
+    An object that would be lost keeps one pixel.
     """
     rows, columns = frame.content
     whole = torch.from_numpy(np.ascontiguousarray(labels, np.uint8))
@@ -47,20 +47,20 @@ def fit_labels(labels: np.ndarray, frame: Frame) -> Tensor:
 
 
 def class_places(method: Segmenter, classes: Mapping[int, str]) -> np.ndarray:
-    """The class of the method by value of the dataset's label maps, (256,) uint8; classes are found by their names.
+    """The method's class index for each value of the dataset's label maps, (256,) uint8, matched by name.
 
-    Methods without named classes take them in the order of the values.
+    For methods without named classes, the order is that of the values.
 
     Raises:
-        ValueError: the method has no class of that name.
+        ValueError: If the method lacks a class of the dataset.
     """
     places = np.zeros(256, np.uint8)
     names = method.labels or [classes[value] for value in sorted(classes)]
     for value, name in classes.items():
         if name not in names:
             raise ValueError(
-                f"The dataset labels {name!r}, but the method tells apart {', '.join(names)}. Build the method with "
-                "the labels of the dataset, or leave this one out of the dataset."
+                f"The dataset has the label {name!r}, but the classes of the method are {', '.join(names)}. "
+                "Build the method with the labels of the dataset, or leave this label out of the dataset."
             )
         places[value] = names.index(name) + 1
     return places

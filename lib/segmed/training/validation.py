@@ -1,4 +1,4 @@
-"""How good a method is on held-out cases, with the prompts that a careful user would draw: always the same ones."""
+"""Validation of a method on held-out cases, with the same tight box prompts each time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from segmed.training.embeddings import FrozenEncoder
 from segmed.training.processes import Processes
 from segmed.training.targets import class_places
 
-_SHOWN = 8
-_PROMPTS = 16  # decoded together
+_SHOWN = 8  # largest number of cases for overlays
+_PROMPTS = 16  # prompts decoded together
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class ShownCase:
     """The slice of a case with the largest objects.
 
     Attributes:
-        case: patient.
-        image: (H, W) or (H, W, 3) uint8.
-        truth: (H, W), labels or 0.
-        found: likewise.
+        case: Name of the patient.
+        image: The slice, (H, W) or (H, W, 3), uint8.
+        truth: True label map (H, W), 0 for background.
+        found: Predicted label map (H, W), 0 for background.
     """
 
     case: str
@@ -43,11 +43,12 @@ class ShownCase:
 
 @dataclass(frozen=True)
 class Validated:
-    """What `validate` found.
+    """The results of `validate`.
 
     Attributes:
-        scores: one per case and label; prompted methods are asked for the labels that a case has, others for all.
-        shown: the first cases of this process.
+        scores: One score per case and label; prompted methods are scored on the labels that a case has,
+            others on all.
+        shown: The first cases of this process, for overlays.
     """
 
     scores: tuple[CaseScore, ...]
@@ -56,19 +57,24 @@ class Validated:
 
 @torch.no_grad()
 def validate(
-    method: Segmenter, data: SliceDataset, prompted: bool, batch: int = 4, encoder: FrozenEncoder | None = None
+    method: Segmenter,
+    data: SliceDataset,
+    prompted: bool,
+    batch: int = 4,
+    encoder: FrozenEncoder | None = None,
 ) -> Validated:
     """Score a method, which is in evaluation mode afterwards; processes that train together share the cases.
 
     Args:
-        method: on any device.
-        data: held-out slices, numbered as in `encoder`.
-        prompted: whether each label of a slice is shown by its tight box, else the slice is labelled as a whole.
-        batch: slices encoded together.
-        encoder: has embeddings of these slices on disk.
+        method: The method, on any device.
+        data: Held-out slices, numbered as in `encoder`.
+        prompted: Whether each label of a slice is prompted by its tight box; otherwise the whole slice is
+            labelled.
+        batch: Number of slices encoded together.
+        encoder: Encoder with cached embeddings of these slices, or None.
 
     Raises:
-        ValueError: the method lacks a class of the dataset, or a slice cannot be read.
+        ValueError: If the method lacks a class of the dataset, or a slice cannot be read.
     """
     method.eval()
     processes = Processes.current()
@@ -78,7 +84,9 @@ def validate(
     scores: list[ImageScore] = []
     shown: dict[str, ShownCase] = {}
     for chosen, samples in batches_alike(data, numbers, batch):
-        found = found_masks(method, _embedding(method, chosen, samples, encoder), samples, data.classes, places)
+        found = found_masks(
+            method, _embedding(method, chosen, samples, encoder), samples, data.classes, places
+        )
         for sample, masks in zip(samples, found, strict=True):
             for label, mask in masks.items():
                 truth = sample.labels == label
@@ -89,15 +97,17 @@ def validate(
                 together = np.zeros_like(sample.labels)
                 for label, mask in masks.items():
                     together[mask] = label
-                # copies, because views would hold whole volumes
-                shown[sample.patient] = ShownCase(sample.patient, sample.image.copy(), sample.labels.copy(), together)
+                # Copies, because views would keep whole volumes in memory.
+                shown[sample.patient] = ShownCase(
+                    sample.patient, sample.image.copy(), sample.labels.copy(), together
+                )
     return Validated(tuple(case_scores(processes.gather(scores), data.classes)), tuple(shown.values()))
 
 
 def batches_alike(
     data: SliceDataset, numbers: Sequence[int], batch: int
 ) -> Iterator[tuple[list[int], list[LabelledSlice]]]:
-    """Numbers of slices and the slices, up to `batch` neighbours of one size at a time."""
+    """Group slices into batches of up to `batch` neighbours of one size, with their numbers."""
     chosen: list[int] = []
     samples: list[LabelledSlice] = []
     for n in numbers:
@@ -132,28 +142,33 @@ def found_masks(
     box: Callable[[np.ndarray], tuple[float, float, float, float]] = slice_box,
     size: tuple[int, int] | None = None,
 ) -> list[dict[int, np.ndarray]]:
-    """Masks by label for each slice.
+    """Predict masks by label for each slice.
 
     Args:
-        method: in evaluation mode.
-        embedding: of the slices.
-        samples: of one size.
-        classes: names of the labels that are asked for.
-        places: see `class_places`, for methods that label without a prompt; None prompts each label that a slice has.
-        box: around a mask (H, W).
-        size: (H, W) of the masks, if not that of the slices.
+        method: The method, in evaluation mode.
+        embedding: Features of the slices.
+        samples: The slices, all of one size.
+        classes: Names of the labels to predict, by value.
+        places: Class indices from `class_places`, for methods that label without a prompt; None to prompt
+            each label that a slice has.
+        box: Function that returns the box prompt around a mask (H, W).
+        size: Rows and columns (H, W) of the masks, or None for those of the slices.
     """
     height, width = size or samples[0].labels.shape
     if places is not None:
         maps = method.decode(embedding, None, (height, width)).masks.argmax(1).cpu().numpy()
         return [{label: one == places[label] for label in classes} for one in maps]
     found: list[dict[int, np.ndarray]] = [{} for _ in samples]
-    asked = [(row, label) for row, s in enumerate(samples) for label in classes if (s.labels == label).any()]
-    for start in range(0, len(asked), _PROMPTS):
-        part = asked[start : start + _PROMPTS]
+    requests = [
+        (row, label) for row, s in enumerate(samples) for label in classes if (s.labels == label).any()
+    ]
+    for start in range(0, len(requests), _PROMPTS):
+        part = requests[start : start + _PROMPTS]
         rows = [row for row, _ in part]
         prompts = [[SlicePrompt(box=box(samples[row].labels == label))] for row, label in part]
-        repeated = Embedding(embedding.features[rows], embedding.frame, tuple(t[rows] for t in embedding.extras))
+        repeated = Embedding(
+            embedding.features[rows], embedding.frame, tuple(t[rows] for t in embedding.extras)
+        )
         masks = (method.decode(repeated, prompts, (height, width)).masks[:, 0] > 0).cpu().numpy()
         for (row, label), mask in zip(part, masks, strict=True):
             found[row][label] = mask

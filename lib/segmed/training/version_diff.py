@@ -1,4 +1,4 @@
-"""What changed between two versions of a model: data, settings and scores."""
+"""The differences between two versions of a model: data, settings and scores."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from segmed.training.model_version import DataFingerprint, ModelVersion, Version
 
 @dataclass(frozen=True)
 class VersionDiff:
-    """From an old version to a new one.
+    """The differences from an old version to a new one.
 
     Attributes:
-        added: images that only the new one has.
-        removed: images that only the old one has.
-        relabelled: images of both whose label file is another one, there or not.
-        moved: images of both that are in another part of the split.
-        settings: value before and after by dotted name, None where there is none; the method's config, backbone and
-            image size are among them.
-        labels: scores on the cases that both were validated on.
-        unshared: scores of cases that only one of them was validated on.
+        added: Images that only the new version has.
+        removed: Images that only the old version has.
+        relabelled: Images of both with another, an added or a removed label file.
+        moved: Images of both that are in another part of the split.
+        settings: Values before and after by dotted name, None if missing; with the method's config, backbone
+            and image size.
+        labels: Scores on the cases on which both were validated.
+        unshared: Number of scores of cases on which only one of them was validated.
     """
 
     added: tuple[str, ...]
@@ -36,10 +36,10 @@ class VersionDiff:
 
 
 def diff_versions(old: ModelVersion, new: ModelVersion) -> VersionDiff:
-    """What changed from `old` to `new`.
+    """Compare two versions.
 
     Raises:
-        ValueError: one of them is damaged.
+        ValueError: If one of them is damaged.
     """
     before, after = _record(old), _record(new)
     ours, theirs = set(after.data.images), set(before.data.images)
@@ -65,7 +65,9 @@ def diff_versions(old: ModelVersion, new: ModelVersion) -> VersionDiff:
 
 def _record(version: ModelVersion) -> VersionRecord:
     if version.record is None:
-        raise ValueError(f"{version.name} {version.version} is damaged: {version.damage}. Compare other versions.")
+        raise ValueError(
+            f"{version.name} {version.version} is damaged: {version.damage}. Compare other versions."
+        )
     return version.record
 
 

@@ -45,7 +45,9 @@ class CaseRepository:
     def all(self) -> list[CaseWork]:
         """All cases, in the order in which they were opened."""
         columns = "image, user, strategy, seconds, prompts, label, opened, model"
-        return [CaseWork(*row) for row in self._connection.execute(f"SELECT {columns} FROM cases ORDER BY id")]
+        return [
+            CaseWork(*row) for row in self._connection.execute(f"SELECT {columns} FROM cases ORDER BY id")
+        ]
 
     def add_work(self, image: str, user: str, prompts: int, model: str, now: float, pause: float) -> bool:
         """Add a sign of work to the open case, with the time since the last sign.
@@ -68,7 +70,9 @@ class CaseRepository:
         )
         return bool(changed.rowcount)
 
-    def open(self, image: str, user: str, strategy: str, prompts: int, model: str, now: float, wall: float) -> None:
+    def open(
+        self, image: str, user: str, strategy: str, prompts: int, model: str, now: float, wall: float
+    ) -> None:
         """Open a case.
 
         Args:

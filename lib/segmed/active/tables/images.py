@@ -58,7 +58,9 @@ class ImageRepository:
 
     def exists(self, image: str) -> bool:
         """Whether the image is in the studies."""
-        return self._connection.execute("SELECT 1 FROM images WHERE image = ?", (image,)).fetchone() is not None
+        return (
+            self._connection.execute("SELECT 1 FROM images WHERE image = ?", (image,)).fetchone() is not None
+        )
 
     def lacks_label(self, image: str) -> bool:
         """Whether the image is in the studies and has no label."""

@@ -60,7 +60,9 @@ class ReservationRepository:
 
     def remove(self, images: Iterable[str]) -> None:
         """Remove the reservations of images, whoever holds them."""
-        self._connection.executemany("DELETE FROM reservations WHERE image = ?", [(image,) for image in images])
+        self._connection.executemany(
+            "DELETE FROM reservations WHERE image = ?", [(image,) for image in images]
+        )
 
 
 class SkipRepository:

@@ -77,7 +77,9 @@ class ScoreRepository:
             self._connection.execute("UPDATE generation SET structure = number")
         return self.generations()[0]
 
-    def save(self, version: str, fingerprint: str, stored: StoredScores, cost: ScoringCost, generation: int) -> None:
+    def save(
+        self, version: str, fingerprint: str, stored: StoredScores, cost: ScoringCost, generation: int
+    ) -> None:
         """Store the scores of an image in place of those that this version gave it before.
 
         Args:

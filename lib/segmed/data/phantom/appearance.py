@@ -65,7 +65,9 @@ def paint_regions(
     still = (kinds == Kind.AIR) | (kinds == Kind.GAS)
     textures = torch.where(still[:, :, None], 0.3 * textures, textures)
     shades = look.shade * draw.uniform(-1, 1, count, LABELS, 2)
-    table = torch.cat([torch.cat([means, crossed], 1), *[torch.cat([t, t], 1) for t in (textures, shades)]], 2)
+    table = torch.cat(
+        [torch.cat([means, crossed], 1), *[torch.cat([t, t], 1) for t in (textures, shades)]], 2
+    )
     table = F.pad(table, (0, 0, 0, 1))
     index = labels.long() + column(torch.arange(count, device=draw.device)) * table.shape[1]
     maps = F.embedding(index, table.flatten(0, 1)).permute(0, 3, 1, 2)
@@ -88,7 +90,9 @@ def paint_regions(
 def _grey_means(draw: Draw, kinds: Tensor, ranges: Tensor) -> Tensor:
     count = len(kinds)
     likeness = draw.uniform(0.05, 0.6, count, 1)
-    place = torch.gather(draw.uniform(0, 1, count, len(ranges)), 1, kinds) + likeness * draw.normal(count, LABELS)
+    place = torch.gather(draw.uniform(0, 1, count, len(ranges)), 1, kinds) + likeness * draw.normal(
+        count, LABELS
+    )
     low, high = ranges[kinds].unbind(2)
     return (low + (high - low) * place.clamp(-0.2, 1.2)).clamp(0, 1.1)[:, :, None]
 
@@ -98,7 +102,9 @@ def _colour_means(draw: Draw, kinds: Tensor, colours: Tensor) -> Tensor:
     own = colours + 0.05 * draw.normal(count, *colours.shape)
     means = torch.gather(own, 1, kinds[:, :, None].expand(-1, -1, 3))
     likeness = draw.uniform(0.02, 0.12, count, 1, 1)
-    return means * (1 + likeness * draw.normal(count, LABELS, 1)) + 0.2 * likeness * draw.normal(count, LABELS, 3)
+    return means * (1 + likeness * draw.normal(count, LABELS, 1)) + 0.2 * likeness * draw.normal(
+        count, LABELS, 3
+    )
 
 
 def _free_means(draw: Draw, kinds: Tensor, means: Tensor) -> Tensor:
@@ -126,9 +132,13 @@ def _faint(draw: Draw, kinds: Tensor, means: Tensor, share: float) -> Tensor:
 
 def _crossing_steps(draw: Draw, count: int, means: Tensor, dark: float) -> Tensor:
     """What crosses is brighter or darker than each region by some, or has one brightness everywhere."""
-    step = draw.uniform(0.06, 0.4, count, 1, 1) * torch.where(draw.chance(dark, count), -1.0, 1.0)[:, None, None]
+    step = (
+        draw.uniform(0.06, 0.4, count, 1, 1) * torch.where(draw.chance(dark, count), -1.0, 1.0)[:, None, None]
+    )
     common = (
-        draw.uniform(0, 1, count, 1, 1) - means if means.shape[2] == 1 else step * means.new_tensor([0.7, 1.0, 0.8])
+        draw.uniform(0, 1, count, 1, 1) - means
+        if means.shape[2] == 1
+        else step * means.new_tensor([0.7, 1.0, 0.8])
     )
     return torch.where(draw.chance(0.35, count)[:, None, None], common, step.expand_as(means))
 
@@ -139,5 +149,7 @@ def _soften(draw: Draw, maps: Tensor, look: Appearance, small: Tensor) -> Tensor
     narrow = blur(maps, draw.uniform(*look.soft, count) * size / 192, 1.5 * max(size / 192, 1))
     wide = wide_blur(maps, draw.log_uniform(0.01, 0.045, count) * size)
     fuzzy = draw.chance(look.fuzzy, count) & ~small
-    place = torch.sigmoid(6 * (smooth_noise(draw, count, size, 3)[:, 0] + column(draw.uniform(-0.5, 2, count))))
+    place = torch.sigmoid(
+        6 * (smooth_noise(draw, count, size, 3)[:, 0] + column(draw.uniform(-0.5, 2, count)))
+    )
     return torch.lerp(narrow, wide, (place * column(fuzzy))[:, None])

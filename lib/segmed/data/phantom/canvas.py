@@ -78,7 +78,9 @@ class Canvas:
         """One of the noises that borders are perturbed with, (B, S, S)."""
         return self.ripples[:, index % 4] + 0.35 * self.fine[:, index % 2]
 
-    def object(self, field: Tensor, kind: Kind | Tensor, index: int, where: Tensor | None = None) -> tuple[int, ...]:
+    def object(
+        self, field: Tensor, kind: Kind | Tensor, index: int, where: Tensor | None = None
+    ) -> tuple[int, ...]:
         """Paint an object that may have a rim and a core, and offer it whole; the core is offered as well.
 
         Without parts of other brightness a model learns to return the brightest part of what it is shown.

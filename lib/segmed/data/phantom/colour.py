@@ -93,11 +93,18 @@ def show_endoscopy(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> 
     image = paint_regions(draw, labels, kinds, MUCOSA, look, small)
     things = ((labels > 0) & (labels < OUTSIDE)).float()
     bulge = wide_blur(things[:, None], draw.uniform(0.015, 0.05, count) * size)[:, 0]
-    height = column(draw.uniform(0, 2.5, count)) * bulge + 0.5 * octave_noise(draw, count, size, (3, 6, 14), 0.4)
+    height = column(draw.uniform(0, 2.5, count)) * bulge + 0.5 * octave_noise(
+        draw, count, size, (3, 6, 14), 0.4
+    )
     down, right = (F.pad(height, p, mode="replicate") for p in ((0, 0, 1, 1), (1, 1, 0, 0)))
-    slope_y, slope_x = (down[:, 2:] - down[:, :-2]) * size / 24, (right[:, :, 2:] - right[:, :, :-2]) * size / 24
+    slope_y, slope_x = (
+        (down[:, 2:] - down[:, :-2]) * size / 24,
+        (right[:, :, 2:] - right[:, :, :-2]) * size / 24,
+    )
     turn = draw.uniform(0, 2 * math.pi, count)
-    light = 1 + column(draw.uniform(0.05, 0.3, count)) * (slope_x * column(turn.cos()) + slope_y * column(turn.sin()))
+    light = 1 + column(draw.uniform(0.05, 0.3, count)) * (
+        slope_x * column(turn.cos()) + slope_y * column(turn.sin())
+    )
     x, y = pixel_grid(size, draw.device)
     lamp = draw.uniform(0.25, 0.75, count, 2)
     far = ((x - column(lamp[:, 0])) ** 2 + (y - column(lamp[:, 1])) ** 2).sqrt()
@@ -145,7 +152,9 @@ def _hairs(draw: Draw, count: int, size: int) -> Tensor:
 def show_fundus(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
     """A retina: orange ground with choroidal stripes, red vessels, a pale disc, light falling off to the rim."""
     count, size = labels.shape[:2]
-    look = Appearance(free=0.05, faint=0.25, texture=(0.005, 0.04), soft=(0.6, 2.0), fuzzy=0.3, shade=0.1, dark=0.95)
+    look = Appearance(
+        free=0.05, faint=0.25, texture=(0.005, 0.04), soft=(0.6, 2.0), fuzzy=0.3, shade=0.1, dark=0.95
+    )
     image = paint_regions(draw, labels, kinds, RETINA, look, small)
     stripes = octave_noise(draw, count, size, (8, 16), 0.7).abs()
     image = image + column(draw.uniform(0, 0.08, count))[:, None] * (0.7 - stripes)[:, None]
@@ -180,7 +189,9 @@ def show_brightfield(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -
     image = paint_regions(draw, labels, kinds, STAIN, look, small).clamp(0.02, 1.1)
     density = -image.log()  # stains absorb
     turn = torch.eye(3, device=draw.device) + 0.25 * draw.normal(count, 3, 3)
-    density = torch.einsum("bij,bjyx->biyx", turn, density) * draw.log_uniform(0.5, 1.6, count)[:, None, None, None]
+    density = (
+        torch.einsum("bij,bjyx->biyx", turn, density) * draw.log_uniform(0.5, 1.6, count)[:, None, None, None]
+    )
     image = torch.exp(-density.clamp(min=0))
     grey = draw.chance(0.35, count)[:, None, None, None]
     image = torch.where(grey, image.mean(1, keepdim=True), image)

@@ -60,10 +60,18 @@ def write_series(
         data.is_little_endian, data.is_implicit_VR = True, False
         data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
         data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = study, series, frame
-        data.Modality, data.PatientID, data.PatientName = modality, patient.casefold().replace("^", "-"), patient
+        data.Modality, data.PatientID, data.PatientName = (
+            modality,
+            patient.casefold().replace("^", "-"),
+            patient,
+        )
         data.PatientBirthDate, data.PatientSex, data.PositionReferenceIndicator = "", "O", ""
         data.StudyID, data.StudyDate, data.StudyTime, data.AccessionNumber = "1", "20260101", "120000", ""
-        data.ReferringPhysicianName, data.Manufacturer, data.ImageType = "", "SegMed", ["DERIVED", "PRIMARY", "AXIAL"]
+        data.ReferringPhysicianName, data.Manufacturer, data.ImageType = (
+            "",
+            "SegMed",
+            ["DERIVED", "PRIMARY", "AXIAL"],
+        )
         data.StudyDescription = data.SeriesDescription = description
         data.SeriesNumber, data.InstanceNumber = 1, k + 1
         data.ImagePositionPatient = [f"{v:.8g}" for v in lps[:3, 3] + k * lps[:3, 2]]
@@ -92,5 +100,7 @@ def write_demo_series(folder: str | os.PathLike[str]) -> list[Path]:
         phantom = make_phantom(modality, seed=7)
         where = Path(folder) / modality.lower()
         name = f"Phantom^{modality}"
-        paths += write_series(where, phantom.image, phantom.affine, None, 1, 0, modality, name, f"{modality} phantom")
+        paths += write_series(
+            where, phantom.image, phantom.affine, None, 1, 0, modality, name, f"{modality} phantom"
+        )
     return paths

@@ -84,7 +84,9 @@ def draw_primitives(draw: Draw, count: int, size: int) -> Canvas:
         centre, angle = draw.uniform(0.05, 0.95, count, 2), draw.uniform(0, math.pi, count)
         radii = draw.log_uniform(0.05, 0.3, count)[:, None] * draw.log_uniform(0.6, 1.6, count, 2)
         if shape % 3 == 2:
-            field = polygon(at, centre, radii, angle, draw.integers(3, 9, count), draw.uniform(-0.2, 0.2, count, 9))
+            field = polygon(
+                at, centre, radii, angle, draw.integers(3, 9, count), draw.uniform(-0.2, 0.2, count, 9)
+            )
         else:
             field = superellipse(at, centre, radii, angle, powers[draw.integers(0, 6, count)])
         canvas.object(field, any_kind(draw, count), shape, column(shape <= shapes))
@@ -105,7 +107,9 @@ def draw_tubes(draw: Draw, count: int, size: int) -> Canvas:
         radius = draw.log_uniform(0.008, 0.07, count)[:, None] * draw.log_uniform(0.6, 1.6, count, 9)
         trunk = torch.where(draw.chance(0.5, count)[:, None], points[:, 4], trunk) if index else points[:, 3]
         field = 1 + tube(at, points, radius) / 0.03
-        wall = canvas.paint((field < 1) & column(index <= tubes), torch.where(branches, kind, any_kind(draw, count)))
+        wall = canvas.paint(
+            (field < 1) & column(index <= tubes), torch.where(branches, kind, any_kind(draw, count))
+        )
         hollow = column(draw.chance(0.25, count)) & (tube(at, points, 0.55 * radius) < 0)
         inner = canvas.paint(hollow & (canvas.labels == wall), Kind.CORE)
         canvas.offer(wall, inner)
@@ -140,7 +144,9 @@ def draw_shells(draw: Draw, count: int, size: int) -> Canvas:
         ring = canvas.paint((outer < 1) & (inner >= 1) & shown & ~cut, any_kind(draw, count))
         cavity = canvas.paint((inner < 1) & (outer < 1) & shown & ~column(crescent), any_kind(draw, count))
         deep = inner + 0.2 * canvas.ripple(nest + 1)
-        spots = canvas.paint((deep < column(draw.uniform(-0.5, 0.6, count))) & (canvas.labels == cavity), Kind.CORE)
+        spots = canvas.paint(
+            (deep < column(draw.uniform(-0.5, 0.6, count))) & (canvas.labels == cavity), Kind.CORE
+        )
         canvas.offer(ring)
         canvas.offer(cavity, spots)
         canvas.offer(ring, cavity, spots, weight=0.5)
@@ -198,7 +204,9 @@ def draw_lesions(draw: Draw, count: int, size: int) -> Canvas:
         inside = inside + 1.3 * rough * canvas.ripple(index + 1)
         core = canvas.paint((inside < 1) & (halo < 1) & shown & column(draw.chance(0.65, count)), Kind.CORE)
         enough = column(draw.uniform(0.6, 2.5, count))
-        islands = canvas.paint((canvas.ripple(index + 2) > enough) & (halo < 0.9) & shown, any_kind(draw, count))
+        islands = canvas.paint(
+            (canvas.ripple(index + 2) > enough) & (halo < 0.9) & shown, any_kind(draw, count)
+        )
         canvas.offer(outer, core, islands)
         canvas.offer(core, weight=0.2)
     return canvas

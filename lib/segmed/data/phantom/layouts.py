@@ -45,10 +45,14 @@ def draw_body(draw: Draw, count: int, size: int) -> Canvas:
     chest = draw.chance(0.35, count)
     for side in (-1, 1):
         centre = middle + half * torch.tensor([0.5 * side, -0.02], device=draw.device)
-        lung = ellipse(at, centre, half * draw.uniform(0.36, 0.5, count, 2) * half.new_tensor([1.0, 1.5]), level)
+        lung = ellipse(
+            at, centre, half * draw.uniform(0.36, 0.5, count, 2) * half.new_tensor([1.0, 1.5]), level
+        )
         mask = (lung + 0.12 * canvas.ripple(side + 1) < 1) & inside & column(chest)
         air = canvas.paint(mask, Kind.GAS)
-        vessels = canvas.paint(mask & (canvas.fine[:, (side + 1) // 2].abs() < 0.07) & (lung < 0.85), Kind.FLUID)
+        vessels = canvas.paint(
+            mask & (canvas.fine[:, (side + 1) // 2].abs() < 0.07) & (lung < 0.85), Kind.FLUID
+        )
         canvas.offer(air, vessels)
     for index, (place, extent) in enumerate(_ORGANS):
         centre = middle + half * (half.new_tensor(place) + 0.07 * draw.normal(count, 2))
@@ -58,8 +62,14 @@ def draw_body(draw: Draw, count: int, size: int) -> Canvas:
         shown = column(~chest if index != 4 else chest | draw.chance(0.7, count)) & inside
         organ = canvas.paint((field < 1) & shown, Kind.ORGAN)
         if index < 5:
-            odd = column(draw.chance(0.3, count)) & (field + 0.6 * canvas.ripple(index + 2) < 0.25) & (field < 1)
-            inner = canvas.paint(odd & shown, torch.where(draw.chance(0.6, count), int(Kind.LESION), int(Kind.GAS)))
+            odd = (
+                column(draw.chance(0.3, count))
+                & (field + 0.6 * canvas.ripple(index + 2) < 0.25)
+                & (field < 1)
+            )
+            inner = canvas.paint(
+                odd & shown, torch.where(draw.chance(0.6, count), int(Kind.LESION), int(Kind.GAS))
+            )
             canvas.offer(organ, inner)
             canvas.offer(inner, weight=0.4)
         else:
@@ -98,7 +108,9 @@ def draw_chest(draw: Draw, count: int, size: int) -> Canvas:
     heart_at = middle + half * (half.new_tensor([0.12, 0.2]) + 0.04 * draw.normal(count, 2))
     radii = half * draw.uniform(0.2, 0.36, count, 2)
     heart = ellipse(at, heart_at, radii, level + 0.6) + 0.08 * canvas.ripple(1)
-    column_of = ellipse(at, middle - half * half.new_tensor([0.0, 0.2]), half * half.new_tensor([0.13, 0.75]), level)
+    column_of = ellipse(
+        at, middle - half * half.new_tensor([0.0, 0.2]), half * half.new_tensor([0.13, 0.75]), level
+    )
     mediastinum = torch.minimum(heart, column_of + 0.1 * canvas.ripple(2))
     for side in (-1, 1):
         centre = middle + half * (half.new_tensor([0.45 * side, -0.1]) + 0.03 * draw.normal(count, 2))
@@ -108,9 +120,13 @@ def draw_chest(draw: Draw, count: int, size: int) -> Canvas:
         dome = ellipse(at, dome_at, extent * half.new_tensor([1.1, 0.6]), level)
         lung = (field + 0.05 * canvas.ripple(side + 2) < 1) & (dome > 1) & (mediastinum > 1) & (trunk < 0.97)
         air = canvas.paint(lung, Kind.GAS)
-        vessels = canvas.paint(lung & (canvas.fine[:, (side + 1) // 2].abs() < 0.05) & (field < 0.7), Kind.CORE)
+        vessels = canvas.paint(
+            lung & (canvas.fine[:, (side + 1) // 2].abs() < 0.05) & (field < 0.7), Kind.CORE
+        )
         nodule_at = centre + extent * draw.uniform(-0.7, 0.7, count, 2)
-        nodule = ellipse(at, nodule_at, extent * draw.uniform(0.06, 0.35, count, 1), level) + 0.2 * canvas.ripple(3)
+        nodule = ellipse(
+            at, nodule_at, extent * draw.uniform(0.06, 0.35, count, 1), level
+        ) + 0.2 * canvas.ripple(3)
         spot = canvas.paint((nodule < 1) & lung & column(draw.chance(0.4, count)), Kind.LESION)
         canvas.offer(air, vessels, spot, weight=2)
         canvas.offer(spot)
@@ -140,7 +156,9 @@ def draw_brain(draw: Draw, count: int, size: int) -> Canvas:
     depth = ((0.85 - head) / deep).clamp(-1, 1.5)  # 0 at the surface, 1 where furrows end
     furrow = column(draw.uniform(0.5, 0.9, count)) * (1 - depth).clamp(min=0).sqrt()
     x = at[0] - column(middle[:, 0])
-    right = column(draw.chance(0.5, count)) & (x > 0)  # one half may be a region of its own, as some atlases have it
+    right = column(draw.chance(0.5, count)) & (
+        x > 0
+    )  # one half may be a region of its own, as some atlases have it
     grey = canvas.paint(brain & ~right, Kind.ORGAN)
     grey_right = canvas.paint(brain & right, Kind.ORGAN)
     canvas.kinds[:, grey_right] = canvas.kinds[:, grey]
@@ -159,7 +177,10 @@ def draw_brain(draw: Draw, count: int, size: int) -> Canvas:
         field = ellipse(at, centre, radii, level + 0.25 * side) + 0.25 * canvas.ripple(2 + side)
         ventricles.append(canvas.paint((field < size_of) & shown & brain, Kind.FLUID))
         lower = ellipse(
-            at, middle + half * half.new_tensor([0.3 * side, 0.05]), half * half.new_tensor([0.1, 0.17]), level
+            at,
+            middle + half * half.new_tensor([0.3 * side, 0.05]),
+            half * half.new_tensor([0.1, 0.17]),
+            level,
         )
         nucleus = canvas.paint(
             (lower + 0.15 * canvas.ripple(side) < 1) & shown & (canvas.labels != ventricles[-1]), Kind.ORGAN
@@ -171,7 +192,9 @@ def draw_brain(draw: Draw, count: int, size: int) -> Canvas:
     tumour = ellipse(at, place, radii, level) + 0.3 * canvas.ripple(1)
     present = column(draw.chance(0.4, count)) & brain
     halo = canvas.paint((tumour < 1) & present, Kind.LESION)
-    core = canvas.paint((tumour + 0.3 * canvas.ripple(2) < column(draw.uniform(0.2, 0.8, count))) & present, Kind.CORE)
+    core = canvas.paint(
+        (tumour + 0.3 * canvas.ripple(2) < column(draw.uniform(0.2, 0.8, count))) & present, Kind.CORE
+    )
     canvas.offer(halo, core, weight=2)
     canvas.offer(core, weight=0.5)
     canvas.offer(white)

@@ -62,12 +62,14 @@ THICKNESS: Palette = {
 def show_ct(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
     """A CT slice in a window: dense bone, black air, correlated noise of few photons, streaks between dense things."""
     count, size = labels.shape[:2]
-    image = paint_regions(draw, labels, kinds, CT, Appearance(free=0.25, texture=(0.004, 0.04), shade=0.03), small)[
-        :, 0
-    ]
+    image = paint_regions(
+        draw, labels, kinds, CT, Appearance(free=0.25, texture=(0.004, 0.04), shade=0.03), small
+    )[:, 0]
     dose = column(draw.log_uniform(0.006, 0.09, count))
     fine, coarse = spectral_noise(draw, count, size, 0.2, 0.45), spectral_noise(draw, count, size, 0.05, 0.2)
-    thick = 0.5 + wide_blur(image[:, None], torch.full((count,), 0.1 * size, device=draw.device))[:, 0].clamp(0, 1)
+    thick = 0.5 + wide_blur(image[:, None], torch.full((count,), 0.1 * size, device=draw.device))[:, 0].clamp(
+        0, 1
+    )
     image = image + dose * thick * (0.7 * fine + 0.5 * coarse)
     x, y = pixel_grid(size, draw.device)
     at = draw.uniform(0.2, 0.8, count, 2)
@@ -174,7 +176,9 @@ def show_xray(draw: Draw, labels: Tensor, kinds: Tensor, small: Tensor) -> Tenso
     spine = torch.sigmoid(5 * (1 - off)) * discs
     image = image + column(draw.chance(0.35, count) * draw.uniform(0.05, 0.3, count)) * spine
     image = image + 0.12 * smooth_noise(draw, count, size, 2)[:, 0]
-    image = image + column(draw.log_uniform(0.003, 0.035, count)) * spectral_noise(draw, count, size, 0.1, 0.45)
+    image = image + column(draw.log_uniform(0.003, 0.035, count)) * spectral_noise(
+        draw, count, size, 0.1, 0.45
+    )
     image = image - image.amin((1, 2), keepdim=True)
     image = image / image.amax((1, 2), keepdim=True).clamp(min=1e-3)
     curve = column(draw.log_uniform(0.7, 1.6, count))

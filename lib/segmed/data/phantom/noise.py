@@ -39,7 +39,9 @@ def smooth_noise(draw: Draw, count: int, size: int, cells: int, channels: int = 
     return scaled * 1.3
 
 
-def octave_noise(draw: Draw, count: int, size: int, cells: tuple[int, ...], rough: Tensor | float = 0.5) -> Tensor:
+def octave_noise(
+    draw: Draw, count: int, size: int, cells: tuple[int, ...], rough: Tensor | float = 0.5
+) -> Tensor:
     """Sum of smooth noises, each finer one weaker by the factor `rough` ((B,) or a number).
 
     Returns:
@@ -94,7 +96,9 @@ def blur(images: Tensor, sigma: Tensor, longest: float = 2.5) -> Tensor:
     kernel = torch.exp(-0.5 * (at / sigma.clamp(0.05, longest)[:, None]) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)
     flat = images.reshape(1, count * channels, *images.shape[2:])
-    flat = F.conv2d(F.pad(flat, (reach, reach, 0, 0), mode="replicate"), kernel[:, None, None], groups=count * channels)
+    flat = F.conv2d(
+        F.pad(flat, (reach, reach, 0, 0), mode="replicate"), kernel[:, None, None], groups=count * channels
+    )
     flat = F.conv2d(
         F.pad(flat, (0, 0, reach, reach), mode="replicate"), kernel[:, None, :, None], groups=count * channels
     )

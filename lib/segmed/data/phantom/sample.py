@@ -42,7 +42,15 @@ MODALITIES: dict[str, Callable[[Draw, Tensor, Tensor, Tensor], Tensor]] = {
 }
 # how often a family is shown in a modality; 1 where not given. Odd pairs are kept: they widen the domain
 USUAL: dict[str, dict[str, float]] = {
-    "body": {"ct": 8, "mr": 6, "xray": 3, "endoscopy": 0.2, "dermoscopy": 0.2, "fundus": 0.1, "brightfield": 0.3},
+    "body": {
+        "ct": 8,
+        "mr": 6,
+        "xray": 3,
+        "endoscopy": 0.2,
+        "dermoscopy": 0.2,
+        "fundus": 0.1,
+        "brightfield": 0.3,
+    },
     "chest": {"xray": 14, "ct": 2, "mr": 2, "endoscopy": 0.1, "dermoscopy": 0.1, "fundus": 0.1},
     "brain": {"mr": 12, "ct": 4, "endoscopy": 0.1, "dermoscopy": 0.1, "fundus": 0.1},
     "fundus": {"fundus": 25},
@@ -81,7 +89,9 @@ class PhantomConfig:
         ):
             wrong = [name for name in chosen if name not in known]
             if wrong or not chosen:
-                raise ValueError(f"{what} {wrong or chosen!r} cannot be drawn. Choose among {', '.join(known)}.")
+                raise ValueError(
+                    f"{what} {wrong or chosen!r} cannot be drawn. Choose among {', '.join(known)}."
+                )
         if not 1 <= self.targets <= 16:
             raise ValueError(f"targets {self.targets} must be between 1 and 16. Take 6 to begin with.")
         for share in ("tiny_share", "crossing_share"):
@@ -154,7 +164,12 @@ def _rows(names: tuple[str, ...], device: torch.device) -> dict[str, Tensor]:
 
 
 def _generate(
-    draw: Draw, batch: int, size: int, config: PhantomConfig, families: tuple[str, ...], shown_as: tuple[str, ...]
+    draw: Draw,
+    batch: int,
+    size: int,
+    config: PhantomConfig,
+    families: tuple[str, ...],
+    shown_as: tuple[str, ...],
 ) -> PhantomBatch:
     device = draw.device
     regions = torch.zeros(batch, size, size, dtype=torch.uint8, device=device)

@@ -48,7 +48,9 @@ def contact_sheet(
         axes.imshow(drawn.images[number].permute(1, 2, 0).numpy())
         for index in np.flatnonzero(drawn.valid[number].numpy()):
             mask = drawn.targets[number, index].numpy().astype(float)
-            axes.contour(np.pad(mask, 1)[1:-1, 1:-1], [0.5], colors=colours[index % len(colours)], linewidths=0.8)
+            axes.contour(
+                np.pad(mask, 1)[1:-1, 1:-1], [0.5], colors=colours[index % len(colours)], linewidths=0.8
+            )
         axes.set_title(f"{drawn.families[number]} / {drawn.modalities[number]}", fontsize=7)
         axes.axis("off")
     figure.savefig(path, dpi=100)

@@ -66,7 +66,9 @@ def make_phantom(
     warp = ndimage.gaussian_filter(rng.standard_normal(shape), [0.06 * n for n in shape])
     warp *= 0.09 / max(float(warp.std()), 1e-9)
 
-    def blob(centre: tuple[float, float, float], radii: tuple[float, float, float], bend: float = 1.0) -> np.ndarray:
+    def blob(
+        centre: tuple[float, float, float], radii: tuple[float, float, float], bend: float = 1.0
+    ) -> np.ndarray:
         distance = sum(((p - c) / r) ** 2 for p, c, r in zip((x, y, z), centre, radii, strict=True))
         return np.asarray(np.sqrt(distance) + bend * warp < 1)
 

@@ -28,7 +28,9 @@ def _check(path: Path) -> Answer:
 
 def _volume(path: Path) -> Answer:
     found = read_volume(path)
-    return {"affine": found.affine.tolist(), "modality": found.modality, "source": found.source}, [found.array]
+    return {"affine": found.affine.tolist(), "modality": found.modality, "source": found.source}, [
+        found.array
+    ]
 
 
 def _picture(path: Path, window: str) -> Answer:
@@ -55,7 +57,11 @@ TASKS: dict[str, Callable[..., Answer]] = {
 def grid_facts(grid: Grid) -> Facts:
     """A grid as JSON."""
     affine = None if grid.affine is None else grid.affine.tolist()
-    return {"shape": [int(n) for n in grid.shape], "affine": affine, "others": [one.tolist() for one in grid.others]}
+    return {
+        "shape": [int(n) for n in grid.shape],
+        "affine": affine,
+        "others": [one.tolist() for one in grid.others],
+    }
 
 
 def told_grid(facts: Mapping[str, Any]) -> Grid:

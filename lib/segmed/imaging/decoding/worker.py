@@ -79,7 +79,9 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="[decoding] %(message)s")
     channel = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # whatever libraries print
-    with contextlib.suppress(OSError):  # where memory runs out all the same, this process goes and not the server
+    with contextlib.suppress(
+        OSError
+    ):  # where memory runs out all the same, this process goes and not the server
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     budget = Budget(**json.loads(sys.argv[1])) if len(sys.argv) > 1 else Budget()
     meter = _Meter(budget, channel)

@@ -28,7 +28,9 @@ logger = logging.getLogger(__name__)
 WORKER = (sys.executable, "-P", "-m", "segmed.imaging.decoding.worker")
 _STARTS_WITHIN = 120.0  # s
 _RETIRES_AFTER = 200  # files, so that what libraries leak does not add up
-_OUT_OF_TIME = -int(getattr(signal, "SIGPROF", 0)) or None  # how a process ends that has used up its processor time
+_OUT_OF_TIME = (
+    -int(getattr(signal, "SIGPROF", 0)) or None
+)  # how a process ends that has used up its processor time
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP")
 # each thread has a stack and an arena of its own, which count as memory
 _THREADS = {
@@ -78,7 +80,11 @@ class Workers:
             OSError: the result cannot be written, as the disk is full.
         """
         with self._turns, tempfile.TemporaryDirectory(prefix="decoded-") as folder:
-            request: dict[str, Any] = {"task": task, "path": str(path.absolute()), "arguments": dict(arguments or {})}
+            request: dict[str, Any] = {
+                "task": task,
+                "path": str(path.absolute()),
+                "arguments": dict(arguments or {}),
+            }
             request |= {"folder": folder, "most": most_voxels(), "voxels": voxels}
             with self._worker() as worker:
                 answer = worker.ask(request, self.budget)
@@ -229,4 +235,9 @@ def _environment() -> dict[str, str]:
     """Where Python and the readers are, and nothing that the server alone should know."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     paths = [str(Path(segmed.__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return {**kept, **_THREADS, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "TMPDIR": tempfile.gettempdir()}
+    return {
+        **kept,
+        **_THREADS,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "TMPDIR": tempfile.gettempdir(),
+    }

@@ -1,1 +1,1 @@
-"""The default model: a window of the slice around the prompt, the prompt drawn into it, a small network, its mask."""
+"""The default model: a small network on windows around the prompt, which is drawn as channels."""

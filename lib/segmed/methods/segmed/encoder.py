@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 as an image encoder, with its batch normalisation folded into the convolutions.
 
-Source: Tan and Le, EfficientNet (ICML 2019), and the Lite variant without squeeze-and-excitation and with ReLU6 that
-Google published in 2020. Folded, the network is convolutions with biases only: it runs faster, trains in small batches,
-and gives the same outputs as the published one in evaluation mode.
+Source: Tan and Le, EfficientNet (ICML 2019), and the Lite variant without squeeze-and-excitation and with
+ReLU6 that Google published in 2020. Folded, the network consists of convolutions with biases only: it runs
+faster, can be trained in small batches, and has the same outputs as the published one in evaluation mode.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_EPSILON = 1e-3  # of the published batch normalisation
+_EPSILON = 1e-3  # epsilon of the published batch normalisation
 # expansion, output channels, kernel, stride, repeats
 _STAGES = (
     (1, 16, 3, 1, 1),
@@ -24,12 +24,12 @@ _STAGES = (
     (6, 192, 5, 2, 4),
     (6, 320, 3, 1, 1),
 )
-STEM = 32  # channels
-_EARLY = 2  # stages that see the image only
+STEM = 32  # channels of the stem
+_EARLY = 2  # stages before the prompt is added
 
 
 class SamePadded(nn.Conv2d):
-    """A convolution padded as TensorFlow does: at stride 2 the extra pixel is at the right and at the bottom."""
+    """A convolution padded as in TensorFlow: at stride 2 the extra pixel is right and at the bottom."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         even = (kernel - 1) // 2
@@ -44,7 +44,7 @@ class SamePadded(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Expand by 1x1, filter each channel, project by 1x1, add the input where shapes agree (Sandler et al., 2018)."""
+    """An inverted residual block: 1×1 expansion, depthwise filter, 1×1 projection (Sandler et al., 2018)."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -63,8 +63,8 @@ class InvertedResidual(nn.Module):
 class EfficientNetLite0(nn.Module):
     """The published network up to its last block, in two halves between which a prompt can be added.
 
-    `early` sees the image alone, so that its features can be kept for any number of prompts; `late` goes on from the
-    sum of its last features and of what a prompt adds.
+    `early` depends on the image only, so that its features can be reused for any number of prompts; `late`
+    continues from the sum of its last features and those of a prompt.
     """
 
     early_channels = (16, 24)  # at 1/2 and 1/4 of the input
@@ -94,21 +94,21 @@ class EfficientNetLite0(nn.Module):
         return eighth, sixteenth, self.stages[6](self.stages[5](sixteenth))
 
     def early_parameters(self) -> list[nn.Parameter]:
-        """The parameters behind `early`."""
+        """The parameters of `early`."""
         return [*self.stem.parameters(), *self.stages[:_EARLY].parameters()]
 
 
 def folded(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of an `EfficientNetLite0` from the published one with batch normalisation.
+    """Convert the published state with batch normalisation to that of an `EfficientNetLite0`.
 
-    A normalisation y = (w*x - mean) * g / sqrt(var + eps) + b is the convolution with w * s and the bias
-    b - mean * s, where s = g / sqrt(var + eps).
+    A convolution with normalisation, y = (w * x - mean) g / sqrt(var + eps) + b, equals the convolution with
+    weight w s and bias b - mean s, where s = g / sqrt(var + eps).
 
     Args:
-        published: state of the PyTorch port (`_conv_stem.weight`, `_blocks.N._expand_conv.weight`, …).
+        published: State of the PyTorch port (`_conv_stem.weight`, `_blocks.N._expand_conv.weight`, …).
 
     Raises:
-        KeyError: the state is not of that network.
+        KeyError: If the state is not that of this network.
     """
     state: dict[str, Tensor] = {}
 

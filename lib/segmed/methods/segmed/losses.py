@@ -9,14 +9,14 @@ from torch import Tensor
 from segmed.methods.losses import dice_loss, extent_loss, iou_of
 from segmed.methods.segmed.network import MASKS
 
-_CROSS_ENTROPY, _EXTENT = 1.5, 0.4  # beside one part of Dice
+_CROSS_ENTROPY, _EXTENT = 1.5, 0.4  # weights relative to that of Dice
 
 
 def mask_losses(logits: Tensor, truth: Tensor) -> Tensor:
-    """Cross-entropy, Dice and extent loss of masks: (B, M, S, S) and (B, S, S) to (B, M).
+    """Weighted sum of cross-entropy, Dice and extent loss of masks: (B, M, S, S) and (B, S, S) to (B, M).
 
-    Cross-entropy keeps probabilities calibrated, Dice counts objects alike whatever their size, and the extent loss
-    compares the rows and columns that masks reach, because a box says how far an object reaches.
+    Cross-entropy keeps probabilities calibrated, Dice weights objects equally whatever their size, and the
+    extent loss compares the rows and columns that masks cover, because a box gives the extent of an object.
     """
     wanted = truth[:, None].expand_as(logits)
     entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((-2, -1))
@@ -24,28 +24,29 @@ def mask_losses(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def step_loss(logits: Tensor, quality: Tensor, truth: Tensor, lone: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss of a batch, and what its masks are worth.
+    """Compute the loss of a batch, and the true IoU of the masks that would be chosen.
 
-    A lone click is taught through the best of its three masks, and a little through all of them, so that none is lost;
-    any other prompt through the first mask. The predicted IoU of the masks in use is taught by their true IoU.
+    For a single click, the best of the three multi-mask outputs is trained, and all of them a little, so that
+    none degenerates: 0.9 min_m L_m + 0.1 mean_m L_m. For any other prompt the first mask is trained. The
+    predicted IoU of the used masks is trained to match their true IoU.
 
     Args:
-        logits: (B, 4, S, S)
-        quality: (B, 4) predicted IoU.
-        truth: (B, S, S) in [0, 1].
-        lone: (B,) boolean, lone clicks.
+        logits: Logits (B, 4, S, S).
+        quality: Predicted IoU (B, 4).
+        truth: Masks (B, S, S) in [0, 1].
+        lone: Boolean (B,), true for prompts that are a single click.
 
     Returns:
-        The loss, the IoU (B,) of the mask that the predicted IoU chooses, and the place (B,) of that mask.
+        The loss, the IoU (B,) of the mask with the highest predicted IoU, and the index (B,) of that mask.
     """
     per_mask = mask_losses(logits, truth)  # (B, 4)
     used = torch.zeros_like(quality, dtype=torch.bool)
     used[:, 0], used[:, 1:] = ~lone, lone[:, None].expand(-1, MASKS - 1)
     best = per_mask.masked_fill(~used, float("inf")).argmin(1, keepdim=True)
-    taught = per_mask.gather(1, best)[:, 0]
+    mask_term = per_mask.gather(1, best)[:, 0]
     others = (per_mask * used).sum(1) / used.sum(1)
-    taught = torch.where(lone, 0.9 * taught + 0.1 * others, taught)
+    mask_term = torch.where(lone, 0.9 * mask_term + 0.1 * others, mask_term)
     iou = iou_of(logits, truth[:, None])
     error = ((quality - iou) ** 2 * used).sum(1) / used.sum(1)
     chosen = quality.masked_fill(~used, -1.0).argmax(1, keepdim=True)
-    return (taught + error).mean(), iou.gather(1, chosen)[:, 0], chosen[:, 0]
+    return (mask_term + error).mean(), iou.gather(1, chosen)[:, 0], chosen[:, 0]

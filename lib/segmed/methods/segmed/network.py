@@ -1,9 +1,9 @@
-"""The network of the default model: an image window and a prompt drawn as channels in, masks of that window out.
+"""The network of the default model: from an image window and prompt channels to masks of the window.
 
-Prompts enter as channels, as in ScribblePrompt (Wong et al., ECCV 2024): one half of the encoder sees the image alone
-and is computed once a window; the prompt is added at a quarter of the resolution, so that the deep half of the encoder
-looks for what was asked. Three masks for a lone click (part, object, whole) and one for all other prompts, each with
-its predicted IoU, follow Segment Anything (Kirillov et al., 2023).
+Prompts enter as channels, as in ScribblePrompt (Wong et al., ECCV 2024): one half of the encoder depends on
+the image only and is computed once per window; the prompt is added at a quarter of the resolution, so that
+the deep half of the encoder depends on both. Three masks for a single click (part, object, whole) and one for
+all other prompts, each with its predicted IoU, follow Segment Anything (Kirillov et al., 2023).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch import Tensor, nn
 from segmed.methods.segmed.encoder import EfficientNetLite0
 from segmed.methods.segmed.prompt_channels import CHANNELS
 
-MASKS = 4  # the first for prompts that say enough, the others for a lone click
+MASKS = 4  # the first for unambiguous prompts, the others for a single click
 _PROMPT = (16, 24)  # channels of the drawn prompt at 1/2 and at 1/4
 _DECODER = (96, 64, 48, 32)  # channels at 1/16, 1/8, 1/4 and 1/2
 
 
 @dataclass(frozen=True)
 class WindowFeatures:
-    """What the image half of the encoder gives for B windows.
+    """The features of B windows from the image half of the encoder.
 
     Attributes:
-        half: (B, 16, S/2, S/2)
-        quarter: (B, 24, S/4, S/4)
+        half: Features (B, 16, S/2, S/2).
+        quarter: Features (B, 24, S/4, S/4).
     """
 
     half: Tensor
@@ -36,7 +36,7 @@ class WindowFeatures:
 
 
 class PromptNetwork(nn.Module):
-    """Windows and prompt channels to logits and predicted IoU."""
+    """The network from windows and prompt channels to logits and predicted IoU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,16 +57,16 @@ class PromptNetwork(nn.Module):
         self.quality = nn.Sequential(nn.Linear(2 * d + a + 2, 64), nn.ReLU(), nn.Linear(64, 1))
 
     def features(self, images: Tensor) -> WindowFeatures:
-        """The image half of the encoder for windows (B, 3, S, S) in [0, 1]; S is a multiple of 32 px."""
+        """Compute the image half of the encoder for windows (B, 3, S, S) in [0, 1], S a multiple of 32."""
         return WindowFeatures(*self.encoder.early(images))
 
     def forward(self, features: WindowFeatures, images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks of windows for a prompt each.
+        """Predict the masks of windows for one prompt each.
 
         Args:
-            features: of the windows.
-            images: (B, 3, S, S) in [0, 1], the same windows.
-            channels: (B, C, S, S), see `prompt_channels`.
+            features: Features of the windows.
+            images: The same windows (B, 3, S, S) in [0, 1].
+            channels: Prompt channels (B, C, S, S), see `prompt_channels`.
 
         Returns:
             Logits (B, 4, S, S) and predicted IoU (B, 4) in [0, 1].
@@ -83,10 +83,11 @@ class PromptNetwork(nn.Module):
         return F.pixel_shuffle(halves, 2), self._quality(x, halves, bottom)
 
     def _quality(self, x: Tensor, halves: Tensor, bottom: Tensor) -> Tensor:
-        """Predicted IoU (B, 4) from features (B, D, h, w) averaged inside and outside of each mask.
+        """Predict the IoU (B, 4) from features (B, D, h, w) averaged inside and outside of each mask.
 
-        A mask with probabilities p covers sum(p) pixels; its mean feature is sum(p * x) / sum(p). How decided the mask
-        is, mean |2p - 1|, and its share of the window go with it. The gradient flows into the features only.
+        A mask with probabilities p covers sum(p) pixels; its mean feature is sum(p * x) / sum(p). Further
+        inputs are the certainty of the mask, mean |2p - 1|, its share of the window, and the mean of the
+        deepest features. The gradient flows into the features only.
         """
         count = len(x)
         p = halves.detach().float().unflatten(1, (MASKS, 4)).mean(2).sigmoid().flatten(2)  # (B, 4, hw)
@@ -94,12 +95,15 @@ class PromptNetwork(nn.Module):
         inside = torch.einsum("bmp,bdp->bmd", p, flat) / (p.sum(2, keepdim=True) + 1)
         outside = torch.einsum("bmp,bdp->bmd", 1 - p, flat) / ((1 - p).sum(2, keepdim=True) + 1)
         whole = bottom.float().mean((2, 3))[:, None].expand(count, MASKS, -1)
-        decided = torch.stack([(2 * p - 1).abs().mean(2), p.mean(2)], 2)
-        return self.quality(torch.cat([inside, outside, whole, decided], 2))[..., 0].sigmoid()
+        certainty = torch.stack([(2 * p - 1).abs().mean(2), p.mean(2)], 2)
+        return self.quality(torch.cat([inside, outside, whole, certainty], 2))[..., 0].sigmoid()
 
 
 class Up(nn.Module):
-    """Double the resolution, join the encoder's features, convolve: (B, I, h, w) to (B, O, 2h, 2w)."""
+    """A decoder stage that doubles the resolution, joins the encoder's features and convolves both.
+
+    (B, I, h, w) and (B, K, 2h, 2w) to (B, O, 2h, 2w).
+    """
 
     def __init__(self, inputs: int, skipped: int, outputs: int) -> None:
         super().__init__()

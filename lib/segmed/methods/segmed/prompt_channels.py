@@ -1,17 +1,17 @@
-"""A prompt drawn as channels of the window that the network looks at, with what grey values say about it.
+"""Prompt channels: a prompt drawn as channels of the network's window, with the evidence from grey values.
 
-Channels (each (S, S), 0 where nothing was said):
+Channels (each (S, S), 0 without such a prompt):
 
 0. the box: 1 inside;
-1. and 2. clicks and scribbles on the object and beside it, soft dots of 2 px;
+1. and 2. clicks and scribbles on the object and beside it, as soft dots of 2 px;
 3. the previous mask, 2p - 1;
 4. the mask of the neighbouring slice, 2p - 1;
 5. the neighbouring slice itself, grey in [-1, 1];
-6. and 7. evidence, refined and first: which pixels look like the inside of what was said;
-8. which pixels lie on the slice.
+6. and 7. evidence, refined and first: similarity of each pixel to the inside of the prompted object;
+8. 1 for pixels that lie on the slice.
 
-The evidence is GrabCut's idea (Rother et al., SIGGRAPH 2004) without its graph: histograms of what is probably inside
-and of the rest, refined in turns.
+The evidence follows GrabCut (Rother et al., SIGGRAPH 2004) without its graph: histograms of the pixels that
+are probably inside and of the rest, refined iteratively.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHANNELS = 9
-_DOT = 2.0  # px, standard deviation of a click
-_NEAR = 0.05  # of the window: how far a click speaks for its surroundings
-_FAR = 0.25  # of the window: standard deviation of where a lone click expects its object
-_BINS = 24
-_ROUNDS = 2
+_DOT = 2.0  # standard deviation of a click in px
+_NEAR = 0.05  # standard deviation of a click's influence on its neighbourhood, as a share of the window
+_FAR = 0.25  # standard deviation of the expected object around a single click, as a share of the window
+_BINS = 24  # bins per histogram
+_ROUNDS = 2  # refinements of the histograms
 
 
 @dataclass(frozen=True)
 class WindowPrompts:
-    """Prompts of B windows in px of the window, S x S; NaN and zeros say that nothing is there.
+    """The prompts of B windows, in px of the S × S window; NaN, 0 or negative where there is none.
 
     Attributes:
-        boxes: (B, 4) x0, y0, x1, y1 of pixel centres, or NaN.
-        points: (B, N, 2) x, y, or NaN.
-        labels: (B, N) 1 on the object, 0 beside it.
-        scribbles: (B, 2, S, S) in [0, 1], on the object and beside it.
-        previous: (B, S, S) probability of the previous mask, negative where there is none.
-        neighbour: (B, S, S) probability of the neighbouring slice's mask, negative where there is none.
-        neighbour_image: (B, S, S) grey of the neighbouring slice in [0, 1]; used with `neighbour`.
+        boxes: Boxes (B, 4) as x0, y0, x1, y1 of pixel centres, or NaN.
+        points: Clicks (B, N, 2) as x, y, or NaN.
+        labels: Labels (B, N), 1 on the object and 0 beside it.
+        scribbles: Strokes (B, 2, S, S) in [0, 1], on the object and beside it.
+        previous: Probability of the previous mask (B, S, S), negative for windows without one.
+        neighbour: Probability of the neighbouring slice's mask (B, S, S), negative for windows without one.
+        neighbour_image: Grey values of the neighbouring slice (B, S, S) in [0, 1]; used with `neighbour`.
     """
 
     boxes: Tensor
@@ -53,8 +53,10 @@ class WindowPrompts:
     neighbour_image: Tensor
 
     @classmethod
-    def nothing(cls, count: int, size: int, clicks: int = 0, device: torch.device | str = "cpu") -> WindowPrompts:
-        """B prompts that say nothing yet."""
+    def nothing(
+        cls, count: int, size: int, clicks: int = 0, device: torch.device | str = "cpu"
+    ) -> WindowPrompts:
+        """Empty prompts for B windows."""
         nan = float("nan")
         none = torch.full((count, size, size), -1.0, device=device)
         return cls(
@@ -68,17 +70,21 @@ class WindowPrompts:
         )
 
     def flipped(self, which: Tensor) -> WindowPrompts:
-        """With the windows of a boolean (B,) mirrored left to right."""
+        """Mirror the windows selected by a boolean (B,) left to right."""
         size = self.previous.shape[-1]
         x0, y0, x1, y1 = self.boxes.unbind(1)
-        boxes = torch.where(which[:, None], torch.stack([size - 1 - x1, y0, size - 1 - x0, y1], 1), self.boxes)
+        boxes = torch.where(
+            which[:, None], torch.stack([size - 1 - x1, y0, size - 1 - x0, y1], 1), self.boxes
+        )
         points = torch.where(
-            which[:, None, None], torch.stack([size - 1 - self.points[..., 0], self.points[..., 1]], -1), self.points
+            which[:, None, None],
+            torch.stack([size - 1 - self.points[..., 0], self.points[..., 1]], -1),
+            self.points,
         )
 
         def turn(maps: Tensor) -> Tensor:
-            chosen = which.view(-1, *[1] * (maps.dim() - 1))
-            return torch.where(chosen, maps.flip(-1), maps)
+            selected = which.view(-1, *[1] * (maps.dim() - 1))
+            return torch.where(selected, maps.flip(-1), maps)
 
         return replace(
             self,
@@ -92,15 +98,15 @@ class WindowPrompts:
 
 
 def prompt_channels(images: Tensor, valid: Tensor, prompts: WindowPrompts) -> Tensor:
-    """Draw prompts.
+    """Draw prompts as channels.
 
     Args:
-        images: (B, 3, S, S) in [0, 1].
-        valid: (B, S, S) boolean, pixels that lie on the slice.
-        prompts: of the windows.
+        images: Windows (B, 3, S, S) in [0, 1].
+        valid: Boolean (B, S, S), true for pixels that lie on the slice.
+        prompts: The prompts of the windows.
 
     Returns:
-        (B, 9, S, S) in [-1, 1].
+        The channels (B, 9, S, S) in [-1, 1], in the order given above.
     """
     size = images.shape[-1]
     dots = [_dots(prompts, label, size, _DOT) for label in (1, 0)]
@@ -123,19 +129,26 @@ def prompt_channels(images: Tensor, valid: Tensor, prompts: WindowPrompts) -> Te
 
 
 def evidence(images: Tensor, valid: Tensor, prompts: WindowPrompts) -> tuple[Tensor, Tensor]:
-    """Log odds (B, S, S) of lying in the object: by histograms of the first guess, and refined.
+    """Log odds (B, S, S) of lying in the object: from histograms weighted by the prior, and refined.
 
-    The first guess is a prior of the prompt: a soft ellipse in the box, the neighbouring or previous mask with soft
-    edges, or a bump around clicks. Computed at half the resolution.
+    The prior depends on the prompt: a soft ellipse in the box, the neighbouring or previous mask with soft
+    edges, or a Gaussian around clicks. All is computed at half the resolution.
+
+    Args:
+        images: Windows (B, 3, S, S) in [0, 1].
+        valid: Boolean (B, S, S), true for pixels that lie on the slice.
+        prompts: The prompts of the windows.
     """
+    # E_0 = log h_in / h_out with weights sigmoid(2 prior); then twice with weights sigmoid(prior + E). Pixels
+    # with a prior of -4 or less never count as inside. Returned are E_0 and prior + E_2.
     size = images.shape[-1]
     small = F.avg_pool2d(images, 2)
-    seen = F.avg_pool2d(valid.float()[:, None], 2)[:, 0] > 0.5
+    counted = F.avg_pool2d(valid.float()[:, None], 2)[:, 0] > 0.5
     prior = _prior(_halved(prompts))
-    first = _histogram_odds(small, (2 * prior).sigmoid() * (prior > -4), seen)
+    first = _histogram_odds(small, (2 * prior).sigmoid() * (prior > -4), counted)
     refined = first
     for _ in range(_ROUNDS):
-        refined = _histogram_odds(small, (prior + refined).sigmoid() * (prior > -4), seen)
+        refined = _histogram_odds(small, (prior + refined).sigmoid() * (prior > -4), counted)
     both = torch.stack([first, prior + refined], 1)
     both = F.interpolate(both, size=(size, size), mode="bilinear", align_corners=False)
     return both[:, 0], both[:, 1]
@@ -150,28 +163,34 @@ def _halved(prompts: WindowPrompts) -> WindowPrompts:
     half = tuple(n // 2 for n in prompts.previous.shape[-2:])
     strokes = F.max_pool2d(prompts.scribbles, 2)
     boxes, points = ((xy + 0.5) / 2 - 0.5 for xy in (prompts.boxes, prompts.points))
-    image = prompts.neighbour_image  # says nothing about the prior
+    image = prompts.neighbour_image  # not used for the prior
     return WindowPrompts(
         boxes, points, prompts.labels, strokes, small(prompts.previous), small(prompts.neighbour), image
     )
 
 
 def _prior(prompts: WindowPrompts) -> Tensor:
-    """Log odds (B, h, h) of lying in the object by the prompt alone, in [-5, 5]."""
+    """Prior log odds (B, h, h) of lying in the object, from the prompt alone, in [-5, 5].
+
+    The last of these that applies is used: 6 p - 3 with p a previous or neighbouring mask; an ellipse in a
+    box without such a mask; 4 g - 3 with g a wide Gaussian around clicks or strokes without box or mask.
+    Pixels outside of a box get -5. Foreground marks add 4 and background marks subtract 6 in their
+    neighbourhood.
+    """
     size = prompts.previous.shape[-1]
     boxed = ~prompts.boxes[:, 0].isnan()
     prior = torch.zeros_like(prompts.previous)
     for maps in (prompts.previous, prompts.neighbour):
-        there = (maps >= 0).flatten(1).all(1)[:, None, None]
+        has_mask = (maps >= 0).flatten(1).all(1)[:, None, None]
         soft = F.avg_pool2d(maps.clamp(0, 1)[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
-        prior = torch.where(there, 6 * soft - 3, prior)
-    told = ((prompts.previous >= 0) | (prompts.neighbour >= 0)).flatten(1).all(1)
+        prior = torch.where(has_mask, 6 * soft - 3, prior)
+    any_mask = ((prompts.previous >= 0) | (prompts.neighbour >= 0)).flatten(1).all(1)
     outside = _inside(prompts.boxes, size) < 0.5
-    prior = torch.where((boxed & ~told)[:, None, None], _ellipse(prompts.boxes, size), prior)
+    prior = torch.where((boxed & ~any_mask)[:, None, None], _ellipse(prompts.boxes, size), prior)
     prior = torch.where(boxed[:, None, None] & outside, torch.full_like(prior, -5.0), prior)
     far = torch.maximum(_dots(prompts, 1, size, _FAR * size), _spread(prompts.scribbles[:, 0]))
-    prior = torch.where((~boxed & ~told)[:, None, None], 4 * far - 3, prior)
-    # strokes speak for the 4 px around them
+    prior = torch.where((~boxed & ~any_mask)[:, None, None], 4 * far - 3, prior)
+    # The influence of strokes extends to the pixels within 2 px of them.
     strokes = (F.avg_pool2d(prompts.scribbles, 5, 1, 2) * 5).clamp(0, 1)
     near = torch.maximum(_dots(prompts, 1, size, _NEAR * size), strokes[:, 0])
     beside = torch.maximum(_dots(prompts, 0, size, _NEAR * size), strokes[:, 1])
@@ -179,7 +198,7 @@ def _prior(prompts: WindowPrompts) -> Tensor:
 
 
 def _spread(strokes: Tensor) -> Tensor:
-    """Strokes (B, h, h) blurred as widely as a lone click, with a peak of 1; 0 without strokes."""
+    """Strokes (B, h, h) blurred as widely as a single click, with a peak of 1; 0 without strokes."""
     cells = strokes.shape[-1] // 4
     coarse = F.max_pool2d(strokes[:, None], 4)
     away = torch.arange(-cells, cells + 1, device=strokes.device, dtype=strokes.dtype)
@@ -191,7 +210,10 @@ def _spread(strokes: Tensor) -> Tensor:
 
 
 def _inside(boxes: Tensor, size: int) -> Tensor:
-    """Share of each pixel that lies in the box, (B, S, S); 0 without a box. Boxes end half a pixel beyond centres."""
+    """Share of each pixel that lies in the box, (B, S, S); 0 without a box.
+
+    Boxes end half a pixel beyond the centres of their outermost pixels.
+    """
     place = torch.arange(size, device=boxes.device, dtype=boxes.dtype)
     x0, y0, x1, y1 = (boxes[:, n, None] for n in range(4))
     x = (torch.minimum(place - x0, x1 - place) + 1).clamp(0, 1)
@@ -200,7 +222,7 @@ def _inside(boxes: Tensor, size: int) -> Tensor:
 
 
 def _ellipse(boxes: Tensor, size: int) -> Tensor:
-    """Log odds 3 in the middle of the box to 0 at its inscribed ellipse and -3 beyond, (B, S, S)."""
+    """Log odds 3 (1 - r), clipped to [-3, 3], with r the elliptic distance in half sides: (B, S, S)."""
     place = torch.arange(size, device=boxes.device, dtype=boxes.dtype)
     x0, y0, x1, y1 = (boxes[:, n, None] for n in range(4))
     x = (place - (x0 + x1) / 2) / ((x1 - x0 + 1) / 2)
@@ -210,7 +232,7 @@ def _ellipse(boxes: Tensor, size: int) -> Tensor:
 
 
 def _dots(prompts: WindowPrompts, label: int, size: int, spread: float) -> Tensor:
-    """The largest of Gaussians of 1 around the clicks of a label, (B, S, S)."""
+    """Maximum of Gaussians with peak 1 around the clicks of a label, (B, S, S)."""
     place = torch.arange(size, device=prompts.points.device, dtype=torch.float32)
     count, clicks = prompts.labels.shape
     out = torch.zeros(count, size, size, device=prompts.points.device)
@@ -227,12 +249,16 @@ def _signed(probability: Tensor) -> Tensor:
 
 
 def _histogram_odds(images: Tensor, weight: Tensor, seen: Tensor) -> Tensor:
-    """Log ratio of the histograms inside and outside, mean of the channels, (B, h, w) in [-3, 3].
+    """Log ratio of the histograms inside and outside, averaged over the channels, (B, h, w) in [-3, 3].
+
+    Per channel, h(v) is the sum of the weights of the pixels with level v, smoothed over neighbouring levels
+    and mixed with a uniform share; the result is log h_in(v) / h_out(v) per pixel, averaged over 3 × 3
+    pixels.
 
     Args:
-        images: (B, C, h, w)
-        weight: (B, h, w) of being inside, in [0, 1].
-        seen: (B, h, w) boolean, pixels that count.
+        images: Windows (B, C, h, w).
+        weight: Weight of lying inside (B, h, w), in [0, 1].
+        seen: Boolean (B, h, w), true for pixels that count.
     """
     count, channels, height, width = images.shape
     flat = images.flatten(2)

@@ -1,4 +1,4 @@
-"""The windows in which the default model looks at a slice: where they lie, and what is resampled into them."""
+"""Views of the default model: the position of its windows on a slice, and resampling into and out of them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.sam.window import sampling_grid, squares_around, windows_around
+from segmed.methods.segmed.prompt_channels import WindowPrompts
+from segmed.sam.embedding import Embedding
+from segmed.sam.window import sampling_grid, squares_around, to_window, windows_around
 
 CLICK_SIDES = (1.0, 0.5, 0.25, 0.125)  # windows around clicks, in longer sides of the slice
-OUTSIDE = -20.0  # logit beyond all windows
-_COMPARED = 256  # px, longer side at which masks are compared
-_SMALLEST_CLICK = 24.0  # px, side of windows around clicks
+OUTSIDE = -20.0  # logit outside of all windows
+_COMPARED = 256  # longer side in px at which masks are compared
+_SMALLEST_CLICK = 24.0  # smallest side in px of windows around clicks
 
 
 @dataclass(frozen=True)
 class View:
-    """One window on one slice with what is asked for in it.
+    """One window on one slice with its prompt.
 
     Attributes:
-        b: the slice's place in its embedding.
-        window: (4,) left, top, width, height in px of the slice.
-        prompt: what the user said about the slice; its box and mask are not shown, but those below.
-        box: (4,) x0, y0, x1, y1 in px of the slice, or None.
-        previous: (H, W) probability of the previous mask, or None.
-        flip: whether the window is mirrored left to right.
+        b: Index of the slice in its embedding.
+        window: The window (4,) as left, top, width, height in px of the slice.
+        prompt: The user's prompt on the slice; `box` and `previous` below replace its box and mask.
+        box: The box (4,) as x0, y0, x1, y1 in px of the slice, or None.
+        previous: Probability of the previous mask, (H, W), or None.
+        flip: Whether the window is mirrored left to right.
     """
 
     b: int
@@ -41,12 +43,12 @@ class View:
 
 
 def clicks_of(prompt: SlicePrompt) -> tuple[Tensor, Tensor]:
-    """Places (N, 2) in px of the slice, and labels (N,)."""
+    """Positions (N, 2) of the clicks in px of the slice, and labels (N,)."""
     return torch.from_numpy(prompt.points).float(), torch.from_numpy(prompt.labels).long()
 
 
 def marked_on_object(prompt: SlicePrompt) -> Tensor:
-    """Where the user pointed at the object: (N, 2) px of foreground clicks and of the ends of foreground scribbles."""
+    """Foreground clicks and the corners of the box around foreground scribbles: (N, 2) px of the slice."""
     points, labels = clicks_of(prompt)
     marks = [points[labels == 1]]
     if prompt.scribbles is not None and (prompt.scribbles == 1).any():
@@ -56,13 +58,13 @@ def marked_on_object(prompt: SlicePrompt) -> Tensor:
 
 
 def is_lone_click(prompt: SlicePrompt) -> bool:
-    """Whether one foreground click is all that was said, so that part, object and whole are all likely."""
+    """Whether the prompt is a single foreground click, so that part, object and whole are all likely."""
     more = prompt.box is not None or prompt.mask is not None or prompt.neighbour is not None
     return not more and prompt.scribbles is None and prompt.labels.tolist() == [1]
 
 
 def around_clicks(b: int, prompt: SlicePrompt, longest: int) -> list[View]:
-    """Windows of several sizes around the clicks and strokes on an object; `longest` is the slice's longer side."""
+    """Views of several sizes around the marks on an object; `longest` is the slice's longer side."""
     marks = marked_on_object(prompt)
     middle = (marks.amin(0) + marks.amax(0)) / 2
     spread = float((marks.amax(0) - marks.amin(0)).max())
@@ -71,23 +73,34 @@ def around_clicks(b: int, prompt: SlicePrompt, longest: int) -> list[View]:
 
 
 def around_box(
-    b: int, prompt: SlicePrompt, frame: Tensor, zooms: Sequence[float], flips: bool, previous: Tensor | None = None
+    b: int,
+    prompt: SlicePrompt,
+    frame: Tensor,
+    zooms: Sequence[float],
+    flips: bool,
+    previous: Tensor | None = None,
 ) -> list[View]:
-    """Windows around a box (4,), of several sizes and mirrored; the user's own box is drawn into them."""
-    box = None if prompt.box is None else torch.tensor(prompt.box, dtype=torch.float32) if prompt.loose else frame
+    """Views around a box (4,), of several sizes and mirrored; the user's own box is drawn into them."""
+    box = (
+        None
+        if prompt.box is None
+        else torch.tensor(prompt.box, dtype=torch.float32)
+        if prompt.loose
+        else frame
+    )
     windows = [windows_around(frame[None], zoom)[0] for zoom in zooms]
     turns = (False, True) if flips else (False,)
     return [View(b, window, prompt, box, previous, flip) for window in windows for flip in turns]
 
 
 def sample(maps: Tensor, window: Tensor, side: int, how: str = "mean") -> Tensor:
-    """Maps (C, H, W) resampled in a window, shrunken ones smoothed before: (C, side, side).
+    """Resample maps (C, H, W) in a window to (C, side, side), smoothed first where they are reduced.
 
     Args:
-        maps: any values; the edge is repeated beyond the slice.
-        window: (4,) left, top, width, height in px of the maps.
-        side: px of the result.
-        how: `mean` for images and masks, `max` for thin strokes, to shrink by.
+        maps: Maps with any values; the edge is repeated beyond the slice.
+        window: The window (4,) as left, top, width, height in px of the maps.
+        side: Side of the result in px.
+        how: Pooling for the reduction, `mean` for images and masks, `max` for thin strokes.
     """
     height, width = maps.shape[1:]
     left, top = (int(v) for v in window[:2].floor())
@@ -98,7 +111,7 @@ def sample(maps: Tensor, window: Tensor, side: int, how: str = "mean") -> Tensor
     part = maps[None, :, top : max(bottom + pad, top + 1), left : max(right + pad, left + 1)].float()
     moved = window - window.new_tensor([left, top, 0, 0])
     if factor > 1:
-        # edges are repeated, so that the average of the last pixels is not darkened
+        # Edges are repeated so that zeros do not enter the average of the last pixels.
         part = F.pad(part, (0, -part.shape[3] % factor, 0, -part.shape[2] % factor), mode="replicate")
         part = F.max_pool2d(part, factor) if how == "max" else F.avg_pool2d(part, factor)
         moved = moved / factor
@@ -107,14 +120,14 @@ def sample(maps: Tensor, window: Tensor, side: int, how: str = "mean") -> Tensor
 
 
 def on_slice(window: Tensor, height: int, width: int, side: int) -> Tensor:
-    """Which pixels of a window lie on the slice: (side, side) boolean."""
+    """Boolean map (side, side) of the pixels of a window that lie on the slice."""
     step = (torch.arange(side) + 0.5) / side
     x, y = window[0] + step * window[2], window[1] + step * window[3]
     return ((y >= 0) & (y <= height))[:, None] & ((x >= 0) & (x <= width))[None, :]
 
 
 def found_in(mask: Tensor, window: Tensor, height: int, width: int) -> tuple[Tensor, int] | None:
-    """The box of a mask (t, t) on its slice, and the number of axes on which its window cuts it off; None if empty."""
+    """The box of a mask (t, t) on its slice, and on how many axes the window cuts it; None if empty."""
     x, y = (mask > 0).any(0).nonzero()[:, 0], (mask > 0).any(1).nonzero()[:, 0]
     if not len(x):
         return None
@@ -127,14 +140,20 @@ def found_in(mask: Tensor, window: Tensor, height: int, width: int) -> tuple[Ten
     return torch.cat([low.clamp(min=0), torch.minimum(high, limit) - 1]), int(cut.sum())
 
 
-def place(masks: Tensor, windows: Sequence[Tensor], slice_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """The mean of logits (V, t, t) where their windows lie, (H, W); `OUTSIDE` where none lies.
+def place(
+    masks: Tensor, windows: Sequence[Tensor], slice_size: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
+    """Resample logits (V, t, t) from their windows to the slice and average them: (H, W).
 
     Args:
-        masks: logits of each window.
-        windows: (4,) in px of the slice.
-        slice_size: (H, W) of the slice.
-        size: (H, W) of the result.
+        masks: Logits of each window.
+        windows: Windows (4,) in px of the slice.
+        slice_size: Rows and columns (H, W) of the slice.
+        size: Rows and columns (H, W) of the result.
+
+    Returns:
+        The mean of the logits of all windows that cover a pixel, and `OUTSIDE` for pixels outside of all
+        windows.
     """
     scale = torch.tensor([size[1] / slice_size[1], size[0] / slice_size[0]] * 2)
     total = torch.zeros(size, device=masks.device)
@@ -153,23 +172,85 @@ def place(masks: Tensor, windows: Sequence[Tensor], slice_size: tuple[int, int],
     return torch.where(count > 0, total / count.clamp(min=1), torch.full_like(total, OUTSIDE))
 
 
-def most_expected(masks: Tensor, windows: Sequence[Tensor], trust: Sequence[float], slice_size: tuple[int, int]) -> int:
-    """The place of the mask that is best in expectation: argmax over m of the sum over n of trust_n Dice(m, n).
+def most_expected(
+    masks: Tensor, windows: Sequence[Tensor], trust: Sequence[float], slice_size: tuple[int, int]
+) -> int:
+    """Index of the mask of highest expected Dice: argmax over m of sum over n of trust_n Dice(m, n).
 
-    Each mask is a hypothesis of what a click means, as likely as it is trusted. The most trusted one alone is often a
-    small part that one window shows well; what several windows agree on is more often meant.
+    Each mask is a hypothesis of the meant object, with a probability proportional to its trust. The most
+    trusted mask alone is often a small part that fits one window well; an object on which several windows
+    agree is more often meant.
 
     Args:
-        masks: logits (N, t, t).
-        windows: (4,) of each in px of the slice.
-        trust: of each, not negative.
-        slice_size: (H, W) of the slice.
+        masks: Logits (N, t, t).
+        windows: Window (4,) of each mask in px of the slice.
+        trust: Weight of each mask, not negative.
+        slice_size: Rows and columns (H, W) of the slice.
     """
     scale = min(1.0, _COMPARED / max(slice_size))
     size = max(1, round(slice_size[0] * scale)), max(1, round(slice_size[1] * scale))
-    seen = torch.stack([place(m[None], [w], slice_size, size) > 0 for m, w in zip(masks, windows, strict=True)])
-    flat = seen.flatten(1).float()
+    placed = torch.stack(
+        [place(m[None], [w], slice_size, size) > 0 for m, w in zip(masks, windows, strict=True)]
+    )
+    flat = placed.flatten(1).float()
     both, areas = flat @ flat.T, flat.sum(1)
     dice = 2 * both / (areas[:, None] + areas[None, :]).clamp(min=1)
     weights = torch.tensor(list(trust), device=flat.device)
     return int((dice @ weights * (weights > 0)).argmax())
+
+
+def network_inputs(
+    embedding: Embedding, views: Sequence[View], side: int
+) -> tuple[Tensor, Tensor, WindowPrompts]:
+    """The inputs of the network for V views, mirrored where the view is.
+
+    Args:
+        embedding: The slices.
+        views: The views.
+        side: Side t of the network's input in px.
+
+    Returns:
+        The windows (V, 3, t, t) in [0, 1], boolean maps (V, t, t) of the pixels on the slice, and the
+        prompts.
+    """
+    device = embedding.features.device
+    height, width = embedding.frame.height, embedding.frame.width
+    flips = torch.tensor([view.flip for view in views], device=device)
+    most = max(len(view.prompt.labels) for view in views)
+    prompts = WindowPrompts.nothing(len(views), side, most, device)
+    previous, neighbour, near = (prompts.previous.clone() for _ in range(3))
+    images, valid = [], []
+    for n, view in enumerate(views):
+        image = embedding.features[view.b]
+        valid_pixels = on_slice(view.window, height, width, side).to(device)
+        images.append((sample(image, view.window, side) / 255).expand(3, -1, -1) * valid_pixels)
+        valid.append(valid_pixels)
+        if view.box is not None:
+            prompts.boxes[n] = to_window(view.box[None], view.window[None], side)[0].to(device)
+        points, labels = clicks_of(view.prompt)
+        # Clicks outside of the window are left out.
+        low, high = view.window[:2], view.window[:2] + view.window[2:]
+        inside = ((points + 0.5 >= low) & (points + 0.5 < high)).all(1)
+        points, labels = points[inside], labels[inside]
+        points = to_window(points, view.window.expand(len(points), 4), side)
+        prompts.points[n, : len(points)] = points.to(device)
+        prompts.labels[n, : len(points)] = labels.to(device)
+        if view.prompt.scribbles is not None:
+            strokes = torch.from_numpy(view.prompt.scribbles)
+            both = torch.stack([strokes == 1, strokes == -1]).float().to(device)
+            prompts.scribbles[n] = sample(both, view.window, side, "max") * valid_pixels
+        if view.previous is not None:
+            previous[n] = sample(view.previous.to(device)[None], view.window, side)[0] * valid_pixels
+        if view.prompt.neighbour is not None:
+            mask = torch.from_numpy(view.prompt.neighbour.mask).float().to(device)
+            neighbour[n] = sample(mask[None], view.window, side)[0] * valid_pixels
+            other = torch.from_numpy(view.prompt.neighbour.image).to(device)
+            other = other[None] if other.dim() == 2 else other.permute(2, 0, 1)
+            near[n] = sample(other, view.window, side).mean(0) / 255 * valid_pixels
+    window_prompts = WindowPrompts(
+        prompts.boxes, prompts.points, prompts.labels, prompts.scribbles, previous, neighbour, near
+    ).flipped(flips)
+    windows = torch.stack(images)
+    windows = torch.where(flips[:, None, None, None], windows.flip(-1), windows)
+    valid_maps = torch.stack(valid)
+    return windows, torch.where(flips[:, None, None], valid_maps.flip(-1), valid_maps), window_prompts

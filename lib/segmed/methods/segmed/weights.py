@@ -1,4 +1,4 @@
-"""The default model's folder: `config.json` and `model.safetensors` in half precision."""
+"""Storage of the default model: a folder with `config.json` and `model.safetensors` in half precision."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ _FILE = "model.safetensors"
 
 
 def save_network(network: PromptNetwork, folder: str | os.PathLike[str]) -> Path:
-    """Write a network; files appear whole or not at all."""
+    """Write a network to a folder; files appear complete or not at all."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: t.detach().to("cpu", torch.float16).contiguous() for name, t in network.state_dict().items()}
+    state = {
+        name: t.detach().to("cpu", torch.float16).contiguous() for name, t in network.state_dict().items()
+    }
     part = folder / f"{_FILE}.part"
     save_file(state, part)
     part.chmod(0o644)
@@ -32,7 +34,7 @@ def save_network(network: PromptNetwork, folder: str | os.PathLike[str]) -> Path
 
 
 def is_network_folder(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder says that it holds such a network."""
+    """Whether the config.json of a folder describes such a network."""
     try:
         config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -44,13 +46,16 @@ def load_network(folder: str | os.PathLike[str]) -> PromptNetwork:
     """Read a network in float32.
 
     Raises:
-        FileNotFoundError: the folder or one of its files is missing.
-        ValueError: the files are damaged or of another architecture.
+        FileNotFoundError: If the folder or one of its files is missing.
+        ValueError: If the files are damaged or of another architecture.
     """
     folder = Path(folder)
     for name in ("config.json", _FILE):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name} is missing. The default model needs config.json and {_FILE}.")
+            raise FileNotFoundError(
+                f"{folder / name} is missing. The default model needs config.json and {_FILE}; "
+                "copy the folder again."
+            )
     if not is_network_folder(folder):
         raise ValueError(
             f"{folder / 'config.json'} does not describe a {ARCHITECTURE}. Give the default model's folder."
@@ -59,7 +64,9 @@ def load_network(folder: str | os.PathLike[str]) -> PromptNetwork:
     try:
         network.load_state_dict({name: t.float() for name, t in load_file(folder / _FILE).items()})
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise ValueError(f"{folder / _FILE} is damaged or of another version ({type(error).__name__}).") from error
+        raise ValueError(
+            f"{folder / _FILE} is damaged or of another version ({type(error).__name__})."
+        ) from error
     return network.eval().to(memory_format=torch.channels_last)
 
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 COOKIE = "segmed"
 # without a login
-OPEN = frozenset({"/login", "/login/oidc", "/login/oidc/callback", "/auth", "/auth/", "/auth/token", "/favicon.ico"})
+OPEN = frozenset(
+    {"/login", "/login/oidc", "/login/oidc/callback", "/auth", "/auth/", "/auth/token", "/favicon.ico"}
+)
 _SAFE = ("GET", "HEAD", "OPTIONS")
 MONAILABEL_ROLES = {
     "reader": settings.MONAI_LABEL_AUTH_ROLE_USER,
@@ -59,7 +61,9 @@ class Gate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # nothing here speaks over web sockets, and they would pass without a login
+        if (
+            scope["type"] != "http"
+        ):  # nothing here speaks over web sockets, and they would pass without a login
             await send({"type": "websocket.close", "code": 1008})
             return
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
@@ -69,7 +73,9 @@ class Gate:
         if user is None and path not in OPEN:
             await _ask_to_log_in(scope, headers, path, send)
         elif by_cookie and scope["method"] not in _SAFE and not _own_page(headers):
-            await _answer(send, 403, "Requests of other pages are not taken with your login. Use an access token.")
+            await _answer(
+                send, 403, "Requests of other pages are not taken with your login. Use an access token."
+            )
         else:
             await self.app(scope, receive, send)
 
@@ -130,10 +136,14 @@ async def _ask_to_log_in(scope: Scope, headers: Mapping[str, str], path: str, se
         query = scope["query_string"].decode("latin-1")
         asked = quote(path) + (f"?{query}" if query else "")
         target = f"{scope.get('root_path', '')}/login?next={quote(asked)}"
-        await send({"type": "http.response.start", "status": 303, "headers": [(b"location", target.encode())]})
+        await send(
+            {"type": "http.response.start", "status": 303, "headers": [(b"location", target.encode())]}
+        )
         await send({"type": "http.response.body", "body": b""})
         return
-    await _answer(send, 401, "Log in first: on the page /login, or with an access token (`segmed users token`).")
+    await _answer(
+        send, 401, "Log in first: on the page /login, or with an access token (`segmed users token`)."
+    )
 
 
 async def _answer(send: Send, status: int, sentence: str) -> None:

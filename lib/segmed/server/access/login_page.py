@@ -57,7 +57,11 @@ def login_page(http: Request, message: str, target: str, status: int = 200) -> R
         target: path to go on to afterwards.
         status: of the answer.
     """
-    provider, root, target = http.scope["segmed.gate"].provider, http.scope.get("root_path", ""), own_path(target)
+    provider, root, target = (
+        http.scope["segmed.gate"].provider,
+        http.scope.get("root_path", ""),
+        own_path(target),
+    )
     link = f"{root}/login/oidc?next={quote(target)}"
     page = _PAGE.format(
         message=f"<p>{html.escape(message)}</p>" if message else "",

@@ -43,7 +43,9 @@ class Provider:
         self.settings = settings
         self._clock = clock
         self._trust = ssl.create_default_context(cafile=settings.ca)
-        self._guard = threading.Lock()  # one request at a time, so that a silent provider holds up one thread only
+        self._guard = (
+            threading.Lock()
+        )  # one request at a time, so that a silent provider holds up one thread only
         self._facts: tuple[float, dict[str, Any]] | None = None
         self._keys: tuple[float, KeySet] | None = None
         self._failed = -_AGAIN
@@ -123,7 +125,9 @@ class Provider:
                 403,
             )
         if wanted.name_claim == "email" and claims.get("email_verified") in (False, "false"):
-            raise BadRequest(f"{wanted.title} has not verified your e-mail address. Do that there first.", 403)
+            raise BadRequest(
+                f"{wanted.title} has not verified your e-mail address. Do that there first.", 403
+            )
         told = _claim(claims, wanted.role_claim)
         values = told if isinstance(told, list) else [told]
         found = {wanted.roles[value] for value in values if isinstance(value, str) and value in wanted.roles}
@@ -155,7 +159,9 @@ class Provider:
                 usable = [
                     key
                     for key in (told if isinstance(told, list) else [])
-                    if isinstance(key, dict) and key.get("kty") in ("RSA", "EC") and key.get("use", "sig") == "sig"
+                    if isinstance(key, dict)
+                    and key.get("kty") in ("RSA", "EC")
+                    and key.get("use", "sig") == "sig"
                 ]
                 try:
                     self._keys = self._clock(), KeySet.import_key_set({"keys": usable})
@@ -200,12 +206,15 @@ class Provider:
     def _silent(self, why: object) -> BadRequest:
         logger.warning("The identity provider %s cannot be used: %s", self.settings.issuer, why)
         return BadRequest(
-            f"{self.settings.title} cannot be reached now: log in by name and password, or try again later.", 503
+            f"{self.settings.title} cannot be reached now: log in by name and password, or try again later.",
+            503,
         )
 
     def _refused(self, why: object) -> BadRequest:
         logger.warning("A login by %s was refused: %s", self.settings.issuer, why)
-        return BadRequest(f"The answer of {self.settings.title} is not valid, so nobody was logged in. Try again.", 401)
+        return BadRequest(
+            f"The answer of {self.settings.title} is not valid, so nobody was logged in. Try again.", 401
+        )
 
 
 class NoRole(BadRequest):
@@ -216,7 +225,9 @@ class NoRole(BadRequest):
     """
 
     def __init__(self, name: str, title: str) -> None:
-        super().__init__(f"{title} knows you as {name}, who has no role on this server. Ask who runs it.", 403)
+        super().__init__(
+            f"{title} knows you as {name}, who has no role on this server. Ask who runs it.", 403
+        )
         self.name = name
 
 

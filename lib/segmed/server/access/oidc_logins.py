@@ -67,7 +67,9 @@ class Logins:
         with self._guard:
             begun = self._begun.pop(_digest(state), None)
         if begun is None or self._clock() - begun.at > WITHIN:
-            raise BadRequest("This login was used already, or took longer than ten minutes. Begin again.", 401)
+            raise BadRequest(
+                "This login was used already, or took longer than ten minutes. Begin again.", 401
+            )
         if not hmac.compare_digest(begun.browser, _digest(browser)):
             raise BadRequest("This login was not begun in this browser. Begin again.", 401)
         return begun

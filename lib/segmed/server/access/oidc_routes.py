@@ -44,7 +44,9 @@ def to_the_provider(http: Request, next: str = "/") -> Response:
 
 
 @router.get("/login/oidc/callback")
-def back_from_the_provider(http: Request, code: str = "", state: str = "", error: str = "", iss: str = "") -> Response:
+def back_from_the_provider(
+    http: Request, code: str = "", state: str = "", error: str = "", iss: str = ""
+) -> Response:
     """Begin a session of the user whom the provider vouches for."""
     gate, target = _gate(http), "/"
     provider = _provider(gate)

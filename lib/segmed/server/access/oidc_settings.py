@@ -68,7 +68,9 @@ class OidcSettings:
             FileNotFoundError: the file is not there.
         """
         if not path.is_file():
-            raise FileNotFoundError(f"There is no file {str(path)!r}. Give --oidc a JSON file, see docs/access.md.")
+            raise FileNotFoundError(
+                f"There is no file {str(path)!r}. Give --oidc a JSON file, see docs/access.md."
+            )
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -118,7 +120,9 @@ def _checked(told: Mapping[str, Any], path: Path) -> dict[str, Any]:
         if key in told:
             found[key] = _texts(key, told[key], needed)
     if bad := sorted(set(found.get("algorithms", ())) - set(ALGORITHMS)):
-        raise ValueError(f"algorithms {', '.join(bad)} cannot be used. Choose out of {', '.join(ALGORITHMS)}.")
+        raise ValueError(
+            f"algorithms {', '.join(bad)} cannot be used. Choose out of {', '.join(ALGORITHMS)}."
+        )
     if told.get("ca") is not None:
         found["ca"] = Path(_text("ca", told["ca"])).expanduser()
         if not found["ca"].is_file():
@@ -145,7 +149,9 @@ def _secret(told: Mapping[str, Any], path: Path) -> str:
 
 def _roles(told: Any) -> dict[str, str]:
     if not isinstance(told, dict):
-        raise ValueError(f'roles must name a role for values of the claim, such as {{"segmed-staff": "{ROLES[1]}"}}.')
+        raise ValueError(
+            f'roles must name a role for values of the claim, such as {{"segmed-staff": "{ROLES[1]}"}}.'
+        )
     return {str(value): _role(f"roles {str(value)[:60]!r}", role) for value, role in told.items()}
 
 

@@ -139,7 +139,9 @@ class Users:
         user, number = self._known(name), secrets.token_hex(4)
         token = f"{_PREFIX}{number}_{secrets.token_urlsafe(32)}"
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._put(replace(user, tokens={**user.tokens, number: _digest(token)}, made={**user.made, number: now}))
+        self._put(
+            replace(user, tokens={**user.tokens, number: _digest(token)}, made={**user.made, number: now})
+        )
         return token
 
     def drop_tokens(self, name: str) -> None:
@@ -183,9 +185,13 @@ def _parsed(path: Path) -> dict[str, User]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))["users"]
         found = {
-            str(name): User(str(name), _role(one["role"]), str(one["password"]), dict(one["tokens"]), dict(one["made"]))
+            str(name): User(
+                str(name), _role(one["role"]), str(one["password"]), dict(one["tokens"]), dict(one["made"])
+            )
             for name, one in told.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"The file of users {path} is damaged ({error}). Restore it, or make it anew.") from error
+        raise ValueError(
+            f"The file of users {path} is damaged ({error}). Restore it, or make it anew."
+        ) from error
     return found
