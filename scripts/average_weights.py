@@ -3,7 +3,8 @@
 
     python scripts/average_weights.py runs/first/model runs/second/model OUT --pack FOLDER
 
-Validation is that of `train_default.py`: 96 objects of the held-out sources in their windows, Dice by kind of prompt.
+Validation is that of `train_default.py`: 96 objects of the held-out sources in their windows, Dice by kind of
+    prompt.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
-from segmed.data.training_pack import TrainingPack
+from segmed.data.datasets.training_pack import TrainingPack
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.weights import load_network, save_network
 from segmed.pretraining.objects import ObjectConfig, ObjectSource

@@ -3,9 +3,9 @@
 
     python scripts/bench_access.py
 
-The same JSON prompt goes through an application that answers at once: bare, then behind the guard (host, origin, body,
-JSON), then also behind the login (an access token), then also noted in an audit log, which is flushed to the disk each
-time.
+The same JSON prompt goes through an application that answers at once: bare, then behind the guard (host,
+origin, body, JSON), then also behind the login (an access token), then also noted in an audit log, which is
+flushed to the disk each time.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
+from segmed.server.access.audit import Audit, Audited
 from segmed.server.access.gate import Gate
 from segmed.server.access.users import Users
-from segmed.server.audit import Audit, Audited
-from segmed.server.guard import Guard
+from segmed.server.http.guard import Guard
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PROMPTS = 300

@@ -1,9 +1,11 @@
 #!/usr/bin/env python
-"""What active learning costs beside the work of users: Next Sample, an idle server, and scoring during inference.
+"""What active learning costs beside the work of users: Next Sample, an idle server, and scoring during
+inference.
 
-Everything goes through HTTP to `segmed serve` with the embedded default model on small pictures, of which one in
-twenty has a label. Scores and embeddings (512 values, as SAM's) of all of them are written into the state beforehand,
-since making them would take hours. Prints a Markdown table. Usage: python scripts/bench_active.py [--images 10000]
+Everything goes through HTTP to `segmed serve` with the embedded default model on small pictures, of which one
+in twenty has a label. Scores and embeddings (512 values, as SAM's) of all of them are written into the state
+beforehand, since making them would take hours. Prints a Markdown table. Usage: python scripts/bench_active.py
+[--images 10000]
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ import requests
 import torch
 from bench_serve import SHAPE, Server
 from PIL import Image
-from segmed.active.database import Database
-from segmed.active.strategies import STRATEGIES
+from segmed.active.scoring.strategies import STRATEGIES
+from segmed.active.store.database import Database
 from segmed.active.tables.images import ImageRepository
 from segmed.active.tables.scores import ScoreRepository, ScoringCost, StoredScores
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """How long one waits where others ask, too: ratios, so that they can be compared between machines.
 
-Prints a Markdown table: the 95th percentile of sixteen clients' boxes beside sixteen times the compute of one, and a
-click while a box is carried through 500 slices beside the same click alone. Usage:
-python scripts/bench_crowd.py [--clients 16] [--each 12] [--slices 500]
+Prints a Markdown table: the 95th percentile of sixteen clients' boxes beside sixteen times the compute of
+one, and a click while a box is carried through 500 slices beside the same click alone. Usage: python
+scripts/bench_crowd.py [--clients 16] [--each 12] [--slices 500]
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def main() -> None:
     many = arguments.clients
     print(f"| one client's box, compute alone | {compute * 1e3:.0f} ms | |")
     print(
-        f"| box of {many} clients, 95 % | {waited * 1e3:.0f} ms | {waited / (many * compute):.2f} × {many} × compute |"
+        f"| box of {many} clients, 95 % | {waited * 1e3:.0f} ms | {waited / (many * compute):.2f} × {many} × "
+        f"compute |"
     )
     print(f"| click alone, median of {len(quiet)} | {statistics.median(quiet) * 1e3:.0f} ms | |")
     ratio = statistics.median(beside) / statistics.median(quiet)

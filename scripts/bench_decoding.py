@@ -1,4 +1,5 @@
-"""What it costs to decode a file in another process: the same file in this process and in a decoding process, in turns.
+"""What it costs to decode a file in another process: the same file in this process and in a decoding process,
+in turns.
 
 python scripts/bench_decoding.py [--slices 300] [--rounds 3]
 """
@@ -57,7 +58,8 @@ def main() -> None:
                 ratio = statistics.median(other / own for own, other in pairs)
                 own, other = (statistics.median(times) for times in zip(*pairs, strict=True))
                 print(
-                    f"{path.name:10} {what:8} in process {own:6.2f} s, child {other:6.2f} s, ratio {ratio:.2f}"
+                    f"{path.name:10} {what:8} in process {own:6.2f} s, child {other:6.2f} s, ratio "
+                    f"{ratio:.2f}"
                 )
     decoder.workers.close()
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env python
-"""The SAM ViT-B image encoder at 1024 px: transformers' and ours, fp32 and bf16, time and agreement in one run.
+"""The SAM ViT-B image encoder at 1024 px: transformers' and ours, fp32 and bf16, time and agreement in one
+run.
 
-Random weights (sd 0.02, relative positions 0.1), a smooth random picture; masks of 16 boxes by the same decoder,
-thresholded at their median because random weights put no object into them. Usage: python scripts/bench_encoder.py
+Random weights (sd 0.02, relative positions 0.1), a smooth random picture; masks of 16 boxes by the same
+decoder, thresholded at their median because random weights put no object into them. Usage: python
+scripts/bench_encoder.py
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from segmed.evaluation.metrics import Overlap
-from segmed.sam.dtype import cpu_has_bf16
-from segmed.sam.precision import prepare_encoder
+from segmed.sam.cpu.dtype import cpu_has_bf16
+from segmed.sam.cpu.precision import prepare_encoder
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel
 

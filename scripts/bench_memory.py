@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """What a server takes when it has nothing to do, and after thousands of mixed requests.
 
-Prints a Markdown table: resident memory, open files and threads when it is ready, a while later, after the first tenth
-of the requests and after all of them. Usage: python scripts/bench_memory.py [--requests 10000] [--clients 8]
+Prints a Markdown table: resident memory, open files and threads when it is ready, a while later, after the
+first tenth of the requests and after all of them. Usage: python scripts/bench_memory.py [--requests 10000]
+[--clients 8]
 """
 
 from __future__ import annotations

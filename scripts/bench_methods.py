@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from compare_methods import LAYOUTS, build, now
 from segmed.data.slices import LabelledSlice, SliceDataset
-from segmed.imaging.masks import slice_box
+from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.base.segmenter import Segmenter
 from segmed.methods.lora import LoraSam
-from segmed.methods.segmenter import Segmenter
-from segmed.sam.precision import prepare_encoder
+from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.weights import load_sam, weights_version
 from transformers import SamModel
 
@@ -27,9 +27,11 @@ _WARM_UP = 3
 
 @torch.inference_mode()
 def overhead(names: Sequence[str], base: SamModel, data: SliceDataset, a: argparse.Namespace) -> str:
-    """Markdown: encode + decode of a box per slice against plain SAM, methods in turns, medians over the turns.
+    """Markdown: encode + decode of a box per slice against plain SAM, methods in turns, medians over the
+    turns.
 
-    The ratio is the median of the ratios within a turn, so that what slows the machine for a while cancels out.
+    The ratio is the median of the ratios within a turn, so that what slows the machine for a while cancels
+    out.
     """
     device = next(base.parameters()).device
     base.vision_encoder = prepare_encoder(base.vision_encoder, device, a.precision)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """What a click costs through the server, beside the bare encoder and decoder in the same run.
 
-Prints a Markdown table for the embedded default model, and one per backbone: `tiny` (4 layers, 256 px) and `vit-b`
-(12 layers, 1024 px), both with random weights, since only time and memory are measured. Usage:
-python scripts/bench_serve.py [--backbone segmed] [--slices 32]
+Prints a Markdown table for the embedded default model, and one per backbone: `tiny` (4 layers, 256 px) and
+`vit-b` (12 layers, 1024 px), both with random weights, since only time and memory are measured. Usage: python
+scripts/bench_serve.py [--backbone segmed] [--slices 32]
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ import requests
 import torch
 from segmed.imaging.picture import open_picture
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.loading import BackboneConfig, Loader
-from segmed.methods.medsam import MedSam
+from segmed.inference.loading import BackboneConfig, Loader
+from segmed.methods.sam.medsam import MedSam
 from transformers import SamConfig, SamModel
 
 SHAPE = (512, 512, 200)
@@ -167,7 +167,8 @@ def measure_default(slices: int, studies: Path) -> None:
             ("repeated prompt", again, "again", 60),
         ):
             print(
-                f"| {what} | {whole * 1e3:.0f} ms | {inside[kind] * 1e3:.0f} ms without HTTP (target ≤ {target}) |"
+                f"| {what} | {whole * 1e3:.0f} ms | {inside[kind] * 1e3:.0f} ms without HTTP (target ≤ "
+                f"{target}) |"
             )
         print(f"| `_3d` box of {slices} slices | {volume:.1f} s | {volume / slices * 1e3:.0f} ms a slice |")
         print(

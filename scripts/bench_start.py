@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""How long the command and the server take to start, and what an idle server holds: medians of several starts.
+"""How long the command and the server take to start, and what an idle server holds: medians of several
+starts.
 
     python scripts/bench_start.py --rounds 3
 

@@ -4,10 +4,10 @@
     python scripts/bench_train.py
     python scripts/bench_train.py --parts memory
 
-`speed`: the mask decoder of a random ViT-B is tuned at 1024 px, with embeddings on disk and without, and against the
-bare forward and backward pass of the decoder on the same tensors. `memory`: peak resident memory of a training of a
-small model on 20 and on 200 volumes of 256 × 256 × 64, each in a process of its own. `size`: what a LoRA of ViT-B takes
-on disk.
+`speed`: the mask decoder of a random ViT-B is tuned at 1024 px, with embeddings on disk and without, and
+against the bare forward and backward pass of the decoder on the same tensors. `memory`: peak resident memory
+of a training of a small model on 20 and on 200 volumes of 256 × 256 × 64, each in a process of its own.
+`size`: what a LoRA of ViT-B takes on disk.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ import numpy as np
 import torch
 from segmed.data.slices import LabelledVolume, SliceDataset
 from segmed.imaging.store import ByteBoundedStore
-from segmed.methods.decoder_tuning import DecoderTuning
+from segmed.methods.base.trainable import save_trained
 from segmed.methods.lora import LoraSam
-from segmed.methods.trainable import save_trained
-from segmed.sam.precision import prepare_encoder
+from segmed.methods.sam.decoder_tuning import DecoderTuning
+from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.tiny import initialised, tiny_config
 from segmed.training.finetune import Finetuning
 from segmed.training.finetune_config import FinetuneConfig

@@ -1,10 +1,11 @@
 #!/usr/bin/env python
 """What a box costs from the viewers: seconds from the prompt to the mask, and bytes on the wire.
 
-A drawn CT of 512×512×100 lies in a local Orthanc, or in a DICOM folder where Orthanc is not installed, and is segmented
-by the embedded default model on the CPU. 3D Slicer is stood for by a client that sends what its module sends; the web
-page and OHIF run in Chromium if it is there, which draws by software. All boxes are on a slice that was prompted
-before. Prints a Markdown table. Usage: python scripts/bench_viewers.py [--repeats 10] [--folder] [--no-browser]
+A drawn CT of 512×512×100 lies in a local Orthanc, or in a DICOM folder where Orthanc is not installed, and is
+segmented by the embedded default model on the CPU. 3D Slicer is stood for by a client that sends what its
+module sends; the web page and OHIF run in Chromium if it is there, which draws by software. All boxes are on
+a slice that was prompted before. Prints a Markdown table. Usage: python scripts/bench_viewers.py [--repeats
+10] [--folder] [--no-browser]
 """
 
 from __future__ import annotations

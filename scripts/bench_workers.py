@@ -3,8 +3,8 @@
 
     python scripts/bench_workers.py ../shared/datasets/lgg
 
-Jobs that segment and train nothing, one thread each: once one after the other in this process, then two at a time, with
-the start of Ray in its time.
+Jobs that segment and train nothing, one thread each: once one after the other in this process, then two at a
+time, with the start of Ray in its time.
 """
 
 from __future__ import annotations

@@ -1,16 +1,19 @@
 #!/usr/bin/env python
-"""Methods trained alike on one dataset, beside plain SAM whose mask decoder is tuned on the same slices: one table.
+"""Methods trained alike on one dataset, beside plain SAM whose mask decoder is tuned on the same slices: one
+table.
 
     python scripts/compare_methods.py LGG --layout lgg --backbone apps/segmed/model/segmed-tiny \\
         --methods sam,gafl,featup,imedsam,adapter --epochs 10 --seeds 3
-    python scripts/compare_methods.py HIPPOCAMPUS --layout msd --backbone apps/segmed/model/segmed-tiny --automatic \\
+    python scripts/compare_methods.py HIPPOCAMPUS --layout msd --backbone apps/segmed/model/segmed-tiny
+    --automatic \\
         --methods lora:1,lora:4,lora:8,adapter --epochs 10 --seeds 3
 
 A method is NAME or NAME:VARIANT: sam:brats|segmed|full, gafl:VARIANT, featup:decoder|hires, imedsam, adapter,
-lora:RANK. Patients are split once, the same for all methods and seeds; seeds change the order of slices, the training
-boxes and fresh weights. Each method is trained by its own recipe and measured before and after, on the same slices and
-boxes. With --automatic, methods that tell classes apart get no prompt, and each class is scored on every slice; all
-others are still told a box. A table is no proof that one method is better: recipes were not tuned for the dataset.
+lora:RANK. Patients are split once, the same for all methods and seeds; seeds change the order of slices, the
+training boxes and fresh weights. Each method is trained by its own recipe and measured before and after, on
+the same slices and boxes. With --automatic, methods that tell classes apart get no prompt, and each class is
+scored on every slice; all others are still told a box. A table is no proof that one method is better: recipes
+were not tuned for the dataset.
 """
 
 from __future__ import annotations
@@ -27,24 +30,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from segmed.data.lgg import load_lgg
-from segmed.data.msd import load_msd
+from segmed.data.datasets.lgg import load_lgg
+from segmed.data.datasets.msd import load_msd
 from segmed.data.slices import SliceDataset
 from segmed.data.split import Split, split_patients
-from segmed.evaluation.annotator import jittered
 from segmed.evaluation.segmentation_scores import ImageScore, score_mask, summarise
-from segmed.imaging.masks import slice_box
+from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.adapter import AdapterSam, AdapterSamConfig
-from segmed.methods.class_head import ClassSegmenter
-from segmed.methods.decoder_tuning import DecoderTuning, DecoderTuningConfig
-from segmed.methods.featup import FeatUp, FeatUpConfig
-from segmed.methods.gafl import Gafl, GaflConfig
-from segmed.methods.imedsam import Imedsam, ImedsamConfig
+from segmed.methods.adapter.adapter import AdapterSam, AdapterSamConfig
+from segmed.methods.base.segmenter import Segmenter
+from segmed.methods.base.trainable import TrainableSegmenter
+from segmed.methods.featup.featup import FeatUp, FeatUpConfig
+from segmed.methods.gafl.gafl import Gafl, GaflConfig
+from segmed.methods.imedsam.imedsam import Imedsam, ImedsamConfig
 from segmed.methods.lora import LoraSam, LoraSamConfig, learning_rate
-from segmed.methods.segmenter import Segmenter
-from segmed.methods.trainable import TrainableSegmenter
+from segmed.methods.sam.class_head import ClassSegmenter
+from segmed.methods.sam.decoder_tuning import DecoderTuning, DecoderTuningConfig
 from segmed.sam.weights import load_sam, weights_version
+from segmed.simulation.slice_annotator import jittered
 from segmed.training.finetune import Finetuning
 from segmed.training.finetune_config import FinetuneConfig
 from transformers import SamModel
@@ -107,7 +110,8 @@ def measure(
     Args:
         method: on any device.
         data: slices.
-        prompted: with a box for each label of at least `min_area` px; else every label is scored on every slice.
+        prompted: with a box for each label of at least `min_area` px; else every label is scored on every
+            slice.
         jitter: largest move of a side of a box, as share of the box.
         min_area: px.
     """
@@ -309,9 +313,12 @@ def main() -> None:
     told = sorted({r["method"] for r in shown if r["prompted"]})
     lines = [
         *table(shown, names, data.unit, columns),
-        f"\nTrained on {len(train)} slices of {len(split.train)} patients, tested on {len(test)} of {len(split.test)}; "
-        f"batch {a.batch}, {a.seeds} seeds. Backbone {version} at {side} px. Told a box: {', '.join(told) or 'none'}. "
-        "Means go over images with the object, then over labels; a missed object counts 0 and has no HD95. All images: "
+        f"\nTrained on {len(train)} slices of {len(split.train)} patients, tested on {len(test)} of "
+        f"{len(split.test)}; "
+        f"batch {a.batch}, {a.seeds} seeds. Backbone {version} at {side} px. Told a box: "
+        f"{', '.join(told) or 'none'}. "
+        "Means go over images with the object, then over labels; a missed object counts 0 and has no HD95. "
+        "All images: "
         "both masks empty counts 1.",
     ]
     print("\n".join(lines))

@@ -1,12 +1,14 @@
 #!/usr/bin/env python
-"""How far the probabilities of a method can be believed: reliability of its pixels, from tight boxes and single clicks.
+"""How far the probabilities of a method can be believed: reliability of its pixels, from tight boxes and
+single clicks.
 
     python scripts/eval_calibration.py CASES [--method segmed] [--backbone FOLDER]
 
-Of each object, pixels within twice its box are sorted by probability into ten bins. In a calibrated bin the share of
-pixels that belong to the object is the mean probability; the expected calibration error (Guo et al., ICML 2017) is the
-mean distance between both, weighted by pixels. Each object counts as much as any other, and the tables end with the
-mean over modalities. Pixels of less than 2 % are left out: there are many, and nearly all are right.
+Of each object, pixels within twice its box are sorted by probability into ten bins. In a calibrated bin the
+share of pixels that belong to the object is the mean probability; the expected calibration error (Guo et al.,
+ICML 2017) is the mean distance between both, weighted by pixels. Each object counts as much as any other, and
+the tables end with the mean over modalities. Pixels of less than 2 % are left out: there are many, and nearly
+all are right.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from segmed.evaluation.annotator import deepest
 from segmed.evaluation.cases import load_cases
 from segmed.imaging.prompts import SlicePrompt
+from segmed.inference.loading import BackboneConfig, Loader
 from segmed.methods import METHODS
-from segmed.methods.loading import BackboneConfig, Loader
+from segmed.simulation.slice_annotator import deepest
 
 BINS = 10
 LEAST = 0.02

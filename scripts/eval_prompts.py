@@ -1,16 +1,18 @@
 #!/usr/bin/env python
-"""Dice of a method on labelled pictures: boxes, careless boxes, clicks and scribbles, beside what a box alone gives.
+"""Dice of a method on labelled pictures: boxes, careless boxes, clicks and scribbles, beside what a box alone
+gives.
 
     python scripts/eval_prompts.py CASES [--method segmed] [--backbone WEIGHTS] [--sheet overlays.png]
 
-Every label is prompted on at most --max-slices slices; objects of at least --min-area px count. Clicks are simulated:
-the first one in the middle of the object, each further one in the middle of the largest error; so are scribbles: lines,
-centre lines or inner contours on the object, then in the largest error. Dice is averaged over the objects of a case,
-then over the cases of a source, then over the sources of a modality, so that a volume with many slices weighs no more
-than a picture; NSD is the share of both outlines that is right within --tolerance px. Intervals are those of the mean
-over modalities when cases are redrawn.
+Every label is prompted on at most --max-slices slices; objects of at least --min-area px count. Clicks are
+simulated: the first one in the middle of the object, each further one in the middle of the largest error; so
+are scribbles: lines, centre lines or inner contours on the object, then in the largest error. Dice is
+averaged over the objects of a case, then over the cases of a source, then over the sources of a modality, so
+that a volume with many slices weighs no more than a picture; NSD is the share of both outlines that is right
+within --tolerance px. Intervals are those of the mean over modalities when cases are redrawn.
 
-CASES is a folder with an index.json, restricted by --sources; or name a dataset that `segmed data list` knows:
+CASES is a folder with an index.json, restricted by --sources; or name a dataset that `segmed data list`
+knows:
 
     python scripts/eval_prompts.py --data lgg --root kaggle_3m --limit 20
 
@@ -33,7 +35,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.progress import track
-from segmed.data.catalogue import DATASETS
+from segmed.data.datasets.catalogue import DATASETS
 from segmed.evaluation.cases import Case, SliceObject, chosen_cases
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.overlay_sheet import Tile, best_median_worst, draw_sheet
@@ -50,9 +52,9 @@ from segmed.evaluation.prompt_trials import (
 )
 from segmed.evaluation.score_tree import ObjectScore, as_json, group_table, modality_table, source_table
 from segmed.evaluation.surface import surface_dice
+from segmed.inference.loading import BackboneConfig, Loader
 from segmed.methods import METHODS
-from segmed.methods.loading import BackboneConfig, Loader
-from segmed.methods.segmenter import Segmenter
+from segmed.methods.base.segmenter import Segmenter
 
 NSD = "box NSD"
 OPTIONAL = ("scribble + 3 corrections",)

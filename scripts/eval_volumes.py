@@ -1,18 +1,20 @@
 #!/usr/bin/env python
-"""3-D Dice and NSD of a method on labelled volumes: from a flat box, a box over the slices, a click, and corrections.
+"""3-D Dice and NSD of a method on labelled volumes: from a flat box, a box over the slices, a click, and
+corrections.
 
     python scripts/eval_volumes.py CASES [--limit 4] [--json volumes.json]
     python scripts/eval_volumes.py --data msd --root Task04_Hippocampus --volumes 20
 
-Each object of every volume of more than 4 slices is segmented from a tight box on its largest slice, from a tight box
-around all of it, from a click in the middle of its largest slice, and from the flat box and 1 to --corrections clicks,
-each in the deepest place of the largest error anywhere in the volume. A correction is sent as the viewers send it: the
-box and all clicks so far. The mask so far goes along to methods that correct masks, and with --previous-mask to all, as
-where a user refines an object. The largest loss is the most Dice that one correction has cost.
+Each object of every volume of more than 4 slices is segmented from a tight box on its largest slice, from a
+tight box around all of it, from a click in the middle of its largest slice, and from the flat box and 1 to
+--corrections clicks, each in the deepest place of the largest error anywhere in the volume. A correction is
+sent as the viewers send it: the box and all clicks so far. The mask so far goes along to methods that correct
+masks, and with --previous-mask to all, as where a user refines an object. The largest loss is the most Dice
+that one correction has cost.
 
-Volumes run whole. Dice is averaged over the objects of a volume, then over the volumes of a source, then over the
-sources of a modality. NSD is the share of both surfaces that is right within --tolerance mm. Other methods are measured
-beside it on the same objects, each with corrections of its own errors:
+Volumes run whole. Dice is averaged over the objects of a volume, then over the volumes of a source, then over
+the sources of a modality. NSD is the share of both surfaces that is right within --tolerance mm. Other
+methods are measured beside it on the same objects, each with corrections of its own errors:
 
     python scripts/eval_volumes.py CASES --peer medsam:medsam_vit_b.pth --peer classical
 """
@@ -29,11 +31,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from segmed.data.catalogue import DATASETS
-from segmed.evaluation.cases import Case, chosen_cases
+from segmed.data.datasets.catalogue import DATASETS
+from segmed.evaluation.cases import Case, VolumeObject, chosen_cases, volume_objects
 from segmed.evaluation.peers import Peer, load_peer
 from segmed.evaluation.score_tree import ObjectScore, as_json, group_table, modality_table, source_table
-from segmed.evaluation.volume_annotator import VolumeObject, volume_objects
 from segmed.evaluation.volume_trials import (
     LOSS,
     STARTS,
@@ -44,9 +45,9 @@ from segmed.evaluation.volume_trials import (
     volume_trials,
 )
 from segmed.imaging.store import ByteBoundedStore
+from segmed.inference.loading import BackboneConfig, Loader
+from segmed.inference.predictor import Predictor
 from segmed.methods import METHODS
-from segmed.methods.loading import BackboneConfig, Loader
-from segmed.methods.predictor import Predictor
 
 FEWEST_SLICES = 5
 
@@ -124,7 +125,8 @@ def main() -> None:
 
 
 def measure_all(predictors: Mapping[str, Predictor], arguments: argparse.Namespace) -> list[ObjectScore]:
-    """What every object of the chosen volumes gave, with a bar for volumes and one for the objects of a volume."""
+    """What every object of the chosen volumes gave, with a bar for volumes and one for the objects of a
+    volume."""
     scores: list[ObjectScore] = []
     cases, total = chosen_cases(
         arguments.cases, arguments.sources, arguments.volumes, arguments.data, arguments.root, arguments.seen
@@ -174,7 +176,8 @@ def report(scores: list[ObjectScore], methods: list[str], corrections: int) -> N
         if len(losses):
             kept = sum(keeps_its_promise(float(loss)) for loss in losses)
             print(
-                f"\n{column}: {losses.max():.3f}; on {kept} of {len(losses)} objects no correction costs over .01."
+                f"\n{column}: {losses.max():.3f}; on {kept} of {len(losses)} objects no correction costs "
+                f"over .01."
             )
 
 

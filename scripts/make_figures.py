@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Draw the pictures of README.md: the demo study, a box, and what comes back. Usage: python scripts/make_figures.py"""
+"""Draw the pictures of README.md: the demo study, a box, and what comes back. Usage: python
+scripts/make_figures.py"""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 from segmed.data.phantom import write_demo_study
-from segmed.imaging.masks import stack_slices
+from segmed.imaging.labels.masks import stack_slices
 from segmed.imaging.picture import open_picture
 from segmed.imaging.prompts import parse_prompt
 from segmed.imaging.store import ByteBoundedStore
+from segmed.inference.predictor import Predictor
 from segmed.methods.classical import Classical
-from segmed.methods.predictor import Predictor
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "images" / "first-result.png"
 ROI = [28, 98, 40, 103, 29, 29]

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Draw the figures of docs/methods.md: each method on drawn pictures, with the embedded backbone, briefly trained.
+"""Draw the figures of docs/methods.md: each method on drawn pictures, with the embedded backbone, briefly
+trained.
 
     python scripts/method_figures.py [--only gafl lora …] [--steps N]
 
@@ -21,18 +22,18 @@ import torch
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from segmed.data.folder import load_folder
+from segmed.data.datasets.folder import load_folder
 from segmed.data.phantom import make_phantom
 from segmed.data.slices import LabelledSlice, SliceDataset
 from segmed.evaluation.feature_sheet import feature_sheet
-from segmed.imaging.masks import slice_box
+from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.adapter import AdapterSam, AdapterSamConfig
-from segmed.methods.gafl import Gafl
-from segmed.methods.imedsam import Imedsam
+from segmed.methods.adapter.adapter import AdapterSam, AdapterSamConfig
+from segmed.methods.base.trainable import TrainableSegmenter
+from segmed.methods.gafl.gafl import Gafl
+from segmed.methods.imedsam.imedsam import Imedsam
 from segmed.methods.lora import LoraSam, LoraSamConfig
-from segmed.methods.medsam import MedSam
-from segmed.methods.trainable import TrainableSegmenter
+from segmed.methods.sam.medsam import MedSam
 from segmed.sam.weights import load_sam
 from segmed.training.finetune import Finetuning
 from segmed.training.finetune_config import FinetuneConfig

@@ -7,9 +7,9 @@ CASES holds one folder per case, with one image per phase on the grid of the lab
 
     CASES/case-1/NC.nii.gz  ART.nii.gz  PV.nii.gz  DE.nii.gz  label.nii.gz
 
-All files but `label.*` are phases, named after the file; NRRD, MetaImage and PNG are read, too. The slice on which the
-label is largest is taken. Without CASES, four contrast phases of drawn CT volumes are made from one label map each.
-Half of the columns let the truth choose among the masks of a phase: these are upper bounds.
+All files but `label.*` are phases, named after the file; NRRD, MetaImage and PNG are read, too. The slice on
+which the label is largest is taken. Without CASES, four contrast phases of drawn CT volumes are made from one
+label map each. Half of the columns let the truth choose among the masks of a phase: these are upper bounds.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from segmed.imaging.grid import Grid, read_labels
 from segmed.imaging.intensity import WINDOWS, stretch
 from segmed.imaging.picture import open_picture
 from segmed.imaging.volume import Volume
-from segmed.methods.loading import BackboneConfig, Loader, find_method
+from segmed.inference.loading import BackboneConfig, Loader, find_method
 
-# HU added to the organs of the drawn volume, which is as in the portal venous phase: arteries fill first, a lesion of
-# liver cells with them, and washes out
+# HU added to the organs of the drawn volume, which is as in the portal venous phase: arteries fill first, a
+# lesion of liver cells with them, and washes out
 PHASES = {
     "NC": {
         "liver": -50,
@@ -118,12 +118,14 @@ def main() -> None:
         )
     source = told.backbone or find_method(told.method).weights or "no weights"
     lines = [
-        f"Method {told.method}, weights {Path(source).name if Path(source).exists() else source}, {len(cases)} "
+        f"Method {told.method}, weights {Path(source).name if Path(source).exists() else source}, "
+        f"{len(cases)} "
         f"{'cases' if told.cases else 'drawn cases'} of {len(cases[0].phases)} phases, seed {told.seed}.",
         "",
         multi_phase_table(scores),
         "",
-        "`segmed-tiny` has seen drawn pictures only: with it, these numbers say nothing about published weights.",
+        "`segmed-tiny` has seen drawn pictures only: with it, these numbers say nothing about published "
+        "weights.",
     ]
     text = "\n".join(lines if "segmed-tiny" in source else lines[:-2]) + "\n"
     print(text)

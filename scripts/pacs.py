@@ -1,7 +1,8 @@
-"""Run a local Orthanc that only this machine can talk to, and load the demo study into it. Started by pacs.sh.
+"""Run a local Orthanc that only this machine can talk to, and load the demo study into it. Started by
+pacs.sh.
 
-Debian's Orthanc listens on all interfaces whatever it is told, and then refuses other machines by their address. That
-it does is checked here, from the machine's own outer address.
+Debian's Orthanc listens on all interfaces whatever it is told, and then refuses other machines by their
+address. That it does is checked here, from the machine's own outer address.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ def main(
     plugin = next((p for p in _PLUGINS if Path(p).is_file()), None)
     if plugin is None:
         sys.exit(
-            "Orthanc's DICOMweb plugin is not installed. On Debian or Ubuntu: apt-get install orthanc-dicomweb"
+            "Orthanc's DICOMweb plugin is not installed. On Debian or Ubuntu: apt-get install "
+            "orthanc-dicomweb"
         )
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             sys.exit(
-                f"Port {port} is taken, perhaps by an Orthanc of the system. Stop it or choose another --port."
+                f"Port {port} is taken, perhaps by an Orthanc of the system. Stop it or choose another "
+                f"--port."
             )
     folder.mkdir(parents=True, exist_ok=True)
     name, _, password = user.partition(":")
@@ -92,7 +95,8 @@ def _wait(client: httpx.Client, orthanc: subprocess.Popen[bytes]) -> None:
     for _ in range(300):
         if orthanc.poll() is not None:
             sys.exit(
-                "Orthanc ended at once. Start `Orthanc` by hand to see why; another one may use the same folder."
+                "Orthanc ended at once. Start `Orthanc` by hand to see why; another one may use the same "
+                "folder."
             )
         try:
             if client.get("/system").status_code == 200:
@@ -115,7 +119,8 @@ def _check_closed(port: int) -> None:
                 continue
             if answer.status_code < 400:
                 sys.exit(
-                    f"Orthanc answers other machines on {address.address}:{port}, and was stopped. Use a firewall."
+                    f"Orthanc answers other machines on {address.address}:{port}, and was stopped. Use a "
+                    f"firewall."
                 )
 
 

@@ -4,9 +4,9 @@
     python scripts/pretrain_jbu.py IMAGES OUT.safetensors [--backbone WEIGHTS] [--steps N] [--stages N]
     python scripts/pretrain_jbu.py LGG OUT.safetensors --leave-out "*_mask.tif" …
 
-IMAGES is a folder of volumes, pictures or DICOM series, searched to its bottom. Slices are drawn at random, all images
-alike; blank ones are passed over. The backbone stays as it is, and the file fits no other. OUT gives `featup` its start
-(`FeatUpConfig.jbu`).
+IMAGES is a folder of volumes, pictures or DICOM series, searched to its bottom. Slices are drawn at random,
+all images alike; blank ones are passed over. The backbone stays as it is, and the file fits no other. OUT
+gives `featup` its start (`FeatUpConfig.jbu`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from segmed.imaging.picture import PictureCache
 from segmed.imaging.reading import EXTENSIONS
-from segmed.methods.featup_training import JbuTrainingConfig, pretrain_jbu
-from segmed.methods.jbu import JbuStack, save_jbu
-from segmed.methods.medsam import MedSam
-from segmed.sam.precision import prepare_encoder
+from segmed.methods.featup.featup_training import JbuTrainingConfig, pretrain_jbu
+from segmed.methods.featup.jbu import JbuStack, save_jbu
+from segmed.methods.sam.medsam import MedSam
+from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.weights import EMBEDDED, load_sam
 
 _BLANK = 200  # draws without a slice to learn from, after which it is said

@@ -1,10 +1,13 @@
 #!/usr/bin/env python
-"""What refinement and denoising do to the masks of a method: Dice, HD95 and ms, on drawn or on labelled images.
+"""What refinement and denoising do to the masks of a method: Dice, HD95 and ms, on drawn or on labelled
+images.
 
-    python scripts/refinement_table.py [CASES] [--method segmed] [--backbone WEIGHTS] [--denoiser dncnn.safetensors]
+    python scripts/refinement_table.py [CASES] [--method segmed] [--backbone WEIGHTS] [--denoiser
+    dncnn.safetensors]
 
-Without CASES, slices of procedural CT and MR volumes are taken. Every object is prompted with its box, once exact and
-once with sides off by up to 10 %. The second table adds Gaussian noise of growing strength to the windowed slices.
+Without CASES, slices of procedural CT and MR volumes are taken. Every object is prompted with its box, once
+exact and once with sides off by up to 10 %. The second table adds Gaussian noise of growing strength to the
+windowed slices.
 """
 
 from __future__ import annotations
@@ -19,20 +22,20 @@ import numpy as np
 import torch
 from rich.progress import track
 from segmed.data.phantom import make_phantom
-from segmed.evaluation.annotator import jittered
+from segmed.denoising.dncnn import load_dncnn
+from segmed.denoising.pictures import Denoiser, gaussian
 from segmed.evaluation.cases import load_cases
 from segmed.evaluation.segmentation_scores import score_mask
-from segmed.imaging.denoised import Denoiser, gaussian
 from segmed.imaging.intensity import WINDOWS
-from segmed.imaging.masks import slice_box
+from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Box, Prompt
 from segmed.imaging.store import ByteBoundedStore
+from segmed.inference.loading import BackboneConfig, Loader
+from segmed.inference.predictor import Predictor
+from segmed.inference.refinement.refinement import REFINEMENTS, Refinement
 from segmed.methods import METHODS
-from segmed.methods.dncnn import load_dncnn
-from segmed.methods.loading import BackboneConfig, Loader
-from segmed.methods.predictor import Predictor
-from segmed.methods.refinement import REFINEMENTS, Refinement
+from segmed.simulation.slice_annotator import jittered
 
 NOISE = (0, 10, 25, 50)  # standard deviation, of 255
 _LEAST = 60  # px of an object

@@ -1,17 +1,19 @@
 #!/usr/bin/env python
-"""Play an annotator through the HTTP API: which strategy saves labels, what is forgotten, and whether anything leaks.
+"""Play an annotator through the HTTP API: which strategy saves labels, what is forgotten, and whether
+anything leaks.
 
-    python scripts/simulate_annotation.py --out runs/phantoms.jsonl                   rounds × strategies × seeds
+    python scripts/simulate_annotation.py --out runs/phantoms.jsonl         rounds × strategies × seeds
     python scripts/simulate_annotation.py --dataset msd --root HIPPOCAMPUS --out runs/hippocampus.jsonl
     python scripts/simulate_annotation.py --continual --in-process --out runs/continual.jsonl
-    python scripts/simulate_annotation.py --stress --out runs/stress.jsonl            1,000 labels, 50 retrainings
+    python scripts/simulate_annotation.py --stress --out runs/stress.jsonl         1,000 labels, 50 retrainings
     python scripts/simulate_annotation.py --report --out runs/phantoms.jsonl --plot curve.png
 
-Each run begins with the same first pictures for all strategies of a seed. In each round the strategy proposes a batch,
-the served model proposes labels, the annotator makes them the truth (clicks and minutes by `simulation/annotator.py`),
-they are submitted, a retraining follows, and what is served then is measured on other patients. `full` is one training
-on everything. With --in-process the same functions of the library are called without a server, which is what makes a
-whole grid feasible: a process that trains behind a server spends longer on its imports than on so small a training.
+Each run begins with the same first pictures for all strategies of a seed. In each round the strategy proposes
+a batch, the served model proposes labels, the annotator makes them the truth (clicks and minutes by
+`simulation/window_annotator.py`), they are submitted, a retraining follows, and what is served then is
+measured on other patients. `full` is one training on everything. With --in-process the same functions of the
+library are called without a server, which is what makes a whole grid feasible: a process that trains behind a
+server spends longer on its imports than on so small a training.
 
 A line of the file is one round; what is there is not run again.
 """
@@ -31,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from segmed.active.strategies import find_strategy
+from segmed.active.scoring.strategies import find_strategy
 from simulation import curves
 from simulation.annotator import effort
 from simulation.archive import CLINIC, STAGES, Archive, Kind, draw, from_dataset
@@ -273,7 +275,8 @@ def stress_report(rows: Sequence[dict[str, Any]], plot: Path | None) -> str:
     )
     return (
         f"{last['labelled']} labels, {last['jobs']} retrainings ({states}). RSS {rss[0]:.0f} MiB after the "
-        f"first, {rss[late]:.0f} after {late + 1}, {rss[-1]:.0f} at the end, {slope:+.2f} MiB a retraining after the "
+        f"first, {rss[late]:.0f} after {late + 1}, {rss[-1]:.0f} at the end, {slope:+.2f} MiB a retraining "
+        f"after the "
         f"first fifth; {changes}."
     )
 

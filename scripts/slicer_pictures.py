@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Draw what prompts of 3D Slicer give on the demo study, for docs/slicer.md: python scripts/slicer_pictures.py"""
+"""Draw what prompts of 3D Slicer give on the demo study, for docs/slicer.md: python
+scripts/slicer_pictures.py"""
 
 from __future__ import annotations
 
@@ -16,13 +17,13 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from segmed.data.phantom import write_demo_study
-from segmed.imaging.masks import stack_slices
+from segmed.imaging.labels.masks import stack_slices
 from segmed.imaging.picture import Picture, open_picture
 from segmed.imaging.prompts import parse_prompt
 from segmed.imaging.store import ByteBoundedStore
-from segmed.methods.loading import Loader
-from segmed.methods.predictor import Predictor
-from segmed.server.settings import ServerSettings
+from segmed.inference.loading import Loader
+from segmed.inference.predictor import Predictor
+from segmed.server.config.settings import ServerSettings
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "images"
 K = 29

@@ -1,9 +1,10 @@
 #!/usr/bin/env python
 """Many users at one server for a long time: every answer is checked, and what the process takes is watched.
 
-Each client works on an image of its own, where it knows every voxel of its label map, and prompts on images of all.
-Prints a JSON summary; ends with 1 where an answer was wrong, a save was lost, a request took longer than 30 s, or
-memory, file handles or threads grew. Usage: python scripts/soak.py [--minutes 10] [--clients 16] [--seed 0]
+Each client works on an image of its own, where it knows every voxel of its label map, and prompts on images
+of all. Prints a JSON summary; ends with 1 where an answer was wrong, a save was lost, a request took longer
+than 30 s, or memory, file handles or threads grew. Usage: python scripts/soak.py [--minutes 10] [--clients
+16] [--seed 0]
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class Watch(threading.Thread):
 def drive(
     url: str, clients: int, seed: int, seconds: float, most: int | None = None
 ) -> tuple[list[Client], Seen]:
-    """Have clients ask until the time is over, or so many requests were made; then look at every label once more."""
+    """Have clients ask until the time is over, or so many requests were made; then look at every label once
+    more."""
     seen = Seen(most)
     until = time.monotonic() + seconds
     workers = [Client(url, n, SHAPE, SHARED, seed, seen) for n in range(clients)]

@@ -1,16 +1,17 @@
 #!/usr/bin/env python
-"""What SegMed is made of: the lock with hashes, the bill of materials, the licences, and known vulnerabilities.
+"""What SegMed is made of: the lock with hashes, the bill of materials, the licences, and known
+vulnerabilities.
 
-    python scripts/supply_chain.py lock       # writes requirements.lock, from requirements*.txt and what is installed
-    python scripts/supply_chain.py report     # writes supply-chain/{sbom.json, licences.md, audit.json}
+    python scripts/supply_chain.py lock      # writes requirements.lock from requirements*.txt
+    python scripts/supply_chain.py report    # writes supply-chain/{sbom.json, licences.md, audit.json}
 
-Its tools are installed apart, as they need packages that SegMed does not: `python -m venv TOOLS`, `TOOLS/bin/pip
-install -r requirements-supply-chain.txt`, then `--tools TOOLS/bin`. `report` looks at the environment of the Python
-that runs it.
+Its tools are installed apart, as they need packages that SegMed does not: `python -m venv TOOLS`,
+`TOOLS/bin/pip install -r requirements-supply-chain.txt`, then `--tools TOOLS/bin`. `report` looks at the
+environment of the Python that runs it.
 
-Exit codes: 0 nothing to complain about; 1 known vulnerabilities, or a licence that is not allowed; 2 wrong use, or a
-tool is missing or has failed; 3 the database of vulnerabilities could not be reached, or does not have all packages, so
-that nothing is known about them, and the rest is in order.
+Exit codes: 0 nothing to complain about; 1 known vulnerabilities, or a licence that is not allowed; 2 wrong
+use, or a tool is missing or has failed; 3 the database of vulnerabilities could not be reached, or does not
+have all packages, so that nothing is known about them, and the rest is in order.
 """
 
 from __future__ import annotations
@@ -34,18 +35,20 @@ LOCK = ROOT / "requirements.lock"
 LISTS = ("requirements.txt", "requirements-baselines.txt", "requirements-cluster.txt", "requirements-dev.txt")
 CLEAN, COMPLAINTS, FAILED, UNKNOWN = range(4)
 _HEADER = (
-    "# Made by scripts/supply_chain.py from requirements*.txt: every package with the hashes of its files on PyPI,\n"
+    "# Made by scripts/supply_chain.py from requirements*.txt: every package with the hashes of its files on "
+    "PyPI,\n"
     "# for Python 3.11 on Linux x86-64. Do not edit.\n"
 )
 _PLACES = re.compile(
     r"://|^\s*(-i|-f|-e|--index-url|--extra-index-url|--find-links|--editable)\b|\s@\s", re.MULTILINE
 )
 
-# By the words of SPDX expressions and of classifiers. SegMed distributes none of these packages, so that a licence that
-# asks for changes of the package itself to be published (weak copyleft) is no obstacle, and one that spreads is.
+# By the words of SPDX expressions and of classifiers. SegMed distributes none of these packages, so that a
+# licence that asks for changes of the package itself to be published (weak copyleft) is no obstacle, and one
+# that spreads is.
 _PERMISSIVE = re.compile(
-    r"\b(MIT|MIT-0|MIT-CMU|X11|BSD|0BSD|Apache|ISC|PSF|Python-2\.0|Python Software Foundation|CNRI-Python|HPND|"
-    r"Unlicense|Zlib|CC0-1\.0|OLDAP-2\.8|BSL-1\.0|blessing|public domain|Public-Domain|NCSA)\b",
+    r"\b(MIT|MIT-0|MIT-CMU|X11|BSD|0BSD|Apache|ISC|PSF|Python-2\.0|Python Software Foundation|CNRI-Python|"
+    r"HPND|Unlicense|Zlib|CC0-1\.0|OLDAP-2\.8|BSL-1\.0|blessing|public domain|Public-Domain|NCSA)\b",
     re.IGNORECASE,
 )
 _WEAK = re.compile(r"\b(LGPL|Lesser General Public|MPL|Mozilla Public|EPL)", re.IGNORECASE)
@@ -63,7 +66,8 @@ class Trouble(Exception):
 
 
 def tool(name: str, folder: Path | None) -> str:
-    """The program of that name, in the folder, beside this Python or on the path. Raises Trouble if it is nowhere."""
+    """The program of that name, in the folder, beside this Python or on the path. Raises Trouble if it is
+    nowhere."""
     for place in (folder, Path(sys.executable).parent):
         if place and (place / name).is_file():
             return str(place / name)
@@ -75,7 +79,8 @@ def tool(name: str, folder: Path | None) -> str:
 
 
 def check_lock(text: str) -> list[str]:
-    """What a lock must not have: addresses of indexes and places on this machine, and packages without a hash."""
+    """What a lock must not have: addresses of indexes and places on this machine, and packages without a
+    hash."""
     wrong = [
         f"line {text[: m.start()].count(chr(10)) + 1} names a place: {m[0].strip()}"
         for m in _PLACES.finditer(text)
@@ -137,7 +142,8 @@ def lock(folder: Path | None) -> int:
 
 
 def licence_of(component: Mapping[str, Any]) -> str:
-    """The licences of a component of the bill of materials, else the free text of its metadata; "" if there is none."""
+    """The licences of a component of the bill of materials, else the free text of its metadata; "" if there
+    is none."""
     told = []
     for one in component.get("licenses", ()):
         licence = one.get("license", {})
@@ -152,7 +158,8 @@ def licence_of(component: Mapping[str, Any]) -> str:
 
 
 def verdict(name: str, licence: str) -> str:
-    """`yes`, `yes, unchanged` (weak copyleft), `NVIDIA's terms`, `no`, or `look` where nothing can be read."""
+    """`yes`, `yes, unchanged` (weak copyleft), `NVIDIA's terms`, `no`, or `look` where nothing can be
+    read."""
     licence = _LOOKED_UP.get(name, licence)
     choices = [part for part in re.split(r"\bOR\b", licence) if part]
     if any(
@@ -178,8 +185,10 @@ def licences(components: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
         rows.append(f"| {name} | {one.get('version', '')} | {shown.replace('|', '/')} | {found} |")
     count = {word: sum(row.endswith(f"| {word} |") for row in rows) for word in ("look", "no")}
     head = (
-        f"# Licences of {len(rows)} packages\n\n`yes, unchanged`: changes of the package itself would have to be "
-        f"published. `look`: its metadata tells no licence that is known here ({count['look']}). `no`: not allowed "
+        f"# Licences of {len(rows)} packages\n\n`yes, unchanged`: changes of the package itself would have "
+        f"to be "
+        f"published. `look`: its metadata tells no licence that is known here ({count['look']}). `no`: not "
+        f"allowed "
         f"({count['no']}).\n\n"
         "| package | version | licence | allowed |\n|---|---|---|---|\n"
     )
@@ -206,7 +215,8 @@ def audit(folder: Path | None, out: Path) -> int:
     print(f"vulnerabilities: {len(bad)} of {len(found) - len(skipped)} packages")
     if skipped:  # a mirror without the database says so of each package
         print(
-            f"vulnerabilities: NOT KNOWN of {len(skipped)} of {len(found)} packages, which the database does not have: "
+            f"vulnerabilities: NOT KNOWN of {len(skipped)} of {len(found)} packages, which the database does "
+            f"not have: "
             f"{', '.join(skipped[:5])}{', …' if len(skipped) > 5 else ''}",
             file=sys.stderr,
         )

@@ -1,12 +1,13 @@
 #!/usr/bin/env python
-"""Train the embedded backbone, a small SAM, from scratch on synthetic images; nothing else is ever shown to it.
+"""Train the embedded backbone, a small SAM, from scratch on synthetic images; nothing else is ever shown to
+it.
 
     python scripts/train_backbone.py RUN_FOLDER [--steps N] [--batch N] [--size PX] …
     torchrun --nproc_per_node 4 scripts/train_backbone.py RUN_FOLDER …
 
-Stop it at any time and start it again with the same settings: it goes on from the last checkpoint to the same result.
-The folder gets log.jsonl, curve.png, and after the last step a model folder with config.json and model.safetensors
-(fp16). Needs torch, transformers and numpy; matplotlib only for the curve.
+Stop it at any time and start it again with the same settings: it goes on from the last checkpoint to the same
+result. The folder gets log.jsonl, curve.png, and after the last step a model folder with config.json and
+model.safetensors (fp16). Needs torch, transformers and numpy; matplotlib only for the curve.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
-from segmed.data.phantom.sample import PhantomConfig
+from segmed.data.synthetic.sample import PhantomConfig
+from segmed.pretraining.backbone.stream import StreamConfig, training_batch
+from segmed.pretraining.backbone.trainer import ScratchConfig, ScratchTraining
 from segmed.sam.tiny import initialised, tiny_config
 from segmed.sam.weights import load_sam
-from segmed.training.prompts import PromptConfig
-from segmed.training.scratch import ScratchConfig, ScratchTraining
-from segmed.training.stream import StreamConfig, training_batch
+from segmed.simulation.prompts import PromptConfig
 
 HELD_OUT = ("lobes",)  # families that validation sees and training does not
 OFTEN = ("shells",)  # drawn twice as often: rings are what the model gets wrong

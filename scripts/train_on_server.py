@@ -3,8 +3,8 @@
 
     python scripts/train_on_server.py HIPPOCAMPUS [--model lora] [--submit 40] [--test 20]
 
-Copies volumes of an MSD task into a studies folder, starts the server on it, submits labels by HTTP, presses Train,
-waits, asks the trained model for the other volumes without a prompt, and prints Dice by label.
+Copies volumes of an MSD task into a studies folder, starts the server on it, submits labels by HTTP, presses
+Train, waits, asks the trained model for the other volumes without a prompt, and prints Dice by label.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import nrrd
 import numpy as np
 import requests
 from monailabel.client import MONAILabelClient
-from segmed.data.msd import load_msd
+from segmed.data.datasets.msd import load_msd
 from segmed.data.slices import LabelledVolume
 from segmed.evaluation.metrics import Overlap
 from segmed.imaging.reading import read_volume

@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """What fine-tuning the default model on a few labelled volumes gains: boxes and clicks, before and after.
 
-    python scripts/tune_default.py --data msd --root Task04_Hippocampus --train 10 --test 20 [--seen TRAINING_IMAGES]
-    python scripts/tune_default.py --data lgg --root kaggle_3m --train 10 --test 20
+    python scripts/tune_default.py --data msd --root Task04_Hippocampus --train 10 --test 20 [--seen
+    TRAINING_IMAGES] python scripts/tune_default.py --data lgg --root kaggle_3m --train 10 --test 20
 
-Patients to train and to test on are evenly spaced and never the same. The training is that of `segmed train --method
-segmed`, through the gate; the registry is thrown away. Prints Dice of one slice per label and volume, and the minutes.
+Patients to train and to test on are evenly spaced and never the same. The training is that of `segmed train
+--method segmed`, through the gate; the registry is thrown away. Prints Dice of one slice per label and
+volume, and the minutes.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from segmed.data.catalogue import DATASETS, load_dataset
+from segmed.data.datasets.catalogue import DATASETS, load_dataset
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.cases import dataset_cases, evenly, read_index
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.prompt_trials import prompt_trials, slice_predictor
-from segmed.methods.loading import BackboneConfig, Loader, find_method
-from segmed.methods.segmenter import Segmenter
+from segmed.inference.loading import BackboneConfig, Loader, find_method
+from segmed.methods.base.segmenter import Segmenter
+from segmed.registry.versions import Registry
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import JobConfig, train_model
-from segmed.training.registry import Registry
 
 COLUMNS = ("box", "box ±10 %", "1 click", "3 clicks", "5 clicks")
 

@@ -31,7 +31,8 @@ def chromium() -> str:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """One browser for a folder: while it is open, this thread has a running event loop, bad for other tests."""
+    """One browser for a folder: while it is open, this thread has a running event loop, bad for other
+    tests."""
     path = chromium()
     with sync_playwright() as playwright:
         one = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)

@@ -30,7 +30,8 @@ class Disk:
 
     @contextlib.contextmanager
     def full(self, left: int = 0) -> Iterator[None]:
-        """For a while there is room for `left` bytes; without a disk of its own, for that many in each file."""
+        """For a while there is room for `left` bytes; without a disk of its own, for that many in each
+        file."""
         if not self.mounted:
             hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
             before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -1,4 +1,5 @@
-"""A real server, started the way a user starts it; conftest files import the fixtures `start` and `start_shared`."""
+"""A real server, started the way a user starts it; conftest files import the fixtures `start` and
+`start_shared`."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ Start = Callable[..., Server]
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Start servers with `scripts/serve.sh`; all are stopped at the end of the module, a server takes 1 GB."""
+    """Start servers with `scripts/serve.sh`; all are stopped at the end of the module, a server takes 1
+    GB."""
     yield from _starting(tmp_path_factory)
 
 

@@ -1,7 +1,8 @@
 """3D Slicer's MONAI Label module without 3D Slicer: what it sends, when, and what it makes of the answers.
 
-The wire is MONAI Label's own client, of which the module carries a copy. What the module does around it, its mistakes
-included, is done here as in the module of MONAI Label 0.8.5, or of its development branch with `upstream`.
+The wire is MONAI Label's own client, of which the module carries a copy. What the module does around it, its
+mistakes included, is done here as in the module of MONAI Label 0.8.5, or of its development branch with
+`upstream`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What 3D Slicer holds open: a volume, its segments, and a box, with the geometry as its MONAI Label module does it."""
+"""What 3D Slicer holds open: a volume, its segments, and a box, with the geometry as its MONAI Label module
+does it."""
 
 from __future__ import annotations
 

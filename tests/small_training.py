@@ -10,10 +10,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from segmed.data.msd import load_msd
+from segmed.data.datasets.msd import load_msd
 from segmed.data.slices import SliceDataset
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.decoder_tuning import DecoderTuning, DecoderTuningConfig
+from segmed.methods.sam.decoder_tuning import DecoderTuning, DecoderTuningConfig
 from segmed.sam.embedding import Embedding
 from segmed.sam.tiny import initialised, tiny_config
 from torch import Tensor

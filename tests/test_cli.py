@@ -16,8 +16,8 @@ from PIL import Image
 from segmed.cli import app
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
-from segmed.imaging.masks import bounding_box
-from segmed.imaging.seg_nrrd import read_segments
+from segmed.imaging.formats.seg_nrrd import read_segments
+from segmed.imaging.labels.masks import bounding_box
 from segmed.methods import METHODS
 from tiny_sam import save_folder, tiny_sam
 from typer.testing import CliRunner, Result

@@ -14,7 +14,7 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import simulate_annotation  # noqa: E402
-from segmed.active.strategies import CandidatePool, rank  # noqa: E402
+from segmed.active.scoring.strategies import CandidatePool, rank  # noqa: E402
 from simulation import curves  # noqa: E402
 from simulation.annotator import effort  # noqa: E402
 from simulation.archive import CLINIC, Kind, draw, from_dataset  # noqa: E402

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import segmed
+from segmed.inference.refinement.refinement import REFINEMENTS
 from segmed.methods import METHODS
-from segmed.methods.method import FINISHES
-from segmed.methods.refinement import REFINEMENTS
+from segmed.methods.base.method import FINISHES
 
 _HEAVY = ("torch", "monai", "monailabel", "torchvision", "transformers", "peft", "skimage", "matplotlib")
 _RUN = f"""

@@ -11,7 +11,8 @@ from transformers import SamConfig, SamModel
 
 
 def tiny_config(image_size: int = 256, window: int = 5) -> SamConfig:
-    """Four layers, two of them global, 64 channels; 16 tokens per side at 256 px (no multiple of the window)."""
+    """Four layers, two of them global, 64 channels; 16 tokens per side at 256 px (no multiple of the
+    window)."""
     return SamConfig(
         vision_config={
             "hidden_size": 128,
@@ -50,7 +51,8 @@ def save_folder(model: SamModel, folder: Path) -> Path:
 
 
 def to_original(model: SamModel) -> dict[str, Tensor]:
-    """The state dict under the names of an original checkpoint, written down apart from the library's own map."""
+    """The state dict under the names of an original checkpoint, written down apart from the library's own
+    map."""
     out = {}
     for name, tensor in model.state_dict().items():
         if name.startswith("shared_image_embedding"):

@@ -11,7 +11,8 @@ SIDE = 128
 
 
 def tiny_sam2(seed: int = 0, appears: float = 10.0) -> Sam2VideoModel:
-    """Four stages of a Hiera with 16 to 128 channels, 8 tokens per side at 128 px, two layers of memory attention.
+    """Four stages of a Hiera with 16 to 128 channels, 8 tokens per side at 128 px, two layers of memory
+    attention.
 
     Memories have 64 channels and features more: transformers takes no others.
 

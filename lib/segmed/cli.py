@@ -22,7 +22,8 @@ from segmed.commands.report import report
 from segmed.commands.train import train
 
 app = typer.Typer(
-    help="SegMed: segment medical images with the SAM family. Start with `segmed serve`, or with `segmed predict`.",
+    help="SegMed: segment medical images with the SAM family. Start with `segmed serve`, or with `segmed "
+    "predict`.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -95,8 +96,8 @@ def serve(
     `--conf KEY VALUE`, repeatable, sets what `segmed info` lists, for instance `--conf models medsam,sam
     --conf backbone medsam_vit_b.pth`.
 
-    Behind a reverse proxy: SEGMED_ORIGINS=https://NAME in the environment names the addresses of its pages, and
-    SEGMED_PROXIES those of proxies whose X-Forwarded headers are trusted; see docs/proxy.md.
+    Behind a reverse proxy: SEGMED_ORIGINS=https://NAME in the environment names the addresses of its pages,
+    and SEGMED_PROXIES those of proxies whose X-Forwarded headers are trusted; see docs/proxy.md.
     """
     from segmed.server.serve import Access
     from segmed.server.serve import serve as start
@@ -122,7 +123,7 @@ def phantom(
     try:
         if not sheet.parent.is_dir():
             raise FileNotFoundError(f"The folder {sheet.parent} does not exist. Make it first.")
-        from segmed.data.phantom.sheet import contact_sheet
+        from segmed.data.synthetic.sheet import contact_sheet
 
         with console.status("drawing"):
             contact_sheet(sheet, seed, rows, columns)

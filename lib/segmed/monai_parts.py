@@ -1,8 +1,8 @@
 """What SegMed uses of MONAI, the only file that imports it; import it late, and before MONAI Label.
 
-`import monai` imports all of MONAI, and with it those of the packages below that are installed: they take longer than
-all the rest and hundreds of MB, for trackers, plots and networks that nothing here uses. MONAI runs without them, as it
-is told here that they are not there. They can be imported as usual afterwards.
+`import monai` imports all of MONAI, and with it those of the packages below that are installed: they take
+longer than all the rest and hundreds of MB, for trackers, plots and networks that nothing here uses. MONAI
+runs without them, as it is told here that they are not there. They can be imported as usual afterwards.
 """
 
 from __future__ import annotations

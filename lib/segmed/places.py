@@ -1,4 +1,5 @@
-"""Where SegMed's files are: in a checkout, or installed from a wheel, with the app folder inside of the package."""
+"""Where SegMed's files are: in a checkout, or installed from a wheel, with the app folder inside of the
+package."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parents[1]
 INSTALLED = (_PACKAGE / "app" / "main.py").is_file()
 
-#: The MONAI Label app, with the page, OHIF's tool bar and the weights that come along; only read when installed.
+# : The MONAI Label app, with the page, OHIF's tool bar and the weights that come along; only read when
+# installed.
 APP = _PACKAGE / "app" if INSTALLED else _CHECKOUT / "apps" / "segmed"
 
 

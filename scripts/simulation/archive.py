@@ -1,4 +1,5 @@
-"""Pictures that a simulated annotator labels, and others to measure on: drawn phantoms, or slices of a dataset."""
+"""Pictures that a simulated annotator labels, and others to measure on: drawn phantoms, or slices of a
+dataset."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-from segmed.data.catalogue import DATASETS
+from segmed.data.datasets.catalogue import DATASETS
 from segmed.data.phantom import make_phantom
 from segmed.imaging.intensity import to_uint8
 from segmed.imaging.volume import Volume
@@ -90,8 +91,8 @@ class Kind:
     height: tuple[float, float] = _UPPER
 
 
-# what an archive looks like: most pictures are of a few patients who come again and again, or are frames of one clip;
-# lying prone is rare
+# what an archive looks like: most pictures are of a few patients who come again and again, or are frames of
+# one clip; lying prone is rare
 CLINIC = (
     Kind("CT", patients=28, tested=14),
     Kind("CT follow-up", patients=6, pictures=25, tested=3),
@@ -109,7 +110,8 @@ STAGES = (
 
 
 def draw(kinds: Sequence[Kind], seed: int, name: str = "phantoms") -> Archive:
-    """An archive of drawn pictures; the same arguments give the same pictures. Structures are those that are shown."""
+    """An archive of drawn pictures; the same arguments give the same pictures. Structures are those that are
+    shown."""
     parts: dict[str, list[Case]] = {"pool": [], "test": []}
     for number, kind in enumerate(kinds):
         for part, patients, pictures in (("pool", kind.patients, kind.pictures), ("test", kind.tested, 1)):

@@ -1,4 +1,5 @@
-"""What came out: labels that a strategy needs, its difference to random with a paired test, a table and curves."""
+"""What came out: labels that a strategy needs, its difference to random with a paired test, a table and
+curves."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def matrix(rows: Sequence[Row], strategy: str, column: str) -> np.ndarray:
 
 
 def needed(labels: Sequence[float], dice: Sequence[float], wanted: float) -> float:
-    """Labels at which a curve first reaches a Dice, on straight lines between its points; infinite if it does not."""
+    """Labels at which a curve first reaches a Dice, on straight lines between its points; infinite if it does
+    not."""
     for n, (x, y) in enumerate(zip(labels, dice, strict=True)):
         if y >= wanted:
             if not n:
@@ -55,7 +57,8 @@ def strategies_of(rows: Sequence[Row]) -> list[str]:
 
 
 def against_random(rows: Sequence[Row], strategy: str) -> tuple[float, float, float]:
-    """Difference of the mean Dice over rounds to random's, seed by seed: mean, half of its 95 % interval, p (t-test).
+    """Difference of the mean Dice over rounds to random's, seed by seed: mean, half of its 95 % interval, p
+    (t-test).
 
     Only rounds and seeds that both have count; NaN where there are fewer than two seeds.
     """

@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from segmed.active.continual import LessonConfig, TrainingSteps, learnt_until, lesson, note_of
-from segmed.active.database import Database
-from segmed.active.labels import LabelLog
+from segmed.active.continual import LessonConfig, TrainingSteps, learnt_until, note_of, select_training_images
 from segmed.active.retraining import Job, Retraining
-from segmed.active.scorer import Scorer
-from segmed.active.scorer_config import ScorerConfig
-from segmed.active.state import ActiveState
-from segmed.active.strategies import find_strategy
+from segmed.active.scoring.scorer import Scorer
+from segmed.active.scoring.scorer_config import ScorerConfig
+from segmed.active.scoring.strategies import find_strategy
+from segmed.active.store.database import Database
+from segmed.active.store.labels import LabelLog
+from segmed.active.store.state import ActiveState
 from segmed.data.pairs import natural, open_volumes
 from segmed.data.slices import LabelledVolume
 from segmed.imaging.picture import open_picture
 from segmed.imaging.store import ByteBoundedStore
-from segmed.methods.loading import BackboneConfig, Loader, find_method
-from segmed.methods.predictor import Predictor
+from segmed.inference.loading import BackboneConfig, Loader, find_method
+from segmed.inference.predictor import Predictor
+from segmed.registry.versions import Registry
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import JobConfig, train_model
-from segmed.training.registry import Registry
 
 from simulation.archive import Archive, Case
 
@@ -41,8 +41,8 @@ class Setup:
     Attributes:
         method: one that labels without a prompt.
         image_size: of its input, px; None for that of the backbone.
-        options: of its trainer: `epochs`, `epoch_steps`, `batch`, `patience`, `seed`, `learning_rate`, `validation`,
-            and its own.
+        options: of its trainer: `epochs`, `epoch_steps`, `batch`, `patience`, `seed`, `learning_rate`,
+            `validation`, and its own.
         replay: earlier images that a retraining learns again.
         forced: serve each version, whatever the gate says of it.
     """
@@ -149,7 +149,7 @@ class InProcess:
         # the order of slices in training depends on what else is labelled, as on a server
         labelled = [volume for volume in self._volumes if volume.name in self._labelled]
         data = open_volumes(labelled, self.archive.classes, "px")
-        chosen = lesson(data, labels, since, job.upto, choice)
+        chosen = select_training_images(data, labels, since, job.upto, choice)
         arguments = (
             self.setup.method,
             self._backbone,
@@ -205,8 +205,8 @@ def dice_of(
 ) -> dict[str, float]:
     """Dice by structure and its mean, `kind …` by kind; 0 where nothing is served.
 
-    Pictures of one patient are taken together; a structure that neither the truth nor the mask of a patient has is left
-    out. Means go over patients, and then over structures.
+    Pictures of one patient are taken together; a structure that neither the truth nor the mask of a patient
+    has is left out. Means go over patients, and then over structures.
     """
     both: dict[tuple[int, str, str], list[int]] = {}
     for n, case in enumerate(cases):

@@ -137,7 +137,8 @@ class ServerLoop:
         return dict(self.ask("GET", "/api/active/state").json())
 
     def memory(self) -> dict[str, float]:
-        """MiB that the server's process holds, its open files, its threads, and the processes it has begun."""
+        """MiB that the server's process holds, its open files, its threads, and the processes it has
+        begun."""
         process = psutil.Process(self.process.pid)
         return {
             "rss_mib": process.memory_info().rss / 2**20,

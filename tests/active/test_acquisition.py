@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from segmed.active.diversity import best_of_clusters, clusters, k_centre_greedy, typicality
-from segmed.active.strategies import STRATEGIES, CandidatePool, missing, rank
-from segmed.active.uncertainty import (
+from segmed.active.scoring.diversity import best_of_clusters, clusters, k_centre_greedy, typicality
+from segmed.active.scoring.strategies import STRATEGIES, CandidatePool, missing, rank
+from segmed.active.scoring.uncertainty import (
     bald,
     bald_of_variance,
     predicted_error,
@@ -80,7 +80,7 @@ def test_k_centre_with_reduced_dimensions_finds_what_is_far(monkeypatch: pytest.
     points = generator.standard_normal((400, 256)).astype(np.float32)
     points[7] += 4
     labelled = np.arange(400) >= 200
-    monkeypatch.setattr("segmed.active.diversity._EXACT", 0)
+    monkeypatch.setattr("segmed.active.scoring.diversity._EXACT", 0)
     assert k_centre_greedy(points, 1, labelled, ~labelled) == [7]
 
 
@@ -172,7 +172,8 @@ def test_embedding_strategies_see_through_holes() -> None:
     nearest = np.nan_to_num(np.linalg.norm(points[:, None] - points[:2], axis=2).min(1))
     assert rank("core_set", pool, 1, 0, labelled) == [str(nearest.argmax())]
     assert 60 <= int(rank("typicality", pool, 1, 0, labelled)[0]) < 90
-    # two labels and one choice make three clusters; the largest without a label is the second, its last is least sure
+    # two labels and one choice make three clusters; the largest without a label is the second, its last is
+    # least sure
     assert rank("hybrid", pool, 1, 0, labelled) == ["89"]
     assert rank("hybrid", pool, 100, 0, labelled)[-1] == "61"
 

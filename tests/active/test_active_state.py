@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from segmed.active.clock import Reading, passed
-from segmed.active.database import Database
-from segmed.active.labels import Effort, LabelLog
-from segmed.active.state import ActiveState
+from segmed.active.store.clock import Reading, passed
+from segmed.active.store.database import Database
+from segmed.active.store.labels import Effort, LabelLog
+from segmed.active.store.state import ActiveState
 
 
 class FakeClock:

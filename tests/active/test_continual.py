@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 from segmed.active.continual import LessonConfig, TrainingSteps, learnt_until, note_of, select_training_images
-from segmed.active.database import Database
-from segmed.active.labels import LabelRecord, LabelState
-from segmed.active.owner import ProcessId
 from segmed.active.retraining import Job, JobState, Retraining
+from segmed.active.store.database import Database
+from segmed.active.store.labels import LabelRecord, LabelState
+from segmed.active.store.process_id import ProcessId
 from segmed.data.slices import SliceDataset
-from segmed.methods.loading import BackboneConfig
+from segmed.inference.loading import BackboneConfig
+from segmed.registry.versions import Registry
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import JobConfig, hold_out, train_model
-from segmed.training.registry import Registry
 from small_training import make_discs, small_sam
 
 ALL = [f"v{n}" for n in range(8)]

@@ -1,4 +1,5 @@
-"""Processes that are killed with SIGKILL in each step of a retraining: another one ends it, with one version."""
+"""Processes that are killed with SIGKILL in each step of a retraining: another one ends it, with one
+version."""
 
 from __future__ import annotations
 
@@ -15,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from segmed.active.continual import TrainingSteps, note_of
-from segmed.active.database import Database
 from segmed.active.retraining import Job, Retraining
+from segmed.active.store.database import Database
 from segmed.evaluation.case_scores import CaseScore
-from segmed.training import registry as registry_module
-from segmed.training.model_version import DataFingerprint, VersionRecord
-from segmed.training.registry import Registry
+from segmed.registry import versions as registry_module
+from segmed.registry.model_version import DataFingerprint, VersionRecord
+from segmed.registry.versions import Registry
 
 SCORES = tuple(CaseScore(f"case {n}", "liver", 0.9, 2.0) for n in range(8))
 BEFORE = tuple(CaseScore(f"case {n}", "liver", 0.5, 9.0) for n in range(8))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from segmed.active.drift import DriftConfig, embedding_drift, score_drift
 from segmed.active.policy import RetrainConfig, Situation, retraining_reason
-from segmed.active.quarantine import QuarantineConfig, label_dice, suspicion
 from segmed.active.replay import replay_set
+from segmed.active.review.quarantine import QuarantineConfig, label_dice, suspicion
 
 EVERYTHING = RetrainConfig(labels=20, hours=24, on_drift=True)
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from segmed.active.clock import boot_id
-from segmed.active.database import Database
-from segmed.active.labels import LabelLog
-from segmed.active.owner import ProcessId, is_alive
 from segmed.active.retraining import Job, LostJobError, Outcome, Retraining
+from segmed.active.store.clock import boot_id
+from segmed.active.store.database import Database
+from segmed.active.store.labels import LabelLog
+from segmed.active.store.process_id import ProcessId, is_alive
 
 
 class Killed(BaseException):

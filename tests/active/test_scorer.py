@@ -8,17 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from segmed.active.look import SliceProbe, dropout
-from segmed.active.proposals import box_of, class_objects, click_prompts, distinct_objects, region_objects
-from segmed.active.scorer import Scorer, SliceScores, informative_slices, pool_slices
-from segmed.active.scorer_config import ScorerConfig
+from segmed.active.scoring.proposals import (
+    box_of,
+    class_objects,
+    click_prompts,
+    distinct_objects,
+    region_objects,
+)
+from segmed.active.scoring.scorer import Scorer, SliceScores, informative_slices, pool_slices
+from segmed.active.scoring.scorer_config import ScorerConfig
+from segmed.active.scoring.slice_probe import SliceProbe, dropout
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.class_head import ClassSegmenter, with_classes
+from segmed.methods.base.segmenter import Logits, Segmenter
 from segmed.methods.classical import Classical
-from segmed.methods.medsam import MedSam
-from segmed.methods.sam import Sam
-from segmed.methods.segmenter import Logits, Segmenter
+from segmed.methods.sam.class_head import ClassSegmenter, with_classes
+from segmed.methods.sam.medsam import MedSam
+from segmed.methods.sam.sam import Sam
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 from tiny_sam import tiny_sam

@@ -8,7 +8,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from segmed.active.submission import (
+from segmed.active.review.model_agreement import followed
+from segmed.active.review.submission import (
     LabelMap,
     named_dice,
     names_of,
@@ -18,14 +19,13 @@ from segmed.active.submission import (
     read_submission,
     whole_labels,
 )
-from segmed.active.witness import followed
 from segmed.data.checksums import file_checksum
+from segmed.imaging.labels.segments import StoredSegment
+from segmed.imaging.labels.sidecar import write_sidecar
 from segmed.imaging.picture import Picture
-from segmed.imaging.segments import StoredSegment
-from segmed.imaging.sidecar import write_sidecar
 from segmed.imaging.store import ByteBoundedStore
+from segmed.inference.predictor import Predictor
 from segmed.methods.classical import Classical
-from segmed.methods.predictor import Predictor
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""`segmed benchmark`: golden numbers on drawn bodies in public layouts, resuming, a killed worker, and bad input."""
+"""`segmed benchmark`: golden numbers on drawn bodies in public layouts, resuming, a killed worker, and bad
+input."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ from segmed.benchmark.ray_runner import run_jobs
 from segmed.benchmark.settings import PROGRESS, RESULT, BenchmarkJob, Budget
 from segmed.benchmark.tables import TABLES, Entry
 from segmed.cli import app
-from segmed.data.catalogue import DATASETS
+from segmed.data.datasets.catalogue import DATASETS
 from segmed.methods import METHODS
 from small_training import small_sam
 from typer.testing import CliRunner, Result

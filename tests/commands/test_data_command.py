@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from segmed.commands.data import app
-from segmed.data.catalogue import DATASETS, load_dataset
+from segmed.data.datasets.catalogue import DATASETS, load_dataset
 from segmed.data.sheet import label_sheet
 from segmed.data.survey import survey
 from typer.testing import CliRunner

@@ -10,7 +10,7 @@ import pytest
 from segmed.cli import app
 from segmed.commands.masks import numbered
 from segmed.imaging.reading import read_volume
-from segmed.methods.automatic_masks import ProposedMask
+from segmed.inference.automatic_masks import ProposedMask
 from typer.testing import CliRunner
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from segmed.cli import app
-from segmed.commands.method_table import HEAD, method_table
 from segmed.methods import METHODS
+from segmed.methods.table import HEAD, method_table
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from segmed.commands.models import app
 from segmed.evaluation.case_scores import CaseScore
-from segmed.training.model_version import DataFingerprint, VersionRecord
-from segmed.training.registry import Registry
+from segmed.registry.model_version import DataFingerprint, VersionRecord
+from segmed.registry.versions import Registry
 from typer.testing import CliRunner, Result
 
 

@@ -14,11 +14,11 @@ from segmed.evaluation.metrics import Overlap
 from segmed.imaging.picture import open_picture
 from segmed.imaging.reading import read_volume
 from segmed.imaging.store import ByteBoundedStore
-from segmed.methods.loading import BackboneConfig, Loader, find_method
-from segmed.methods.predictor import Predictor
-from segmed.methods.trainable import save_trained
-from segmed.training.model_version import DataFingerprint, VersionRecord
-from segmed.training.registry import Registry
+from segmed.inference.loading import BackboneConfig, Loader, find_method
+from segmed.inference.predictor import Predictor
+from segmed.methods.base.trainable import save_trained
+from segmed.registry.model_version import DataFingerprint, VersionRecord
+from segmed.registry.versions import Registry
 from typer.testing import CliRunner
 
 RECORD = VersionRecord(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from segmed.active.database import Database
-from segmed.active.labels import LabelLog
+from segmed.active.store.database import Database
+from segmed.active.store.labels import LabelLog
 from segmed.cli import app
 from typer.testing import CliRunner, Result
 

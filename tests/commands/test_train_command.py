@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from segmed.cli import app
-from segmed.training.registry import Registry
+from segmed.registry.versions import Registry
 from small_training import make_discs, small_sam
 from typer.testing import CliRunner
 

@@ -1,4 +1,5 @@
-"""The corpus through the reader, a server and the command line: read as it is meant, or refused for the true reason."""
+"""The corpus through the reader, a server and the command line: read as it is meant, or refused for the true
+reason."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def test_reader(row: Row, corpus_file: Callable[[Row], Path]) -> None:
 
 
 def _header_tells(row: Row) -> bool:
-    """Whether the header alone shows the fault; damaged or unusable voxels do not, nor do axes that some files use."""
+    """Whether the header alone shows the fault; damaged or unusable voxels do not, nor do axes that some
+    files use."""
     voxels = (
         "cut_off",
         "times_",

@@ -1,4 +1,5 @@
-"""NRRD and MetaImage: encodings, types and places; headers that name other files; several values per voxel."""
+"""NRRD and MetaImage: encodings, types and places; headers that name other files; several values per
+voxel."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ _TYPES = {
     "uint32": "uint", "int64": "longlong", "float32": "float", "float64": "double",
 }  # fmt: skip
 _META = {
-    "uint8": "MET_UCHAR", "int8": "MET_CHAR", "int16": "MET_SHORT", "uint16": "MET_USHORT", "int32": "MET_INT",
-    "float32": "MET_FLOAT", "float64": "MET_DOUBLE",
+    "uint8": "MET_UCHAR", "int8": "MET_CHAR", "int16": "MET_SHORT", "uint16": "MET_USHORT",
+    "int32": "MET_INT", "float32": "MET_FLOAT", "float64": "MET_DOUBLE",
 }  # fmt: skip
 SECRET = Path("/proc/self/environ")
 
@@ -239,7 +240,8 @@ def _meta_head(array: np.ndarray, channels: int = 1, packed: int = 0, big: bool 
         + (f"CompressedDataSize = {packed}\n" if packed else "")
         + f"TransformMatrix = {' '.join(f'{v:.9g}' for v in matrix.ravel())}\n"
         f"Offset = {' '.join(f'{v:.9g}' for v in place[:3, 3])}\n"
-        f"ElementSpacing = {' '.join(f'{v:.9g}' for v in spacing)}\nDimSize = {' '.join(map(str, array.shape[-3:]))}\n"
+        f"ElementSpacing = {' '.join(f'{v:.9g}' for v in spacing)}\nDimSize = "
+        f"{' '.join(map(str, array.shape[-3:]))}\n"
         + (f"ElementNumberOfChannels = {channels}\n" if channels > 1 else "")
         + f"ElementType = {_META[array.dtype.newbyteorder('=').name]}\n"
     )

@@ -14,10 +14,10 @@ import pytest
 import segmed.data.slices as slices_module
 import segmed.imaging.grid as grid_module
 from PIL import Image
-from segmed.data.brats import REGIONS
-from segmed.data.catalogue import DATASETS, load_dataset
 from segmed.data.checksums import checksums, fingerprint
-from segmed.data.cvc import LAST_FRAMES
+from segmed.data.datasets.brats import REGIONS
+from segmed.data.datasets.catalogue import DATASETS, load_dataset
+from segmed.data.datasets.cvc import LAST_FRAMES
 from segmed.data.slices import SliceDataset
 
 AFFINE = np.diag([0.5, 0.75, 3.0, 1.0])

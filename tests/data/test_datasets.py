@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from segmed.data.lgg import load_lgg
-from segmed.data.msd import load_msd
+from segmed.data.datasets.lgg import load_lgg
+from segmed.data.datasets.msd import load_msd
 from segmed.data.slices import SliceDataset
 from segmed.data.split import Split, split_patients
 from segmed.imaging.store import ByteBoundedStore

@@ -12,9 +12,9 @@ import segmed
 import torch
 from PIL import Image
 from segmed.data.phantom import PhantomBatch, PhantomConfig, contact_sheet, generate
-from segmed.data.phantom.noise import blur, smooth_noise, spectral_noise
-from segmed.data.phantom.parts import TINY_AREA, keep_main_part
-from segmed.data.phantom.sample import FAMILIES, GREY, MODALITIES, Draw
+from segmed.data.synthetic.noise import blur, smooth_noise, spectral_noise
+from segmed.data.synthetic.parts import TINY_AREA, keep_main_part
+from segmed.data.synthetic.sample import FAMILIES, GREY, MODALITIES, Draw
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from segmed.data.dicom_files import DicomFiles
 from segmed.data.left_out import (
     LeftOut,
     fault_of_id,
@@ -19,6 +18,7 @@ from segmed.data.left_out import (
     sentence,
 )
 from segmed.data.phantom import dicom
+from segmed.dicom.files import DicomFiles
 from segmed.imaging.reading import read_volume
 
 VOXELS = np.random.default_rng(0).integers(0, 900, (9, 7, 4)).astype(np.int16)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from segmed.data.training_pack import TrainingPack
+from segmed.data.datasets.training_pack import TrainingPack
 
 
 def write_pack(folder: Path, per_source: int = 2) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from segmed.data.split import Split
 from segmed.data.yolo_export import export_yolo
-from segmed.imaging.label_maps import boxes_of_pieces
+from segmed.imaging.labels.maps import boxes_of_pieces
 from small_training import make_discs
 from typer.testing import CliRunner
 

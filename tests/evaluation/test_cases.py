@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from segmed.data.catalogue import load_dataset
+from segmed.data.datasets.catalogue import load_dataset
 from segmed.evaluation.cases import Case, SliceObject, chosen_cases, dataset_cases, load_cases, read_index
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "cases"

@@ -21,8 +21,8 @@ from segmed.evaluation.multi_phase import (
     sample_points,
 )
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.loading import BackboneConfig, Loader
-from segmed.methods.segmenter import Logits, Segmenter
+from segmed.inference.loading import BackboneConfig, Loader
+from segmed.methods.base.segmenter import Logits, Segmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 from torch import Tensor

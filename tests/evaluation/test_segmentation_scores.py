@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from monai.metrics import compute_hausdorff_distance
 from segmed.evaluation.segmentation_scores import score_mask, summarise
-from segmed.monai_parts import compute_hausdorff_distance
 
 EMPTY = np.zeros((30, 40), bool)
 

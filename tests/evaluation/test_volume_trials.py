@@ -7,16 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from segmed.data.phantom import Phantom
-from segmed.evaluation.cases import Case
-from segmed.evaluation.volume_annotator import (
-    box_over_slices,
-    flat_box,
-    largest_error,
-    largest_slice,
-    middle_click,
-    volume_objects,
-    with_correction,
-)
+from segmed.evaluation.cases import Case, volume_objects
 from segmed.evaluation.volume_trials import (
     CLICK,
     FLAT,
@@ -32,7 +23,15 @@ from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt
 from segmed.imaging.store import ByteBoundedStore
 from segmed.imaging.volume import Volume
-from segmed.methods.predictor import Masks, Predictor
+from segmed.inference.predictor import Masks, Predictor
+from segmed.simulation.volume_annotator import (
+    box_over_slices,
+    flat_box,
+    largest_error,
+    largest_slice,
+    middle_click,
+    with_correction,
+)
 
 SPACING = (1.0, 1.0, 3.0)
 

@@ -1,4 +1,5 @@
-"""Requests to `/infer/{model}` that nobody would send: forms, parameters and parts by a grammar and a seed."""
+"""Requests to `/infer/{model}` that nobody would send: forms, parameters and parts by a grammar and a
+seed."""
 
 from __future__ import annotations
 

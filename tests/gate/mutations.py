@@ -1,4 +1,5 @@
-"""Files that are nearly right: those of the corpus with bytes, numbers, lengths or order changed by a seed."""
+"""Files that are nearly right: those of the corpus with bytes, numbers, lengths or order changed by a
+seed."""
 
 from __future__ import annotations
 

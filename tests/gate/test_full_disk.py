@@ -1,4 +1,5 @@
-"""A disk that fills up at each place where something is written: the error says so, and the old bytes are there."""
+"""A disk that fills up at each place where something is written: the error says so, and the old bytes are
+there."""
 
 from __future__ import annotations
 
@@ -17,17 +18,17 @@ from PIL import Image
 from running import Start
 from segmed.data.datastore import LIST
 from segmed.evaluation.case_scores import CaseScore
-from segmed.methods.trainable import save_trained
-from segmed.server.audit import Audit, entries
-from segmed.server.folder_datastore import FolderDatastore
-from segmed.server.journal import Journal
-from segmed.server.label_files import LabelFiles
-from segmed.server.workspace import Workspace
-from segmed.server.workspaces import Workspaces
+from segmed.methods.base.trainable import save_trained
+from segmed.registry.gate import GateConfig
+from segmed.registry.model_version import DataFingerprint, VersionRecord
+from segmed.registry.versions import Registry
+from segmed.server.access.audit import Audit, entries
+from segmed.server.datastores.folder_datastore import FolderDatastore
+from segmed.server.datastores.label_files import LabelFiles
+from segmed.server.workspace.journal import Journal
+from segmed.server.workspace.workspace import Workspace
+from segmed.server.workspace.workspaces import Workspaces
 from segmed.training.checkpoint import load_checkpoint, save_checkpoint
-from segmed.training.gate import GateConfig
-from segmed.training.model_version import DataFingerprint, VersionRecord
-from segmed.training.registry import Registry
 
 __all__ = ["disk"]
 FULL = (errno.ENOSPC, errno.EFBIG)

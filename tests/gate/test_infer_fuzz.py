@@ -1,4 +1,5 @@
-"""Thousands of odd requests to `/infer/{model}`: each is answered or refused, within seconds, and none by a 5xx.
+"""Thousands of odd requests to `/infer/{model}`: each is answered or refused, within seconds, and none by a
+5xx.
 
 SEGMED_INFER_REQUESTS sets how many; `scripts/release_gate.sh` sends thousands.
 """

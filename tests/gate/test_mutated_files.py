@@ -1,4 +1,5 @@
-"""Mutated files in a process of its own: read, or refused by a sentence; no crash, no hang, no memory without end.
+"""Mutated files in a process of its own: read, or refused by a sentence; no crash, no hang, no memory without
+end.
 
 SEGMED_MUTATIONS sets how many; `scripts/release_gate.sh` tries thousands.
 """

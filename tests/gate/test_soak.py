@@ -1,4 +1,5 @@
-"""Some seconds of `scripts/soak.py`: mixed requests of many clients, each answer checked; the gate runs ten minutes."""
+"""Some seconds of `scripts/soak.py`: mixed requests of many clients, each answer checked; the gate runs ten
+minutes."""
 
 from __future__ import annotations
 

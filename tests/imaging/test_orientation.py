@@ -10,7 +10,7 @@ import nrrd
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from segmed.imaging.masks import write_mask
+from segmed.imaging.labels.masks import write_mask
 from segmed.imaging.reading import read_volume
 
 # RAS mm; off the centre of the grids along each axis, so that no flip keeps it in place
@@ -121,7 +121,8 @@ def write_image(
 
 
 def _assert_in_place(array: np.ndarray, affine: np.ndarray) -> None:
-    """Centroid within half a voxel along each axis, and the extent along the world's axes that of the ellipsoid."""
+    """Centroid within half a voxel along each axis, and the extent along the world's axes that of the
+    ellipsoid."""
     index = np.argwhere(array > 0)
     assert len(index) > 300
     miss = np.linalg.solve(affine[:3, :3], affine[:3, :3] @ index.mean(0) + affine[:3, 3] - CENTRE)

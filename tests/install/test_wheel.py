@@ -1,4 +1,5 @@
-"""The wheel is the product: built, installed beside nothing of the checkout, and asked for a mask over HTTP."""
+"""The wheel is the product: built, installed beside nothing of the checkout, and asked for a mask over
+HTTP."""
 
 from __future__ import annotations
 

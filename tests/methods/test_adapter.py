@@ -7,9 +7,9 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from segmed.methods.adapter import AdapterSam, AdapterSamConfig
-from segmed.methods.adapter_layers import AdaptedAttention, Adapter, ParallelMlp
-from segmed.sam.precision import ChunkedMLP, prepare_encoder
+from segmed.methods.adapter.adapter import AdapterSam, AdapterSamConfig
+from segmed.methods.adapter.adapter_layers import AdaptedAttention, Adapter, ParallelMlp
+from segmed.sam.cpu.precision import ChunkedMLP, prepare_encoder
 from segmed.sam.stem import build_sam
 from tiny_sam import tiny_sam
 from torch import Tensor

@@ -1,4 +1,5 @@
-"""What LoRA-SAM and SAM-Adapter share: class tokens beside SAM's own, what trains, what is kept, how it is served."""
+"""What LoRA-SAM and SAM-Adapter share: class tokens beside SAM's own, what trains, what is kept, how it is
+served."""
 
 from __future__ import annotations
 
@@ -11,13 +12,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.adapter import AdapterSam, AdapterSamConfig
-from segmed.methods.class_head import ClassConfig, TrainableClassSegmenter, head_names, with_classes
+from segmed.methods.adapter.adapter import AdapterSam, AdapterSamConfig
+from segmed.methods.base.trainable import config_from, load_trained, read_facts, save_trained
 from segmed.methods.lora import LoraSam, LoraSamConfig
-from segmed.methods.medsam import MedSam
-from segmed.methods.sharing import share_weights
-from segmed.methods.trainable import config_from, load_trained, read_facts, save_trained
-from segmed.sam.precision import prepare_encoder
+from segmed.methods.sam.class_head import ClassConfig, TrainableClassSegmenter, head_names, with_classes
+from segmed.methods.sam.medsam import MedSam
+from segmed.methods.sam.sharing import share_weights
+from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.stem import build_sam
 from segmed.sam.tiny import tiny_config
 from segmed.sam.weights import load_sam

@@ -10,10 +10,10 @@ import pytest
 import torch
 from segmed.imaging.picture import Picture
 from segmed.imaging.store import ByteBoundedStore
-from segmed.methods.detection import ARCHITECTURES, boxes_of, build_torchvision, select
-from segmed.methods.detector import DetectorConfig, DetectorSegmenter
-from segmed.methods.predictor import Predictor
-from segmed.methods.trainable import load_trained, save_trained
+from segmed.inference.predictor import Predictor
+from segmed.methods.base.trainable import load_trained, save_trained
+from segmed.methods.detector.detection import ARCHITECTURES, boxes_of, build_torchvision, select
+from segmed.methods.detector.detector import DetectorConfig, DetectorSegmenter
 from tiny_sam import tiny_sam
 from torch import Tensor, nn
 
@@ -170,7 +170,7 @@ def test_other_architectures_give_losses_and_boxes(architecture: str) -> None:
 
 def test_yolo_is_called_in_the_same_way() -> None:
     pytest.importorskip("ultralytics", reason="the extra ultralytics is not installed: requirements-yolo.txt")
-    from segmed.methods.yolo import build_yolo
+    from segmed.methods.detector.yolo import build_yolo
 
     torch.manual_seed(0)
     network = build_yolo("yolov8n.yaml", 2, SIDE)

@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from matplotlib.image import imread
 from segmed.evaluation.feature_sheet import draw_feature_sheet, enhance, feature_sheet, principal_colours
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.featup import FeatUp, FeatUpConfig
-from segmed.methods.featup_implicit import ImplicitConfig
-from segmed.methods.jbu import JbuStack, save_jbu
-from segmed.methods.medsam import MedSam
-from segmed.methods.sam import Sam
+from segmed.methods.base.trainable import load_trained, save_trained
+from segmed.methods.featup.featup import FeatUp, FeatUpConfig
+from segmed.methods.featup.featup_implicit import ImplicitConfig
+from segmed.methods.featup.jbu import JbuStack, save_jbu
+from segmed.methods.sam.medsam import MedSam
+from segmed.methods.sam.sam import Sam
 from segmed.methods.segmed.segmenter import Segmed
-from segmed.methods.trainable import load_trained, save_trained
+from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.decoding import decode_low_resolution
-from segmed.sam.precision import prepare_encoder
 from segmed.sam.tiny import initialised
 from segmed.sam.tiny import tiny_config as small_config
 from tiny_sam import tiny_sam

@@ -7,8 +7,8 @@ import math
 
 import pytest
 import torch
-from segmed.methods.frequency_adapter import FrequencyAdapters, Variant, spectrum_image
-from segmed.sam.precision import prepare_encoder
+from segmed.methods.imedsam.frequency_adapter import FrequencyAdapters, Variant, spectrum_image
+from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.tiny import initialised
 from segmed.sam.tiny import tiny_config as stem_config
 from tiny_sam import tiny_sam

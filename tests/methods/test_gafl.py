@@ -1,4 +1,5 @@
-"""The learned filter of the spectrum: formulas by hand, identity, gradients, other image sizes; and SAM behind it."""
+"""The learned filter of the spectrum: formulas by hand, identity, gradients, other image sizes; and SAM
+behind it."""
 
 from __future__ import annotations
 
@@ -9,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.adaptive_filter import (
+from segmed.methods.base.trainable import load_trained, save_trained
+from segmed.methods.gafl.adaptive_filter import (
     ACTIVATIONS,
     VARIANTS,
     AdaptiveFilter,
     Variant,
     resample_coefficients,
 )
-from segmed.methods.gafl import Gafl, GaflConfig
-from segmed.methods.medsam import MedSam
-from segmed.methods.trainable import load_trained, save_trained
-from segmed.sam.precision import prepare_encoder
+from segmed.methods.gafl.gafl import Gafl, GaflConfig
+from segmed.methods.sam.medsam import MedSam
+from segmed.sam.cpu.precision import prepare_encoder
 from tiny_sam import tiny_sam
 from torch import Tensor
 from transformers import SamModel

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from segmed.data.phantom.sample import PhantomConfig, generate
+from segmed.data.synthetic.sample import PhantomConfig, generate
 from segmed.evaluation.metrics import Overlap
-from segmed.imaging.masks import slice_box
+from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.prompts import Neighbour, SlicePrompt
-from segmed.methods.loading import BackboneConfig, Loader
+from segmed.inference.loading import BackboneConfig, Loader
 
 GOLDEN = Path(__file__).with_name("golden_segmed.npz")
 _STEP = 6  # px between the logits that are kept

@@ -13,11 +13,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.gated_lora import GatedLora
-from segmed.methods.imedsam import Imedsam, ImedsamConfig
-from segmed.methods.trainable import config_from, load_trained, read_facts, save_trained
+from segmed.methods.base.trainable import config_from, load_trained, read_facts, save_trained
+from segmed.methods.imedsam.gated_lora import GatedLora
+from segmed.methods.imedsam.imedsam import Imedsam, ImedsamConfig
 from segmed.monai_parts import DiceLoss
-from segmed.sam.precision import prepare_encoder
+from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.tiny import initialised
 from segmed.sam.tiny import tiny_config as stem_config
 from tiny_sam import tiny_sam
@@ -47,8 +47,8 @@ def discs(count: int, seed: int, size: int = SIZE) -> tuple[Tensor, list[list[Sl
 def train(method: Imedsam, steps: int) -> list[float]:
     """By the recipe, but for faster rates behind the decoder's transformer.
 
-    Random upscaling keeps next to nothing of the picture, and at the recipe's rate, which is for that of a trained SAM,
-    it would not come to within so few steps.
+    Random upscaling keeps next to nothing of the picture, and at the recipe's rate, which is for that of a
+    trained SAM, it would not come to within so few steps.
     """
     recipe = replace(
         method.recipe, rates={**method.recipe.rates, "decoder.": 3e-3, "model.mask_decoder.": 3e-3}
@@ -294,7 +294,8 @@ def test_prompts_of_all_kinds_in_any_order(trained: tuple[Imedsam, list[float], 
 
 
 def test_every_trained_parameter_gets_a_gradient() -> None:
-    """Scale and B start at zero and pass on no gradient, so one step comes first; boxes alone use few embeddings."""
+    """Scale and B start at zero and pass on no gradient, so one step comes first; boxes alone use few
+    embeddings."""
     method = fresh(ImedsamConfig(gate=True))
     train(method, 1)
     method.train()

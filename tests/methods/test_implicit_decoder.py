@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from segmed.methods import implicit_decoder
-from segmed.methods.implicit_decoder import ImplicitDecoder
-from segmed.methods.place_layer import encode_positions
+from segmed.methods.imedsam import implicit_decoder
+from segmed.methods.imedsam.coordinate_layer import encode_positions
+from segmed.methods.imedsam.implicit_decoder import ImplicitDecoder
 from torch import Tensor
 
 SOURCE, POSITION, T = 8, 16, 8
@@ -129,7 +129,8 @@ def test_each_class_has_heads_of_its_own(maps: tuple[Tensor, Tensor]) -> None:
 
 
 def test_training_and_serving_compute_the_same(maps: tuple[Tensor, Tensor]) -> None:
-    """With the statistics of one batch as the running ones, so that folding them into the weights changes nothing."""
+    """With the statistics of one batch as the running ones, so that folding them into the weights changes
+    nothing."""
     decoder = make(12, share=1.0).train()
     for module in decoder.modules():
         if isinstance(module, torch.nn.BatchNorm1d):

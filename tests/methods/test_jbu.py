@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from segmed.methods.featup_implicit import ImplicitConfig, ImplicitUpsampler, upsample_implicitly
-from segmed.methods.featup_training import (
+from segmed.methods.featup.featup_implicit import ImplicitConfig, ImplicitUpsampler, upsample_implicitly
+from segmed.methods.featup.featup_training import (
     AttentionDownsampler,
     JbuTrainingConfig,
     Reconstruction,
@@ -21,7 +21,7 @@ from segmed.methods.featup_training import (
     pretrain_jbu,
     sample_jitters,
 )
-from segmed.methods.jbu import JbuStack, JbuStage, load_jbu, save_jbu
+from segmed.methods.featup.jbu import JbuStack, JbuStage, load_jbu, save_jbu
 from torch import Generator, Tensor, nn
 
 

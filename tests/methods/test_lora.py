@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
-from segmed.methods.class_head import ClassSegmenter, with_classes
+from segmed.methods.base.trainable import load_trained, save_trained
 from segmed.methods.lora import LoraSam, LoraSamConfig, SplitQkv, learning_rate
-from segmed.methods.trainable import load_trained, save_trained
-from segmed.sam.attention import FastVisionAttention
-from segmed.sam.precision import prepare_encoder
+from segmed.methods.sam.class_head import ClassSegmenter, with_classes
+from segmed.sam.cpu.attention import FastVisionAttention
+from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.stem import build_sam
 from tiny_sam import tiny_sam
 from torch import Tensor, nn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from segmed.methods.losses import dice_loss, extent_loss, focal_loss, iou_of, mask_loss
+from segmed.methods.base.losses import dice_loss, extent_loss, focal_loss, iou_of, mask_loss
 from torchvision.ops import sigmoid_focal_loss
 
 

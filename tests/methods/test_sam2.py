@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 from segmed.cli import app
-from segmed.imaging.masks import stack_slices
+from segmed.imaging.labels.masks import stack_slices
 from segmed.imaging.picture import Picture, open_picture
 from segmed.imaging.prompts import Box, Prompt, SlicePrompt
 from segmed.imaging.store import ByteBoundedStore
-from segmed.methods.loading import BackboneConfig, Loader
-from segmed.methods.predictor import Masks, Predictor
-from segmed.methods.refinement import Rough
-from segmed.methods.sam2 import Sam2
+from segmed.inference.loading import BackboneConfig, Loader
+from segmed.inference.predictor import Masks, Predictor
+from segmed.inference.refinement.refinement import Rough
+from segmed.methods.sam.sam2 import Sam2
+from segmed.registry.versions import Registry
 from segmed.sam.embedding import Embedding
 from segmed.sam.sam2 import Sam2Weights, image_model, load_sam2
+from segmed.server.config.settings import ServerSettings
 from segmed.server.engine import Engine
-from segmed.server.settings import ServerSettings
-from segmed.training.registry import Registry
 from tiny_sam import save_folder, tiny_sam
 from tiny_sam2 import SIDE, save_sam2, tiny_sam2
 from torch import Tensor

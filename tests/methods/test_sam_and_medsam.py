@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.medsam import MedSam
-from segmed.methods.sam import Sam
+from segmed.methods.sam.medsam import MedSam
+from segmed.methods.sam.sam import Sam
 from skimage.transform import resize
 from tiny_sam import tiny_sam
 from transformers import SamImageProcessor, SamModel

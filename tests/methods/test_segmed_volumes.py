@@ -1,4 +1,5 @@
-"""The shipped default model on phantom volumes: it fills organs, stops at their ends, and corrections help."""
+"""The shipped default model on phantom volumes: it fills organs, stops at their ends, and corrections
+help."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Box, Prompt
 from segmed.imaging.store import ByteBoundedStore
 from segmed.imaging.volume import Volume
-from segmed.methods.loading import BackboneConfig, Loader
-from segmed.methods.predictor import Masks, Predictor
+from segmed.inference.loading import BackboneConfig, Loader
+from segmed.inference.predictor import Masks, Predictor
 
 SHAPE = (96, 80, 24)
 

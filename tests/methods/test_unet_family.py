@@ -1,4 +1,5 @@
-"""U-Net and its relatives: what they answer, that they learn, that they are kept and served, and what they refuse."""
+"""U-Net and its relatives: what they answer, that they learn, that they are kept and served, and what they
+refuse."""
 
 from __future__ import annotations
 
@@ -13,14 +14,14 @@ import torch
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.case_scores import mean_dice
 from segmed.imaging.prompts import SlicePrompt
+from segmed.inference.loading import BackboneConfig, Loader, find_method
 from segmed.methods import METHODS
-from segmed.methods.loading import BackboneConfig, Loader, find_method
-from segmed.methods.trainable import Recipe, load_trained, read_facts, save_trained
+from segmed.methods.base.trainable import Recipe, load_trained, read_facts, save_trained
 from segmed.methods.unet_family import DeepLabV3, Pan, Unet, UnetFamily, UnetFamilyConfig
+from segmed.registry.versions import Registry
 from segmed.training.finetune import Finetuning, rate_factor
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import JobConfig, train_model
-from segmed.training.registry import Registry
 from segmed.training.validation import validate
 from segmentation_models_pytorch import encoders
 from small_training import make_discs

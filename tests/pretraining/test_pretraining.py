@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from data.test_training_pack import write_pack
-from segmed.data.phantom.sample import PhantomConfig
-from segmed.data.training_pack import TrainingPack
+from segmed.data.datasets.training_pack import TrainingPack
+from segmed.data.synthetic.sample import PhantomConfig
 from segmed.methods.segmed.losses import step_loss
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.pretraining.appearance import vary_appearance

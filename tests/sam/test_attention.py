@@ -6,8 +6,8 @@ import copy
 
 import pytest
 import torch
-from segmed.sam import attention
-from segmed.sam.attention import FastVisionAttention, use_fast_attention
+from segmed.sam.cpu import attention
+from segmed.sam.cpu.attention import FastVisionAttention, use_fast_attention
 from torch import nn
 from transformers import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionEncoder, SamVisionSdpaAttention
@@ -106,7 +106,8 @@ def test_relative_positions_matter() -> None:
 
 
 def test_common_part_of_the_keys_costs_no_precision() -> None:
-    """What all keys share cancels in the softmax; removing it before bf16 logits are formed keeps them exact."""
+    """What all keys share cancels in the softmax; removing it before bf16 logits are formed keeps them
+    exact."""
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 144, 32).bfloat16().unbind(0)
     key = key + 4 * torch.randn(2, 1, 32).bfloat16()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from segmed.sam import dtype, number_format, precision
-from segmed.sam.attention import FastVisionAttention
-from segmed.sam.dtype import cpu_has_bf16, encoder_dtype
-from segmed.sam.precision import prepare_encoder
+from segmed.sam.cpu import dtype, number_format, precision
+from segmed.sam.cpu.attention import FastVisionAttention
+from segmed.sam.cpu.dtype import cpu_has_bf16, encoder_dtype
+from segmed.sam.cpu.precision import prepare_encoder
 from torch import nn
 from transformers import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionEncoder

@@ -1,4 +1,5 @@
-"""The convolutional stem: same places as SAM's patches, kept by saving and loading, refused where it cannot fit."""
+"""The convolutional stem: same places as SAM's patches, kept by saving and loading, refused where it cannot
+fit."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from segmed.sam.precision import prepare_encoder
+from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.stem import ConvStem, build_sam
 from segmed.sam.tiny import initialised, tiny_config
 from segmed.sam.weights import load_sam, weights_version

@@ -12,9 +12,9 @@ import torch
 from segmed.data.slices import LabelledSlice, SliceDataset
 from segmed.evaluation.metrics import Overlap
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.decoder_tuning import DecoderTuning, DecoderTuningConfig
-from segmed.methods.segmenter import Logits
-from segmed.methods.trainable import Recipe, TrainableSegmenter
+from segmed.methods.base.segmenter import Logits
+from segmed.methods.base.trainable import Recipe, TrainableSegmenter
+from segmed.methods.sam.decoder_tuning import DecoderTuning, DecoderTuningConfig
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 from segmed.training.finetune import Finetuning, LossNotFinite, rate_factor

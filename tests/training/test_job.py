@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from segmed.data.slices import SliceDataset
-from segmed.methods.loading import BackboneConfig, Loader
-from segmed.methods.trained_facts import read_facts
+from segmed.inference.loading import BackboneConfig, Loader
+from segmed.methods.base.trained_facts import read_facts
+from segmed.registry.versions import Registry
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import JobConfig, fingerprint_of, hold_out, train_model
-from segmed.training.registry import Registry
 from small_training import make_discs, small_sam
 
 SHORT = FinetuneConfig(epochs=2, batch=3)

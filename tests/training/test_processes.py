@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from segmed.data.slices import SliceDataset
+from segmed.methods.base.trainable import TrainableSegmenter
 from segmed.methods.lora import LoraSam, LoraSamConfig
-from segmed.methods.trainable import TrainableSegmenter
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.loop import TrainingRun
 from segmed.training.processes import Processes, torchrun_processes

@@ -15,8 +15,8 @@ from segmed.evaluation.case_scores import CaseScore, case_scores, mean_dice
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.segmentation_scores import ImageScore, score_mask
 from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.base.segmenter import Logits
 from segmed.methods.lora import LoraSam, LoraSamConfig
-from segmed.methods.segmenter import Logits
 from segmed.sam.embedding import Embedding
 from segmed.training.embeddings import FrozenEncoder
 from segmed.training.overlay import overlay_sheet

@@ -33,7 +33,8 @@ _CAMERA = f"""id => {{
   const viewport = {_VIEWPORT};
   const box = viewport.element.getBoundingClientRect();
   const at = point => [...viewport.canvasToWorld(point)];
-  return {{ box: [box.x, box.y, box.width, box.height], zero: at([0, 0]), right: at([100, 0]), down: at([0, 100]) }};
+  const [zero, right, down] = [at([0, 0]), at([100, 0]), at([0, 100])];
+  return {{ box: [box.x, box.y, box.width, box.height], zero, right, down }};
 }}"""
 # OHIF takes the nearest slice
 _GO_TO = f"""([id, world]) => {{

@@ -69,7 +69,8 @@ def elsewhere(page: Page) -> Iterator[list[str]]:
 
 
 def _middle(phantom: Phantom, value: int, ohif: Ohif) -> tuple[int, np.ndarray, np.ndarray]:
-    """The stored slice with most of a structure; its corners (2, 3) and a voxel deep inside, as the server counts."""
+    """The stored slice with most of a structure; its corners (2, 3) and a voxel deep inside, as the server
+    counts."""
     inside = phantom.labels == value
     k = int(inside.sum((0, 1)).argmax())
     i, j = np.nonzero(inside[:, :, k])

@@ -1,4 +1,5 @@
-"""OHIF where people log in: by the page of the login, as somebody who may only look and as somebody who may save."""
+"""OHIF where people log in: by the page of the login, as somebody who may only look and as somebody who may
+save."""
 
 from __future__ import annotations
 

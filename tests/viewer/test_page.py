@@ -24,8 +24,8 @@ from segmed.data.phantom import Phantom, make_phantom
 from segmed.imaging.reading import read_volume
 from web_page import Voxel, at, filled, go_to, ready, view, window
 
-# how the same object is stored, the plane of its slices, and where it lies on the screen: right (+) or left (-) of the
-# middle, above (+) or below (-)
+# how the same object is stored, the plane of its slices, and where it lies on the screen: right (+) or left
+# (-) of the middle, above (+) or below (-)
 STORED = {
     "RAS": ("axial", (-1, -1)),
     "LPS": ("axial", (-1, -1)),
@@ -40,7 +40,8 @@ _COLOURED = 25  # by how much red is above blue where the mask is
 
 
 def beacon() -> nib.Nifti1Image:
-    """A bright ellipsoid in a dark volume, off the middle of every axis, but cut by all three middle planes."""
+    """A bright ellipsoid in a dark volume, off the middle of every axis, but cut by all three middle
+    planes."""
     grid = np.indices((60, 50, 20), float)
     inside = (
         sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, (38, 19, 12), (13, 9, 5), strict=True)) <= 1

@@ -1,4 +1,5 @@
-"""The page at `/` as its user sees it: what the line below the image tells of a place, what the controls show."""
+"""The page at `/` as its user sees it: what the line below the image tells of a place, what the controls
+show."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from playwright.sync_api import Page
 Voxel = tuple[int, int, int]
 Labelled = set[tuple[int, ...]]
 
-# what the page tells of the voxel under a mouse at a place of the window: [i, j, k, label], or null beside the image
+# what the page tells of the voxel under a mouse at a place of the window: [i, j, k, label], or null beside
+# the image
 _READ = """
   const read = (clientX, clientY) => {
     document.querySelector('#overlay').dispatchEvent(new PointerEvent('pointermove', { clientX, clientY }));
@@ -21,8 +23,8 @@ _READ = """
     return voxel ? [...voxel.split(', ').map(Number), label ?? ''] : null;
   };
 """
-# The middle of a voxel of the slice that is shown alone. Two looks beside the middle tell which axes run along the
-# screen and how far apart voxels are there; from a place in the voxel, its borders are felt for.
+# The middle of a voxel of the slice that is shown alone. Two looks beside the middle tell which axes run
+# along the screen and how far apart voxels are there; from a place in the voxel, its borders are felt for.
 _PLACE = f"""voxel => {{
   {_READ}
   const {{ left, top, width, height }} = document.querySelector('#overlay').getBoundingClientRect();
@@ -119,8 +121,8 @@ def _middle(page: Page) -> list[int]:
 def filled(page: Page) -> Labelled:
     """Labelled voxels as (i, j, k, value), as the server has them for this user.
 
-    On the slice that is shown, the page must tell the same labels: for all voxels around what is labelled there, and
-    for every fourth voxel of the rest.
+    On the slice that is shown, the page must tell the same labels: for all voxels around what is labelled
+    there, and for every fourth voxel of the rest.
     """
     image, labels, names = _known(page)
     found = {(*map(int, one), int(labels[tuple(one)])) for one in np.argwhere(labels)}

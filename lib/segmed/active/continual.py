@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from segmed.active.labels import LabelRecord
 from segmed.active.replay import replay_set
 from segmed.active.retraining import Job, Outcome
+from segmed.active.store.labels import LabelRecord
 from segmed.data.slices import SliceDataset
+from segmed.registry.model_version import ModelVersion
+from segmed.registry.versions import Registry
 from segmed.training.job import hold_out
-from segmed.training.model_version import ModelVersion
-from segmed.training.registry import Registry
 
 _NOTE = "retraining"
 

@@ -39,7 +39,8 @@ class DriftConfig:
             )
         if not (0 <= self.energy <= 1 and 0 <= self.distance <= 1) or self.fewest < 2:
             raise ValueError(
-                f"energy {self.energy} and distance {self.distance} must be in [0, 1], fewest {self.fewest} 2 or more."
+                f"energy {self.energy} and distance {self.distance} must be in [0, 1], fewest {self.fewest} "
+                f"2 or more."
             )
 
 
@@ -125,7 +126,10 @@ def score_drift(reference: np.ndarray, recent: np.ndarray, config: DriftConfig |
     size, p = float(test.statistic), float(test.pvalue)
     drifted = p <= config.level and size >= config.distance
     middle = [float(np.median(side)) for side in sides]
-    message = f"Recent scores differ from earlier ones (median {middle[1]:.2f} instead of {middle[0]:.2f}, p = {p:.1g})."
+    message = (
+        f"Recent scores differ from earlier ones (median {middle[1]:.2f} instead of {middle[0]:.2f}, p "
+        f"= {p:.1g})."
+    )
     return Drift(size, config.distance, p, message if drifted else "")
 
 

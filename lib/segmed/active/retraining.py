@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Protocol
 
-from segmed.active.database import Database
-from segmed.active.owner import ProcessId, is_alive
 from segmed.active.policy import Situation
+from segmed.active.store.database import Database
+from segmed.active.store.process_id import ProcessId, is_alive
 from segmed.active.tables.jobs import Job, JobRepository, JobState
 from segmed.active.tables.labels import LabelRepository
 

@@ -22,17 +22,17 @@ from segmed.benchmark.parts import open_parts, thinned
 from segmed.benchmark.settings import PROGRESS, RESULT, BenchmarkJob, write_json
 from segmed.benchmark.tables import TABLES, ExternalTest
 from segmed.data.augment import Augmentation
-from segmed.data.catalogue import load_dataset
+from segmed.data.datasets.catalogue import load_dataset
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.segmentation_scores import ImageScore
+from segmed.inference.loading import Loader
 from segmed.methods import find_method
-from segmed.methods.backbone import BackboneConfig, missing_weights
-from segmed.methods.loading import Loader
-from segmed.methods.method import Method
-from segmed.methods.segmenter import Segmenter
-from segmed.methods.trainable import TrainableSegmenter
-from segmed.sam.precision import prepare_encoder
+from segmed.methods.base.backbone import BackboneConfig, missing_weights
+from segmed.methods.base.method import Method
+from segmed.methods.base.segmenter import Segmenter
+from segmed.methods.base.trainable import TrainableSegmenter
+from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.sources import DEFAULT_MODEL, EMBEDDED
 from segmed.training.candidate import build_trainable
 from segmed.training.finetune_config import FinetuneConfig

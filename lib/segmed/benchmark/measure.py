@@ -14,18 +14,18 @@ import torch.nn.functional as F
 
 from segmed.benchmark.table import Protocol
 from segmed.data.slices import LabelledSlice, SliceDataset
-from segmed.evaluation.annotator import jittered
 from segmed.evaluation.detection_scores import DetectionScores, FoundBoxes, score_boxes
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.oracle import oracle_scores
 from segmed.evaluation.segmentation_scores import ImageScore, score_mask
-from segmed.imaging.masks import slice_box
+from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.picture import Picture
 from segmed.imaging.store import ByteBoundedStore
-from segmed.methods.automatic_masks import PRESETS, automatic_masks
-from segmed.methods.detection import boxes_of
-from segmed.methods.predictor import Predictor
-from segmed.methods.segmenter import Segmenter
+from segmed.inference.automatic_masks import PRESETS, automatic_masks
+from segmed.inference.predictor import Predictor
+from segmed.methods.base.segmenter import Segmenter
+from segmed.methods.detector.detection import boxes_of
+from segmed.simulation.slice_annotator import jittered
 from segmed.training.overlay import overlay_sheet
 from segmed.training.targets import class_places
 from segmed.training.validation import ShownCase, batches_alike, found_masks

@@ -8,7 +8,7 @@ import numpy as np
 
 from segmed.benchmark.settings import BenchmarkJob, Budget
 from segmed.benchmark.tables import Table
-from segmed.data.catalogue import load_dataset
+from segmed.data.datasets.catalogue import load_dataset
 from segmed.data.slices import SliceDataset
 from segmed.data.split import Split, split_patients
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from segmed.benchmark.settings import BenchmarkJob
 from segmed.benchmark.tables import Entry, Table, chosen_entries
-from segmed.data.catalogue import find_dataset, load_dataset
+from segmed.data.datasets.catalogue import find_dataset, load_dataset
 from segmed.methods import find_method
 
 

@@ -20,7 +20,7 @@ from segmed.benchmark.collected import TableResult
 from segmed.benchmark.numbers import Comparison, Row
 from segmed.benchmark.settings import write_json
 from segmed.benchmark.table import PROTOCOLS
-from segmed.evaluation.page import POLICY, page_environment
+from segmed.reports.page import POLICY, page_environment
 
 AGGREGATES = (
     "Dice, IoU, precision, recall and accuracy are means over the images with the object, then over classes; "

@@ -24,7 +24,7 @@ Log = Annotated[
 def verify(log: Log) -> None:
     """Check that no entry was changed, removed, added or moved; files that were full are checked too."""
     with _explained():
-        from segmed.server.audit import entries
+        from segmed.server.access.audit import entries
 
         count, last = 0, ""
         for entry in entries(log):
@@ -43,7 +43,7 @@ def show(
 ) -> None:
     """Print the last entries; the log is checked meanwhile."""
     with _explained():
-        from segmed.server.audit import Audit, entries
+        from segmed.server.access.audit import Audit, entries
 
         wanted = Audit(log).pseudonym(image) if image else ""
         kept = deque(

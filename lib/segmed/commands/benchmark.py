@@ -78,8 +78,8 @@ def benchmark(
 ) -> None:
     """Train and measure methods on datasets, and write the tables of papers with your numbers beside theirs.
 
-    A run that was interrupted goes on when the same command is given again. Tables whose dataset is not given are
-    skipped.
+    A run that was interrupted goes on when the same command is given again. Tables whose dataset is not given
+    are skipped.
 
     Example: `segmed benchmark lgg-baselines lgg-sam --data lgg=LGG --quick --out try`
     """

@@ -23,7 +23,7 @@ _NAMED = 10  # skipped files that are named
 @app.command("list")
 def list_datasets() -> None:
     """Show the datasets that can be read, where to get them, and how their folders must look."""
-    from segmed.data.catalogue import DATASETS
+    from segmed.data.datasets.catalogue import DATASETS
 
     table = Table("name", "what it is", "folder", "from", "options", show_lines=True)
     for entry in DATASETS.values():
@@ -49,8 +49,8 @@ def check(
 
     Example: `segmed data check brats BraTS2023 --option modality=t2f --sheet brats.png`
     """
-    from segmed.data.catalogue import load_dataset
     from segmed.data.checksums import checksums, common_folder, fingerprint
+    from segmed.data.datasets.catalogue import load_dataset
     from segmed.data.sheet import label_sheet
     from segmed.data.survey import survey
 
@@ -100,7 +100,7 @@ def yolo(
 
     Example: `segmed data yolo brats BraTS2023 --option region="whole tumour" --out brats-yolo`
     """
-    from segmed.data.catalogue import load_dataset
+    from segmed.data.datasets.catalogue import load_dataset
     from segmed.data.split import split_patients
     from segmed.data.yolo_export import export_yolo
 
@@ -129,7 +129,8 @@ def _options(pairs: list[str] | None) -> dict[str, str | list[str]]:
 def _print(data: SliceDataset, found: Survey) -> None:
     out = Console(highlight=False)
     out.print(
-        f"{found.patients} patients, {found.volumes} images, {found.slices} slices, {found.labelled} of them labelled"
+        f"{found.patients} patients, {found.volumes} images, {found.slices} slices, {found.labelled} of them "
+        f"labelled"
     )
     out.print(f"size    {_between(*found.sizes)} voxels")
     out.print(f"spacing {_between(*found.spacing)} mm" if data.unit == "mm" else "spacing not told")

@@ -36,14 +36,14 @@ def denoiser(
 ) -> None:
     """Teach a DnCNN to take the noise out of images such as these.
 
-    The server offers it as the option `denoise` of every prompt model with `--conf denoiser FILE`, and `segmed predict`
-    takes `--denoise FILE`. Images with little noise teach by `--noise gaussian` or `rician`; with `--noise own` noisy
-    ones teach by themselves.
+    The server offers it as the option `denoise` of every prompt model with `--conf denoiser FILE`, and
+    `segmed predict` takes `--denoise FILE`. Images with little noise teach by `--noise gaussian` or `rician`;
+    with `--noise own` noisy ones teach by themselves.
     """
+    from segmed.denoising.dncnn import DnCnnConfig, save_dncnn
+    from segmed.denoising.training import DenoisingConfig, train_dncnn
     from segmed.imaging.picture import open_picture
     from segmed.imaging.reading import EXTENSIONS, extension_of
-    from segmed.methods.dncnn import DnCnnConfig, save_dncnn
-    from segmed.training.denoising import DenoisingConfig, train_dncnn
 
     try:
         if not out.parent.is_dir() or out.is_dir():

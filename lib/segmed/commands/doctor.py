@@ -57,7 +57,8 @@ def doctor(
     port: Annotated[int, typer.Option(help="Port that the server is to listen on.")] = 8000,
     host: Annotated[str, typer.Option(help="Address that it is to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Check this machine: Python, PyTorch, GPU, disk, port, weights, the web page, and the studies if they are given.
+    """Check this machine: Python, PyTorch, GPU, disk, port, weights, the web page, and the studies if they
+    are given.
 
     The exit code is 0 if the server can start, with warnings too, and 1 if something has failed.
     """
@@ -234,7 +235,8 @@ def pacs(url: str) -> Finding:
 
 
 def pytorch() -> Finding:
-    """Which build of PyTorch there is, and whether it reaches the GPU; imported last, because that takes seconds."""
+    """Which build of PyTorch there is, and whether it reaches the GPU; imported last, because that takes
+    seconds."""
     there = gpus()
     try:
         import torch
@@ -248,7 +250,8 @@ def pytorch() -> Finding:
     if not there:
         return Finding("PyTorch", "ok", f"{build}, no GPU: the CPU is used")
     remedy = (
-        f"Install an NVIDIA driver that is new enough for CUDA {torch.version.cuda}, or see CUDA_VISIBLE_DEVICES."
+        f"Install an NVIDIA driver that is new enough for CUDA {torch.version.cuda}, or see "
+        f"CUDA_VISIBLE_DEVICES."
         if torch.version.cuda
         else "Install a build of PyTorch with CUDA."
     )

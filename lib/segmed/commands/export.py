@@ -27,7 +27,8 @@ def export(
     names: Annotated[
         str,
         typer.Option(
-            help="Of the labels 1, 2, … with commas, such as liver,spleen; without it, those of the file count."
+            help="Of the labels 1, 2, … with commas, such as liver,spleen; without it, those of the file "
+            "count."
         ),
     ] = "",
     codes: Annotated[
@@ -44,24 +45,26 @@ def export(
 ) -> None:
     """Write a label map as DICOM, with patient and study of its series.
 
-    A label map on another grid is resampled (nearest) by its world coordinates; if it does not lie on the series, it
-    is refused. Names come from a `.seg.nrrd`, or from the table beside a NIfTI file. Labels without a name are called
-    `label 3`, and labels without voxels are left out. Segments that overlap are written whole.
+    A label map on another grid is resampled (nearest) by its world coordinates; if it does not lie on the
+    series, it is refused. Names come from a `.seg.nrrd`, or from the table beside a NIfTI file. Labels
+    without a name are called `label 3`, and labels without voxels are left out. Segments that overlap are
+    written whole.
 
-    Example: `segmed export liver.nii.gz --series CT --to seg --names liver,lesion --model medsam -o liver.dcm`
+    Example: `segmed export liver.nii.gz --series CT --to seg --names liver,lesion --model medsam -o
+        liver.dcm`
     """
     from dataclasses import replace
 
     import segmed
-    from segmed.active.submission import whole_labels
+    from segmed.active.review.submission import whole_labels
+    from segmed.dicom.codes import read_codes
+    from segmed.dicom.rtstruct import write_rtstruct
+    from segmed.dicom.segmentation import write_segmentation
+    from segmed.dicom.segments import segments_of
+    from segmed.dicom.series import open_series
     from segmed.imaging.grid import read_label_segments
-    from segmed.imaging.label_writing import name_values
-    from segmed.imaging.sidecar import read_sidecar
-    from segmed.server.codes import read_codes
-    from segmed.server.dicom_rtstruct import write_rtstruct
-    from segmed.server.dicom_seg import write_segmentation
-    from segmed.server.dicom_segments import segments_of
-    from segmed.server.dicom_series import open_series
+    from segmed.imaging.labels.sidecar import read_sidecar
+    from segmed.imaging.labels.writing import name_values
 
     try:
         if out.is_dir() or not out.parent.is_dir():
@@ -88,7 +91,10 @@ def export(
             write(found, (), opened, out, model, version or segmed.__version__, automatic, own)
         for segment in segments_of(found, opened, own):
             code = segment.codes.type
-            text = f"label {segment.value}: {segment.name} ({code.scheme_designator} {code.value}, {code.meaning})"
+            text = (
+                f"label {segment.value}: {segment.name} ({code.scheme_designator} {code.value}, "
+                f"{code.meaning})"
+            )
             console.print(text, markup=False, highlight=False)
         console.print(f"wrote {out}", markup=False, highlight=False)
     except (ValueError, OSError) as error:

@@ -36,12 +36,12 @@ def features(
 ) -> None:
     """Draw channels of the features in low and high resolution, and their principal components.
 
-    Without --jbu a small network is fitted to this image (FeatUp's implicit upsampler): a minute with the embedded
-    weights, many with a large encoder on a CPU.
+    Without --jbu a small network is fitted to this image (FeatUp's implicit upsampler): a minute with the
+    embedded weights, many with a large encoder on a CPU.
     """
     try:
         from segmed.methods import find_method
-        from segmed.methods.backbone import BackboneConfig
+        from segmed.methods.base.backbone import BackboneConfig
 
         wanted = channel_numbers(channels)
         find_method(model)
@@ -50,7 +50,7 @@ def features(
             feature_sheet,  # seconds, after what can be refused at once
         )
         from segmed.imaging.picture import open_picture
-        from segmed.methods.loading import Loader
+        from segmed.inference.loading import Loader
 
         picture = open_picture(image, window)
         k = picture.shape[2] // 2 if k < 0 else k

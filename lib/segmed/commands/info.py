@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 import segmed
-from segmed.commands.method_table import method_table
 from segmed.commands.studies import show_studies, split_conf
+from segmed.methods.table import method_table
 from segmed.places import REGISTRY
 
 if TYPE_CHECKING:
-    from segmed.methods.method import Method
-    from segmed.server.settings import ServerSettings
+    from segmed.methods.base.method import Method
+    from segmed.server.config.settings import ServerSettings
 
 console = Console(stderr=True)
 _DRIVER = Path("/proc/driver/nvidia/gpus")
@@ -38,7 +38,8 @@ def info(
         bool, typer.Option("--markdown", help="Print only the table of methods, as Markdown.")
     ] = False,
 ) -> None:
-    """Show the methods, what each needs, and every --conf key of the server; with --studies what a folder offers."""
+    """Show the methods, what each needs, and every --conf key of the server; with --studies what a folder
+    offers."""
     if markdown:
         print(method_table())
         return
@@ -46,8 +47,8 @@ def info(
         show_studies(studies, conf or [])
         return
     from segmed.methods import METHODS
-    from segmed.sam.number_format import cpuinfo_has_bf16
-    from segmed.server.settings import ServerSettings
+    from segmed.sam.cpu.number_format import cpuinfo_has_bf16
+    from segmed.server.config.settings import ServerSettings
 
     try:
         settings = ServerSettings.from_conf(split_conf(conf)) if conf else None
@@ -70,7 +71,8 @@ def info(
 
 
 def gpus() -> list[str]:
-    """Names of the NVIDIA GPUs of this machine as their driver tells them, without PyTorch, which takes seconds."""
+    """Names of the NVIDIA GPUs of this machine as their driver tells them, without PyTorch, which takes
+    seconds."""
     told = (
         file.read_text(encoding="utf-8", errors="replace") for file in sorted(_DRIVER.glob("*/information"))
     )
@@ -78,8 +80,8 @@ def gpus() -> list[str]:
 
 
 def _offered(settings: ServerSettings) -> list[str]:
+    from segmed.registry.versions import Registry
     from segmed.server.engine import Engine
-    from segmed.training.registry import Registry
 
     engine = Engine(settings, Registry(settings.registry or REGISTRY))
     return [name for method in engine.offered() for name in engine.names(method)]

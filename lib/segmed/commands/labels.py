@@ -25,7 +25,7 @@ Tag = Annotated[str, typer.Option(help="Of the label.")]
 def history(image: Image, studies: StudiesFolder, tag: Tag = "final") -> None:
     """List what was saved as label of an image before it was replaced or removed, the newest first."""
     with _opened(studies) as store:
-        from segmed.server.label_history import history_of
+        from segmed.server.datastores.label_history import history_of
 
         table = Table("version", "saved", "replaced or removed", "by", "labels", "bytes")
         for one in history_of(store).versions(image, tag):
@@ -49,7 +49,7 @@ def restore(
 ) -> None:
     """Save a former label again; the one that it replaces goes into the history itself."""
     with _opened(studies) as store:
-        from segmed.server.label_history import bring_back
+        from segmed.server.datastores.label_history import bring_back
 
         bring_back(store, image, tag, version)
         Console(stderr=True).print(f"The label of {image} is again as it was before {version}.", markup=False)
@@ -63,9 +63,9 @@ def _opened(studies: Path) -> Iterator[Any]:
             raise FileNotFoundError(
                 f"There is no folder {str(studies)!r}. Give the folder that the server serves."
             )
-        from segmed.server.dicom_folder import DicomFolderStudies, is_dicom_folder
-        from segmed.server.dicomweb_settings import DicomwebSettings
-        from segmed.server.folder_datastore import FolderDatastore
+        from segmed.server.config.dicomweb_settings import DicomwebSettings
+        from segmed.server.datastores.dicom_folder import DicomFolderStudies, is_dicom_folder
+        from segmed.server.datastores.folder_datastore import FolderDatastore
 
         if is_dicom_folder(studies):
             yield DicomFolderStudies(studies, DicomwebSettings.from_conf({}).modalities)

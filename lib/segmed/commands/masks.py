@@ -27,7 +27,7 @@ from segmed.commands.predict import (
 if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers at once
     import numpy as np
 
-    from segmed.methods.automatic_masks import ProposedMask
+    from segmed.inference.automatic_masks import ProposedMask
 
 _MOST = 255  # labels of a mask file
 _SHOWN = 20
@@ -61,9 +61,9 @@ def masks(
         check_out(out)
         from dataclasses import replace
 
-        from segmed.imaging.label_writing import name_values, write_labels
+        from segmed.imaging.labels.writing import name_values, write_labels
         from segmed.imaging.picture import open_picture
-        from segmed.methods.automatic_masks import PRESETS, automatic_masks
+        from segmed.inference.automatic_masks import PRESETS, automatic_masks
 
         if preset not in PRESETS:
             raise ValueError(f"--preset {preset!r} must be one of {', '.join(PRESETS)}.")

@@ -15,9 +15,9 @@ from rich.table import Table
 from segmed.places import REGISTRY
 
 if TYPE_CHECKING:  # torch is imported late, so that --help answers at once
-    from segmed.training.gate import LabelChange
-    from segmed.training.model_version import ModelVersion, VersionRecord
-    from segmed.training.registry import Registry
+    from segmed.registry.gate import LabelChange
+    from segmed.registry.model_version import ModelVersion, VersionRecord
+    from segmed.registry.versions import Registry
 
 app = typer.Typer(
     help="Trained versions of the models: list, compare, serve, roll back.", no_args_is_help=True
@@ -68,7 +68,10 @@ def show(
         _show_record(out, found.record)
         for move in models.history(name):
             if found.version in (move.version, move.previous):
-                text = f"{move.time}  {move.action}: {move.previous or 'untrained'} → {move.version or 'untrained'}"
+                text = (
+                    f"{move.time}  {move.action}: {move.previous or 'untrained'} → "
+                    f"{move.version or 'untrained'}"
+                )
                 out.print(escape(f"{text}  {move.reason}"), highlight=False)
 
 
@@ -81,7 +84,7 @@ def diff(
 ) -> None:
     """Show what changed between two versions: data, settings, scores per label."""
     with _opened(registry) as models:
-        from segmed.training.version_diff import diff_versions
+        from segmed.registry.version_diff import diff_versions
 
         found = diff_versions(models.get(name, old), models.get(name, new))
         out = Console()
@@ -134,7 +137,7 @@ def rollback(name: Name, registry: Folder = REGISTRY, reason: Reason = "") -> No
 
 
 def _summary(version: ModelVersion) -> tuple[str, ...]:
-    from segmed.training.gate import label_changes
+    from segmed.registry.gate import label_changes
 
     record = version.record
     if record is None:
@@ -146,7 +149,7 @@ def _summary(version: ModelVersion) -> tuple[str, ...]:
 
 
 def _show_record(out: Console, record: VersionRecord) -> None:
-    from segmed.training.gate import label_changes
+    from segmed.registry.gate import label_changes
 
     out.print(
         f"created {record.created} by SegMed {record.code}, from {record.parent or 'the base weights'}",
@@ -196,7 +199,7 @@ def _distance(value: float | None) -> str:
 @contextmanager
 def _opened(folder: Path) -> Iterator[Registry]:
     """The registry; what goes wrong with it becomes one line in red."""
-    from segmed.training.registry import Registry
+    from segmed.registry.versions import Registry
 
     try:
         if not folder.is_dir():

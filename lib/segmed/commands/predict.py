@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from segmed.commands.models import REGISTRY
-from segmed.methods.method import FINISHES
+from segmed.methods.base.method import FINISHES
 
 if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers at once
     import numpy as np
 
     from segmed.imaging.picture import Picture
-    from segmed.methods.method import Method
-    from segmed.methods.predictor import Predictor
+    from segmed.inference.predictor import Predictor
+    from segmed.methods.base.method import Method
 
 console = Console(stderr=True)
 ImageFile = Annotated[
@@ -63,7 +63,8 @@ def predict(
 ) -> None:
     """Segment one image without a server: from boxes and clicks, or by a model that needs none.
 
-    Several boxes give labels 1, 2, … in their order; clicks belong to the box around them, or to the only object.
+    Several boxes give labels 1, 2, … in their order; clicks belong to the box around them, or to the only
+    object.
 
     Example: `segmed predict ct.nii.gz --box 40,120,60,140,30,30 --model medsam_3d --backbone medsam_vit_b.pth
     -o liver.nii.gz`
@@ -115,13 +116,13 @@ def _predict(
 ) -> tuple[np.ndarray, Picture, list[str]]:
     import numpy as np
 
-    from segmed.imaging.denoised import gaussian
-    from segmed.imaging.masks import stack_slices
+    from segmed.denoising.dncnn import load_dncnn
+    from segmed.denoising.pictures import gaussian
+    from segmed.imaging.labels.masks import stack_slices
     from segmed.imaging.picture import open_picture
     from segmed.imaging.prompts import parse_prompt
-    from segmed.methods.dncnn import load_dncnn
-    from segmed.methods.predictor import Masks
-    from segmed.methods.refinement import REFINEMENTS
+    from segmed.inference.predictor import Masks
+    from segmed.inference.refinement.refinement import REFINEMENTS
 
     model = options.model or ("medsam" if options.backbone else "segmed")
     with console.status(f"reading {image.name}"):
@@ -205,7 +206,8 @@ def _previous(mask: Path, image: Path, picture: Picture) -> np.ndarray:
     there = 1.0 if own.affine is None else abs(np.linalg.det(own.affine[:3, :3])) * np.prod(own.shape)
     if not found.any() or (own.affine is not None and there < abs(np.linalg.det(picture.affine[:3, :3]))):
         raise ValueError(
-            f"{mask.name} does not lie on the image: nothing of it is left there, or less than one voxel. Give a mask "
+            f"{mask.name} does not lie on the image: nothing of it is left there, or less than one voxel. "
+            f"Give a mask "
             "of this image."
         )
     return np.asarray(found)
@@ -231,11 +233,12 @@ def check_out(out: Path) -> None:
     """Refuse a file that no mask can be written to, before anything is computed.
 
     Raises:
-        ValueError: a folder, a format that is not known, or another table in the place of that of names and colours.
+        ValueError: a folder, a format that is not known, or another table in the place of that of names and
+            colours.
         FileNotFoundError: its folder is not there.
     """
-    from segmed.imaging.masks import mask_extension
-    from segmed.imaging.sidecar import check_sidecar
+    from segmed.imaging.labels.masks import mask_extension
+    from segmed.imaging.labels.sidecar import check_sidecar
 
     if mask_extension(str(out)).startswith(".nii"):
         check_sidecar(out)
@@ -253,7 +256,7 @@ def check_model(model: str, backbone: str, precision: str) -> Method:
         FileNotFoundError: weights are not there.
     """
     from segmed.methods import METHODS, find_method
-    from segmed.methods.backbone import BackboneConfig
+    from segmed.methods.base.backbone import BackboneConfig
 
     BackboneConfig(backbone, precision=precision)
     offered = {name: method for method in METHODS.values() for name in method.offered_as()}
@@ -281,11 +284,11 @@ def load_predictor(
     import torch
 
     from segmed.imaging.store import ByteBoundedStore
-    from segmed.methods.backbone import BackboneConfig
-    from segmed.methods.loading import Loader
-    from segmed.methods.predictor import Predictor
+    from segmed.inference.loading import Loader
+    from segmed.inference.predictor import Predictor
+    from segmed.methods.base.backbone import BackboneConfig
+    from segmed.registry.versions import Registry
     from segmed.sam.sources import EMBEDDED
-    from segmed.training.registry import Registry
 
     method = check_model(model, backbone, precision)
     if method.detects and model == method.name:
@@ -296,7 +299,8 @@ def load_predictor(
     version = Registry(registry).served(method.name)
     if version is None and not method.ready:
         raise ValueError(
-            f"{method.name!r} has not been trained, so there is nothing to predict with. Train it with `segmed train "
+            f"{method.name!r} has not been trained, so there is nothing to predict with. Train it with "
+            f"`segmed train "
             f"--method {method.name} …`, or name the folder of your models by --registry."
         )
     base = BackboneConfig(backbone, precision=precision)
@@ -315,7 +319,7 @@ def load_predictor(
 def _write(out: Path, image: Path, labels: np.ndarray, picture: Picture, names: list[str]) -> None:
     import numpy as np
 
-    from segmed.imaging.label_writing import name_values, write_labels
+    from segmed.imaging.labels.writing import name_values, write_labels
 
     called = names or [f"object {value}" for value in range(1, int(labels.max()) + 1)]
     write_labels(name_values(labels, called), picture.affine, out, like=image)

@@ -33,18 +33,19 @@ def report(
         str, typer.Option(help="Intensity window of the pictures, such as auto or ct-lung.")
     ] = "auto",
 ) -> None:
-    """Write model versions, labels and work of each user, agreement, worst cases, drift and quarantine into one file.
+    """Write model versions, labels and work of each user, agreement, worst cases, drift and quarantine into
+    one file.
 
     Everything is inside of the file, so that it can be sent on. The server may run meanwhile.
 
     Example: `segmed report --studies ~/cases --out report.html`
     """
-    from segmed.active.anonymous import anonymised
-    from segmed.active.database import Database
-    from segmed.active.report import collect
-    from segmed.active.report_page import render
-    from segmed.active.study_files import StudyFiles
-    from segmed.training.registry import Registry
+    from segmed.active.store.database import Database
+    from segmed.active.store.study_files import StudyFiles
+    from segmed.registry.versions import Registry
+    from segmed.reports.anonymous import anonymised
+    from segmed.reports.html import render
+    from segmed.reports.report import collect
 
     try:
         if out.is_dir() or not out.parent.is_dir():

@@ -19,8 +19,8 @@ def show_studies(root: Path, conf: Sequence[str]) -> None:
         conf: settings of the server as KEY=VALUE, of which the modalities count.
     """
     from segmed.data.left_out import image_names, left_out_files
-    from segmed.server.dicom_folder import DicomFolderStudies, is_dicom_folder
-    from segmed.server.dicomweb_settings import DicomwebSettings
+    from segmed.server.config.dicomweb_settings import DicomwebSettings
+    from segmed.server.datastores.dicom_folder import DicomFolderStudies, is_dicom_folder
 
     out = Console()
     try:

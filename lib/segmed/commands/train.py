@@ -15,7 +15,7 @@ from segmed.commands.models import REGISTRY
 
 if TYPE_CHECKING:  # torch is imported late, so that --help answers at once
     from segmed.data.slices import SliceDataset
-    from segmed.methods.backbone import BackboneConfig
+    from segmed.methods.base.backbone import BackboneConfig
 
 console = Console(stderr=True)
 
@@ -80,10 +80,10 @@ def train(
         raise typer.Exit(2) from error
     import torch
 
+    from segmed.registry.versions import Registry
     from segmed.training.finetune_config import FinetuneConfig
     from segmed.training.job import JobConfig, train_model
     from segmed.training.processes import Processes, torchrun_processes
-    from segmed.training.registry import Registry
 
     first = int(os.environ.get("RANK", 0)) == 0
     bar = Progress(
@@ -96,7 +96,10 @@ def train(
     task = bar.add_task("reading", total=None)
 
     def tell(progress: Any) -> None:
-        text = f"pass {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}  best Dice {progress.best:.3f}"
+        text = (
+            f"pass {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}  best Dice "
+            f"{progress.best:.3f}"
+        )
         bar.update(task, description=text, completed=progress.step, total=progress.steps)
 
     try:
@@ -137,7 +140,7 @@ def train(
 
 def _base(method: str, backbone: str, image_size: int) -> BackboneConfig:
     from segmed.methods import find_method
-    from segmed.methods.backbone import BackboneConfig
+    from segmed.methods.base.backbone import BackboneConfig
     from segmed.sam.sources import EMBEDDED
 
     return BackboneConfig(backbone or find_method(method).weights or EMBEDDED, image_size or None, "fp32")
@@ -159,7 +162,7 @@ def _open(
 ) -> SliceDataset:
     import numpy as np
 
-    from segmed.data.catalogue import load_dataset
+    from segmed.data.datasets.catalogue import load_dataset
 
     found = (
         load_dataset("datastore", studies, **{"labels": labels, **options})

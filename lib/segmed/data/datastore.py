@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from segmed.data.checksums import file_checksum
-from segmed.data.dicom_files import DicomFiles
 from segmed.data.pairs import is_picture, natural, open_volumes, patient_of, read_json
 from segmed.data.slices import LabelledVolume, Skipped, SliceDataset
-from segmed.imaging.label_names import stored_names
+from segmed.dicom.files import DicomFiles
+from segmed.imaging.labels.names import stored_names
 
 LAYOUT = "the studies folder of a server: images, datastore_v2.json, and labels/final/<id>.nii.gz."
 

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from segmed.imaging.dicom_faults import is_dicom
-from segmed.imaging.pictures import PICTURE_EXTENSIONS
+from segmed.imaging.formats.dicom_faults import is_dicom
+from segmed.imaging.formats.pictures import PICTURE_EXTENSIONS
+from segmed.imaging.formats.seg_nrrd import SEGMENTATION
 from segmed.imaging.reading import EXTENSIONS, extension_of
-from segmed.imaging.seg_nrrd import SEGMENTATION
 
 _LOOKED_AT = 20_000  # files below a folder
 _SHOWN = 3  # names in a sentence

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segmed.data.slices import LabelledVolume, Skipped, SliceDataset, check_same_grid
+from segmed.imaging.formats.pictures import PICTURE_EXTENSIONS
 from segmed.imaging.grid import Grid, read_grid
-from segmed.imaging.pictures import PICTURE_EXTENSIONS
 from segmed.imaging.reading import extension_of
 
 
@@ -139,7 +139,8 @@ def patient_of(stem: str, pattern: str) -> str:
             return match.group(1)
     except (re.error, IndexError) as error:
         raise ValueError(
-            f"patient={pattern!r} is not a regular expression with a group ({error}). Give one such as '^([^_]+)_'."
+            f"patient={pattern!r} is not a regular expression with a group ({error}). Give one such as "
+            f"'^([^_]+)_'."
         ) from error
     raise ValueError(
         f"patient={pattern!r} does not match the name {stem!r}. Give an expression that matches all."

@@ -52,7 +52,8 @@ class Split:
             seed = int(facts["seed"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} is not a split (train, validation, test and seed): {error}. Remove it to split again."
+                f"{path} is not a split (train, validation, test and seed): {error}. Remove it to split "
+                f"again."
             ) from error
         return cls(**parts, seed=seed)
 
@@ -72,7 +73,8 @@ def split_patients(patients: Iterable[str], seed: int, validation: float = 0.1, 
     """
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise ValueError(
-            f"validation {validation} and test {test} must be shares of at least 0 that leave a part to train on."
+            f"validation {validation} and test {test} must be shares of at least 0 that leave a part to "
+            f"train on."
         )
     names = np.random.default_rng(seed).permutation(sorted(set(patients))).tolist()
     sizes = [max(1, round(share * len(names))) if share else 0 for share in (validation, test)]

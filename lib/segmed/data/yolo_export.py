@@ -10,7 +10,7 @@ from PIL import Image
 
 from segmed.data.slices import SliceDataset
 from segmed.data.split import Split
-from segmed.imaging.label_maps import boxes_of_pieces
+from segmed.imaging.labels.maps import boxes_of_pieces
 
 
 def export_yolo(

@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy import ndimage
 
-from segmed.data.catalogue import load_dataset
+from segmed.data.datasets.catalogue import load_dataset
 from segmed.data.slices import SliceDataset
 from segmed.imaging.grid import image_grid, read_labels
-from segmed.imaging.masks import slice_box
+from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.picture import Picture, open_picture
 from segmed.imaging.prompts import SlicePrompt
 
@@ -215,3 +215,43 @@ def evenly(items: Sequence[T], most: int | None) -> list[T]:
 
 def _source_of(entry: Mapping[str, Any]) -> str:
     return str(entry.get("source", entry["id"]))
+
+
+@dataclass(frozen=True)
+class VolumeObject:
+    """One labelled object of a volume.
+
+    Attributes:
+        label: Value of the object in the label map.
+        kind: Name of the structure, or "" if unknown.
+        mask: The mask of the object (I, J, K), boolean.
+    """
+
+    label: int
+    kind: str
+    mask: np.ndarray
+
+
+def volume_objects(
+    case: Case, min_voxels: int = 100, min_slices: int = 3, limit: int | None = None
+) -> Iterator[VolumeObject]:
+    """The objects of a labelled volume; with `has_many` one per connected part, otherwise one per label.
+
+    Args:
+        case: Picture and label map.
+        min_voxels: Smallest number of voxels of an object.
+        min_slices: Smallest number of slices with the object.
+        limit: Largest number of objects, evenly spaced over the label map, or None for all.
+    """
+    large: list[tuple[int, tuple[slice, ...], np.ndarray]] = []
+    for label in (int(v) for v in np.unique(case.labels) if v):
+        of_label = case.labels == label
+        parts = ndimage.label(of_label, np.ones((3, 3, 3)))[0] if case.has_many else of_label.astype(np.uint8)
+        for n, box in enumerate(ndimage.find_objects(parts), start=1):
+            own = parts[box] == n
+            if own.sum() >= min_voxels and own.any((0, 1)).sum() >= min_slices:
+                large.append((label, box, own))
+    for label, box, own in evenly(large, limit):
+        mask = np.zeros(case.labels.shape, bool)
+        mask[box] = own
+        yield VolumeObject(label, case.names.get(label, ""), mask)

@@ -15,10 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from segmed.methods.featup import FeatUp
-from segmed.methods.featup_implicit import ImplicitConfig, upsample_implicitly
-from segmed.methods.jbu import load_jbu
-from segmed.methods.segmenter import Segmenter
+from segmed.methods.base.segmenter import Segmenter
+from segmed.methods.featup.featup import FeatUp
+from segmed.methods.featup.featup_implicit import ImplicitConfig, upsample_implicitly
+from segmed.methods.featup.jbu import load_jbu
 from segmed.sam.frame import Frame
 
 COLORMAPS = ("jet", "viridis", "plasma", "inferno", "magma")

@@ -20,7 +20,7 @@ import torch
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.oracle import ORACLE_TITLE
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.segmenter import Segmenter
+from segmed.methods.base.segmenter import Segmenter
 
 Choice = Literal["oracle", "predicted IoU"]
 Combination = Literal["avg", "max", "single"]

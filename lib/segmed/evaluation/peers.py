@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from segmed.inference.loading import Loader
 from segmed.methods import find_method
-from segmed.methods.backbone import BackboneConfig
-from segmed.methods.loading import Loader
-from segmed.methods.segmenter import Segmenter
+from segmed.methods.base.backbone import BackboneConfig
+from segmed.methods.base.segmenter import Segmenter
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
-from segmed.evaluation.annotator import jittered, with_click
 from segmed.evaluation.baselines import grabcut, inscribed_ellipse
 from segmed.evaluation.cases import Case, SliceObject
-from segmed.evaluation.scribble_annotator import with_scribble
 from segmed.imaging.prompts import SlicePrompt
 from segmed.imaging.scribbles import Scribbles
-from segmed.methods.segmenter import Segmenter
+from segmed.methods.base.segmenter import Segmenter
+from segmed.simulation.scribble_annotator import with_scribble
+from segmed.simulation.slice_annotator import jittered, with_click
 
 BOXES = {"box": 0.0, "box ±5 %": 0.05, "box ±10 %": 0.10, "box ±20 %": 0.20}
 CLICKS = {"1 click": 1, "3 clicks": 3, "5 clicks": 5}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from segmed.imaging.masks import bounding_box
+from segmed.imaging.labels.masks import bounding_box
 from segmed.monai_parts import compute_surface_dice
 
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.surface import surface_dice
-from segmed.evaluation.volume_annotator import box_over_slices, flat_box, middle_click, with_correction
-from segmed.imaging.masks import stack_slices
+from segmed.imaging.labels.masks import stack_slices
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt
-from segmed.methods.predictor import Predictor
+from segmed.inference.predictor import Predictor
+from segmed.simulation.volume_annotator import box_over_slices, flat_box, middle_click, with_correction
 
 FLAT, THICK, CLICK = "flat box", "box over slices", "1 click"
 STARTS = (FLAT, THICK, CLICK)

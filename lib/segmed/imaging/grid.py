@@ -10,15 +10,15 @@ import nibabel as nib
 import numpy as np
 from nibabel.processing import resample_from_to
 
-from segmed.imaging.channels import check_axes, is_colour
-from segmed.imaging.itk import itk_affine, quiet_itk
-from segmed.imaging.nifti_files import open_nifti
-from segmed.imaging.nifti_place import nifti_affines, same_place
-from segmed.imaging.pictures import PICTURE_EXTENSIONS, picture_facts
+from segmed.imaging.formats.channels import check_axes, is_colour
+from segmed.imaging.formats.itk import itk_affine, quiet_itk
+from segmed.imaging.formats.nifti_files import open_nifti
+from segmed.imaging.formats.nifti_place import nifti_affines, same_place
+from segmed.imaging.formats.pictures import PICTURE_EXTENSIONS, picture_facts
+from segmed.imaging.formats.seg_nrrd import cropped, is_segmentation, read_segments, segmentation_header
+from segmed.imaging.formats.text_headers import check_regular, for_itk
+from segmed.imaging.labels.segments import Segments, StoredSegment, values_in
 from segmed.imaging.reading import NIFTI_EXTENSIONS, itk_reader, kind_of, read_volume, reading_explained
-from segmed.imaging.seg_nrrd import cropped, is_segmentation, read_segments, segmentation_header
-from segmed.imaging.segments import Segments, StoredSegment, values_in
-from segmed.imaging.text_headers import check_regular, for_itk
 
 _SAME_PLACE = 0.25  # voxels; resampling (nearest) would change nothing
 _SAME_VOXEL = 0.1  # voxels

@@ -44,7 +44,8 @@ class Box:
             ranges.append((max(low, 0), min(high, size - 1)))
         if any(low == high and size > 1 for (low, high), size in zip(ranges[:2], shape[:2], strict=True)):
             raise ValueError(
-                f"The box is empty: i {ranges[0]}, j {ranges[1]}. Draw it around the object, at least two voxels wide."
+                f"The box is empty: i {ranges[0]}, j {ranges[1]}. Draw it around the object, at least two "
+                f"voxels wide."
             )
         return cls(*ranges)
 
@@ -151,7 +152,8 @@ class Prompt:
         drawn = any(has_strokes(strokes) for strokes in self.scribbles.values())
         if self.box is None and not self.foreground and self.mask is None and not drawn:
             raise ValueError(
-                "There is nothing to segment: draw a box or click into the object (a foreground point), then try again."
+                "There is nothing to segment: draw a box or click into the object (a foreground point), then "
+                "try again."
             )
 
     def slices(self) -> list[int]:
@@ -226,7 +228,8 @@ def parse_prompt(
     for k, strokes in (scribbles or {}).items():
         if not 0 <= k < shape[2] or strokes.shape != (shape[1], shape[0]):
             raise ValueError(
-                f"Scribbles of shape {strokes.shape} on slice {k} do not lie on the image of shape {tuple(shape)}."
+                f"Scribbles of shape {strokes.shape} on slice {k} do not lie on the image of shape "
+                f"{tuple(shape)}."
             )
     inside = [_points_inside(points, shape, warnings) for points in (foreground, background)]
     box = Box.from_roi(roi, shape) if roi is not None and len(roi) else None

@@ -16,16 +16,16 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
-from segmed.imaging.channels import check_axes, is_colour
-from segmed.imaging.dicom_faults import is_dicom
-from segmed.imaging.dicom_reading import open_dicom, read_dicom
-from segmed.imaging.faults import ImageFault, explained
-from segmed.imaging.itk import LPS_TO_RAS, itk_affine, quiet_itk
-from segmed.imaging.limits import check_size
-from segmed.imaging.nifti_files import check_length, open_nifti
-from segmed.imaging.nifti_place import nifti_affine
-from segmed.imaging.pictures import PICTURE_EXTENSIONS, read_picture
-from segmed.imaging.text_headers import (
+from segmed.imaging.formats.channels import check_axes, is_colour
+from segmed.imaging.formats.dicom_faults import is_dicom
+from segmed.imaging.formats.dicom_reading import open_dicom, read_dicom
+from segmed.imaging.formats.faults import ImageFault, explained
+from segmed.imaging.formats.itk import LPS_TO_RAS, itk_affine, quiet_itk
+from segmed.imaging.formats.limits import check_size
+from segmed.imaging.formats.nifti_files import check_length, open_nifti
+from segmed.imaging.formats.nifti_place import nifti_affine
+from segmed.imaging.formats.pictures import PICTURE_EXTENSIONS, read_picture
+from segmed.imaging.formats.text_headers import (
     DETACHED_EXTENSIONS,
     NRRD_EXTENSIONS,
     check_regular,

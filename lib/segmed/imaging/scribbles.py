@@ -10,7 +10,7 @@ from scipy import ndimage
 from skimage.draw import line, polygon
 from skimage.morphology import skeletonize
 
-from segmed.imaging.masks import bounding_box
+from segmed.imaging.labels.masks import bounding_box
 from segmed.imaging.prompts import Box, Point, Prompt, SlicePrompt
 
 CLICKS = 6  # of the strokes of one kind on one slice

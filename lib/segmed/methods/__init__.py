@@ -1,6 +1,7 @@
-"""The methods of the field, listed here once; each is a `Segmenter` in a file of its own, imported when it is used."""
+"""The methods of the field, listed here once; each is a `Segmenter` in a file of its own, imported when it is
+used."""
 
-from segmed.methods.method import Method
+from segmed.methods.base.method import Method
 from segmed.sam.sources import DEFAULT_MODEL, EMBEDDED
 
 _NETWORKS = {
@@ -31,27 +32,32 @@ METHODS: dict[str, Method] = {
             needs_backbone=False,
         ),
         Method(
-            "medsam", "MedSAM: a box, refined by clicks", "segmed.methods.decoder_tuning:PARTS", ready=True
+            "medsam",
+            "MedSAM: a box, refined by clicks",
+            "segmed.methods.sam.decoder_tuning:PARTS",
+            ready=True,
         ),
         Method(
             "sam",
             "Segment Anything: clicks or a box, on any SAM weights",
-            "segmed.methods.sam:PARTS",
+            "segmed.methods.sam.sam:PARTS",
             ready=True,
             learns=False,
         ),
         Method(
-            "gafl", "SAM behind a learned filter of the image's spectrum: a box", "segmed.methods.gafl:PARTS"
+            "gafl",
+            "SAM behind a learned filter of the image's spectrum: a box",
+            "segmed.methods.gafl.gafl:PARTS",
         ),
         Method(
             "featup",
             "SAM with features upsampled along the image's edges: a box",
-            "segmed.methods.featup:PARTS",
+            "segmed.methods.featup.featup:PARTS",
         ),
         Method(
             "imedsam",
             "I-MedSAM: a box or clicks, masks at any resolution with their uncertainty",
-            "segmed.methods.imedsam:PARTS",
+            "segmed.methods.imedsam.imedsam:PARTS",
             gives_uncertainty=True,
         ),
         Method(
@@ -63,13 +69,13 @@ METHODS: dict[str, Method] = {
         Method(
             "adapter",
             "SAM-Adapter: all organs without a prompt, or one by a box or clicks",
-            "segmed.methods.adapter:PARTS",
+            "segmed.methods.adapter.adapter:PARTS",
             automatic=True,
         ),
         Method(
             "detector",
             "Detector and prompts: structures are found as boxes, then outlined",
-            "segmed.methods.detector:PARTS",
+            "segmed.methods.detector.detector:PARTS",
             weights=EMBEDDED,
             automatic=True,
             detects=True,
@@ -87,7 +93,7 @@ METHODS: dict[str, Method] = {
         Method(
             "sam2",
             "SAM2: clicks or a box, carried through volumes by its memory",
-            "segmed.methods.sam2:PARTS",
+            "segmed.methods.sam.sam2:PARTS",
             ready=True,
             learns=False,
             own_format=True,

@@ -17,10 +17,10 @@ from scipy import ndimage
 from skimage.segmentation import flood
 from torch import Tensor
 
-from segmed.imaging.masks import largest_component, slice_box
+from segmed.imaging.labels.masks import largest_component, slice_box
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.method import Parts
-from segmed.methods.segmenter import Logits, Segmenter
+from segmed.methods.base.method import Parts
+from segmed.methods.base.segmenter import Logits, Segmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 

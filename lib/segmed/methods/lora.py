@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from segmed.methods.class_head import ClassConfig, ClassSegmenter, TrainableClassSegmenter, head_names
-from segmed.methods.method import Parts, Training
-from segmed.methods.sharing import share_weights
-from segmed.methods.trainable import Recipe
+from segmed.methods.base.method import Parts, Training
+from segmed.methods.base.trainable import Recipe
+from segmed.methods.sam.class_head import ClassConfig, ClassSegmenter, TrainableClassSegmenter, head_names
+from segmed.methods.sam.sharing import share_weights
 from segmed.sam.stem import ConvStem
 
 if TYPE_CHECKING:

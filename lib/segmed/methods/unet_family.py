@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from segmed.data.augment import MEAN, STANDARD_DEVIATION
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.class_head import ClassConfig
-from segmed.methods.method import Parts, Training
-from segmed.methods.segmenter import Logits
-from segmed.methods.trainable import LossName, Recipe, TrainableSegmenter
+from segmed.methods.base.method import Parts, Training
+from segmed.methods.base.segmenter import Logits
+from segmed.methods.base.trainable import LossName, Recipe, TrainableSegmenter
+from segmed.methods.sam.class_head import ClassConfig
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 
@@ -40,7 +40,8 @@ def _library() -> ModuleType:
         import segmentation_models_pytorch
     except ImportError as error:
         raise ValueError(
-            "The U-Nets need segmentation-models-pytorch, which is not installed: pip install 'segmed[baselines]', or "
+            "The U-Nets need segmentation-models-pytorch, which is not installed: pip install "
+            "'segmed[baselines]', or "
             "-r requirements-baselines.txt in a checkout."
         ) from error
     return segmentation_models_pytorch

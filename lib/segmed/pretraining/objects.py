@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from skimage.segmentation import felzenszwalb
 
-from segmed.data.phantom.sample import PhantomConfig, generate
-from segmed.data.phantom.visibility import visibility
-from segmed.data.training_pack import PackImage, TrainingPack
+from segmed.data.datasets.training_pack import PackImage, TrainingPack
+from segmed.data.synthetic.sample import PhantomConfig, generate
+from segmed.data.synthetic.visibility import visibility
 
 # Relative frequency of modalities; those that radiologists segment most come first.
 MODALITIES = {

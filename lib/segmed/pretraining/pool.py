@@ -17,7 +17,7 @@ from segmed.methods.segmed.prompt_channels import WindowPrompts
 from segmed.pretraining.appearance import vary_appearance
 from segmed.pretraining.objects import ObjectSource
 from segmed.pretraining.windows import look_at, neighbour_of, show
-from segmed.simulation.annotator import Prompted, click_in, correct, draw_box, roughen, scribble_in
+from segmed.simulation.window_annotator import Prompted, click_in, correct, draw_box, roughen, scribble_in
 
 # Kinds of first prompts: their share, and the probability of another correction after each round
 KINDS = {

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segmed.imaging.masks import slice_box
+from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.prompts import SlicePrompt
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame

@@ -65,6 +65,7 @@ def _fetch(hub_id: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         logger.info("cannot fetch %s: %s", hub_id, error)
         raise FileNotFoundError(
-            f"The weights {hub_id!r} cannot be fetched from Hugging Face (no network, or no such name). Fetch them on "
+            f"The weights {hub_id!r} cannot be fetched from Hugging Face (no network, or no such name). "
+            f"Fetch them on "
             "a machine with a network, copy the folder here and start with --conf backbone FOLDER."
         ) from error

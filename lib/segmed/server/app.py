@@ -19,33 +19,33 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 import segmed
-from segmed.imaging.limits import set_most_voxels
+from segmed.dicom.codes import read_codes
+from segmed.imaging.formats.limits import set_most_voxels
 from segmed.methods import find_method
-from segmed.server.automatic import AutomaticInferTask
-from segmed.server.codes import read_codes
+from segmed.registry.versions import Registry
+from segmed.server.config.settings import ServerSettings
+from segmed.server.datastores.dicom_folder import DicomFolderStudies, is_dicom_folder
+from segmed.server.datastores.dicom_studies import DicomStudies
+from segmed.server.datastores.folder_datastore import FolderDatastore
+from segmed.server.datastores.folder_list import check_there
+from segmed.server.datastores.pacs import PacsStudies
+from segmed.server.datastores.studies import state_folder
 from segmed.server.decoding import decoder
-from segmed.server.detection import DetectionInferTask
-from segmed.server.dicom_folder import DicomFolderStudies, is_dicom_folder
-from segmed.server.dicom_studies import DicomStudies
 from segmed.server.engine import Engine
-from segmed.server.errors import BadRequest
-from segmed.server.folder_datastore import FolderDatastore
-from segmed.server.folder_list import check_there
-from segmed.server.infer import PromptInferTask
-from segmed.server.journal import Journal
-from segmed.server.learning import ActiveLearning
-from segmed.server.pacs import PacsStudies
-from segmed.server.requests import InferParams, check_id, check_session, check_tag, check_uid
-from segmed.server.retrainer import check_options, is_remote
-from segmed.server.scoring import ImageScoring, LabelDice
-from segmed.server.scribbles import ScribblesInferTask, scribbles_name
-from segmed.server.settings import ServerSettings
-from segmed.server.strategies import strategies
-from segmed.server.studies import state_folder
-from segmed.server.train import MethodTrainTask
-from segmed.server.turns import Turns
-from segmed.server.workspaces import Workspaces
-from segmed.training.registry import Registry
+from segmed.server.http.errors import BadRequest
+from segmed.server.http.requests import InferParams, check_id, check_session, check_tag, check_uid
+from segmed.server.http.turns import Turns
+from segmed.server.learning.learning import ActiveLearning
+from segmed.server.learning.retrainer import check_options, is_remote
+from segmed.server.learning.scoring import ImageScoring, LabelDice
+from segmed.server.learning.strategies import strategies
+from segmed.server.tasks.automatic import AutomaticInferTask
+from segmed.server.tasks.detection import DetectionInferTask
+from segmed.server.tasks.infer import PromptInferTask
+from segmed.server.tasks.scribbles import ScribblesInferTask, scribbles_name
+from segmed.server.tasks.train import MethodTrainTask
+from segmed.server.workspace.journal import Journal
+from segmed.server.workspace.workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
 _VERSIONS_TOLD = 10
@@ -87,12 +87,14 @@ class SegMedApp(MONAILabelApp):
 
     @cached_property
     def workspaces(self) -> Workspaces:
-        """What users work on; unsaved work lies beside the state of active learning, and comes back from there."""
+        """What users work on; unsaved work lies beside the state of active learning, and comes back from
+        there."""
         folder = state_folder(self.datastore(), self.engine.settings.learning.folder)
         return Workspaces(journal=Journal(folder / "work"))
 
     def init_infers(self) -> dict[str, InferTask]:
-        """Prompt models as `<name>` and `<name>_3d`; automatic ones as `<name>`, with prompts as `<name>_prompt`."""
+        """Prompt models as `<name>` and `<name>_3d`; automatic ones as `<name>`, with prompts as
+        `<name>_prompt`."""
         tasks: dict[str, InferTask] = {}
         for method in self.engine.offered():
             for name in self.engine.names(method):
@@ -171,8 +173,8 @@ class SegMedApp(MONAILabelApp):
         """What the studies are, and whether they can be had.
 
         Returns:
-            `kind`, which is folder, dicom or pacs; `state`, ok or down; `message` for the user, "" for none; and
-            `left_out`, name, reason and count of what is not offered, where something is.
+            `kind`, which is folder, dicom or pacs; `state`, ok or down; `message` for the user, "" for none;
+            and `left_out`, name, reason and count of what is not offered, where something is.
         """
         store = self.datastore()
         assert isinstance(store, DicomStudies | FolderDatastore)
@@ -190,7 +192,8 @@ class SegMedApp(MONAILabelApp):
         self.learning.submitted(image_id, user)
 
     def _download_dcmqi_tools(self) -> None:
-        """MONAI Label would fetch programs from the internet here; DICOM SEG is written by `server/dicom_seg.py`."""
+        """MONAI Label would fetch programs from the internet here; DICOM SEG is written by
+        `dicom/segmentation.py`."""
 
     def close(self) -> None:
         """The server ends."""
@@ -245,9 +248,9 @@ class SegMedApp(MONAILabelApp):
         """Run a model.
 
         Args:
-            request: `model`; `image`, an id of the datastore, or `image_path`, which only our endpoint sets; `params`
-                as `InferParams` or, from MONAI Label's own endpoints, its keys beside the others, with `session`,
-                `save_label` and `label_tag`; `user`, who works on the image.
+            request: `model`; `image`, an id of the datastore, or `image_path`, which only our endpoint sets;
+                `params` as `InferParams` or, from MONAI Label's own endpoints, its keys beside the others,
+                with `session`, `save_label` and `label_tag`; `user`, who works on the image.
             datastore: another place to save the label to.
 
         Returns:

@@ -1,6 +1,7 @@
 """The web application: MONAI Label's, with our endpoints in front, readable errors, and a guard.
 
-`segmed serve` and `scripts/serve.sh` start it; `monailabel start_server --uvicorn_app segmed.server.asgi:app` does too.
+`segmed serve` and `scripts/serve.sh` start it; `monailabel start_server --uvicorn_app segmed.server.asgi:app`
+does too.
 """
 
 from __future__ import annotations
@@ -27,32 +28,24 @@ from monailabel.interfaces.utils.app import app_instance
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from segmed.server import (
-    batch_routes,
-    download_routes,
-    history_routes,
-    info_routes,
-    interface_page,
-    learning_routes,
-    log_page,
-    ohif,
-    proxy,
-    report_routes,
-    routes,
-    web,
-    workspace_routes,
-)
 from segmed.server.access import login_routes, oidc_routes
+from segmed.server.access.audit import Audit, Audited
 from segmed.server.access.gate import MONAILABEL_ROLES, Gate, current_user, login_role
 from segmed.server.access.oidc import Provider
 from segmed.server.access.oidc_settings import OidcSettings
 from segmed.server.access.users import Users
-from segmed.server.audit import Audit, Audited
-from segmed.server.errors import MAY_ONLY_READ, BadRequest
-from segmed.server.forwarded import TRUSTED, allowed_origins, networks, normal_origin
-from segmed.server.guard import Guard
-from segmed.server.threads import run_in_threads
-from segmed.server.turns import TOO_MANY
+from segmed.server.datastores import history_routes
+from segmed.server.http import download_routes, info_routes, routes
+from segmed.server.http.errors import MAY_ONLY_READ, BadRequest
+from segmed.server.http.forwarded import TRUSTED, allowed_origins, networks, normal_origin
+from segmed.server.http.guard import Guard
+from segmed.server.http.threads import run_in_threads
+from segmed.server.http.turns import TOO_MANY
+from segmed.server.learning import learning_routes, report_routes
+from segmed.server.pages import api_page as interface_page
+from segmed.server.pages import log_page, ohif, proxy, web
+from segmed.server.tasks import batch_routes
+from segmed.server.workspace import routes as workspace_routes
 
 run_in_threads()
 with contextlib.redirect_stdout(io.StringIO()):  # it prints its CORS setting, which the guard overrules
@@ -104,7 +97,8 @@ async def _out_of_memory(request: Request, error: Exception) -> JSONResponse:
     logger.warning("out of memory: %s", error)
     return _answer(
         413,
-        "The GPU has not enough free memory for this model. Close other programs that use it, choose the device cpu, "
+        "The GPU has not enough free memory for this model. Close other programs that use it, choose the "
+        "device cpu, "
         "or start with a smaller --conf image_size or --conf batch 1.",
     )
 
@@ -119,7 +113,8 @@ async def _disk(request: Request, error: Exception) -> JSONResponse:
     logger.error("no space: %s", error)
     return _answer(
         507,
-        "The server's disk is full, so nothing was saved; what was there before is as it was. Free space there.",
+        "The server's disk is full, so nothing was saved; what was there before is as it was. Free space "
+        "there.",
     )
 
 
@@ -147,7 +142,8 @@ async def _role_missing(request: Request, error: Exception) -> Response:
         return await http_exception_handler(request, error)
     return _answer(
         403,
-        f"This needs the role {role}, and yours is {login_role(request)}. Ask who runs this server for another one.",
+        f"This needs the role {role}, and yours is {login_role(request)}. Ask who runs this server for "
+        f"another one.",
     )
 
 
@@ -167,7 +163,8 @@ def _close_at_the_end(app: FastAPI) -> None:
 
 
 def _with_login(app: FastAPI, inner: ASGIApp, users: Path, oidc: OidcSettings | None) -> ASGIApp:
-    """The application for users who have logged in; MONAI Label's roles at its endpoints count from now on."""
+    """The application for users who have logged in; MONAI Label's roles at its endpoints count from now
+    on."""
     settings.MONAI_LABEL_AUTH_ENABLE = True
     app.dependency_overrides[get_current_user] = current_user
     app.add_exception_handler(HTTPException, _role_missing)

@@ -1,4 +1,5 @@
-"""The decoder of this server: files that came over the network, or that nobody has read yet, are not read in it."""
+"""The decoder of this server: files that came over the network, or that nobody has read yet, are not read in
+it."""
 
 from __future__ import annotations
 

@@ -11,21 +11,21 @@ from pathlib import Path
 import torch
 from monailabel.utils.others.generic import device_list, name_to_device
 
-from segmed.imaging.denoised import Denoiser, gaussian
+from segmed.denoising.dncnn import load_dncnn
+from segmed.denoising.pictures import Denoiser, gaussian
 from segmed.imaging.picture import Picture, PictureCache
 from segmed.imaging.store import ByteBoundedStore
+from segmed.inference.device_queue import DeviceQueue
+from segmed.inference.loading import Loader
+from segmed.inference.predictor import Predictor
 from segmed.methods import find_method
-from segmed.methods.device_queue import DeviceQueue
-from segmed.methods.dncnn import load_dncnn
-from segmed.methods.loading import Loader
-from segmed.methods.method import Method
-from segmed.methods.predictor import Predictor
-from segmed.methods.trained_facts import read_facts
+from segmed.methods.base.method import Method
+from segmed.methods.base.trained_facts import read_facts
+from segmed.registry.versions import Registry
 from segmed.sam.embedding import Embedding
 from segmed.sam.sources import local_source
+from segmed.server.config.settings import ServerSettings
 from segmed.server.decoding import decoder
-from segmed.server.settings import ServerSettings
-from segmed.training.registry import Registry
 
 _SMALL_INPUT = 512  # px; above it one slice fills a CPU
 
@@ -91,12 +91,14 @@ class Engine:
         return found[1] if found and found[0] == trained else self._load(method, device, trained)
 
     def denoised(self, picture: Picture, name: str) -> Picture:
-        """The picture as a denoiser leaves it, or as it is for `nothing`. Raises ValueError if there is no such one."""
+        """The picture as a denoiser leaves it, or as it is for `nothing`. Raises ValueError if there is no
+        such one."""
         if name == "nothing":
             return picture
         if name not in self.denoisers:
             raise ValueError(
-                f"There is no denoiser {name!r}. Choose one of {', '.join(self.denoisers)}, or start with --conf "
+                f"There is no denoiser {name!r}. Choose one of {', '.join(self.denoisers)}, or start with "
+                f"--conf "
                 "denoiser FILE; `segmed denoiser` makes the file."
             )
         return self.denoisers[name]()(picture)

@@ -23,13 +23,13 @@ from uvicorn.config import HTTP_PROTOCOLS
 
 from segmed.data.phantom import write_demo_study
 from segmed.places import DEMO, make_work
+from segmed.server.access.audit import Audit
 from segmed.server.access.oidc_settings import OidcSettings
 from segmed.server.access.users import Users
-from segmed.server.audit import Audit
-from segmed.server.dicomweb_settings import check_url
-from segmed.server.forwarded import TRUSTED, allowed_origins, networks
-from segmed.server.spared import spare_imports
-from segmed.server.timed_protocol import TIMED
+from segmed.server.config.dicomweb_settings import check_url
+from segmed.server.http.forwarded import TRUSTED, allowed_origins, networks
+from segmed.server.http.timed_protocol import TIMED
+from segmed.server.lean_imports import spare_imports
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -42,7 +42,8 @@ class Access:
         users: file of `segmed users`; None where nobody has to log in.
         insecure: whether a server that others can reach may be without a login.
         certificate: TLS certificate and key as PEM files; None for plain HTTP.
-        audit: log of who changed what; None for one beside the file of users, and for none where there is no such file.
+        audit: log of who changed what; None for one beside the file of users, and for none where there is no
+            such file.
         oidc: settings of a login by an identity provider; None for none.
     """
 
@@ -59,7 +60,8 @@ class Access:
         return self.audit or beside
 
     def check(self, host: str) -> None:
-        """Raises ValueError or FileNotFoundError where nobody, or anybody, could use a server on that address."""
+        """Raises ValueError or FileNotFoundError where nobody, or anybody, could use a server on that
+        address."""
         if self.oidc is not None:
             if self.users is None:
                 raise ValueError(
@@ -72,7 +74,8 @@ class Access:
             )
         if self.users is None and host not in _LOOPBACK and not self.insecure:
             raise ValueError(
-                f"On {host} everybody in your network could read and change the studies. Add users (segmed users add "
+                f"On {host} everybody in your network could read and change the studies. Add users (segmed "
+                f"users add "
                 "NAME --users FILE) and start with --users FILE; or start with --insecure if that is meant."
             )
         if self.log is not None:
@@ -99,7 +102,7 @@ def serve(studies: str, host: str, port: int, conf: Mapping[str, str], access: A
         FileNotFoundError: studies or weights are not there.
     """
     spare_imports()
-    from segmed.server.settings import ServerSettings  # MONAI comes with it
+    from segmed.server.config.settings import ServerSettings  # MONAI comes with it
 
     access = access or Access()
     access.check(host)
@@ -151,7 +154,8 @@ def serve(studies: str, host: str, port: int, conf: Mapping[str, str], access: A
 
 
 def _private_folder() -> str:
-    """A folder of mode 700 for what requests and sessions store; those of servers that were killed are removed."""
+    """A folder of mode 700 for what requests and sessions store; those of servers that were killed are
+    removed."""
     for old in Path(tempfile.gettempdir()).glob("segmed-*-*"):
         pid = old.name.split("-")[1]
         if pid.isdecimal() and old.stat().st_uid == os.getuid() and not psutil.pid_exists(int(pid)):
@@ -232,7 +236,8 @@ def _announce(host: str, port: int, studies: str, access: Access) -> None:
         else " | anyone on your network can read and change these studies"
     )
     print(
-        f"SegMed is ready at {url} | studies: {studies} | 3D Slicer: module MONAI Label, server {url}, Next Sample, "
+        f"SegMed is ready at {url} | studies: {studies} | 3D Slicer: module MONAI Label, server {url}, Next "
+        f"Sample, "
         f"then SmartEdit | {ohif}{warning}{f' | {trouble}' if trouble else ''}",
         flush=True,
     )

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from segmed.data.slices import LabelledSlice, SliceDataset
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.segmenter import Segmenter
+from segmed.methods.base.segmenter import Segmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 from segmed.training.embeddings import FrozenEncoder

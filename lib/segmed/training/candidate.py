@@ -12,12 +12,12 @@ import torch
 
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.case_scores import CaseScore
-from segmed.methods.backbone import BackboneConfig
-from segmed.methods.method import Method
-from segmed.methods.trainable import TrainableSegmenter, config_from, load_trained
-from segmed.methods.trained_facts import read_facts
-from segmed.training.model_version import ModelVersion
-from segmed.training.registry import UNTRAINED
+from segmed.methods.base.backbone import BackboneConfig
+from segmed.methods.base.method import Method
+from segmed.methods.base.trainable import TrainableSegmenter, config_from, load_trained
+from segmed.methods.base.trained_facts import read_facts
+from segmed.registry.model_version import ModelVersion
+from segmed.registry.versions import UNTRAINED
 from segmed.training.validation import validate
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from segmed.methods.segmenter import Segmenter
+from segmed.methods.base.segmenter import Segmenter
 from segmed.sam.embedding import Embedding
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from segmed.data.slices import SliceDataset
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.trainable import Recipe, TrainableSegmenter
+from segmed.methods.base.trainable import Recipe, TrainableSegmenter
 from segmed.sam.embedding import Embedding
 from segmed.training.batches import Augment, BatchReader, Sample, one_ahead, seed_of
 from segmed.training.embeddings import FrozenEncoder

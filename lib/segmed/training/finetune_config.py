@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from segmed.methods.trainable import Recipe
-from segmed.training.prompts import PromptConfig
+from segmed.methods.base.trainable import Recipe
+from segmed.simulation.prompts import PromptConfig
 
 MAX_STEPS = 10**6
 

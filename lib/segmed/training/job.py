@@ -15,16 +15,16 @@ from segmed.data.checksums import common_folder
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.case_scores import CaseScore
 from segmed.methods import find_method
-from segmed.methods.backbone import BackboneConfig
-from segmed.methods.trainable import TrainableSegmenter, save_trained
+from segmed.methods.base.backbone import BackboneConfig
+from segmed.methods.base.trainable import TrainableSegmenter, save_trained
+from segmed.registry.gate import GateConfig
+from segmed.registry.model_version import DataFingerprint, ModelVersion, VersionRecord
+from segmed.registry.versions import Registry
 from segmed.training.candidate import build_trainable, first_rival, scores_of_served, take_over
 from segmed.training.finetune_config import FinetuneConfig
-from segmed.training.gate import GateConfig
 from segmed.training.loop import TrainingResult, TrainingRun
-from segmed.training.model_version import DataFingerprint, ModelVersion, VersionRecord
 from segmed.training.processes import Processes
 from segmed.training.progress import Progress
-from segmed.training.registry import Registry
 
 logger = logging.getLogger(__name__)
 _KEPT = ("curves.png", "validation.png", "log.jsonl")

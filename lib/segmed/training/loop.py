@@ -13,7 +13,7 @@ import torch
 
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.case_scores import CaseScore, mean_dice
-from segmed.methods.trainable import TrainableSegmenter
+from segmed.methods.base.trainable import TrainableSegmenter
 from segmed.training.batches import Augment
 from segmed.training.checkpoint import data_facts, load_checkpoint, save_checkpoint
 from segmed.training.embeddings import FrozenEncoder

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.segmenter import Segmenter
+from segmed.methods.base.segmenter import Segmenter
 from segmed.sam.frame import Frame
-from segmed.training.prompts import PromptConfig, jittered_boxes
+from segmed.simulation.prompts import PromptConfig, jittered_boxes
 
 
 def one_object(labels: np.ndarray, generator: Generator, one_label_share: float) -> np.ndarray:

@@ -11,9 +11,9 @@ import torch
 from segmed.data.slices import LabelledSlice, SliceDataset
 from segmed.evaluation.case_scores import CaseScore, case_scores
 from segmed.evaluation.segmentation_scores import ImageScore, score_mask
-from segmed.imaging.masks import slice_box
+from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.segmenter import Segmenter
+from segmed.methods.base.segmenter import Segmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 from segmed.training.embeddings import FrozenEncoder

@@ -1,4 +1,1 @@
-"""The tables of the active learning database: one repository class per table holds all SQL on it.
-
-Each repository works on an open connection, so that one transaction of `Database` can span several tables.
-"""
+"""One class per table of the SQLite file of active learning; each works inside an open transaction."""

@@ -7,7 +7,7 @@ import sqlite3
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
-from segmed.active.owner import ProcessId
+from segmed.active.store.process_id import ProcessId
 
 JobState = Literal["reserved", "training", "judging", "promoted", "rejected", "failed"]
 _UNDER_WAY = "state IN ('reserved', 'training', 'judging')"

@@ -1,6 +1,8 @@
-"""Procedural phantoms with known truth: pictures to train on, volumes to try and to test with. No patient data.
+"""Phantoms with known truth: volumes to try and to test with, and synthetic images to train on. No patient
+data.
 
-`sample` and everything it imports need torch alone; what draws volumes and figures is imported when it is asked for.
+Parts are imported when they are used, because training in a process without nibabel needs synthetic images
+only.
 """
 
 from __future__ import annotations
@@ -9,9 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segmed.data.phantom.sample import PhantomBatch, PhantomConfig, generate
-    from segmed.data.phantom.sheet import contact_sheet
     from segmed.data.phantom.volume import Phantom, make_phantom, write_demo_study
+    from segmed.data.synthetic.sample import PhantomBatch, PhantomConfig, generate
+    from segmed.data.synthetic.sheet import contact_sheet
 
 __all__ = [
     "Phantom",
@@ -24,17 +26,17 @@ __all__ = [
 ]
 
 _HOME = {
-    "Phantom": "volume",
-    "make_phantom": "volume",
-    "write_demo_study": "volume",
-    "PhantomBatch": "sample",
-    "PhantomConfig": "sample",
-    "generate": "sample",
-    "contact_sheet": "sheet",
+    "Phantom": "phantom.volume",
+    "make_phantom": "phantom.volume",
+    "write_demo_study": "phantom.volume",
+    "PhantomBatch": "synthetic.sample",
+    "PhantomConfig": "synthetic.sample",
+    "generate": "synthetic.sample",
+    "contact_sheet": "synthetic.sheet",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"segmed.data.{_HOME[name]}"), name)

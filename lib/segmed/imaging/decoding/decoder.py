@@ -9,16 +9,16 @@ from pathlib import Path
 from segmed.imaging.decoding.tasks import grid_facts, told_picture, told_segments, told_volume
 from segmed.imaging.decoding.workers import Workers
 from segmed.imaging.grid import Grid
+from segmed.imaging.labels.segments import Segments
 from segmed.imaging.picture import Picture
-from segmed.imaging.segments import Segments
 from segmed.imaging.volume import Volume
 
 
 class Decoder:
     """What the functions of the same names do, for files that nobody vouches for.
 
-    Each method raises what that function raises, and ValueError for files that take more memory or time than their
-    size explains, or whose reader crashes.
+    Each method raises what that function raises, and ValueError for files that take more memory or time than
+    their size explains, or whose reader crashes.
 
     Args:
         workers: the processes.

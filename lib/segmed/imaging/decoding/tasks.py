@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from segmed.imaging.faults import ImageFault
+from segmed.imaging.formats.faults import ImageFault
+from segmed.imaging.formats.seg_nrrd import is_segmentation
 from segmed.imaging.grid import Grid, read_grid, read_label_segments
+from segmed.imaging.labels.segments import Segments, StoredSegment
 from segmed.imaging.picture import Picture, open_picture
 from segmed.imaging.reading import read_volume
-from segmed.imaging.seg_nrrd import is_segmentation
-from segmed.imaging.segments import Segments, StoredSegment
 from segmed.imaging.volume import Volume
 
 Facts = dict[str, Any]
@@ -95,6 +95,7 @@ def _check_grey(path: Path) -> None:
         volume = read_volume(path, labels=True)
         if volume.is_colour and (volume.array != volume.array[..., :1]).any():
             raise ImageFault(
-                "The label map is a picture in colour, and colours are not told apart as labels. Save it in grey, one "
+                "The label map is a picture in colour, and colours are not told apart as labels. Save it in "
+                "grey, one "
                 "value for each label."
             )

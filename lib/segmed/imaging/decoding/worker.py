@@ -1,8 +1,8 @@
 """The decoding process: requests as lines of JSON on its input, answers on what was its output.
 
-Started by `workers.Workers` as `python -m segmed.imaging.decoding.worker`. It imports readers only, so that limits on
-its memory can be tight, and it may be killed at any moment. Where the platform knows no such limits (Windows), the
-time on the clock, which the server watches, remains.
+Started by `workers.Workers` as `python -m segmed.imaging.decoding.worker`. It imports readers only, so that
+limits on its memory can be tight, and it may be killed at any moment. Where the platform knows no such limits
+(Windows), the time on the clock, which the server watches, remains.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import psutil
 
 from segmed.imaging.decoding.budget import Budget, size_of
 from segmed.imaging.decoding.tasks import TASKS
-from segmed.imaging.limits import follow_sizes, set_most_voxels
+from segmed.imaging.formats.limits import follow_sizes, set_most_voxels
 
 try:
     import resource

@@ -20,8 +20,8 @@ import numpy as np
 
 import segmed
 from segmed.imaging.decoding.budget import Budget, size_of
-from segmed.imaging.faults import ImageFault
-from segmed.imaging.limits import most_voxels
+from segmed.imaging.formats.faults import ImageFault
+from segmed.imaging.formats.limits import most_voxels
 
 logger = logging.getLogger(__name__)
 
@@ -226,7 +226,8 @@ def _error(answer: Mapping[str, Any], name: str) -> Exception:
     if fault == "os":
         return OSError(answer["errno"], text)
     return ImageFault(
-        f"The image {name} cannot be read: {_WHY[fault]}, as of a damaged file. Allowed are files that unpack to what "
+        f"The image {name} cannot be read: {_WHY[fault]}, as of a damaged file. Allowed are files that "
+        f"unpack to what "
         "their headers say. Export it again from its source, uncompressed if that can be chosen."
     )
 

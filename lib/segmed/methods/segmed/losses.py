@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segmed.methods.losses import dice_loss, extent_loss, iou_of
+from segmed.methods.base.losses import dice_loss, extent_loss, iou_of
 from segmed.methods.segmed.network import MASKS
 
 _CROSS_ENTROPY, _EXTENT = 1.5, 0.4  # weights relative to that of Dice

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.base.segmenter import Logits, Segmenter
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.prompt_channels import prompt_channels
 from segmed.methods.segmed.views import (
@@ -32,7 +33,6 @@ from segmed.methods.segmed.views import (
     network_inputs,
     place,
 )
-from segmed.methods.segmenter import Logits, Segmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 from segmed.sam.prompt_rules import enforce_clicks, fill_box

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.method import Parts, Training
+from segmed.methods.base.method import Parts, Training
+from segmed.methods.base.trainable import Recipe, TrainableSegmenter
 from segmed.methods.segmed.losses import step_loss
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.segmenter import Segmed
 from segmed.methods.segmed.views import View, is_lone_click, place, sample
 from segmed.methods.segmed.weights import load_network, network_version
-from segmed.methods.trainable import Recipe, TrainableSegmenter
 from segmed.sam.embedding import Embedding
 from segmed.sam.sources import local_source
 from segmed.sam.window import squares_around, windows_around
-from segmed.simulation.annotator import Prompted, click_in, correct
+from segmed.simulation.window_annotator import Prompted, click_in, correct
 
 Preset = Literal["decoder", "deep"]
 _SIDE = 256  # longer side of the slices in training, px

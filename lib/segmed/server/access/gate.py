@@ -37,8 +37,8 @@ MONAILABEL_ROLES = {
 class Gate:
     """ASGI middleware: finds out who asks, by bearer token or cookie, and lets nobody else pass.
 
-    What a role allows stands at the endpoints. Requests that change something and come with a cookie must come from the
-    server's own pages.
+    What a role allows stands at the endpoints. Requests that change something and come with a cookie must
+    come from the server's own pages.
 
     Args:
         app: what is behind it.
@@ -119,14 +119,16 @@ def login_role(http: HTTPConnection) -> str:
 
 
 def current_user(http: HTTPConnection) -> KnownUser:
-    """In place of MONAI Label's: the user as its endpoints know one, with all roles that the user's own includes."""
+    """In place of MONAI Label's: the user as its endpoints know one, with all roles that the user's own
+    includes."""
     user: User = http.scope["segmed.user"]
     roles = [theirs for role, theirs in MONAILABEL_ROLES.items() if user.may(role)]
     return KnownUser(username=user.name, name=user.name, roles=roles)
 
 
 def _own_page(headers: Mapping[str, str]) -> bool:
-    """Whether a browser says that a page of this server asks; the guard has compared `Origin` with the address."""
+    """Whether a browser says that a page of this server asks; the guard has compared `Origin` with the
+    address."""
     site = headers.get("sec-fetch-site")
     return site in ("same-origin", "none") if site else bool(urlsplit(headers.get("origin", "")).netloc)
 

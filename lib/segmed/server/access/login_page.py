@@ -10,17 +10,20 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri "
+    "'none'; "
     "frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
 _LONGEST = 1024
-# a path on this server; browsers leave control characters out and read \\ as /, so that either could lead elsewhere
+# a path on this server; browsers leave control characters out and read \\ as /, so that either could lead
+# elsewhere
 _OWN = re.compile(r"/(?![/\\])[^\x00-\x20\x7f\\]*")
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>SegMed</title>
+<html lang="en"><head><meta charset="utf-8"><title>SegMed</title>
+<meta name="viewport" content="width=device-width">
 <style>
 body {{ margin: 0; min-height: 100vh; display: grid; place-items: center; background: #10161d; color: #d7dfe8;
   font: 15px/1.5 system-ui, sans-serif; }}
@@ -43,7 +46,8 @@ p {{ margin: 0; color: #ff9b8f; }}
 </form></main></body></html>
 """
 _ON = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={target}"><title>SegMed</title>
+<html lang="en"><head><meta charset="utf-8"><title>SegMed</title>
+<meta http-equiv="refresh" content="0; url={target}">
 </head><body><a href="{target}">Go on</a></body></html>
 """
 

@@ -7,11 +7,11 @@ from typing import Any
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
+from segmed.server.access.audit import note
 from segmed.server.access.gate import COOKIE, Gate, cookie_of
 from segmed.server.access.login_page import HEADERS, login_page, own_path
 from segmed.server.access.users import User
-from segmed.server.audit import note
-from segmed.server.errors import BadRequest
+from segmed.server.http.errors import BadRequest
 
 router = APIRouter(include_in_schema=False)
 

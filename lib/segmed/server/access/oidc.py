@@ -1,4 +1,5 @@
-"""The identity provider of a login by OpenID Connect: where it is, its keys, and whom an ID token speaks of."""
+"""The identity provider of a login by OpenID Connect: where it is, its keys, and whom an ID token speaks
+of."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from joserfc.jws import JWSRegistry
 
 from segmed.server.access.oidc_settings import OidcSettings, is_private
 from segmed.server.access.users import NAME, ROLES, User
-from segmed.server.errors import BadRequest
+from segmed.server.http.errors import BadRequest
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +79,8 @@ class Provider:
             verifier: of this login.
 
         Raises:
-            BadRequest: (503) the provider cannot be reached; (401) the code or the token is not good; (403) the user
-                has no role here, or no usable name.
+            BadRequest: (503) the provider cannot be reached; (401) the code or the token is not good; (403)
+                the user has no role here, or no usable name.
         """
         facts = self._described()
         try:
@@ -92,7 +93,8 @@ class Provider:
         return self._known(self._claims(token, nonce))
 
     def _claims(self, token: Mapping[str, Any], nonce: str) -> Mapping[str, Any]:
-        """What the ID token says, once it is known to be the provider's, for us, of this login, and not too old."""
+        """What the ID token says, once it is known to be the provider's, for us, of this login, and not too
+        old."""
         text, wanted = token.get("id_token"), self.settings
         if not isinstance(text, str):
             raise self._refused("there is no id_token; is openid among the scopes?")
@@ -120,7 +122,8 @@ class Provider:
         name = _claim(claims, wanted.name_claim)
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise BadRequest(
-                f"{wanted.title} gives no usable name in the claim {wanted.name_claim}: 1 to 64 letters, digits and "
+                f"{wanted.title} gives no usable name in the claim {wanted.name_claim}: 1 to 64 letters, "
+                f"digits and "
                 ". @ - _ are. Ask who runs this server.",
                 403,
             )

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from segmed.server.errors import BadRequest
+from segmed.server.http.errors import BadRequest
 
 WITHIN = 600.0  # s that a login may take
 _MOST = 10_000
@@ -49,7 +49,8 @@ class Logins:
         self._begun: OrderedDict[str, Begun] = OrderedDict()  # by digest of the state
 
     def begin(self, target: str) -> tuple[str, str, Begun]:
-        """A new login: its state, the secret of its browser, and the rest. `target` is the path to go on to."""
+        """A new login: its state, the secret of its browser, and the rest. `target` is the path to go on
+        to."""
         state, browser, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(4))
         begun = Begun(_digest(browser), nonce, verifier, target, self._clock())
         with self._guard:

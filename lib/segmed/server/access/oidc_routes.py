@@ -7,13 +7,13 @@ import re
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from segmed.server.access.audit import note
 from segmed.server.access.gate import Gate
 from segmed.server.access.login_page import HEADERS, login_page, moving_on, own_path
 from segmed.server.access.login_routes import begin_session
 from segmed.server.access.oidc import NoRole, Provider
 from segmed.server.access.oidc_logins import WITHIN, Begun
-from segmed.server.audit import note
-from segmed.server.errors import BadRequest
+from segmed.server.http.errors import BadRequest
 
 router = APIRouter(include_in_schema=False)
 
@@ -62,7 +62,8 @@ def back_from_the_provider(
     except BadRequest as refused:
         answer: Response = login_page(http, str(refused), target, refused.status)
     else:
-        # a redirect would still count as the other site's, for which browsers keep the cookie of the session back
+        # a redirect would still count as the other site's, for which browsers keep the cookie of the session
+        # back
         answer = HTMLResponse(moving_on(http.scope.get("root_path", "") + target), headers=HEADERS)
         begin_session(http, answer, name, provided=True, secure=_is_secure(gate))
     answer.delete_cookie(COOKIE, path=f"{http.scope.get('root_path', '')}/login/oidc")
@@ -82,7 +83,8 @@ def _admitted(http: Request, code: str, begun: Begun) -> str:
     note(http, login=user.name)
     if gate.users.resembles(user.name):
         raise BadRequest(
-            f"{user.name} is the name of a user of this server itself. Log in by that user's password, or ask who runs "
+            f"{user.name} is the name of a user of this server itself. Log in by that user's password, or "
+            f"ask who runs "
             "the server to remove or rename that user.",
             403,
         )

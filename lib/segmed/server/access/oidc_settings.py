@@ -28,7 +28,8 @@ class OidcSettings:
         issuer: address of the provider, letter for letter as it stands in its tokens.
         client_id: by which the provider knows this server.
         address: of this server as browsers see it, with the path below which a proxy has put it.
-        role_claim: claim of the ID token that tells the role; a name, or a path with dots such as `realm_access.roles`.
+        role_claim: claim of the ID token that tells the role; a name, or a path with dots such as
+            `realm_access.roles`.
         roles: our role by value of that claim; of several the highest counts.
         default_role: of those for whom it tells none; None where they are refused.
         client_secret: "" where the provider asks for none.
@@ -36,7 +37,8 @@ class OidcSettings:
         name_claim: claim that gives the name of the user.
         algorithms: of signatures that are taken.
         title: on the button.
-        prompt: `login` or `select_account` has the provider ask each time, for computers that several people use.
+        prompt: `login` or `select_account` has the provider ask each time, for computers that several people
+            use.
         ca: certificates, PEM, by which the provider's is checked; None for those that the system trusts.
     """
 
@@ -84,7 +86,8 @@ class OidcSettings:
 
 
 def is_private(url: str) -> bool:
-    """Whether nobody on the way can read what is sent to an address: by TLS, or as it does not leave this machine."""
+    """Whether nobody on the way can read what is sent to an address: by TLS, or as it does not leave this
+    machine."""
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 raises where it is none
@@ -106,7 +109,8 @@ def _checked(told: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for key in ("issuer", "address"):
         if not is_private(found[key]) or urlsplit(found[key]).query or urlsplit(found[key]).fragment:
             raise ValueError(
-                f"{key} {found[key][:80]!r} must be an https:// address without ? and #, as logins need TLS (http:// "
+                f"{key} {found[key][:80]!r} must be an https:// address without ? and #, as logins need TLS "
+                f"(http:// "
                 "is taken on 127.0.0.1 only)."
             )
     found["address"] = found["address"].rstrip("/")

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from segmed.server.errors import BadRequest
+from segmed.server.http.errors import BadRequest
 
 IDLE = 12 * 3600.0  # s until a session that is not used ends
 _LONGEST = 7 * 86400.0  # s until any session ends
@@ -75,7 +75,8 @@ class Sessions:
 
 
 class Attempts:
-    """Makes guessing passwords slow: after five failures of a name or address, each costs twice the wait before.
+    """Makes guessing passwords slow: after five failures of a name or address, each costs twice the wait
+    before.
 
     Args:
         clock: s, for tests.
@@ -87,7 +88,8 @@ class Attempts:
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()  # count, last
 
     def begin(self, *keys: str) -> None:
-        """Note an attempt, as a failure until it has succeeded: attempts side by side wait for each other, too.
+        """Note an attempt, as a failure until it has succeeded: attempts side by side wait for each other,
+        too.
 
         Raises:
             BadRequest: (429) it is too early to try again.
@@ -105,7 +107,8 @@ class Attempts:
                 self._failures.popitem(last=False)
 
     def succeeded(self, name: str, *others: str) -> None:
-        """Forget the failures of a name; of other keys only that one attempt, as others may have failed there."""
+        """Forget the failures of a name; of other keys only that one attempt, as others may have failed
+        there."""
         with self._guard:
             self._failures.pop(name, None)
             for key in others:

@@ -1,4 +1,5 @@
-"""Users, their roles, passwords (argon2id) and access tokens, in one JSON file that only its owner can read."""
+"""Users, their roles, passwords (argon2id) and access tokens, in one JSON file that only its owner can
+read."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ class Users:
         return self.all().get(name)
 
     def resembles(self, name: str) -> bool:
-        """Whether a user has that name, or one that people would take for it: in other letters of the same kind."""
+        """Whether a user has that name, or one that people would take for it: in other letters of the same
+        kind."""
         return _folded(name) in {_folded(known) for known in self.all()}
 
     def by_password(self, name: str, password: str) -> User | None:

@@ -1,0 +1,1 @@
+"""Scores of unlabelled images: uncertainty and diversity of one image, and the strategies that rank them."""

@@ -1,0 +1,1 @@
+"""Denoising of pictures before segmentation: the DnCNN network, its training, and denoised slices."""

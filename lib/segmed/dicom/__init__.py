@@ -1,0 +1,2 @@
+"""DICOM objects: series as grids, segmentations (SEG), structure sets (RTSTRUCT), and codes of what they
+show."""

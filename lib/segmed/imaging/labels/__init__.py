@@ -1,0 +1,1 @@
+"""Label maps: masks and segments with names and colours, and how files hold them."""

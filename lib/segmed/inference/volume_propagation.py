@@ -1,0 +1,99 @@
+"""Propagation through a volume by a method that reads the neighbouring slice, or by a method's own memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from segmed.imaging.picture import Picture
+from segmed.imaging.prompts import Prompt, SlicePrompt
+from segmed.inference.neighbour_walk import NeighbourWalk
+from segmed.inference.predictor_steps import has_box_or_clicks, is_blank
+from segmed.inference.propagation import box_around
+from segmed.inference.refinement.refinement import Refinement
+from segmed.methods.base.segmenter import Logits, StackPrompt
+
+if TYPE_CHECKING:
+    from segmed.inference.predictor import Predictor
+
+Progress = Callable[[int, int], None]
+Masks = dict[int, np.ndarray]
+
+
+def walk_neighbours(
+    predictor: Predictor,
+    picture: Picture,
+    prompt: Prompt,
+    progress: Progress | None,
+    refine: Refinement | None,
+) -> Masks:
+    """Segment a volume with a method that reads neighbouring slices: masks (H, W) by slice index."""
+    depth, done, quality = picture.shape[2], 0, 1.0
+
+    def read(logits: Logits) -> Tensor:
+        nonlocal quality
+        quality = 1.0 if logits.quality is None else float(logits.quality[0, 0])
+        return logits.masks > 0
+
+    def predict(k: int, slice_prompt: SlicePrompt) -> tuple[np.ndarray, float]:
+        nonlocal done, quality
+        done, quality = done + 1, 1.0
+        if progress:
+            progress(min(done, depth), depth)
+        if refine:
+            return predictor.segment(picture, {k: slice_prompt}, None, refine)[k], quality
+        return predictor.predict(picture, {k: slice_prompt}, None, read)[k], quality
+
+    steps = np.linalg.norm(picture.affine[:3, :3], axis=0)
+    thickness = float(steps[2] / max(np.sqrt(steps[0] * steps[1]), 1e-6)) or 1.0
+    clean = not predictor.loose_parts
+    return NeighbourWalk(prompt, depth, picture.slice, predict, thickness, clean=clean).run()
+
+
+def track_objects(
+    predictor: Predictor,
+    picture: Picture,
+    prompts: Sequence[Prompt],
+    progress: Progress | None,
+    refine: Refinement | None,
+) -> list[Masks]:
+    """Track objects through a volume by the method's own memory.
+
+    Returns:
+        Masks (H, W) by slice index, for each object.
+    """
+    size, total = (picture.shape[1], picture.shape[0]), picture.shape[2] * len(prompts)
+    found: list[Masks] = [{} for _ in prompts]
+    stacks: dict[int, StackPrompt] = {}
+    for n, stack in enumerate(map(StackPrompt.of, prompts)):
+        found[n] = {k: np.zeros(size, bool) for k in stack.shown if is_blank(picture, k)}
+        shown = {k: p for k, p in stack.shown.items() if k not in found[n]}
+        if refine:
+            masks = predictor.segment(picture, shown, None, refine)
+            shown = {k: SlicePrompt(mask=mask) for k, mask in masks.items() if mask.any()}
+        # A mask without a box or clicks is kept unchanged.
+        found[n] |= {k: p.mask for k, p in shown.items() if p.mask is not None and not has_box_or_clicks(p)}
+        if shown:
+            stacks[n] = StackPrompt(shown, stack.excluded)
+    if not stacks:
+        return found
+    objects = [*stacks]
+    steps = predictor.segmenter.segment_stack(
+        lambda k: predictor.embedding(picture, [k]), picture.shape[2], [*stacks.values()], size
+    )
+
+    def advance() -> tuple[int, int, np.ndarray] | None:
+        step = next(steps, None)
+        return None if step is None else (objects[step[0]], step[1], step[2].sigmoid().cpu().numpy())
+
+    for done, (n, k, probability) in enumerate(iter(lambda: predictor.queue.run(advance), None), start=1):
+        mask = (probability > 0.5) & (not is_blank(picture, k))
+        if refine and mask.any() and k not in found[n]:
+            mask = predictor.refined(picture, k, probability, box_around(mask, 0), refine)
+        found[n].setdefault(k, mask)
+        if progress:
+            progress(min(done, total), total)
+    return found

@@ -1,0 +1,124 @@
+"""SAM-Adapter: small bottlenecks inside a frozen SAM learn the domain, and all organs are segmented at once.
+
+Source: Wu et al., Medical SAM Adapter: Adapting Segment Anything Model for Medical Image Segmentation (2023).
+Each encoder layer has two adapters, as in the 2-D form published there, and an optional third along depth for
+stacks of slices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from segmed.methods.adapter.adapter_layers import (
+    ACTIVATIONS,
+    Activation,
+    AdaptedAttention,
+    Adapter,
+    ParallelMlp,
+)
+from segmed.methods.base.method import Parts, Training
+from segmed.methods.base.trainable import Recipe
+from segmed.methods.sam.class_head import ClassConfig, TrainableClassSegmenter
+
+if TYPE_CHECKING:
+    from transformers import SamModel
+
+
+@dataclass(frozen=True)
+class AdapterSamConfig(ClassConfig):
+    """The classes and the adapters.
+
+    Attributes:
+        ratio: Ratio of the bottleneck's channels to those of the layer; a quarter in Wu et al. (2023).
+        activation: Activation in the bottleneck, `relu` or `gelu` (Wu et al., 2023).
+        depth_adapter: Whether each encoder layer has a third adapter along a stack of slices.
+        depth: Number of consecutive slices of a batch that are neighbours in a volume, for the depth adapter;
+            1 does not use it.
+    """
+
+    ratio: float = 0.25
+    activation: Activation = "relu"
+    depth_adapter: bool = False
+    depth: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.ratio, bool) or not isinstance(self.ratio, int | float) or not 0 < self.ratio <= 1:
+            raise ValueError(f"ratio is {self.ratio!r}; allowed are numbers above 0 and up to 1. Take 0.25.")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation is {self.activation!r}; allowed are {', '.join(ACTIVATIONS)}. Take 'relu'."
+            )
+        if isinstance(self.depth, bool) or not isinstance(self.depth, int) or self.depth < 1:
+            raise ValueError(
+                f"depth is {self.depth!r}; allowed are whole numbers from 1. Take 1 for single slices."
+            )
+        if self.depth > 1 and not self.depth_adapter:
+            raise ValueError(
+                f"depth is {self.depth} without a depth adapter; allowed is only 1 then. "
+                "Set depth_adapter, or take depth 1."
+            )
+
+
+class AdapterSam(TrainableClassSegmenter):
+    """A SAM with trained adapters in encoder and decoder, and a trained head and prompt encoder.
+
+    With `depth` above 1 the features of a slice depend on its neighbours in the batch.
+
+    Args:
+        model: Any SAM; it is not changed.
+        config: The classes and adapters.
+        version: Version of the weights.
+    """
+
+    name = "adapter"
+    config: AdapterSamConfig
+
+    def __init__(self, model: SamModel, config: AdapterSamConfig | None = None, version: str = "0") -> None:
+        config = config or AdapterSamConfig()
+        super().__init__(model, config, version)
+        # Learning rate and epochs: Wu et al. (2023). Loss and decay: as for LoRA-SAM, so that both can be
+        # compared.
+        self.recipe = Recipe(
+            {"": 1e-4}, "dice_ce", "adamw", weight_decay=0.01, schedule="poly", epochs=100, prompted=False
+        )
+        self._adapt_encoder()
+        self._adapt_decoder()
+        self.prepare_training()
+
+    def trained_names(self) -> list[str]:
+        return super().trained_names() + [
+            f"{prefix}.{name}"
+            for prefix, module in self.named_modules()
+            if isinstance(module, Adapter)
+            for name, _ in module.named_parameters()
+        ]
+
+    def _adapt_encoder(self) -> None:
+        vision = self.model.config.vision_config
+        side = vision.image_size // vision.patch_size
+        for layer in self.model.vision_encoder.layers:
+            windows = (-(-side // layer.window_size)) ** 2 if layer.window_size else 1
+            depth = self._adapter(layer.attn.proj.weight, skip=False) if self.config.depth_adapter else None
+            space = self._adapter(layer.attn.proj.weight, skip=True)
+            layer.attn = AdaptedAttention(layer.attn, space, depth, self.config.depth, windows)
+            layer.mlp = ParallelMlp(layer.mlp, self._adapter(layer.mlp.lin2.weight, skip=False))
+
+    def _adapt_decoder(self) -> None:
+        for layer in self.model.mask_decoder.transformer.layers:
+            layer.mlp = ParallelMlp(layer.mlp, self._adapter(layer.mlp.lin2.weight, skip=False))
+            # The block normalises the sum of keys and attention, so an adapter before the norm adapts that
+            # sum.
+            layer.layer_norm4 = nn.Sequential(
+                self._adapter(layer.layer_norm4.weight, skip=True), layer.layer_norm4
+            )
+
+    def _adapter(self, last: Tensor, skip: bool) -> Adapter:
+        """An adapter for the output of a layer whose last weight (D, …) is `last`."""
+        return Adapter(last.shape[0], self.config.ratio, self.config.activation, skip, last)
+
+
+PARTS = Parts(training=Training(AdapterSam, AdapterSamConfig))

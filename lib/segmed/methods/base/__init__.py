@@ -1,0 +1,1 @@
+"""What all methods share: the `Segmenter` interface, training recipes, and losses."""

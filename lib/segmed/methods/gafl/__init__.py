@@ -1,0 +1,1 @@
+"""SAM+GAFL: a learned filter of the image's spectrum before a frozen SAM."""

@@ -1,0 +1,94 @@
+"""GAFL-SAM: a learned filter of the image's spectrum in front of a frozen SAM encoder.
+
+Source: Shipitsin, Bespalov, Dylov, GAFL: Global Adaptive Filtering Layer for Computer Vision (2022).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from segmed.methods.base.method import Parts, Training
+from segmed.methods.base.trainable import Recipe
+from segmed.methods.gafl.adaptive_filter import ACTIVATIONS, VARIANTS, Activation, AdaptiveFilter, Variant
+from segmed.methods.sam.decoder_tuning import DecoderTuning
+from segmed.methods.sam.sharing import share_weights
+from segmed.sam.embedding import Embedding
+
+if TYPE_CHECKING:
+    from transformers import SamModel
+
+_LARGE = 512  # px; encoders with larger inputs need gigabytes for the activations of a backward pass
+
+
+@dataclass(frozen=True)
+class GaflConfig:
+    """The settings of the filter.
+
+    Attributes:
+        variant: `spectrum`, `spectrum_log`, `phase` or `general_spectrum`, see `AdaptiveFilter`.
+        activation: Activation of `general_spectrum`; with any but `relu` the untrained filter changes the
+            image.
+        strict_reference: Whether to use the filter as published, in which `phase` and the biases of
+            `general_spectrum` cannot learn.
+        normalise: Whether images are normalised by ImageNet's mean and standard deviation after the filter,
+            as in the training of plain SAM.
+    """
+
+    variant: Variant = "spectrum"
+    activation: Activation = "relu"
+    strict_reference: bool = False
+    normalise: bool = False
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise ValueError(f"The variant {self.variant!r} is unknown. Choose from {', '.join(VARIANTS)}.")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"The activation {self.activation!r} is unknown. Choose from {', '.join(ACTIVATIONS)}."
+            )
+
+
+class Gafl(DecoderTuning):
+    """A learned filter of slices, a frozen encoder and a tuned mask decoder, resampled as for MedSAM.
+
+    Args:
+        model: Any SAM-shaped model; it is not changed.
+        config: The settings of the filter.
+        version: Version of the weights.
+    """
+
+    name: ClassVar[str] = "gafl"
+
+    def __init__(self, model: SamModel, config: GaflConfig | None = None, version: str = "0") -> None:
+        decoder = [n for n, _ in model.named_parameters() if n.startswith("mask_decoder.")]
+        super().__init__(share_weights(model, decoder), version=version)
+        self.config = config = config or GaflConfig()
+        # The filter's rate, schedule and epochs: Shipitsin et al. The decoder's rate: Ma et al. (2024). No
+        # decay: it would pull coefficients to 0, which makes a black image, not an unchanged one.
+        rates = {"filter.": 1e-3, "model.mask_decoder.": 1e-4}
+        self.recipe = Recipe(rates, "dice_bce", "adam", weight_decay=0.0, schedule="plateau", epochs=25)
+        side = int(model.config.vision_config.image_size)
+        self.filter = AdaptiveFilter(
+            config.variant, (3, side, side), config.activation, config.strict_reference
+        )
+
+    def trained_names(self) -> list[str]:
+        frozen = "model.mask_decoder.iou_prediction_head."
+        parts = ("filter.", "model.mask_decoder.")
+        return [n for n, _ in self.named_parameters() if n.startswith(parts) and not n.startswith(frozen)]
+
+    def prepare_training(self) -> None:
+        """Prepare as other methods do; large encoders recompute activations for the backward pass."""
+        super().prepare_training()
+        if int(self.model.config.vision_config.image_size) >= _LARGE:
+            self.model.activation_checkpointing_enable()
+
+    def encode(self, images: Tensor) -> Embedding:
+        filtered = self.filter(images)
+        return self._encode((filtered - self.mean) / self.sd if self.config.normalise else filtered)
+
+
+PARTS = Parts(training=Training(Gafl, GaflConfig))

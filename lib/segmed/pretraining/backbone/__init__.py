@@ -1,0 +1,1 @@
+"""Training of the small SAM-shaped backbone `segmed-tiny` on synthetic images."""

@@ -1,0 +1,1 @@
+"""The SAM image encoder on CPUs: number formats, and attention without the full position bias."""

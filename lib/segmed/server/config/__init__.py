@@ -1,0 +1,1 @@
+"""Settings of the server, as `--conf KEY VALUE` and the environment give them."""

@@ -1,0 +1,1 @@
+"""Where studies and labels lie: folders of files, folders of DICOM, and a PACS."""

@@ -1,0 +1,76 @@
+"""Label maps of a datastore as DICOM SEG, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from highdicom.seg import Segmentation
+
+import segmed
+from segmed.dicom.codes import SegmentCodes
+from segmed.dicom.segmentation import write_segmentation
+from segmed.dicom.segmentation_reading import read_dicom_segments
+from segmed.dicom.series import open_series
+from segmed.imaging.grid import Grid
+from segmed.imaging.labels.segments import Segments
+
+
+def label_to_seg(
+    found: Segments,
+    info: Mapping[str, Any],
+    folder: Path,
+    grid: Grid,
+    out: Path,
+    codes: Mapping[str, SegmentCodes] | None,
+) -> Segmentation:
+    """Write a label map as DICOM SEG.
+
+    Args:
+        found: on the grid of the image, with names.
+        info: of the label: `model`, a name or an object of `name`, `version` and `automatic`.
+        folder: of the series.
+        grid: of the image.
+        out: file to write.
+        codes: of segments, by name.
+
+    Raises:
+        ValueError: the mask is empty, or cannot be attached to the series.
+    """
+    told = info.get("model") or ""
+    model = told if isinstance(told, Mapping) else {"name": told}
+    return write_segmentation(
+        found,
+        (),
+        open_series(folder, grid),
+        out,
+        str(model.get("name") or "")[:64],
+        str(model.get("version") or segmed.__version__)[:64],
+        model.get("automatic") is True,
+        codes,
+    )
+
+
+def seg_to_label(file: Path, folder: Path, grid: Grid, structures: Mapping[str, int]) -> tuple[Segments, str]:
+    """Read a DICOM SEG, from whatever maker, on the grid of its image.
+
+    Args:
+        file: the SEG.
+        folder: of the series.
+        grid: of the image.
+        structures: values by name, which count if they name all segments; else the numbers of the segments
+            do.
+
+    Returns:
+        The segments, and a sentence on what was changed in reading, or "".
+
+    Raises:
+        ValueError: it cannot be read, or does not lie on the series.
+    """
+    series = open_series(folder, grid)
+    found, note = read_dicom_segments(file, series)
+    names = [segment.name for segment in found.segments]
+    if structures.keys() >= set(names) and len(set(names)) == len(names):
+        return read_dicom_segments(file, series, structures)
+    return found, note

@@ -1,0 +1,1 @@
+"""Active learning on the server: scoring and retraining in the background, and their endpoints."""

@@ -1,0 +1,1 @@
+"""Pages: the web page, OHIF with the DICOMweb proxy, the description of the API, and the log."""

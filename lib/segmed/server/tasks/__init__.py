@@ -1,0 +1,1 @@
+"""Tasks of MONAI Label: inference with prompts, automatic and by detection, scribbles, and training."""

@@ -1,0 +1,302 @@
+"""Endpoints of workspaces, for the web page and for OHIF: open, prompt, correct, undo, save, download."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response, StreamingResponse
+from fastapi.routing import APIRoute
+from monailabel.config import settings
+from monailabel.datastore.local import LocalDatastore
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.interfaces.utils.app import app_instance
+from pydantic import ValidationError
+
+import segmed
+from segmed.data.pairs import natural
+from segmed.imaging.reading import fingerprint
+from segmed.server.access.audit import digest, note
+from segmed.server.access.gate import login_name, login_role
+from segmed.server.decoding import decoder
+from segmed.server.http.client_json import read_object
+from segmed.server.http.errors import BadRequest
+from segmed.server.http.requests import check_tag
+from segmed.server.http.routes import USER
+from segmed.server.http.volume_stream import nifti_pieces
+from segmed.server.learning.strategies import user_name
+from segmed.server.tasks.automatic import AutomaticInferTask
+from segmed.server.tasks.infer import PromptInferTask
+from segmed.server.workspace.actions import WorkspaceActions, workspace_key
+from segmed.server.workspace.bodies import (
+    Client,
+    LabelMapParams,
+    PaintBody,
+    PromptBody,
+    SaveBody,
+    SegmentBody,
+)
+from segmed.server.workspace.label_output import write_download
+from segmed.server.workspace.patches import Patch, inflate
+
+logger = logging.getLogger(__name__)
+_KINDS = {"nifti": ".nii.gz", "nrrd": ".seg.nrrd", "names": ".tsv", "seg": ".dcm", "rtstruct": ".dcm"}
+_MEDIA = {".nii.gz": "application/gzip", ".tsv": "text/tab-separated-values", ".dcm": "application/dicom"}
+
+
+class _SentenceRoute(APIRoute):
+    """Reports an invalid body in one sentence, like all other errors."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        handler = super().get_route_handler()
+
+        async def refused(request: Request) -> Response:
+            try:
+                answer: Response = await handler(request)
+            except RequestValidationError as error:
+                raise BadRequest(_sentence(error.errors()[0])) from error
+            return answer
+
+        return refused
+
+
+router = APIRouter(prefix="/api", route_class=_SentenceRoute)
+Who = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
+Named = Annotated[str, Query(max_length=128)]
+Writer = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
+
+
+def _sentence(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"] if part != "body")
+    return f"{where or 'The body'} is not usable: {error['msg']}."[:300]
+
+
+def _desk(image: str, client: str, who: User, http: Request) -> WorkspaceActions:
+    login = login_name(http)
+    return WorkspaceActions(app_instance(), image, login or client, who.username, user_name(client, http))
+
+
+@router.get("/state", dependencies=USER)
+def state(http: Request) -> dict[str, Any]:
+    """The models, labels and options that the server offers."""
+    app = app_instance()
+    models = [
+        {
+            "name": name,
+            "description": task.description,
+            "type": "automatic" if isinstance(task, AutomaticInferTask) else "prompt",
+            "dimension": task.dimension,
+            "labels": list(task.labels),
+        }
+        for name, task in app.init_infers().items()
+        if isinstance(task, AutomaticInferTask | PromptInferTask)
+    ]
+    return {
+        "version": segmed.__version__,
+        "studies": app.studies_state(),
+        "models": models,
+        "labels": list(app.engine.settings.labels),
+        "warning": app.engine.warning(),
+        "user": login_name(http),
+        "role": login_role(http),
+    }
+
+
+@router.get("/images")
+def images(who: Who, http: Request, client: Named = "") -> list[dict[str, Any]]:
+    """The images of the studies, and those on which the user has unsaved work."""
+    store = app_instance().datastore()
+    labelled = set(store.get_labeled_images())
+    key = workspace_key(who.username, login_name(http) or client, user_name(client, http), "")
+    unsaved = app_instance().workspaces.unsaved(key[:-1])
+    entries = []
+    listed = store.list_images()
+    for image in sorted(listed, key=natural) if isinstance(store, LocalDatastore) else listed:
+        info = store.get_image_info(image)
+        day = str(info.get("StudyDate") or info.get("date") or "")
+        entries.append(
+            {
+                "id": image,
+                "name": str(info.get("description") or image),
+                "modality": str(info.get("modality") or info.get("Modality") or ""),
+                "date": f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 and day.isdecimal() else day,
+                "labelled": image in labelled,
+                "unsaved": image in unsaved,
+            }
+        )
+    return entries
+
+
+@router.get("/images/{image}", dependencies=USER)
+def image(image: str) -> dict[str, Any]:
+    """An image: its grid, and the grey values of a suitable window."""
+    app = app_instance()
+    picture = app.engine.pictures.get(app.image_path(image), app.engine.settings.window)
+    info = app.datastore().get_image_info(image)
+    return {
+        "id": image,
+        "name": str(info.get("description") or image),
+        "shape": list(picture.shape),
+        "affine": picture.affine.tolist(),
+        "window": list(picture.levels),
+        "study": info.get("StudyInstanceUID"),
+        "series": info.get("SeriesInstanceUID"),
+    }
+
+
+@router.get("/images/{image}/volume.nii", dependencies=USER)
+def volume(image: str, http: Request) -> Response:
+    """The voxels as NIfTI, in the order of the label maps."""
+    path = app_instance().image_path(image)
+    headers = {"ETag": f'"{fingerprint(path)}"', "Cache-Control": "private, no-cache"}
+    if headers["ETag"] in http.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    length, pieces = nifti_pieces(decoder().volume(path))
+    headers["Content-Length"] = str(length)
+    return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
+
+
+@router.get("/images/{image}/work")
+def work(image: str, who: Who, http: Request, client: Named = "") -> dict[str, Any]:
+    """The user's whole work on this image; a finished label is opened for correction."""
+    with _desk(image, client, who, http).open(returning=True) as actions:
+        return actions.to_json(actions.work.everything())
+
+
+@router.get("/images/{image}/revision")
+def revision(image: str, who: Who, http: Request, client: Named = "") -> dict[str, Any]:
+    """The revision of the user's work on this image, by which pages notice changes of other pages."""
+    spaces = app_instance().workspaces
+    key = workspace_key(who.username, client, user_name(client, http), image)
+    return {"revision": spaces.revision(key), "boot": spaces.boot}
+
+
+@router.post("/images/{image}/prompt")
+def prompt(image: str, body: PromptBody, who: Who, http: Request) -> dict[str, Any]:
+    """Add to the prompt of the open object, and segment it again."""
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        answer = actions.prompt(body)
+        note(
+            http,
+            prompt=digest(body.model_dump_json().encode()),
+            model=actions.work.model,
+            version=actions.work.version,
+        )
+        return answer
+
+
+@router.post("/images/{image}/segment")
+def segment(image: str, body: SegmentBody, who: Who, http: Request) -> dict[str, Any]:
+    """Label the volume by an automatic model."""
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        answer = actions.segment(body)
+        note(http, model=actions.work.model, version=actions.work.version)
+        return answer
+
+
+@router.post("/images/{image}/accept")
+def accept(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
+    """Finish the open object; the next prompt begins another one."""
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        actions.work.accept()
+        return actions.to_json([])
+
+
+@router.post("/images/{image}/paint")
+def paint(image: str, body: PaintBody, who: Who, http: Request) -> dict[str, Any]:
+    """Paint strokes of brush or eraser, which finishes the open object."""
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        known = {0, *actions.work.labels.values()}
+        if body.label:
+            known.add(actions.work.value_of(body.label, keep=False))
+        slices: dict[int, np.ndarray] = {}
+        for change in body.changes:
+            patch = Patch.parse(change.k, change.i, change.j, change.data, actions.work.shape)
+            if strange := {int(v) for v in np.unique(patch.values())} - known:
+                raise BadRequest(f"The value {min(strange)} belongs to no label. Name the painted label.")
+            patch.put(slices.setdefault(patch.k, actions.work.slice(patch.k)))
+        if body.label:
+            actions.work.value_of(body.label)
+        actions.work.by_hand = True
+        return actions.to_json(actions.work.change(slices))
+
+
+@router.post("/images/{image}/labelmap")
+def labelmap(
+    image: str, who: Who, http: Request, params: str = Form(...), file: UploadFile = File(...)
+) -> dict[str, Any]:
+    """Replace the label map by that of a viewer, resampled onto the grid of the image."""
+    try:
+        given = LabelMapParams.model_validate(read_object(params, "The field params"))
+    except ValidationError as error:
+        raise BadRequest(f"params.{_sentence(error.errors()[0])}") from error
+    with _desk(image, given.client, who, http).open(belief=given) as actions:
+        return actions.replace(given, lambda size: inflate(file.file.read(), size))
+
+
+@router.post("/images/{image}/undo")
+def undo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
+    """Undo the last step."""
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        return actions.to_json(actions.work.undo())
+
+
+@router.post("/images/{image}/redo")
+def redo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
+    """Redo the last undone step."""
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        return actions.to_json(actions.work.redo())
+
+
+@router.post("/images/{image}/clear")
+def clear(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
+    """Empty the label map, which can be undone."""
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        empty = np.zeros_like(actions.work.slice(0))
+        return actions.to_json(actions.work.change(dict.fromkeys(actions.work.filled(), empty)))
+
+
+@router.post("/images/{image}/save")
+def save(image: str, body: SaveBody, who: Writer, http: Request) -> dict[str, Any]:
+    """Save the label map into the studies."""
+    check_tag(body.tag)
+    with _desk(image, body.client, who, http).open(belief=body) as actions:
+        answer = actions.save(body.tag)
+        file = app_instance().datastore().get_label_uri(answer["label"], body.tag)
+        checksum = digest(Path(file)) if file else ""
+        note(http, model=actions.work.model, version=actions.work.version, result=checksum)
+        return answer
+
+
+@router.get("/images/{image}/download")
+def download(
+    image: str,
+    who: Who,
+    http: Request,
+    client: Named = "",
+    format: Literal["nifti", "nrrd", "names", "seg", "rtstruct"] = "nifti",
+) -> Response:
+    """The label map as a file; `names` is the table with the meaning of the values of the NIfTI file."""
+    with (
+        _desk(image, client, who, http).open() as actions,
+        tempfile.TemporaryDirectory(prefix="download-") as folder,
+    ):
+        out = Path(folder) / f"labels{_KINDS[format]}"
+        made_by = actions.work.model, actions.work.version
+        write_download(
+            actions.work.segments(), actions.grid, actions.path, out, format, *made_by, app_instance().codes
+        )
+        content = out.read_bytes()
+    name = f"{format}-{image}{_KINDS[format]}"
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)
+    return Response(
+        content,
+        media_type=_MEDIA.get(_KINDS[format], "application/octet-stream"),
+        headers={"Content-Disposition": f'attachment; filename="{plain}"', "Cache-Control": "no-store"},
+    )

@@ -1,0 +1,300 @@
+"""A user's work on an image: a label map, its history, and the object that is being prompted."""
+
+from __future__ import annotations
+
+import threading
+import time
+import unicodedata
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from segmed.imaging.labels.segments import Segments
+from segmed.server.workspace.history import HistoryStep, WorkspaceHistory
+from segmed.server.workspace.open_object import OpenObject
+from segmed.server.workspace.patches import Patch
+from segmed.server.workspace.stored_labels import StoredLabels
+
+HISTORY_BYTES = 64 * 2**20
+_LONGEST_NAME = 64  # letters that DICOM takes
+LABELS = 255
+_PAUSE = 120.0  # s between two signs of work that count at most
+_KEPT = ("revision", "unsaved", "prompts", "seconds", "model", "version", "by_hand", "base")
+
+
+class Workspace:
+    """A label map in memory, of which only slices with labels are kept. Callers hold `lock`.
+
+    Args:
+        shape: Shape (I, J, K) of the image.
+        names: Names of the offered structures, which get the values 1, 2, …
+        history_bytes: Largest size of the history in bytes; the oldest steps are removed first.
+
+    Attributes:
+        lock: Lock that lets one request at a time work with the workspace.
+        labels: Label values by name.
+        opened: Object that the next prompt adds to.
+        unsaved: Whether anything has changed since the last save.
+        prompts: Number of answered prompts.
+        seconds: Working time in seconds; of each pause, at most two minutes count.
+        model: Model that answered last; "" for manual work.
+        version: Version of the model.
+        by_hand: Whether anything was drawn without a model.
+        base: Identifier of the stored label that the work began with, or was saved as.
+        stored: Labels as they are in the file that the work began with.
+        identity: Identity of the image's content; "" where it is not needed.
+        revision: Number that grows by one with each request that changed labels, voxels or the open object;
+            see `settle`.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], names: Iterable[str] = (), history_bytes: int = HISTORY_BYTES
+    ) -> None:
+        self.lock = threading.RLock()
+        self.shape = shape
+        self.labels = {label_name(name): value for value, name in enumerate(list(names)[:LABELS], start=1)}
+        self.opened: OpenObject | None = None
+        self.unsaved = False
+        self.prompts = 0
+        self.seconds = 0.0
+        self.model = self.version = ""
+        self.by_hand = False
+        self.base = ""
+        self.stored = StoredLabels()
+        self.identity = ""
+        self.revision = 0
+        self._changed = False
+        self._packed: dict[int, bytes] = {}
+        self._history = WorkspaceHistory(history_bytes)
+        self._slices: dict[int, np.ndarray] = {}
+        self._last = time.monotonic()
+
+    @property
+    def can_undo(self) -> bool:
+        return self._history.can_undo
+
+    @property
+    def can_redo(self) -> bool:
+        return self._history.can_redo
+
+    @property
+    def nbytes(self) -> int:
+        slices = sum(part.nbytes for part in list(self._slices.values()))
+        packed = sum(map(len, list(self._packed.values())))
+        return 10_000 + self._history.nbytes + slices + packed + self.stored.nbytes
+
+    def touch(self) -> None:
+        """Note a sign of work."""
+        now = time.monotonic()
+        self.seconds += min(now - self._last, _PAUSE)
+        self._last = now
+
+    def settle(self) -> int:
+        """The revision, which grows by one if anything has changed since the last call."""
+        self.revision += self._changed
+        self._changed = False
+        return self.revision
+
+    def facts(self) -> dict[str, Any]:
+        """Everything but voxels, history and open object, as JSON values."""
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return {"shape": list(self.shape), "labels": self.labels} | kept
+
+    def packed(self) -> dict[int, bytes]:
+        """The slices with labels, deflated; only changed slices are deflated again."""
+        for k in self._slices.keys() - self._packed.keys():
+            self._packed[k] = zlib.compress(self._slices[k].tobytes(), 1)
+        return dict(sorted(self._packed.items()))
+
+    def restore(self, facts: Mapping[str, Any], packed: Mapping[int, bytes]) -> None:
+        """Restore the workspace from `facts` and `packed`; if that fails, nothing is changed.
+
+        Raises:
+            KeyError: Facts are missing.
+            ValueError: The slices do not fit this shape.
+            zlib.error: The slices are not deflated.
+        """
+        size = self.shape[1], self.shape[0]
+        slices = {
+            k: np.frombuffer(zlib.decompress(data), np.uint8).reshape(size).copy()
+            for k, data in packed.items()
+        }
+        if not all(0 <= k < self.shape[2] for k in slices):
+            raise ValueError("it has slices outside of the image")
+        kept = {name: type(getattr(self, name))(facts[name]) for name in _KEPT}
+        labels = {str(name): int(value) for name, value in facts["labels"].items()}
+        for name, value in kept.items():
+            setattr(self, name, value)
+        self._forget_history()
+        self.labels, self._slices, self._packed, self._changed = labels, slices, dict(packed), False
+
+    def slice(self, k: int) -> np.ndarray:
+        """A copy of slice k, (H, W) uint8."""
+        values = self._slices.get(k)
+        return np.zeros((self.shape[1], self.shape[0]), np.uint8) if values is None else values.copy()
+
+    def filled(self) -> list[int]:
+        """Indices of the slices with labels."""
+        return sorted(self._slices)
+
+    def volume(self) -> np.ndarray:
+        """The label map, (I, J, K) uint8."""
+        out = np.zeros(self.shape, np.uint8, order="F")
+        for k, part in self._slices.items():
+            out[:, :, k] = part.T
+        return out
+
+    def used(self) -> dict[str, int]:
+        """Values by name of the labels that have voxels, by rising value."""
+        counts = sum(
+            (np.bincount(part.ravel(), minlength=256) for part in self._slices.values()), np.zeros(256, int)
+        )
+        names = {value: name for name, value in self.labels.items()}
+        return {names[int(value)]: int(value) for value in np.flatnonzero(counts) if value}
+
+    def segments(self) -> Segments:
+        """The segments to write: labels with the values and layers that they have in files."""
+        shown = {k: self.slice(k) for k in self.filled()}
+        return self.stored.in_layers(self.shape, self.labels, self.used(), shown)
+
+    def value_of(self, name: str, keep: bool = True, wanted: int = 0) -> int:
+        """The value of a label; for a new name `wanted`, or else the next free one, stored if `keep`.
+
+        Raises:
+            ValueError: The name is not allowed, or no value is free.
+        """
+        name = label_name(name)
+        if name in self.labels:
+            return self.labels[name]
+        free = next((v for v in (wanted, *range(1, LABELS + 1)) if self._is_free(v)), None)
+        if free is None:
+            raise ValueError(
+                f"A label map holds {LABELS} labels, which all have names already. Use one of them."
+            )
+        if keep:
+            self.labels[name] = free
+            self._changed = True
+        return free
+
+    def _is_free(self, value: int) -> bool:
+        return 1 <= value <= LABELS and value not in self.labels.values()
+
+    def open(self, found: Segments, as_segmentation: bool = False) -> None:
+        """Begin with the segments of a file.
+
+        Args:
+            found: Segments on the grid of the image.
+            as_segmentation: Whether the file is a `.seg.nrrd`, so that the work is saved as one too.
+
+        Raises:
+            ValueError: There are too many labels.
+        """
+        stored = StoredLabels.of(found, as_segmentation)
+        for name, segment in stored.segments.items():
+            self.value_of(name, wanted=segment.value)
+        self.load(found.flat(), {segment.value: name for name, segment in stored.segments.items()})
+        self.stored = stored
+
+    def load(self, labels: np.ndarray, names: Mapping[int, str]) -> None:
+        """Begin with a label map (I, J, K) of integers; the history is cleared.
+
+        Raises:
+            ValueError: There are too many labels.
+        """
+        counts = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
+        for k in range(labels.shape[2]):
+            counts += np.bincount(labels[:, :, k].ravel(), minlength=len(counts))
+        table = np.zeros(len(counts), np.uint8)
+        for value in np.flatnonzero(counts[1:]) + 1:
+            table[value] = self.value_of(names.get(int(value)) or f"label {value}", wanted=int(value))
+        self._forget_history()
+        self._slices, self._packed, self.unsaved, self._changed = {}, {}, False, True
+        self.stored = StoredLabels()
+        for k in np.flatnonzero((labels > 0).any(axis=(0, 1))):
+            self._slices[int(k)] = np.ascontiguousarray(table[labels[:, :, k].T])
+
+    def change(self, new: Mapping[int, np.ndarray], opened: OpenObject | None = None) -> list[Patch]:
+        """Change slices in one step of the history.
+
+        Args:
+            new: New values (H, W), uint8, by slice.
+            opened: Object that is open from then on.
+
+        Returns:
+            The rectangles that have changed.
+        """
+        before, after = [], []
+        for k in sorted(new):
+            old, values = self.slice(k), np.asarray(new[k], np.uint8)
+            differs = old != values
+            was, becomes = Patch.cut(k, old, differs), Patch.cut(k, values, differs)
+            if was is not None and becomes is not None:
+                before.append(was)
+                after.append(becomes)
+        step = HistoryStep(tuple(before), tuple(after), self.opened, opened)
+        if not before and opened == self.opened:
+            return []
+        self._history.add(step)
+        self._apply(step.after, opened)
+        return after
+
+    def accept(self) -> None:
+        """Finish the open object, also where redo would bring it back."""
+        self._history.close_object()
+        self._changed = self._changed or self.opened is not None
+        self.opened = None
+
+    def undo(self) -> list[Patch]:
+        """Undo the last step, if there is one."""
+        step = self._history.undo()
+        if step is None:
+            return []
+        self._apply(step.before, step.opened_before)
+        return list(step.before)
+
+    def redo(self) -> list[Patch]:
+        """Redo the last undone step, if there is one."""
+        step = self._history.redo()
+        if step is None:
+            return []
+        self._apply(step.after, step.opened_after)
+        return list(step.after)
+
+    def everything(self) -> list[Patch]:
+        """Rectangles around all labels of the slices."""
+        patches = (Patch.cut(k, part, part > 0) for k, part in sorted(self._slices.items()))
+        return [patch for patch in patches if patch is not None]
+
+    def _forget_history(self) -> None:
+        self._history.clear()
+        self.opened = None
+
+    def _apply(self, patches: Iterable[Patch], opened: OpenObject | None) -> None:
+        for patch in patches:
+            part = self.slice(patch.k)
+            patch.put(part)
+            if part.any():
+                self._slices[patch.k] = part
+            else:
+                self._slices.pop(patch.k, None)
+            self._packed.pop(patch.k, None)
+            self.unsaved = True
+        self.opened = opened
+        self._changed = True
+
+
+def label_name(name: str) -> str:
+    """A label's name in the form in which it is stored.
+
+    Raises:
+        ValueError: The name is empty, too long, or not printable.
+    """
+    plain = unicodedata.normalize("NFC", name).strip()
+    if not plain or len(plain) > _LONGEST_NAME or not plain.isprintable():
+        raise ValueError(
+            f"A label's name has 1 to {_LONGEST_NAME} printable letters, this one has {len(plain)}. Rename "
+            f"it."
+        )
+    return plain
