@@ -2,10 +2,10 @@
 """Play an annotator through the HTTP API: which strategy saves labels, what is forgotten, and whether
 anything leaks.
 
-    python scripts/simulate_annotation.py --out runs/phantoms.jsonl         rounds × strategies × seeds
+    python scripts/simulate_annotation.py --out runs/phantoms.jsonl     rounds × strategies × seeds
     python scripts/simulate_annotation.py --dataset msd --root HIPPOCAMPUS --out runs/hippocampus.jsonl
     python scripts/simulate_annotation.py --continual --in-process --out runs/continual.jsonl
-    python scripts/simulate_annotation.py --stress --out runs/stress.jsonl         1,000 labels, 50 retrainings
+    python scripts/simulate_annotation.py --stress --out runs/stress.jsonl       1,000 labels, 50 retrainings
     python scripts/simulate_annotation.py --report --out runs/phantoms.jsonl --plot curve.png
 
 Each run begins with the same first pictures for all strategies of a seed. In each round the strategy proposes

@@ -16,8 +16,8 @@ from segmed.commands.doctor import doctor
 from segmed.commands.export import export
 from segmed.commands.features import features
 from segmed.commands.info import info
-from segmed.commands.masks import masks
-from segmed.commands.predict import predict
+from segmed.commands.prediction.masks import masks
+from segmed.commands.prediction.predict import predict
 from segmed.commands.report import report
 from segmed.commands.train import train
 

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from segmed.cli import app
-from segmed.commands.masks import numbered
+from segmed.commands.prediction.masks import numbered
 from segmed.imaging.reading import read_volume
 from segmed.inference.automatic_masks import ProposedMask
 from typer.testing import CliRunner

@@ -29,6 +29,7 @@ from segmed.server.datastores.dicom_studies import DicomStudies
 from segmed.server.datastores.folder_datastore import FolderDatastore
 from segmed.server.datastores.folder_list import check_there
 from segmed.server.datastores.pacs import PacsStudies
+from segmed.server.datastores.state import log_left_out
 from segmed.server.datastores.studies import state_folder
 from segmed.server.decoding import decoder
 from segmed.server.engine import Engine
@@ -49,7 +50,6 @@ from segmed.server.workspace.workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
 _VERSIONS_TOLD = 10
-_LEFT_OUT_LOGGED = 20
 
 
 class SegMedApp(MONAILabelApp):
@@ -183,7 +183,7 @@ class SegMedApp(MONAILabelApp):
     def on_init_complete(self) -> None:
         """Expired sessions hold patient data: they go every five minutes. Active learning begins."""
         threading.Thread(target=decoder().workers.warm, daemon=True, name="decoding").start()
-        threading.Thread(target=self._log_left_out, daemon=True, name="left out").start()
+        threading.Thread(target=lambda: log_left_out(self.studies_state()), daemon=True).start()
         self.learning.start()
         threading.Thread(target=self._clean_sessions, daemon=True, name="sessions").start()
 
@@ -199,13 +199,6 @@ class SegMedApp(MONAILabelApp):
         """The server ends."""
         self.learning.close()
         decoder().workers.close()
-
-    def _log_left_out(self) -> None:
-        left = self.studies_state().get("left_out", [])
-        for one in left[:_LEFT_OUT_LOGGED]:
-            logger.warning("left out of the studies: %s: %s", one["name"], one["reason"])
-        if len(left) > _LEFT_OUT_LOGGED:
-            logger.warning("and %d more, see GET /info/ or `segmed info`", len(left) - _LEFT_OUT_LOGGED)
 
     def _clean_sessions(self) -> None:
         while self._sessions is not None:
@@ -267,7 +260,7 @@ class SegMedApp(MONAILabelApp):
             params = InferParams(**{k: v for k, v in request.items() if k in InferParams.model_fields})
         path = request.get("image_path")
         if not isinstance(path, Path):  # a client can only send text
-            path = self._session_image(request) or self.image_path(str(request.get("image", "")))
+            path = self._sent_image(request) or self.image_path(str(request.get("image", "")))
         with self.learning.throttle.request():
             sent = {"image": str(path), "params": params}
             if isinstance(request.get("label_path"), Path):
@@ -284,14 +277,10 @@ class SegMedApp(MONAILabelApp):
             label = store.save_label(request["image"], file, tag, {"model": request["model"], "params": told})
         return {"label": label, "tag": tag, "file": file, "params": told}
 
-    def _session_image(self, request: dict[str, Any]) -> str:
+    def _sent_image(self, request: dict[str, Any]) -> str:
         """The image of the session that MONAI Label's own endpoint puts into a request; "" without one."""
-        name = (request.get("session") or {}).get("name", "")
-        session = (
-            self.sessions().get_session(check_session(str(name)))
-            if name and self.sessions() is not None
-            else None
-        )
+        name = str((request.get("session") or {}).get("name", ""))
+        session = self.sessions().get_session(check_session(name)) if name and self.sessions() else None
         return str(session.image) if session else ""
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:

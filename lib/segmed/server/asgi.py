@@ -35,7 +35,7 @@ from segmed.server.access.oidc import Provider
 from segmed.server.access.oidc_settings import OidcSettings
 from segmed.server.access.users import Users
 from segmed.server.datastores import history_routes
-from segmed.server.http import download_routes, info_routes, routes
+from segmed.server.http import download_routes, info_routes, routes, session_routes
 from segmed.server.http.errors import MAY_ONLY_READ, BadRequest
 from segmed.server.http.forwarded import TRUSTED, allowed_origins, networks, normal_origin
 from segmed.server.http.guard import Guard
@@ -64,6 +64,7 @@ def _put_in_front(app: FastAPI) -> None:
         learning_routes,
         report_routes,
         workspace_routes,
+        session_routes,
         routes,
     )
     for part in (batch_routes, *ours, proxy, ohif, web, interface_page, log_page):

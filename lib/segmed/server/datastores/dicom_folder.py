@@ -26,10 +26,11 @@ from segmed.imaging.formats.dicom_reading import open_dicom
 from segmed.imaging.formats.pictures import PICTURE_EXTENSIONS
 from segmed.imaging.reading import extension_of
 from segmed.server.config.dicomweb_settings import NO_IMAGES
-from segmed.server.datastores.dicom_studies import DicomStudies, state_json
+from segmed.server.datastores.dicom_studies import DicomStudies
 from segmed.server.datastores.fixed_images import check_image
 from segmed.server.datastores.label_files import LabelFiles
 from segmed.server.datastores.read_only import TOLD, can_write
+from segmed.server.datastores.state import state_json
 from segmed.server.http.errors import BadRequest
 from segmed.server.http.requests import check_uid
 

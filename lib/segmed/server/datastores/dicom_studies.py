@@ -1,5 +1,4 @@
-"""Studies that are DICOM: each series is an image, called by its SeriesInstanceUID; labels become DICOM
-SEG."""
+"""DICOM studies: each series is an image, named by its SeriesInstanceUID; labels become DICOM SEG."""
 
 from __future__ import annotations
 
@@ -7,43 +6,32 @@ import contextlib
 import errno
 import io
 import logging
-import math
 import tempfile
 import threading
-import time
-from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydicom.dataset import Dataset
-
-from segmed.data.left_out import LeftOut, sentence
 from segmed.dicom.codes import SegmentCodes
 from segmed.dicom.files import SeriesFacts
+from segmed.dicom.label_maps import label_to_seg, seg_to_label
 from segmed.imaging.formats.seg_nrrd import SEGMENTATION, is_segmentation
-from segmed.imaging.grid import Grid, read_grid
+from segmed.imaging.grid import Grid
 from segmed.imaging.labels.segments import Segments
 from segmed.imaging.labels.writing import write_labels
-from segmed.imaging.reading import fingerprint
-from segmed.server.datastores.fixed_images import FixedImages
+from segmed.server.datastores.dicom_source import DicomSource, SeriesGrids, UnreadableSegmentations
 from segmed.server.datastores.label_check import noted, take_label
 from segmed.server.datastores.label_files import LabelFiles
-from segmed.server.datastores.seg_labels import label_to_seg, seg_to_label
 from segmed.server.http.errors import MAY_ONLY_READ, BadRequest
 
 logger = logging.getLogger(__name__)
 
 FINAL = "final"
 _EMPTY = "The mask is empty, so no DICOM SEG was written; it is kept on the server."
-_KEPT_GRIDS = 64
-_TOLD = 200  # files and series that are named as left out
-_BELIEVED = 60.0  # s that a SEG is taken for unreadable
 
 
-class DicomStudies(FixedImages):
+class DicomStudies(DicomSource):
     """What a PACS and a folder of DICOM files have in common.
 
     Args:
@@ -63,42 +51,10 @@ class DicomStudies(FixedImages):
         self.labels = labels
         self._datastore_path = str(labels.root)
         self._structures, self._codes = structures or {}, codes
-        self._grids: dict[str, Grid] = {}
+        self._grids = SeriesGrids()
         self._held = contextlib.ExitStack()
-        self._unreadable: dict[str, tuple[float, str]] = {}  # when and why, by SEG series
+        self._unreadable = UnreadableSegmentations()
         self._busy: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-
-    @abstractmethod
-    def series(self) -> Mapping[str, SeriesFacts]:
-        """The series that are images, by UID. Raises BadRequest (424) if they cannot be listed."""
-
-    @abstractmethod
-    def facts(self, image: str) -> SeriesFacts:
-        """Of one series, listed or not. Raises BadRequest (404, 424)."""
-
-    @abstractmethod
-    def use(self, image: str) -> AbstractContextManager[Path]:
-        """A folder of the files of a series, which stays while it is used. Raises BadRequest (404, 424)."""
-
-    @abstractmethod
-    def segmentations(self) -> Mapping[str, str]:
-        """Newest DICOM SEG series by image, as far as known without asking. Raises BadRequest (424)."""
-
-    @abstractmethod
-    def segmentation_of(self, image: str) -> str:
-        """The newest DICOM SEG series of an image; "" if there is none. Raises BadRequest (404, 424)."""
-
-    @abstractmethod
-    def segmentation_file(self, series: str) -> AbstractContextManager[Path]:
-        """The file of a DICOM SEG. Raises BadRequest (404, 424)."""
-
-    @abstractmethod
-    def send(self, image: str, file: Path, data: Dataset) -> None:
-        """Put a new DICOM SEG where others find it. Raises BadRequest (424) or OSError."""
-
-    @abstractmethod
-    def state(self) -> dict[str, Any]:
-        """`kind`, `state`, which is ok or down, `message`, and `left_out` where something is."""
 
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None
@@ -129,7 +85,7 @@ class DicomStudies(FixedImages):
             self.use(image_id) as folder,
             tempfile.TemporaryDirectory(prefix="seg-") as work,
         ):
-            grid = self._grid(folder)
+            grid = self._grids.of(folder)
             found = take_label(Path(label_filename), grid, info, self._structures)
             info["segments"] = noted(found)
             if label_tag == FINAL:
@@ -146,7 +102,7 @@ class DicomStudies(FixedImages):
         if not any(layer.any() for layer in found.layers):
             return {"seg_note": _EMPTY}
         try:
-            seg = label_to_seg(found, info, folder, self._grid(folder), file, self._codes)
+            seg = label_to_seg(found, info, folder, self._grids.of(folder), file, self._codes)
         except ValueError as error:  # of a series that no segmentation can be attached to
             logger.warning(
                 "A final label is kept on the server alone: no DICOM SEG can be made for its series."
@@ -179,15 +135,6 @@ class DicomStudies(FixedImages):
             ) from error
         self.refresh()
 
-    def _grid(self, folder: Path) -> Grid:
-        """Of the image; told from its voxels once."""
-        key = fingerprint(folder)
-        if key not in self._grids:
-            if len(self._grids) >= _KEPT_GRIDS:
-                self._grids.pop(next(iter(self._grids)))
-            self._grids[key] = read_grid(folder)
-        return self._grids[key]
-
     def _fetch_label(self, image: str) -> Path | None:
         """The final label map out of the newest DICOM SEG of an image; None without one.
 
@@ -200,13 +147,13 @@ class DicomStudies(FixedImages):
             return None
         with self._busy[image]:
             if FINAL not in self.labels.tags(image):
-                self._raise_again(series)
+                self._unreadable.raise_again(series)
                 with self.use(image) as folder, self.segmentation_file(series) as file:
-                    grid = self._grid(folder)
+                    grid = self._grids.of(folder)
                     try:
                         found, note = seg_to_label(file, folder, grid, self._structures)
                     except (ValueError, FileNotFoundError) as error:
-                        self._unreadable[series] = (time.monotonic(), str(error))
+                        self._unreadable.note(series, str(error))
                         raise ValueError(str(error)) from error
                 info = {
                     "label_info": [{"name": s.name, "idx": s.value} for s in found.segments],
@@ -217,13 +164,6 @@ class DicomStudies(FixedImages):
                 with tempfile.TemporaryDirectory(prefix="seg-") as work:
                     self._keep(image, FINAL, found, grid, info, Path(work))
         return self.labels.place(image, FINAL)
-
-    def _raise_again(self, series: str) -> None:
-        """Not each request is to fetch and read a SEG that could not be read a moment ago."""
-        when, why = self._unreadable.get(series, (-math.inf, ""))
-        if time.monotonic() - when < _BELIEVED:
-            raise ValueError(why)
-        self._unreadable.pop(series, None)
 
     def hold(self, image: str) -> Path:
         """The folder of a series, which stays until this process ends."""
@@ -298,8 +238,7 @@ class DicomStudies(FixedImages):
         return tag in self.labels.tags(image)
 
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
-        """The label map on the grid of its image; a DICOM SEG is read for it if there is none yet. "" without
-        one."""
+        """The label map on the grid of its image, from a DICOM SEG if there is none yet; "" without one."""
         if self.has_label(label_id, label_tag):
             return str(self.labels.place(label_id, label_tag))
         return str(self._fetch_label(label_id) or "") if label_tag == FINAL else ""
@@ -358,19 +297,3 @@ class DicomStudies(FixedImages):
             for image in self.list_images()
         }
         return {"name": self.name(), "description": self.description(), "objects": objects}
-
-
-def state_json(kind: str, left: Sequence[LeftOut], trouble: str = "") -> dict[str, Any]:
-    """The state of studies that can be reached.
-
-    Args:
-        kind: folder, dicom or pacs.
-        left: what is not offered.
-        trouble: a sentence that comes before what is said of it.
-    """
-    told: dict[str, Any] = {
-        "kind": kind,
-        "state": "ok",
-        "message": " ".join(filter(None, (trouble, sentence(left)))),
-    }
-    return told | ({"left_out": [one.to_json() for one in left[:_TOLD]]} if left else {})

@@ -71,7 +71,7 @@ class _Again(Retry):
     again."""
 
     def increment(self, method: Any = None, url: Any = None, response: Any = None,
-                  error: Exception | None = None, _pool: Any = None, _stacktrace: Any = None) -> _Again:  # fmt: skip
+                  error: Any = None, _pool: Any = None, _stacktrace: Any = None) -> _Again:  # fmt: skip
         if isinstance(error, ReadTimeoutError):
             raise error
         return super().increment(method, url, response, error, _pool, _stacktrace)

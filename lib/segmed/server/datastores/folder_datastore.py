@@ -19,11 +19,11 @@ from segmed.imaging.durable import appear_whole, sweep
 from segmed.imaging.formats.seg_nrrd import SEGMENTATION
 from segmed.imaging.labels.sidecar import sidecar_of
 from segmed.imaging.reading import EXTENSIONS, extension_of
-from segmed.server.datastores.dicom_studies import state_json
 from segmed.server.datastores.folder_list import GONE, ListedFolder
 from segmed.server.datastores.label_check import keep_sidecar
 from segmed.server.datastores.label_history import LabelHistory
 from segmed.server.datastores.read_only import TOLD
+from segmed.server.datastores.state import state_json
 from segmed.server.http.errors import BadRequest
 
 _VERSION = re.compile(r"version_\d+")

@@ -20,11 +20,12 @@ from segmed.dicom.codes import SegmentCodes
 from segmed.dicom.files import SeriesFacts
 from segmed.imaging.durable import appear_whole
 from segmed.server.config.dicomweb_settings import DicomwebSettings
-from segmed.server.datastores.dicom_studies import DicomStudies, state_json
+from segmed.server.datastores.dicom_studies import DicomStudies
 from segmed.server.datastores.dicomweb import Pacs, Reference, made
 from segmed.server.datastores.fixed_images import check_image
 from segmed.server.datastores.label_files import LabelFiles
 from segmed.server.datastores.series_cache import SeriesCache
+from segmed.server.datastores.state import state_json
 from segmed.server.http.errors import BadRequest
 from segmed.server.http.requests import check_uid
 

@@ -42,11 +42,11 @@ from segmed.server.http.errors import BadRequest
 from segmed.server.http.requests import (
     SENT_EXTENSIONS,
     check_id,
-    check_session,
     check_tag,
     check_upload,
     parse_params,
 )
+from segmed.server.http.sessions import find_session
 from segmed.server.learning.strategies import user_name
 
 logger = logging.getLogger(__name__)
@@ -84,16 +84,16 @@ def infer(
     user = user_name(read_object(params, "The field params").get("client_id"), http)
     with app.turns.take(user, image or session_id), tempfile.TemporaryDirectory(prefix="infer-") as folder:
         if session_id:
-            request["image_path"] = Path(_session(session_id).image)
+            request["image_path"] = Path(find_session(session_id).image)
         elif file is not None and file.filename:
-            request["image_path"] = _receive(file, Path(folder))
+            request["image_path"] = receive_file(file, Path(folder))
         elif image:
             request |= {"image": image, "user": user}
         else:
             raise BadRequest("There is no image: name one by ?image=, open a session, or send a file.")
         if label is not None and label.filename:
             extension = check_upload(label.filename, _LABEL_EXTENSIONS)
-            request["label_path"] = _receive(label, Path(folder), f"label{extension}")
+            request["label_path"] = receive_file(label, Path(folder), f"label{extension}")
         return _answer(app.infer(request), output)
 
 
@@ -147,7 +147,7 @@ def add_image(
     extension = check_upload(file.filename, tuple(e for e in SENT_EXTENSIONS if e != ".dcm"))
     name = check_id(image or Path(file.filename or "").name.removesuffix(extension))
     with tempfile.TemporaryDirectory(prefix="upload-") as folder:
-        path = _receive(file, Path(folder))
+        path = receive_file(file, Path(folder))
         decoder().check(path)
         if is_segmentation(path):
             raise BadRequest(
@@ -177,7 +177,7 @@ def save_label(
     extension = check_upload(label.filename, _LABEL_EXTENSIONS)
     store = app.datastore()
     with tempfile.TemporaryDirectory(prefix="label-") as folder:
-        path = _receive(label, Path(folder), f"label{extension}")
+        path = receive_file(label, Path(folder), f"label{extension}")
         if is_segmentation(path):
             path = path.rename(path.with_name(f"label{SEGMENTATION}"))
         if isinstance(store, LocalDatastore):  # others bring it onto the grid of the image themselves
@@ -203,48 +203,6 @@ def datastore(output: Literal["stats", "all", "train"] = "stats") -> Any:
             {"image": i, "label": store.get_label_by_image_id(i, "final")} for i in store.get_labeled_images()
         ]
     return store.status()
-
-
-@router.put("/session/", dependencies=USER)
-def create_session(
-    uncompress: bool = False, expiry: int = 0, files: list[UploadFile] = File(...)
-) -> dict[str, Any]:
-    """Open a session on one image file, or on the files of one DICOM series."""
-    if uncompress:
-        raise BadRequest(
-            "Archives are not taken. Send the image, or the DICOM files of one series, as files."
-        )
-    if not files:
-        raise BadRequest("There is no file. Send the image as files=….")
-    with tempfile.TemporaryDirectory(prefix="session-") as folder:
-        series = Path(folder) / "series"
-        series.mkdir()
-        for n, file in enumerate(files):
-            allowed = SENT_EXTENSIONS if len(files) == 1 else (".dcm", "")
-            name = f"{n:05d}{check_upload(file.filename, allowed)}" if len(files) > 1 else None
-            path = _receive(file, series, name)
-        image = series if len(files) > 1 else path
-        decoder().check(image)
-        sessions = _sessions()
-        session_id, session = sessions.add_session(str(image), max(expiry, 0), False, str(uuid.uuid4()))
-    return {"session_id": session_id, "session_info": _told(session)}
-
-
-@router.get("/session/{session_id}", dependencies=USER)
-def get_session(session_id: str, update_ts: bool = False, image: bool = False) -> Any:
-    """Whether a session lives, or its image."""
-    session = _session(session_id, update_ts)
-    if image and Path(session.image).is_file():
-        return Response(Path(session.image).read_bytes(), media_type="application/octet-stream")
-    return _told(session)
-
-
-@router.delete("/session/{session_id}", dependencies=USER)
-def remove_session(session_id: str) -> Any:
-    """Close a session and delete its image."""
-    session = _session(session_id)
-    _sessions().remove_session(session_id)
-    return _told(session)
 
 
 @router.post("/train/{model}", dependencies=ADMIN)
@@ -295,28 +253,7 @@ def _task(task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sessions() -> Any:
-    sessions = app_instance().sessions()
-    if sessions is None:
-        raise BadRequest("Sessions are switched off on this server. Upload the image into the studies.", 406)
-    return sessions
-
-
-def _session(session_id: str, update: bool = True) -> Any:
-    session = _sessions().get_session(check_session(session_id), update_ts=update)
-    if session is None:
-        raise BadRequest(
-            f"The session {session_id} does not exist or has expired. Load the image again.", 404
-        )
-    return session
-
-
-def _told(session: Any) -> dict[str, Any]:
-    """What a client learns of a session: nothing about the server's folders."""
-    return {k: v for k, v in session.to_json().items() if k not in ("path", "image")}
-
-
-def _receive(file: UploadFile, folder: Path, name: str | None = None) -> Path:
+def receive_file(file: UploadFile, folder: Path, name: str | None = None) -> Path:
     """Write an upload into a folder of this request under a name of ours; it must hold its voxels itself."""
     path = folder / (name or f"image{check_upload(file.filename)}")
     with path.open("wb") as target:

@@ -32,8 +32,9 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _NOT_BUILT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>SegMed</title>
-<p>The page of the interface has not been built yet: run <code>./scripts/build_web.sh</code> in the checkout while
-it can reach the network, then reload. <a href="openapi.json">The interface as OpenAPI</a> is there.</p></html>
+<p>The page of the interface has not been built yet: run <code>./scripts/build_web.sh</code> in the checkout
+while it can reach the network, then reload.
+<a href="openapi.json">The interface as OpenAPI</a> is there.</p></html>
 """
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
-from fastapi.routing import APIRoute
 from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 from monailabel.endpoints.user.auth import RBAC, User
@@ -29,6 +25,7 @@ from segmed.server.http.client_json import read_object
 from segmed.server.http.errors import BadRequest
 from segmed.server.http.requests import check_tag
 from segmed.server.http.routes import USER
+from segmed.server.http.sentence_route import SentenceRoute, describe
 from segmed.server.http.volume_stream import nifti_pieces
 from segmed.server.learning.strategies import user_name
 from segmed.server.tasks.automatic import AutomaticInferTask
@@ -45,39 +42,17 @@ from segmed.server.workspace.bodies import (
 from segmed.server.workspace.label_output import write_download
 from segmed.server.workspace.patches import Patch, inflate
 
-logger = logging.getLogger(__name__)
 _KINDS = {"nifti": ".nii.gz", "nrrd": ".seg.nrrd", "names": ".tsv", "seg": ".dcm", "rtstruct": ".dcm"}
 _MEDIA = {".nii.gz": "application/gzip", ".tsv": "text/tab-separated-values", ".dcm": "application/dicom"}
 
 
-class _SentenceRoute(APIRoute):
-    """Reports an invalid body in one sentence, like all other errors."""
-
-    def get_route_handler(self) -> Callable[[Request], Any]:
-        handler = super().get_route_handler()
-
-        async def refused(request: Request) -> Response:
-            try:
-                answer: Response = await handler(request)
-            except RequestValidationError as error:
-                raise BadRequest(_sentence(error.errors()[0])) from error
-            return answer
-
-        return refused
-
-
-router = APIRouter(prefix="/api", route_class=_SentenceRoute)
+router = APIRouter(prefix="/api", route_class=SentenceRoute)
 Who = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 Named = Annotated[str, Query(max_length=128)]
 Writer = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 
 
-def _sentence(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"] if part != "body")
-    return f"{where or 'The body'} is not usable: {error['msg']}."[:300]
-
-
-def _desk(image: str, client: str, who: User, http: Request) -> WorkspaceActions:
+def _actions(image: str, client: str, who: User, http: Request) -> WorkspaceActions:
     login = login_name(http)
     return WorkspaceActions(app_instance(), image, login or client, who.username, user_name(client, http))
 
@@ -165,7 +140,7 @@ def volume(image: str, http: Request) -> Response:
 @router.get("/images/{image}/work")
 def work(image: str, who: Who, http: Request, client: Named = "") -> dict[str, Any]:
     """The user's whole work on this image; a finished label is opened for correction."""
-    with _desk(image, client, who, http).open(returning=True) as actions:
+    with _actions(image, client, who, http).open(returning=True) as actions:
         return actions.to_json(actions.work.everything())
 
 
@@ -180,7 +155,7 @@ def revision(image: str, who: Who, http: Request, client: Named = "") -> dict[st
 @router.post("/images/{image}/prompt")
 def prompt(image: str, body: PromptBody, who: Who, http: Request) -> dict[str, Any]:
     """Add to the prompt of the open object, and segment it again."""
-    with _desk(image, body.client, who, http).open(belief=body) as actions:
+    with _actions(image, body.client, who, http).open(belief=body) as actions:
         answer = actions.prompt(body)
         note(
             http,
@@ -194,7 +169,7 @@ def prompt(image: str, body: PromptBody, who: Who, http: Request) -> dict[str, A
 @router.post("/images/{image}/segment")
 def segment(image: str, body: SegmentBody, who: Who, http: Request) -> dict[str, Any]:
     """Label the volume by an automatic model."""
-    with _desk(image, body.client, who, http).open(belief=body) as actions:
+    with _actions(image, body.client, who, http).open(belief=body) as actions:
         answer = actions.segment(body)
         note(http, model=actions.work.model, version=actions.work.version)
         return answer
@@ -203,7 +178,7 @@ def segment(image: str, body: SegmentBody, who: Who, http: Request) -> dict[str,
 @router.post("/images/{image}/accept")
 def accept(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Finish the open object; the next prompt begins another one."""
-    with _desk(image, body.client, who, http).open(belief=body) as actions:
+    with _actions(image, body.client, who, http).open(belief=body) as actions:
         actions.work.accept()
         return actions.to_json([])
 
@@ -211,7 +186,7 @@ def accept(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
 @router.post("/images/{image}/paint")
 def paint(image: str, body: PaintBody, who: Who, http: Request) -> dict[str, Any]:
     """Paint strokes of brush or eraser, which finishes the open object."""
-    with _desk(image, body.client, who, http).open(belief=body) as actions:
+    with _actions(image, body.client, who, http).open(belief=body) as actions:
         known = {0, *actions.work.labels.values()}
         if body.label:
             known.add(actions.work.value_of(body.label, keep=False))
@@ -235,29 +210,29 @@ def labelmap(
     try:
         given = LabelMapParams.model_validate(read_object(params, "The field params"))
     except ValidationError as error:
-        raise BadRequest(f"params.{_sentence(error.errors()[0])}") from error
-    with _desk(image, given.client, who, http).open(belief=given) as actions:
+        raise BadRequest(f"params.{describe(error.errors()[0])}") from error
+    with _actions(image, given.client, who, http).open(belief=given) as actions:
         return actions.replace(given, lambda size: inflate(file.file.read(), size))
 
 
 @router.post("/images/{image}/undo")
 def undo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Undo the last step."""
-    with _desk(image, body.client, who, http).open(belief=body) as actions:
+    with _actions(image, body.client, who, http).open(belief=body) as actions:
         return actions.to_json(actions.work.undo())
 
 
 @router.post("/images/{image}/redo")
 def redo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Redo the last undone step."""
-    with _desk(image, body.client, who, http).open(belief=body) as actions:
+    with _actions(image, body.client, who, http).open(belief=body) as actions:
         return actions.to_json(actions.work.redo())
 
 
 @router.post("/images/{image}/clear")
 def clear(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Empty the label map, which can be undone."""
-    with _desk(image, body.client, who, http).open(belief=body) as actions:
+    with _actions(image, body.client, who, http).open(belief=body) as actions:
         empty = np.zeros_like(actions.work.slice(0))
         return actions.to_json(actions.work.change(dict.fromkeys(actions.work.filled(), empty)))
 
@@ -266,7 +241,7 @@ def clear(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
 def save(image: str, body: SaveBody, who: Writer, http: Request) -> dict[str, Any]:
     """Save the label map into the studies."""
     check_tag(body.tag)
-    with _desk(image, body.client, who, http).open(belief=body) as actions:
+    with _actions(image, body.client, who, http).open(belief=body) as actions:
         answer = actions.save(body.tag)
         file = app_instance().datastore().get_label_uri(answer["label"], body.tag)
         checksum = digest(Path(file)) if file else ""
@@ -284,7 +259,7 @@ def download(
 ) -> Response:
     """The label map as a file; `names` is the table with the meaning of the values of the NIfTI file."""
     with (
-        _desk(image, client, who, http).open() as actions,
+        _actions(image, client, who, http).open() as actions,
         tempfile.TemporaryDirectory(prefix="download-") as folder,
     ):
         out = Path(folder) / f"labels{_KINDS[format]}"

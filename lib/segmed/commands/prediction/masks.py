@@ -11,18 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from segmed.commands.models import REGISTRY
-from segmed.commands.predict import (
-    Backbone,
-    Device,
-    ImageFile,
-    Models,
-    Precision,
-    Window,
-    check_model,
-    check_out,
-    load_predictor,
-    say,
-)
+from segmed.commands.prediction.inputs import check_out
+from segmed.commands.prediction.loading import check_model, load_predictor
+from segmed.commands.prediction.options import Backbone, Device, ImageFile, Models, Precision, Window, say
 
 if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers at once
     import numpy as np

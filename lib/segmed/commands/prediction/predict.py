@@ -7,28 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from segmed.commands.models import REGISTRY
+from segmed.commands.prediction.inputs import check_out, previous_mask, scribble_maps
+from segmed.commands.prediction.loading import check_model, load_predictor
+from segmed.commands.prediction.options import (
+    Backbone,
+    Device,
+    ImageFile,
+    Models,
+    Precision,
+    Window,
+    console,
+    say,
+)
 from segmed.methods.base.method import FINISHES
 
 if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers at once
     import numpy as np
 
     from segmed.imaging.picture import Picture
-    from segmed.inference.predictor import Predictor
-    from segmed.methods.base.method import Method
-
-console = Console(stderr=True)
-ImageFile = Annotated[
-    Path, typer.Argument(help="NIfTI, NRRD, PNG, JPEG, TIFF, or a folder of one DICOM series.")
-]
-Backbone = Annotated[str, typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id.")]
-Window = Annotated[str, typer.Option(help="Intensity window, such as auto or ct-lung.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; the GPU if there is one.")]
-Precision = Annotated[str, typer.Option(help="Of the image encoder: auto, bf16 or fp32.")]
-Models = Annotated[Path, typer.Option(help="Folder of trained models; the served version answers.")]
 
 
 def predict(
@@ -130,8 +129,8 @@ def _predict(
         if options.denoise:
             clean = gaussian() if options.denoise == "gaussian" else load_dncnn(Path(options.denoise))
             picture = clean(picture)
-        previous = _previous(mask, image, picture) if mask else None
-        strokes = _strokes(scribbles, image, picture, len(boxes)) if scribbles else None
+        previous = previous_mask(mask, image, picture) if mask else None
+        strokes = scribble_maps(scribbles, image, picture, len(boxes)) if scribbles else None
     predictor, automatic = load_predictor(
         model, options.backbone, options.device, options.precision, options.registry
     )
@@ -190,132 +189,6 @@ def _predict(
     return labels, picture, []
 
 
-def _previous(mask: Path, image: Path, picture: Picture) -> np.ndarray:
-    """(I, J, K) boolean: a mask on the grid of the image, by world coordinates.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: it cannot be read, or does not lie on the image.
-    """
-    import numpy as np
-
-    from segmed.imaging.grid import image_grid, read_grid, read_labels
-
-    found = read_labels(mask, image_grid(image, picture.shape, picture.affine)) > 0
-    own = read_grid(mask, labels=True)
-    there = 1.0 if own.affine is None else abs(np.linalg.det(own.affine[:3, :3])) * np.prod(own.shape)
-    if not found.any() or (own.affine is not None and there < abs(np.linalg.det(picture.affine[:3, :3]))):
-        raise ValueError(
-            f"{mask.name} does not lie on the image: nothing of it is left there, or less than one voxel. "
-            f"Give a mask "
-            "of this image."
-        )
-    return np.asarray(found)
-
-
-def _strokes(file: Path, image: Path, picture: Picture, boxes: int) -> dict[int, np.ndarray]:
-    """The scribbles of a label map, by world coordinates, as a prompt takes them.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: unreadable, not on the image, or several boxes of which each would be an object.
-    """
-    from segmed.imaging.grid import image_grid, read_labels
-    from segmed.imaging.scribbles import Scribbles
-
-    if boxes > 1:
-        raise ValueError(f"Scribbles belong to one object, not to {boxes} boxes. Give one box, or none.")
-    labels = read_labels(file, image_grid(image, picture.shape, picture.affine))
-    return Scribbles.from_labels(labels, 1, 2).maps()
-
-
-def check_out(out: Path) -> None:
-    """Refuse a file that no mask can be written to, before anything is computed.
-
-    Raises:
-        ValueError: a folder, a format that is not known, or another table in the place of that of names and
-            colours.
-        FileNotFoundError: its folder is not there.
-    """
-    from segmed.imaging.labels.masks import mask_extension
-    from segmed.imaging.labels.sidecar import check_sidecar
-
-    if mask_extension(str(out)).startswith(".nii"):
-        check_sidecar(out)
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder. Give the name of a file.")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"The folder {out.parent} does not exist. Make it first.")
-
-
-def check_model(model: str, backbone: str, precision: str) -> Method:
-    """The method of a model as the viewers name it; "" stands for the default. Nothing is loaded.
-
-    Raises:
-        ValueError: no such model or precision.
-        FileNotFoundError: weights are not there.
-    """
-    from segmed.methods import METHODS, find_method
-    from segmed.methods.base.backbone import BackboneConfig
-
-    BackboneConfig(backbone, precision=precision)
-    offered = {name: method for method in METHODS.values() for name in method.offered_as()}
-    return offered.get(model) or find_method(
-        model.removesuffix("_3d") or ("medsam" if backbone else "segmed")
-    )
-
-
-def load_predictor(
-    model: str, backbone: str, device: str, precision: str, registry: Path
-) -> tuple[Predictor, bool]:
-    """The predictor of a model as the viewers name them, and whether it labels without prompts.
-
-    Args:
-        model: name.
-        backbone: SAM weights, "" for those of the method.
-        device: such as `cpu`; "" takes the GPU if there is one.
-        precision: of the encoder.
-        registry: folder of trained models.
-
-    Raises:
-        ValueError: no such model or device, or one that has not been trained.
-        FileNotFoundError: weights are not there.
-    """
-    import torch
-
-    from segmed.imaging.store import ByteBoundedStore
-    from segmed.inference.loading import Loader
-    from segmed.inference.predictor import Predictor
-    from segmed.methods.base.backbone import BackboneConfig
-    from segmed.registry.versions import Registry
-    from segmed.sam.sources import EMBEDDED
-
-    method = check_model(model, backbone, precision)
-    if method.detects and model == method.name:
-        raise ValueError(f"{model!r} gives boxes and no mask. Take the model 'auto', which outlines them.")
-    automatic = method.detects or (method.automatic and model == method.name)
-    device = device or ("cuda" if torch.cuda.is_available() and method.needs_backbone else "cpu")
-    _check_device(device)
-    version = Registry(registry).served(method.name)
-    if version is None and not method.ready:
-        raise ValueError(
-            f"{method.name!r} has not been trained, so there is nothing to predict with. Train it with "
-            f"`segmed train "
-            f"--method {method.name} …`, or name the folder of your models by --registry."
-        )
-    base = BackboneConfig(backbone, precision=precision)
-    if not base.source and not method.ready and method.needs_backbone and not method.weights:
-        base = BackboneConfig(EMBEDDED, precision=precision)
-    with console.status(f"loading {method.name}"):
-        trained = version.folder if version else None
-        segmenter, warning = Loader().get_or_fallback(method.name, base, device, trained)
-    if warning:
-        say(warning, "yellow")
-    if automatic and not segmenter.labels:
-        raise ValueError(f"This version of {model!r} was trained for boxes. Take {model}_prompt.")
-    return Predictor(segmenter, ByteBoundedStore(2**30), batch=4 if device != "cpu" else 1), automatic
-
-
 def _write(out: Path, image: Path, labels: np.ndarray, picture: Picture, names: list[str]) -> None:
     import numpy as np
 
@@ -330,20 +203,6 @@ def _write(out: Path, image: Path, labels: np.ndarray, picture: Picture, names: 
     if not labels.any():
         say("Nothing was found there. Draw the box closer around the object.", "yellow")
     say(f"wrote {out}")
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter where torch comes without CUDA
-        raise ValueError(f"There is no device {device!r} here. Use cpu, or leave --device out.") from error
-
-
-def say(text: str, style: str = "") -> None:
-    """Tell the user, on the error stream."""
-    console.print(text, style=style or None, markup=False, highlight=False)
 
 
 def _numbers(text: str, fewest: int, most: int, option: str) -> list[float]:

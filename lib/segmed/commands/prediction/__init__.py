@@ -1,0 +1,1 @@
+"""`segmed predict` and `segmed masks`: segmentation of one image without a server."""

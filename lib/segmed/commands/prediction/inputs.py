@@ -1,0 +1,69 @@
+"""Files of a prediction: a previous mask, scribbles, and the file that a mask is written to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # numpy is imported late, so that --help answers at once
+    import numpy as np
+
+    from segmed.imaging.picture import Picture
+
+
+def previous_mask(mask: Path, image: Path, picture: Picture) -> np.ndarray:
+    """(I, J, K) boolean: a mask on the grid of the image, by world coordinates.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: it cannot be read, or does not lie on the image.
+    """
+    import numpy as np
+
+    from segmed.imaging.grid import image_grid, read_grid, read_labels
+
+    found = read_labels(mask, image_grid(image, picture.shape, picture.affine)) > 0
+    own = read_grid(mask, labels=True)
+    there = 1.0 if own.affine is None else abs(np.linalg.det(own.affine[:3, :3])) * np.prod(own.shape)
+    if not found.any() or (own.affine is not None and there < abs(np.linalg.det(picture.affine[:3, :3]))):
+        raise ValueError(
+            f"{mask.name} does not lie on the image: nothing of it is left there, or less than one voxel. "
+            f"Give a mask "
+            "of this image."
+        )
+    return np.asarray(found)
+
+
+def scribble_maps(file: Path, image: Path, picture: Picture, boxes: int) -> dict[int, np.ndarray]:
+    """The scribbles of a label map, by world coordinates, as a prompt takes them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unreadable, not on the image, or several boxes of which each would be an object.
+    """
+    from segmed.imaging.grid import image_grid, read_labels
+    from segmed.imaging.scribbles import Scribbles
+
+    if boxes > 1:
+        raise ValueError(f"Scribbles belong to one object, not to {boxes} boxes. Give one box, or none.")
+    labels = read_labels(file, image_grid(image, picture.shape, picture.affine))
+    return Scribbles.from_labels(labels, 1, 2).maps()
+
+
+def check_out(out: Path) -> None:
+    """Refuse a file that no mask can be written to, before anything is computed.
+
+    Raises:
+        ValueError: a folder, a format that is not known, or another table in the place of that of names and
+            colours.
+        FileNotFoundError: its folder is not there.
+    """
+    from segmed.imaging.labels.masks import mask_extension
+    from segmed.imaging.labels.sidecar import check_sidecar
+
+    if mask_extension(str(out)).startswith(".nii"):
+        check_sidecar(out)
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder. Give the name of a file.")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"The folder {out.parent} does not exist. Make it first.")
