@@ -65,7 +65,7 @@ def test_larger_masks_come_first_and_the_best_fit() -> None:
     [
         (["--slice", "3"], "--slice 3 must be one of 0 to 2"),
         (["--preset", "best"], "must be one of published, sam2, relaxed, all"),
-        (["--points", "0"], "points_per_side 0"),
+        (["--points", "0"], "points_per_side is 0"),
         (["--model", "nothing"], "nothing"),
     ],
 )
