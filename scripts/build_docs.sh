@@ -17,7 +17,15 @@ if [ "$(cat $stamp 2>/dev/null)" != "$wanted" ]; then
   fi
   echo "$wanted" >$stamp
 fi
+export NO_MKDOCS_2_WARNING=1 # of the theme about its successor; versions are pinned
 if [ "${1:-}" = --serve ]; then
   exec $tools/bin/mkdocs serve
 fi
-exec $tools/bin/mkdocs build --strict --quiet "$@"
+# not --quiet: strict mode counts only the warnings that are shown
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
+if ! $tools/bin/mkdocs build --strict >"$said" 2>&1; then
+  cat "$said" >&2
+  exit 1
+fi
+echo "The documentation is in build/site/index.html." >&2
