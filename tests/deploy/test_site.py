@@ -50,7 +50,9 @@ def test_every_document_is_a_page_and_links_stay_inside(site: Path) -> None:
 
 
 def test_pages_load_nothing_from_another_host(site: Path) -> None:
-    loads = re.compile(r"<(?:script|img|iframe)\b[^>]*\bsrc=[\"']?(?:https?:)?//|<link\b[^>]*\bhref=[\"']?(?:https?:)?//")
+    loads = re.compile(
+        r"<(?:script|img|iframe)\b[^>]*\bsrc=[\"']?(?:https?:)?//|<link\b[^>]*\bhref=[\"']?(?:https?:)?//"
+    )
     pages = list(site.glob("*.html"))
     assert len(pages) > 15
     for page in pages:
@@ -85,5 +87,7 @@ def test_the_navigation_names_every_document() -> None:
 
     Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
     nav = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)["nav"]
-    named = {page for entry in nav for pages in entry.values() for page in ([pages] if isinstance(pages, str) else pages)}
+    named = {
+        page for entry in nav for pages in entry.values() for page in ([pages] if isinstance(pages, str) else pages)
+    }
     assert {path.name for path in (ROOT / "docs").glob("*.md")} <= named
