@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Ask a SegMed server whether it answers: healthcheck.py [URL]. Exits with 0 if it does, else with 1 and the reason.
+"""Ask a SegMed server whether it answers: healthcheck.py [URL]. Exits with 0 if it does, or says why not.
 
-It asks for `/auth/`, which needs no login and reads no study. Certificates are not checked, because the server is asked
-under the address of the machine and not under the name in its certificate.
+It asks for `/auth/`, which needs no login and reads no study. Certificates are not checked, because the
+server is asked under the address of the machine and not under the name in its certificate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ def problem(url: str) -> str:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     # a proxy for the way out must not be asked for this machine
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
     try:
         with opener.open(f"{url.rstrip('/')}/auth/", timeout=_SECONDS) as answer:
             found = json.load(answer)

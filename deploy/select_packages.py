@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Print the part of requirements.lock that a container needs, with its hashes: select_packages.py cpu|cuda
 
-The tools of developers and the optional extras are left out; for `cpu` also PyTorch, which is installed from its own
-index, and the libraries of CUDA.
+The tools of developers and the optional extras are left out; for `cpu` also PyTorch, which is installed from
+its own index, and the libraries of CUDA.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Hooks of mkdocs: the pages outside of docs/ become part of the site, and formulas become MathML.
 
-README.md and the others stay where GitHub shows them. Links between pages are changed to their places in the site.
+README.md and the others stay where GitHub shows them. Links between pages are changed to their places in the
+site.
 """
 
 from __future__ import annotations

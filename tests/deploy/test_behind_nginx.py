@@ -49,13 +49,16 @@ def behind(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
     Users(users).add("anna", "annotator", PASSWORD)
     write_demo_study(folder / "studies")
     server = start(folder / "studies", "--users", str(users))
-    order = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    order = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    order += " -addext subjectAltName=DNS:localhost"
     files = ["-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem"]
     subprocess.run([*order.split(), *files], check=True, capture_output=True)
     https, http = free_port(), free_port()
     upstream = (DEPLOY / "nginx-upstream-host.conf").read_text(encoding="utf-8")
     assert "127.0.0.1:8000" in upstream
-    (folder / "upstream.conf").write_text(upstream.replace("127.0.0.1:8000", server.url.removeprefix("http://")))
+    (folder / "upstream.conf").write_text(
+        upstream.replace("127.0.0.1:8000", server.url.removeprefix("http://"))
+    )
     text = (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
     for old, new in {
         "  listen [::]:80;\n": "",
@@ -68,7 +71,9 @@ def behind(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
     }.items():
         assert old in text, old
         text = text.replace(old, new)
-    temporary = "".join(f"{n}_temp_path {folder}/{n};" for n in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    temporary = "".join(
+        f"{n}_temp_path {folder}/{n};" for n in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     main = f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
     (folder / "nginx.conf").write_text(f"{main}http {{ access_log off; {temporary}\n{text}\n}}\n")
     words = [program, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
@@ -83,7 +88,9 @@ def behind(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
                 session.get(found.http, timeout=5, allow_redirects=False)
                 break
             except requests.ConnectionError:
-                assert process.poll() is None and time.monotonic() < deadline, (folder / "error.log").read_text()
+                assert process.poll() is None and time.monotonic() < deadline, (
+                    folder / "error.log"
+                ).read_text()
                 time.sleep(0.1)
         yield found
     finally:

@@ -1,4 +1,4 @@
-"""The services of the compose files: open to this machine only, with passwords, and without rights they do not need."""
+"""The services of the compose files: open to this machine only, with passwords, without needless rights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ FILES = sorted(DEPLOY.glob("docker-compose*.yml"))
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    found: dict[str, Any] = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text(encoding="utf-8"))[
+        "services"
+    ]
     return found
 
 
@@ -23,7 +25,12 @@ def test_the_files_follow_the_compose_specification() -> None:
 
 
 def test_without_a_profile_only_this_machine_is_served(services: dict[str, Any]) -> None:
-    ports = [port for service in services.values() if not service.get("profiles") for port in service.get("ports", ())]
+    ports = [
+        port
+        for service in services.values()
+        if not service.get("profiles")
+        for port in service.get("ports", ())
+    ]
     assert len(ports) == 2
     assert all(port.startswith("127.0.0.1:") for port in ports)
 

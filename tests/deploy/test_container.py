@@ -1,4 +1,4 @@
-"""The image: what goes into it, and what must not. No container engine is needed, so nothing is built here."""
+"""The image: what goes into it, and what must not. Nothing is built, so no container engine is needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ SELECT = runpy.run_path(str(DEPLOY / "select_packages.py"))
 
 
 def _instructions() -> list[list[str]]:
-    text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text(encoding="utf-8"), flags=re.MULTILINE).replace("\\\n", " ")
+    text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text(encoding="utf-8"), flags=re.MULTILINE).replace(
+        "\\\n", " "
+    )
     return [line.split() for line in text.splitlines() if line.strip()]
 
 
@@ -79,7 +81,9 @@ def test_studies_models_and_secrets_stay_outside(tmp_path: Path) -> None:
 
 
 def test_the_server_is_no_root_and_has_a_health_check() -> None:
-    last = [words for words in _instructions()][max(n for n, w in enumerate(_instructions()) if w[0] == "FROM") :]
+    last = [words for words in _instructions()][
+        max(n for n, w in enumerate(_instructions()) if w[0] == "FROM") :
+    ]
     by_name = {words[0]: words[1:] for words in last}
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", by_name["USER"][0])
     assert "/opt/healthcheck.py" in " ".join(by_name["HEALTHCHECK"])
@@ -98,7 +102,9 @@ Torch==2.14.1 \\
 """
 
 
-@pytest.mark.parametrize(("variant", "names"), [("cpu", {"numpy"}), ("cuda", {"numpy", "nvidia-cublas", "torch"})])
+@pytest.mark.parametrize(
+    ("variant", "names"), [("cpu", {"numpy"}), ("cuda", {"numpy", "nvidia-cublas", "torch"})]
+)
 def test_packages_are_selected_with_their_hashes(variant: str, names: set[str]) -> None:
     chosen = SELECT["select"](LOCK, SELECT["named"]("# tools\npytest==9.2.0\n"), variant)
     assert SELECT["named"](chosen) == names

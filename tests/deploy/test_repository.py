@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import segmed
 import yaml
@@ -55,6 +54,8 @@ def test_the_citation_names_this_version_and_licence() -> None:
 
 
 def test_shellcheck_finds_nothing_in_the_scripts() -> None:
-    scripts: list[Path] = sorted((ROOT / "scripts").glob("*.sh"))
+    scripts = [path for path in (ROOT / "scripts").glob("*.sh") if path.read_bytes().startswith(b"#!")]
     assert scripts
-    check(tool("shellcheck"), "--severity=warning", "--external-sources", "--source-path=SCRIPTDIR/..", *scripts)
+    check(
+        tool("shellcheck"), "--severity=warning", "--external-sources", "--source-path=SCRIPTDIR/..", *scripts
+    )

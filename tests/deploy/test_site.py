@@ -12,7 +12,14 @@ import yaml
 from deploy.tools import tool
 from running import ROOT
 
-OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CITATION.cff", "apps/segmed/README.md")
+OUTSIDE = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "CITATION.cff",
+    "apps/segmed/README.md",
+)
 
 
 def _build(source: Path, out: Path) -> subprocess.CompletedProcess[str]:
@@ -69,8 +76,12 @@ def test_the_tutorial_is_a_page(site: Path) -> None:
     assert "fine-tune" in (site / "tutorial.html").read_text(encoding="utf-8").lower()
 
 
-@pytest.mark.parametrize("link", ["[gone](gone.md)", "[gone](proxy.md#no-such-heading)", "[gone](../scripts/x.py)"])
-def test_a_link_that_leads_nowhere_fails_the_build(source: Path, site: Path, tmp_path: Path, link: str) -> None:
+@pytest.mark.parametrize(
+    "link", ["[gone](gone.md)", "[gone](proxy.md#no-such-heading)", "[gone](../scripts/x.py)"]
+)
+def test_a_link_that_leads_nowhere_fails_the_build(
+    source: Path, site: Path, tmp_path: Path, link: str
+) -> None:
     page = source / "docs" / "glossary.md"
     before = page.read_text(encoding="utf-8")
     page.write_text(f"{before}\n{link}\n", encoding="utf-8")
@@ -88,6 +99,9 @@ def test_the_navigation_names_every_document() -> None:
     Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
     nav = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)["nav"]
     named = {
-        page for entry in nav for pages in entry.values() for page in ([pages] if isinstance(pages, str) else pages)
+        page
+        for entry in nav
+        for pages in entry.values()
+        for page in ([pages] if isinstance(pages, str) else pages)
     }
     assert {path.name for path in (ROOT / "docs").glob("*.md")} <= named

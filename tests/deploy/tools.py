@@ -17,7 +17,9 @@ def tool(name: str) -> str:
     own = ROOT / ".venv-docs" / "bin" / name
     found = str(own) if own.is_file() else shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin")
     if found is None:
-        pytest.skip(f"{name} is not installed: ./scripts/build_docs.sh installs the tools of the documentation")
+        pytest.skip(
+            f"{name} is not installed: ./scripts/build_docs.sh installs the tools of the documentation"
+        )
     return found
 
 
