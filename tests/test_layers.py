@@ -20,7 +20,7 @@ LEVELS = (
     ("evaluation",),
     ("methods",),
     ("sam", "simulation"),
-    ("data",),
+    ("data", "weights"),
     ("imaging",),
 )
 RANK = {package: row for row, packages in enumerate(LEVELS) for package in packages}
@@ -31,6 +31,7 @@ OWNERS = {
     "ultralytics": ("methods/yolo.py",),
     "transformers": ("sam/", "methods/"),
     "peft": ("sam/", "methods/"),
+    "huggingface_hub": ("weights/", "methods/unet_family.py"),
     "ray": ("benchmark/ray_runner.py",),
 }
 
@@ -124,6 +125,8 @@ def _violations_of(tmp_path: Path, file: str, source: str) -> list[str]:
         ("imaging/a.py", "import transformers.models.sam"),
         ("training/a.py", "import peft"),
         ("cli.py", "import peft"),
+        ("sam/a.py", "from huggingface_hub import snapshot_download"),
+        ("weights/a.py", "from segmed.sam.weights import EMBEDDED"),
         ("plugins/a.py", "import os"),
     ],
 )

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 import segmed
-from segmed.commands import audit, data, labels, models, users
+from segmed.commands import audit, data, labels, models, users, weights
 from segmed.commands.benchmark import benchmark
 from segmed.commands.denoiser import denoiser
 from segmed.commands.export import export
@@ -34,6 +34,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(labels.app, name="labels")
+app.add_typer(weights.app, name="weights")
 app.add_typer(users.app, name="users")
 app.add_typer(audit.app, name="audit")
 app.command()(predict)

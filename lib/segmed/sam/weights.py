@@ -1,31 +1,30 @@
-"""Base weights from a local folder, a single file or a Hugging Face id; nothing is ever unpickled."""
+"""Base weights from a folder, a file, the list of published weights or a Hugging Face id; nothing is ever unpickled."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
+from segmed.sam.checkpoint import FILE_TYPES, read_state, weights_in
+from segmed.sam.families import is_sam2
 from segmed.sam.keymap import infer_config, is_original, to_transformers
 from segmed.sam.resize import resize_weights, resized_config
 from segmed.sam.stem import build_sam
+from segmed.weights import hub
+from segmed.weights.errors import MissingFileError
+from segmed.weights.lookup import is_name, resolve
 
 logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
-_FILE_TYPES = (".safetensors", ".pth", ".pt", ".bin")
 EMBEDDED = "segmed-tiny"  # the name of the small SAM that comes with the app
 DEFAULT_MODEL = "segmed-default"  # the name of the default model that comes with the app
 EMBEDDED_FOLDERS = {
@@ -34,14 +33,14 @@ EMBEDDED_FOLDERS = {
 _SHARED = "shared_image_embedding.positional_embedding"
 _TIED = "prompt_encoder.shared_embedding.positional_embedding"  # the same matrix; files may hold either name
 _WHERE = (
-    "Give a folder with config.json and model.safetensors, a .pth file in the original format such as "
-    "medsam_vit_b.pth, or a Hugging Face id such as facebook/sam-vit-base."
+    "Give a name that `segmed weights list` shows, a folder with config.json and model.safetensors, a .pth file in the "
+    "original format such as medsam_vit_b.pth, or a Hugging Face id such as facebook/sam-vit-base."
 )
 
 
 def is_hub_id(source: str) -> bool:
     """Whether `source` names a Hugging Face repository and not a path."""
-    if source in EMBEDDED_FOLDERS or Path(source).exists() or Path(source).suffix in _FILE_TYPES:
+    if source in EMBEDDED_FOLDERS or Path(source).exists() or Path(source).suffix in FILE_TYPES:
         return False
     return bool(_HUB_ID.match(source))
 
@@ -50,9 +49,14 @@ def check_source(source: str) -> None:
     """Refuse, without reading weights or using a network, what cannot be base weights.
 
     Raises:
-        FileNotFoundError: neither an existing path nor the form of a Hugging Face id.
+        FileNotFoundError: neither an existing path nor the form of a Hugging Face id, or the name of published weights
+            that have not been fetched.
+        ValueError: the name of published weights that SegMed cannot load.
     """
     if source in EMBEDDED_FOLDERS:
+        return
+    if is_name(source):
+        resolve(source)
         return
     if not Path(source).expanduser().exists() and not is_hub_id(source):
         raise FileNotFoundError(f"There are no SAM weights at {source!r}. {_WHERE}")
@@ -69,6 +73,8 @@ def local_source(source: str) -> str:
         if not EMBEDDED_FOLDERS[source].is_dir():
             raise FileNotFoundError(f"The embedded model is missing: there is no folder apps/segmed/model/{source}.")
         return str(EMBEDDED_FOLDERS[source])
+    if is_name(source):
+        return str(resolve(source))
     return str(_fetch(source) if is_hub_id(source) else Path(source).expanduser())
 
 
@@ -76,8 +82,9 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
     """Load a SAM of any size.
 
     Args:
-        source: folder (config.json and model.safetensors), `.safetensors` or original-format `.pth` file, `segmed-tiny`
-            for the embedded model, or a Hugging Face id, which is fetched on first use and then read from its cache.
+        source: folder (config.json and model.safetensors or pytorch_model.bin), `.safetensors` or original-format
+            `.pth` file, name of published weights, `segmed-tiny` for the embedded model, or a Hugging Face id, which is
+            fetched on first use and then read from its cache.
         image_size: input size in px if it shall differ from the weights' own.
 
     Returns:
@@ -88,7 +95,9 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
         ValueError: the weights are damaged, are not those of a SAM, or do not fit `image_size`.
     """
     path = Path(local_source(source))
-    config, state = _read_folder(path) if path.is_dir() else (None, _read_file(path))
+    config, state = _read_folder(path) if path.is_dir() else (None, read_state(path, _WHERE))
+    if is_sam2(state):
+        raise ValueError(f"{path.name} is a SAM 2, which the model sam2 uses: --conf backbone_sam2 {source}. {_WHERE}")
     if is_original(state):
         state = to_transformers(state)
     if _TIED in state:
@@ -133,20 +142,30 @@ def state_digest(facts: str, state: Mapping[str, Tensor]) -> str:
 
 
 def _fetch(hub_id: str) -> Path:
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if folder := hub.cached(hub_id, ("config.json", name)):
+            return folder
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=["config.json", "model.safetensors"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        return _fetch_newest(hub_id)
+    except OSError as error:
         logger.info("cannot fetch %s: %s", hub_id, error)
         raise FileNotFoundError(
-            f"The weights {hub_id!r} cannot be fetched from Hugging Face (no network, or no such name). Fetch them on "
-            "a machine with a network, copy the folder here and start with --conf backbone FOLDER."
+            f"The weights {hub_id!r} cannot be fetched from Hugging Face. {error} On a machine with a network, fetch "
+            "them, copy the folder here and start with --conf backbone FOLDER."
         ) from error
 
 
+def _fetch_newest(hub_id: str) -> Path:
+    try:
+        return hub.fetch_files(hub_id, ("config.json", "model.safetensors"))
+    except MissingFileError:
+        return hub.fetch_files(hub_id, ("config.json", "pytorch_model.bin"))
+
+
 def _read_folder(folder: Path) -> tuple[SamConfig | None, dict[str, Tensor]]:
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise FileNotFoundError(f"The folder {folder.name} has no model.safetensors. {_WHERE}")
+    weights = weights_in(folder)
+    if weights is None:
+        raise FileNotFoundError(f"The folder {folder.name} has no model.safetensors or pytorch_model.bin. {_WHERE}")
     config = None
     if (folder / "config.json").is_file():
         try:
@@ -156,26 +175,7 @@ def _read_folder(folder: Path) -> tuple[SamConfig | None, dict[str, Tensor]]:
             config = SamConfig.from_dict(dict(raw))
         except (ValueError, TypeError) as error:
             raise ValueError(f"The config.json in {folder.name} is not that of a SAM ({error}). {_WHERE}") from error
-    return config, _read_file(weights)
-
-
-def _read_file(path: Path) -> dict[str, Tensor]:
-    try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-        )
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"The weights file {path.name} cannot be read: it is cut off, damaged, or holds code instead of weights "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__:.120}). Copy it again. {_WHERE}"
-        ) from error
-    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
-        state = state["model"]  # checkpoints of MedSAM's multi-GPU training
-    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise ValueError(f"{path.name} does not hold named weights. {_WHERE}")
-    return dict(state)
+    return config, read_state(weights, _WHERE)
 
 
 def _check_shapes(name: str, model: SamModel, state: Mapping[str, Tensor]) -> None:
