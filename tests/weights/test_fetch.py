@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from httpx2 import ReadTimeout, RemoteProtocolError
 from segmed.weights import hub
 from segmed.weights.errors import DamagedError, FetchError
 from segmed.weights.fetch import fetch, verify
 from segmed.weights.lock import Lock
-from segmed.weights.lookup import fetched, is_name, recommended, resolve
+from segmed.weights.lookup import fetched, is_name, resolve
 from segmed.weights.places import weights_folder
 from segmed.weights.table import PUBLISHED, Published, find
 from weights.file_server import FileServer, file_server
@@ -123,6 +124,38 @@ def test_weights_of_a_hub_come_into_its_cache(server: FileServer, hosted: Publis
     assert verify(hosted).startswith("the SHA-256 of the hub, the first download")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RemoteProtocolError("peer closed connection"),
+        ReadTimeout("timed out"),
+        OSError("Consistency check failed: size"),
+    ],
+)
+def test_a_hub_that_breaks_off(hosted: Published, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def cut(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(hub, "hf_hub_download", cut)
+    with pytest.raises(FetchError, match=r"me/theirs \(config\.json\) was cut off.*same command again"):
+        fetch(hosted)
+
+
+def test_the_commit_of_the_first_download_is_fetched_again(
+    server: FileServer, hosted: Published, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fetch(hosted)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "another machine"))
+    asked = len(server.asked)
+    fetch(hosted)
+    assert {path.split("/")[4] for _, path, _ in server.asked[asked:]} == {COMMIT}
+    newer = COMMIT[::-1]
+    server.headers, server.content = {"X-Repo-Commit": newer}, b"newer" * 100
+    server.etag = f'"{hashlib.sha256(server.content).hexdigest()}"'
+    assert fetch(hosted, update=True).name == newer
+    assert resolve("theirs").name == newer
+
+
 def test_one_file_of_a_hub_is_a_file(hosted: Published) -> None:
     single = replace(hosted, files=("model.pt",))
     assert fetch(single).read_bytes() == CONTENT
@@ -205,7 +238,6 @@ def test_the_table_is_complete() -> None:
         assert len(weights.files) == 1 or weights.repository
         assert len(weights.sha256) in (0, 64)
         assert bool(weights.setting) == bool(weights.kind) == bool(weights.methods)
-    assert {find(recommended(kind)).kind for kind in ("sam", "sam2")} == {"sam", "sam2"}
 
 
 def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

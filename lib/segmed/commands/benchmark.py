@@ -30,7 +30,9 @@ def benchmark(
     methods: Annotated[str, typer.Option(help="Rows or methods, with commas; all rows of the tables if not given.")] = (
         ""
     ),
-    backbone: Annotated[str, typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id.")] = "segmed-tiny",
+    backbone: Annotated[
+        str, typer.Option(help="SAM weights: name of `segmed weights list`, folder, .pth file, or Hugging Face id.")
+    ] = "segmed-tiny",
     own_backbone: Annotated[
         list[str] | None,
         typer.Option(help="METHOD=WEIGHTS of a method on other weights than SAM's.", metavar="METHOD=WEIGHTS"),

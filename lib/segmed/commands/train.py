@@ -33,7 +33,10 @@ def train(
     patients: Annotated[int, typer.Option(help="Take so many patients at most, by chance; 0 takes all.")] = 0,
     backbone: Annotated[
         str,
-        typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id; the embedded ones if not given."),
+        typer.Option(
+            help="SAM weights: name of `segmed weights list`, folder, .pth file, or Hugging Face id; else the embedded "
+            "ones."
+        ),
     ] = "",
     image_size: Annotated[int, typer.Option(help="Input size in px, if not that of the weights.")] = 0,
     setting: Annotated[

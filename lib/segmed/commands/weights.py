@@ -22,12 +22,17 @@ Name = Annotated[str, typer.Argument(help="As `segmed weights list` shows it.")]
 
 
 @app.command("list")
-def list_weights() -> None:
+def list_weights(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown, for documents.")] = False,
+) -> None:
     """Show all weights that SegMed knows by name, and which of them are on this machine."""
     from segmed.weights.lookup import fetched
-    from segmed.weights.table import PUBLISHED
+    from segmed.weights.table import PUBLISHED, markdown_table
 
     with _told():
+        if markdown:
+            print(markdown_table())
+            return
         table = Table("name", "good for", "MB", "use it with", "here", "licence", "source")
         for weights in PUBLISHED.values():
             here = "yes" if not weights.page and fetched(weights) else ""
@@ -48,8 +53,8 @@ def get(
 ) -> None:
     """Fetch weights once; later commands use them by name, also without a network.
 
-    Proxies are taken from HTTPS_PROXY; HF_HUB_OFFLINE=1 forbids the network. An interrupted download goes on when the
-    same command is given again.
+    Proxies are taken from HTTPS_PROXY; HF_HUB_OFFLINE=1 forbids the network. If a download fails, give the same command
+    again.
 
     Example: `segmed weights get medsam-vit-base`
     """

@@ -85,5 +85,9 @@ def _untrained(model: SamModel | None, version: str) -> MedSam:
 
 
 METHOD = Method(
-    "medsam", "MedSAM: a box, refined by clicks", _untrained, training=Training(DecoderTuning, DecoderTuningConfig)
+    "medsam",
+    "MedSAM: a box, refined by clicks",
+    _untrained,
+    training=Training(DecoderTuning, DecoderTuningConfig),
+    example="medsam-vit-base",
 )

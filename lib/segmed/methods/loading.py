@@ -18,6 +18,8 @@ from segmed.methods.segmenter import Method, Segmenter, Training
 from segmed.methods.trainable import config_from, load_trained, read_facts
 from segmed.sam.precision import encoder_dtype, prepare_encoder
 from segmed.sam.weights import check_source, load_sam, weights_version
+from segmed.weights.lookup import is_name
+from segmed.weights.table import find
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +37,13 @@ def find_method(name: str) -> Method:
 
 def missing_weights(method: Method) -> str:
     """What to tell who wants a method without its base weights."""
-    if method.read:
-        return (
-            f"The model {method.name!r} needs weights of its own: add --conf backbone_{method.name} FOLDER, or a "
-            f"Hugging Face id such as {method.example}."
-        )
+    own = method.read is not None
+    setting = f"backbone_{method.name}" if own else "backbone"
+    example = method.example or "sam-vit-base"
     return (
-        f"The model {method.name!r} needs SAM weights: add --conf backbone FOLDER, a .pth FILE, or a Hugging Face id "
-        "such as facebook/sam-vit-base."
+        f"The model {method.name!r} needs {'weights of its own' if own else 'SAM weights'}. Run `segmed weights get "
+        f"{example}` once and add --conf {setting} {example} (for other commands than serve: --backbone {example}). A "
+        "folder, a file or a Hugging Face id works too."
     )
 
 
@@ -51,7 +52,8 @@ class BackboneConfig:
     """Base weights and how to run them.
 
     Attributes:
-        source: folder, file, Hugging Face id or `segmed-tiny`; "" for the method's own or none.
+        source: folder, file, name of published weights, Hugging Face id or `segmed-tiny`; "" for the method's own or
+            none.
         image_size: input size in px, None for that of the weights.
         precision: `auto`, `bf16` or `fp32`, for the image encoder.
     """
@@ -64,6 +66,8 @@ class BackboneConfig:
         encoder_dtype(torch.device("cpu"), self.precision)  # refuses unknown ones
         if self.source:
             check_source(self.source)
+        if self.image_size is None and is_name(self.source):
+            object.__setattr__(self, "image_size", find(self.source).image_size)
 
 
 class Loader:

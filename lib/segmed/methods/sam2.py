@@ -152,5 +152,5 @@ METHOD = Method(
     "SAM2: clicks or a box, carried through volumes by its memory",
     _build,
     read=load_sam2,
-    example="facebook/sam2.1-hiera-tiny",
+    example="sam2.1-hiera-tiny",
 )

@@ -230,7 +230,7 @@ class Method:
         needs_backbone: whether SAM weights are required.
         read: reads weights of another architecture than SAM's from a source, for an input size (None for their own) and
             a number format, and gives them with their version; `--conf backbone_<name>` alone names their source.
-        example: a Hugging Face id of such weights.
+        example: a name of published weights that suit it, for messages; "" for those of SAM.
         weights: those that it brings along; `--conf backbone` does not replace them, `--conf backbone_<name>` does.
         training: None for methods that do not learn.
         automatic: whether it also labels whole volumes without a prompt.

@@ -84,11 +84,13 @@ def serve(
         ValueError: a setting is wrong, or the port is taken.
         FileNotFoundError: studies or weights are not there.
     """
+    from segmed.methods.backbone_check import check_backbones
     from segmed.server.settings import ServerSettings
 
     access = access or Access()
     access.check(host)
-    ServerSettings.from_conf(conf)  # complain before the long start
+    settings = ServerSettings.from_conf(conf)  # complain before the long start
+    check_backbones(settings.models, settings.backbones)
     allowed_origins(os.environ.get("SEGMED_ORIGINS", ""))
     networks(os.environ.get("SEGMED_PROXIES", TRUSTED))
     _check_port(host, port)

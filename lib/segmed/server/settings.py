@@ -63,7 +63,8 @@ class ServerSettings:
 
     KEYS: ClassVar[Mapping[str, str]] = {
         "models": f"comma-separated methods out of {', '.join(METHODS)}",
-        "backbone": "SAM weights: folder, original-format .pth file, Hugging Face id, or segmed-tiny",
+        "backbone": "SAM weights: name of `segmed weights list`, folder, original-format .pth file, Hugging Face id, "
+        "or segmed-tiny",
         "backbone_<method>": "other weights for one method, such as backbone_medsam; backbone_sam2 takes those of SAM2",
         "image_size": "input size of the model in px, if not that of its weights",
         "precision": "of the image encoder: auto, bf16 or fp32",

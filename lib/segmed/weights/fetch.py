@@ -44,7 +44,8 @@ def fetch(weights: Published, tell: Tell | None = None, update: bool = False) ->
     if path is not None and not update:
         found = {name: _checked(weights, file) for name, file in files_of(weights, path).items()}
     elif weights.repository:
-        folder = hub.fetch_files(weights.repository, weights.files, tell)
+        revision = before.revision if before and not update else ""
+        folder = hub.fetch_files(weights.repository, weights.files, tell, revision)
         path = folder if len(weights.files) > 1 else folder / weights.files[0]
         found = {name: _checked(weights, file) for name, file in files_of(weights, path).items()}
     else:

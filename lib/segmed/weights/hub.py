@@ -28,6 +28,7 @@ from segmed.weights.errors import DamagedError, FetchError, MissingFileError, is
 from segmed.weights.lock import LockedFile
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_BROKEN_OFF = ("RemoteProtocolError", "ReadError", "ReadTimeout")  # of the HTTP library of huggingface_hub
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -44,13 +45,14 @@ def cached(repository: str, files: Sequence[str], revision: str = "") -> Path | 
     return found[0].parent if found and len(found) == len(files) else None
 
 
-def fetch_files(repository: str, files: Sequence[str], tell: Tell | None = None) -> Path:
-    """Fetch files of the main branch, as far as they are not in the cache.
+def fetch_files(repository: str, files: Sequence[str], tell: Tell | None = None, revision: str = "") -> Path:
+    """Fetch files as far as they are not in the cache.
 
     Args:
         repository: Hugging Face id.
         files: names.
         tell: is told about progress, file by file.
+        revision: commit; "" for the newest one of the main branch.
 
     Returns:
         The folder that holds them, named by the commit.
@@ -62,7 +64,8 @@ def fetch_files(repository: str, files: Sequence[str], tell: Tell | None = None)
     paths = []
     for name in files:
         try:
-            paths.append(Path(hf_hub_download(repository, name, tqdm_class=_bar(tell) if tell else None)))
+            bar = _bar(tell) if tell else None
+            paths.append(Path(hf_hub_download(repository, name, revision=revision or None, tqdm_class=bar)))
         except Exception as error:  # the classes of its HTTP library are not part of its interface
             raise _explained(repository, name, error) from error
     return paths[0].parent
@@ -114,8 +117,8 @@ def _explained(repository: str, name: str, error: Exception) -> Exception:
         return MissingFileError(f"{repository} has no file {name}.")
     if isinstance(error, OSError) and is_full(error):
         return no_space(Path(constants.HF_HUB_CACHE), "The download stopped")
-    if isinstance(error, OSError) and "consistency check" in str(error).lower():
-        return DamagedError(f"The download of {what} was cut off. Give the same command again.")
+    if "consistency check" in str(error).lower() or type(error).__name__ in _BROKEN_OFF:
+        return FetchError(f"The download of {what} was cut off. Give the same command again.")
     if isinstance(error, HfHubHTTPError | XetDownloadError):
         return FetchError(f"{host} refuses {what}: {str(error).strip().splitlines()[0]}. Try again later.")
     if isinstance(error, LocalEntryNotFoundError) or type(error).__module__.startswith(("httpx", "httpcore")):

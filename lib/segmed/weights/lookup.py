@@ -47,11 +47,6 @@ def files_of(weights: Published, path: Path) -> dict[str, Path]:
     return {name: path / name for name in weights.files} if path.is_dir() else {weights.files[0]: path}
 
 
-def recommended(kind: str) -> str:
-    """The name to propose to somebody who has no weights."""
-    return {"sam": "sam-vit-base", "sam2": "sam2.1-hiera-tiny"}[kind]
-
-
 def _placed(weights: Published, locked: Locked | None) -> Path | None:
     if not weights.repository:
         path = weights_folder() / weights.files[0]

@@ -144,6 +144,22 @@ _ALL = (
 )
 PUBLISHED = {weights.name: weights for weights in _ALL}
 
+HEAD = ("name", "good for", "MB", "use it with", "licence", "source")
+
+
+def markdown_table() -> str:
+    """All weights as a Markdown table, which docs/weights.md repeats."""
+    rows = [HEAD, ("---",) * len(HEAD), *(_row(weights) for weights in PUBLISHED.values())]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _row(weights: Published) -> tuple[str, ...]:
+    use = f"`{weights.setting}`" if weights.setting else "not supported yet"
+    host = weights.source.split("/")[2] if "://" in weights.source else weights.source
+    address = weights.source if "://" in weights.source else f"https://huggingface.co/{weights.source}"
+    source = f"[{host}]({address})"
+    return f"`{weights.name}`", weights.good_for, str(weights.megabytes), use, weights.licence, source
+
 
 def find(name: str) -> Published:
     """The weights of that name.
