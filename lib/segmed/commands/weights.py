@@ -33,13 +33,12 @@ def list_weights(
         if markdown:
             print(markdown_table())
             return
-        table = Table("name", "good for", "MB", "use it with", "here", "licence", "source")
+        table = Table("name", "good for", "MB", "use it with", "here", "licence")
+        table.columns[0].no_wrap = True
         for weights in PUBLISHED.values():
             here = "yes" if not weights.page and fetched(weights) else ""
             use = weights.setting or "not supported yet"
-            table.add_row(
-                weights.name, weights.good_for, str(weights.megabytes), use, here, weights.licence, weights.source
-            )
+            table.add_row(weights.name, weights.good_for, str(weights.megabytes), use, here, weights.licence)
         Console().print(table)
 
 
