@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import segmed
-from segmed.commands import audit, data, labels, models, users
+from segmed.commands import audit, data, labels, models, users, weights
 from segmed.commands.benchmark import benchmark
 from segmed.commands.denoiser import denoiser
 from segmed.commands.doctor import doctor
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(labels.app, name="labels")
+app.add_typer(weights.app, name="weights")
 app.add_typer(users.app, name="users")
 app.add_typer(audit.app, name="audit")
 app.command()(info)

@@ -393,7 +393,7 @@ def test_unusable_weights_are_explained(memory: Sam2VideoModel, tmp_path: Path) 
         load_sam2(str(cut))
     with pytest.raises(FileNotFoundError):
         load_sam2("/no/such/folder")
-    with pytest.raises(ValueError, match="backbone_sam2 FOLDER"):
+    with pytest.raises(ValueError, match=r"add --conf backbone_sam2 sam2\.1-hiera-tiny"):
         Loader().get("sam2", BackboneConfig())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from segmed.sam.keymap import infer_config, to_transformers
+from segmed.sam.checkpoints.keymap import infer_config, to_transformers
 from segmed.sam.sources import check_source, is_hub_id
 from segmed.sam.weights import load_sam, weights_version
 from tiny_sam import save_folder, tiny_config, tiny_sam, to_original

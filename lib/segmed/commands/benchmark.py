@@ -39,7 +39,10 @@ def benchmark(
         str, typer.Option(help="Rows or methods, with commas; all rows of the tables if not given.")
     ] = (""),
     backbone: Annotated[
-        str, typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id.")
+        str,
+        typer.Option(
+            help="SAM weights: name of `segmed weights list`, folder, .pth file, or Hugging Face id."
+        ),
     ] = "segmed-tiny",
     own_backbone: Annotated[
         list[str] | None,

@@ -26,7 +26,10 @@ def features(
     ),
     model: Annotated[str, typer.Option(help="Method whose encoder is looked through.")] = "medsam",
     backbone: Annotated[
-        str, typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id.")
+        str,
+        typer.Option(
+            help="SAM weights: name of `segmed weights list`, folder, .pth file, or Hugging Face id."
+        ),
     ] = "segmed-tiny",
     jbu: Annotated[
         Path | None, typer.Option(help="Upsampler made by scripts/pretrain_jbu.py for this encoder.")

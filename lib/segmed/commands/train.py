@@ -40,7 +40,8 @@ def train(
     backbone: Annotated[
         str,
         typer.Option(
-            help="SAM weights: folder, .pth file, or Hugging Face id; the embedded ones if not given."
+            help="SAM weights: name of `segmed weights list`, folder, .pth file, or Hugging Face id; "
+            "else the embedded ones."
         ),
     ] = "",
     image_size: Annotated[int, typer.Option(help="Input size in px, if not that of the weights.")] = 0,

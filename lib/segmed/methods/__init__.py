@@ -36,6 +36,7 @@ METHODS: dict[str, Method] = {
             "MedSAM: a box, refined by clicks",
             "segmed.methods.sam.decoder_tuning:PARTS",
             ready=True,
+            example="medsam-vit-base",
         ),
         Method(
             "sam",
@@ -97,7 +98,7 @@ METHODS: dict[str, Method] = {
             ready=True,
             learns=False,
             own_format=True,
-            example="facebook/sam2.1-hiera-tiny",
+            example="sam2.1-hiera-tiny",
         ),
     )
 }

@@ -15,12 +15,18 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoModel
 
+from segmed.sam.checkpoints.families import is_sam2
+from segmed.sam.checkpoints.files import read_state, weights_in
+from segmed.sam.checkpoints.sam2_keymap import infer_config, is_original, to_transformers
 from segmed.sam.digest import state_digest
 from segmed.sam.sources import local_source
 
 _WHERE = (
-    "Give --conf backbone_sam2 a folder with config.json and model.safetensors in the Hugging Face format, "
-    "or an id such as facebook/sam2.1-hiera-tiny."
+    "Give --conf backbone_sam2 a name that `segmed weights list` shows, such as sam2.1-hiera-tiny, a folder "
+    "with "
+    "config.json and model.safetensors in the Hugging Face format, a .pt file of the authors of SAM 2 or "
+    "MedSAM2, or a "
+    "Hugging Face id such as facebook/sam2.1-hiera-tiny."
 )
 _SHARED = (
     "shared_image_embedding",
@@ -56,8 +62,9 @@ def load_sam2(
     """Load a SAM2 of any size.
 
     Args:
-        source: A folder with config.json and model.safetensors, or a Hugging Face id, which is fetched on
-            first use and then read from its cache.
+        source: A folder (config.json with model.safetensors or pytorch_model.bin, or one file of the
+            authors), a `.pt` file of the authors, the name of published weights, or a Hugging Face id, which
+            is fetched on first use and then read from its cache.
         image_size: Input size in px, or None for that of the weights.
         dtype: Number format of the encoder's matrix products.
 
@@ -68,33 +75,24 @@ def load_sam2(
         FileNotFoundError: If there are no weights at `source`, or the id cannot be fetched.
         ValueError: If the weights are damaged, are not those of a SAM2, or do not fit `image_size`.
     """
-    folder = Path(local_source(source))
-    if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
-        raise FileNotFoundError(
-            f"{folder.name} is no folder with config.json and model.safetensors. {_WHERE}"
-        )
-    config = _read_config(folder, image_size)
+    path = Path(local_source(source))
+    config, state = _read(path, image_size)
     kind = Sam2VideoModel if isinstance(config, Sam2VideoConfig) else Sam2Model
     try:
         model, loading_info = kind.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
+            None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
         )
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise ValueError(
-            f"The SAM2 weights in {folder.name} cannot be read: "
-            "they are cut off, damaged, or do not fit their config.json "
-            f"({str(error).strip().splitlines()[0] if str(error).strip() else error!r:.120}). "
-            f"Copy them again. {_WHERE}"
+            f"The SAM2 weights in {path.name} do not fit their configuration "
+            f"({str(error).strip().splitlines()[0] if str(error).strip() else error!r:.120}). Copy them "
+            f"again. {_WHERE}"
         ) from error
     if missing := sorted(loading_info["missing_keys"]):
         raise ValueError(
-            f"{folder.name} does not hold a SAM2 that fits its config.json: {len(missing)} weights are "
-            f"missing (first: {missing[0]}). {_WHERE}"
+            f"{path.name} does not hold a SAM2 that fits its configuration: {len(missing)} weights are missing "
+            f"(first: "
+            f"{missing[0]}). {_WHERE}"
         )
     version = state_digest(f"{kind.__name__} {config.prompt_encoder_config.image_size}", model.state_dict())
     memory = model if isinstance(model, Sam2VideoModel) else None
@@ -182,17 +180,21 @@ def _flat(level: Tensor) -> Tensor:
     return level.flatten(2).permute(2, 0, 1)
 
 
-def _read_config(folder: Path, image_size: int | None) -> Sam2Config | Sam2VideoConfig:
-    kinds = {"sam2": Sam2Config, "sam2_video": Sam2VideoConfig}
+def _read(path: Path, image_size: int | None) -> tuple[Sam2Config | Sam2VideoConfig, dict[str, Tensor]]:
+    """Configuration and weights under the names of transformers."""
+    file = weights_in(path) if path.is_dir() else path
+    if file is None:
+        raise FileNotFoundError(f"{path.name} is no folder with config.json and model.safetensors. {_WHERE}")
+    config = _read_config(path) if path.is_dir() else None
+    state = read_state(file, _WHERE)
+    if not is_sam2(state):
+        raise ValueError(f"{file.name} does not hold a SAM2. {_WHERE}")
+    if is_original(state):
+        state = to_transformers(state)
     try:
-        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if not isinstance(raw, dict) or raw.get("model_type") not in kinds:
-            raise ValueError(f"model_type is {raw.get('model_type') if isinstance(raw, dict) else raw!r}")
-        config = kinds[raw["model_type"]].from_dict(raw)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"The config.json in {folder.name} is not that of a SAM2 ({error}). {_WHERE}"
-        ) from error
+        config = config or infer_config(state)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{file.name} cannot be read as a SAM2: {error}. {_WHERE}") from error
     if image_size is not None:
         if image_size < _MULTIPLE or image_size % _MULTIPLE:
             raise ValueError(
@@ -200,7 +202,24 @@ def _read_config(folder: Path, image_size: int | None) -> Sam2Config | Sam2Video
                 f"it must be a positive multiple of {_MULTIPLE} px."
             )
         _resize(config, image_size)
-    return config
+    return config, state
+
+
+def _read_config(folder: Path) -> Sam2Config | Sam2VideoConfig:
+    kinds = {"sam2": Sam2Config, "sam2_video": Sam2VideoConfig}
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{folder.name} is no folder with config.json and model.safetensors. {_WHERE}"
+        )
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(raw, dict) or raw.get("model_type") not in kinds:
+            raise ValueError(f"model_type is {raw.get('model_type') if isinstance(raw, dict) else raw!r}")
+        return kinds[raw["model_type"]].from_dict(raw)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"The config.json in {folder.name} is not that of a SAM2 ({error}). {_WHERE}"
+        ) from error
 
 
 def _resize(config: Sam2Config | Sam2VideoConfig, image_size: int) -> None:

@@ -1,20 +1,22 @@
-"""Loading of base weights from a folder, a file or a Hugging Face id; nothing is ever unpickled."""
+"""Loading of base weights from a folder, a file, the list of published weights or a Hugging Face id.
+
+Nothing is ever unpickled.
+"""
 
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
+from segmed.sam.checkpoints.families import is_sam2
+from segmed.sam.checkpoints.files import read_state, weights_in
+from segmed.sam.checkpoints.keymap import infer_config, is_original, to_transformers
 from segmed.sam.digest import state_digest
-from segmed.sam.keymap import infer_config, is_original, to_transformers
 from segmed.sam.resize import resize_weights, resized_config
 from segmed.sam.sources import WHERE, local_source
 from segmed.sam.stem import build_sam
@@ -27,9 +29,9 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
     """Load a SAM of any size.
 
     Args:
-        source: A folder with config.json and model.safetensors, a `.safetensors` or original-format `.pth`
-            file, `segmed-tiny` for the embedded model, or a Hugging Face id, which is fetched on first use
-            and then read from its cache.
+        source: A folder (config.json with model.safetensors or pytorch_model.bin), a `.safetensors` or
+            original-format `.pth` file, the name of published weights, `segmed-tiny` for the embedded model,
+            or a Hugging Face id, which is fetched on first use and then read from its cache.
         image_size: Input size in px, or None for that of the weights.
 
     Returns:
@@ -40,7 +42,11 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
         ValueError: If the weights are damaged, are not those of a SAM, or do not fit `image_size`.
     """
     path = Path(local_source(source))
-    config, state = _read_folder(path) if path.is_dir() else (None, _read_file(path))
+    config, state = _read_folder(path) if path.is_dir() else (None, read_state(path, WHERE))
+    if is_sam2(state):
+        raise ValueError(
+            f"{path.name} is a SAM 2, which the model sam2 uses: --conf backbone_sam2 {source}. {WHERE}"
+        )
     if is_original(state):
         state = to_transformers(state)
     if _TIED in state:
@@ -78,9 +84,11 @@ def weights_version(model: SamModel) -> str:
 
 
 def _read_folder(folder: Path) -> tuple[SamConfig | None, dict[str, Tensor]]:
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise FileNotFoundError(f"The folder {folder.name} has no model.safetensors. {WHERE}")
+    weights = weights_in(folder)
+    if weights is None:
+        raise FileNotFoundError(
+            f"The folder {folder.name} has no model.safetensors or pytorch_model.bin. {WHERE}"
+        )
     config = None
     if (folder / "config.json").is_file():
         try:
@@ -94,35 +102,7 @@ def _read_folder(folder: Path) -> tuple[SamConfig | None, dict[str, Tensor]]:
             raise ValueError(
                 f"The config.json in {folder.name} is not that of a SAM ({error}). {WHERE}"
             ) from error
-    return config, _read_file(weights)
-
-
-def _read_file(path: Path) -> dict[str, Tensor]:
-    try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-        )
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:
-        raise ValueError(
-            f"The weights file {path.name} cannot be read: it is cut off, damaged, or holds code instead of "
-            f"weights ({str(error).splitlines()[0] if str(error) else type(error).__name__:.120}). "
-            f"Copy it again. {WHERE}"
-        ) from error
-    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
-        state = state["model"]  # checkpoints of MedSAM's multi-GPU training
-    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise ValueError(f"{path.name} does not hold named weights. {WHERE}")
-    return dict(state)
+    return config, read_state(weights, WHERE)
 
 
 def _check_shapes(name: str, model: SamModel, state: Mapping[str, Tensor]) -> None:

@@ -102,11 +102,13 @@ def serve(studies: str, host: str, port: int, conf: Mapping[str, str], access: A
         FileNotFoundError: studies or weights are not there.
     """
     spare_imports()
+    from segmed.inference.backbone_check import check_backbones
     from segmed.server.config.settings import ServerSettings  # MONAI comes with it
 
     access = access or Access()
     access.check(host)
-    ServerSettings.from_conf(conf)  # complain before the long start
+    settings = ServerSettings.from_conf(conf)  # complain before the long start
+    check_backbones(settings.models, settings.backbones)
     allowed_origins(os.environ.get("SEGMED_ORIGINS", ""))
     networks(os.environ.get("SEGMED_PROXIES", TRUSTED))
     _check_port(host, port)

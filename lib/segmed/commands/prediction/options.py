@@ -12,7 +12,10 @@ console = Console(stderr=True)
 ImageFile = Annotated[
     Path, typer.Argument(help="NIfTI, NRRD, PNG, JPEG, TIFF, or a folder of one DICOM series.")
 ]
-Backbone = Annotated[str, typer.Option(help="SAM weights: folder, .pth file, or Hugging Face id.")]
+Backbone = Annotated[
+    str,
+    typer.Option(help="SAM weights: name of `segmed weights list`, folder, .pth file, or Hugging Face id."),
+]
 Window = Annotated[str, typer.Option(help="Intensity window, such as auto or ct-lung.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; the GPU if there is one.")]
 Precision = Annotated[str, typer.Option(help="Of the image encoder: auto, bf16 or fp32.")]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from segmed.methods.base.method import Method
 from segmed.sam.cpu.number_format import check_precision
-from segmed.sam.sources import check_source
+from segmed.sam.sources import check_source, is_name
+from segmed.weights.table import find
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class BackboneConfig:
     """Base weights and how to run them.
 
     Attributes:
-        source: folder, file, Hugging Face id or `segmed-tiny`; "" for the method's own or none.
+        source: folder, file, name of published weights, Hugging Face id or `segmed-tiny`; "" for the method's
+            own or none.
         image_size: input size in px, None for that of the weights.
         precision: `auto`, `bf16` or `fp32`, for the image encoder.
     """
@@ -27,18 +29,18 @@ class BackboneConfig:
         check_precision(self.precision)
         if self.source:
             check_source(self.source)
+        if self.image_size is None and is_name(self.source):
+            object.__setattr__(self, "image_size", find(self.source).image_size)
 
 
 def missing_weights(method: Method) -> str:
-    """What to tell who wants a method without its base weights."""
-    if method.own_format:
-        return (
-            f"The model {method.name!r} needs weights of its own: add --conf backbone_{method.name} FOLDER, "
-            f"or a "
-            f"Hugging Face id such as {method.example}."
-        )
+    """The message for users who want a method without its base weights."""
+    setting = f"backbone_{method.name}" if method.own_format else "backbone"
+    example = method.example or "sam-vit-base"
     return (
-        f"The model {method.name!r} needs SAM weights: add --conf backbone FOLDER, a .pth FILE, or a Hugging "
-        f"Face id "
-        "such as facebook/sam-vit-base."
+        f"The model {method.name!r} needs {'weights of its own' if method.own_format else 'SAM weights'}. "
+        f"Run "
+        f"`segmed weights get {example}` once and add --conf {setting} {example} (for other commands than "
+        f"serve: "
+        f"--backbone {example}). A folder, a file or a Hugging Face id works too."
     )

@@ -71,7 +71,7 @@ class Method:
         needs_backbone: whether weights are required.
         own_format: whether these are of another architecture than SAM's, which `Parts.read` reads;
             `--conf backbone_<name>` alone names their source.
-        example: a Hugging Face id of such weights.
+        example: a name of published weights that suit it, for messages; "" for those of SAM.
         weights: those that it brings along; `--conf backbone` does not replace them, `--conf backbone_<name>`
             does.
         automatic: whether it also labels whole volumes without a prompt.

@@ -1,0 +1,71 @@
+"""Files of weights, read without running anything that is in them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from segmed.sam.checkpoints.families import foreign
+from segmed.weights.contents import check_file
+
+FILE_TYPES = (".safetensors", ".pth", ".pt", ".bin")
+_NAMES = ("model.safetensors", "pytorch_model.bin")
+
+
+def weights_in(folder: Path) -> Path | None:
+    """The file of weights in a folder: `model.safetensors`, else `pytorch_model.bin`, else the only one there
+    is."""
+    for name in _NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    found = [path for path in folder.iterdir() if path.suffix in FILE_TYPES]
+    return found[0] if len(found) == 1 else None
+
+
+def read_state(path: Path, where: str) -> dict[str, Tensor]:
+    """The named weights of a file, without the `module.` prefix of multi-GPU training.
+
+    Args:
+        path: `.safetensors`, or a file of torch.save, which may hold the weights under "model".
+        where: what weights to give instead, for messages.
+
+    Raises:
+        ValueError: it is damaged, holds something else than weights, or belongs to a model that SegMed cannot
+            load.
+    """
+    try:
+        check_file(path)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+        )
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:
+        raise ValueError(
+            f"The weights file {path.name} cannot be read: it is cut off, damaged, or holds code instead of "
+            f"weights "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__:.120}). Copy it again. "
+            f"{where}"
+        ) from error
+    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
+        state = state["model"]  # checkpoints of a training, and of SAM 2
+    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise ValueError(f"{path.name} does not hold named weights. {where}")
+    named = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+    if other := foreign(named):
+        raise ValueError(f"{path.name} cannot be used. {other}")
+    return named
