@@ -119,8 +119,8 @@ def main() -> None:
     source = told.backbone or find_method(told.method).weights or "no weights"
     lines = [
         f"Method {told.method}, weights {Path(source).name if Path(source).exists() else source}, "
-        f"{len(cases)} "
-        f"{'cases' if told.cases else 'drawn cases'} of {len(cases[0].phases)} phases, seed {told.seed}.",
+        f"{len(cases)} {'cases' if told.cases else 'drawn cases'} of {len(cases[0].phases)} phases, seed "
+        f"{told.seed}.",
         "",
         multi_phase_table(scores),
         "",

@@ -276,8 +276,7 @@ def stress_report(rows: Sequence[dict[str, Any]], plot: Path | None) -> str:
     return (
         f"{last['labelled']} labels, {last['jobs']} retrainings ({states}). RSS {rss[0]:.0f} MiB after the "
         f"first, {rss[late]:.0f} after {late + 1}, {rss[-1]:.0f} at the end, {slope:+.2f} MiB a retraining "
-        f"after the "
-        f"first fifth; {changes}."
+        f"after the first fifth; {changes}."
     )
 
 

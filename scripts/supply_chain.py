@@ -215,9 +215,8 @@ def audit(folder: Path | None, out: Path) -> int:
     print(f"vulnerabilities: {len(bad)} of {len(found) - len(skipped)} packages")
     if skipped:  # a mirror without the database says so of each package
         print(
-            f"vulnerabilities: NOT KNOWN of {len(skipped)} of {len(found)} packages, which the database does "
-            f"not have: "
-            f"{', '.join(skipped[:5])}{', …' if len(skipped) > 5 else ''}",
+            f"vulnerabilities: NOT KNOWN of {len(skipped)} of {len(found)} packages, which the database "
+            f"does not have: {', '.join(skipped[:5])}{', …' if len(skipped) > 5 else ''}",
             file=sys.stderr,
         )
     return COMPLAINTS if bad else UNKNOWN if skipped else CLEAN

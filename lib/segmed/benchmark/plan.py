@@ -93,8 +93,8 @@ def _missing(table: Table, folders: Mapping[str, str]) -> str:
     """The reason in one line why a table cannot be measured, or ""."""
     if not table.dataset:
         return (
-            "its images are not public. "
-            "scripts/multi_phase.py measures the same on folders with one image per phase."
+            "its images are not public. scripts/multi_phase.py measures the same on folders with one image "
+            "per phase."
         )
     dataset = find_dataset(table.dataset)
     if table.dataset not in folders:

@@ -46,8 +46,7 @@ def check_marked(count: int, name: str) -> None:
     if count > most_voxels() // 4:
         raise ImageFault(
             f"The segments of {name} have more than {most_voxels() // 4:,} voxels, which is the most that is "
-            f"read. "
-            "Crop or split the segmentation, or start the server with a larger --conf max_voxels."
+            "read. Crop or split the segmentation, or start the server with a larger --conf max_voxels."
         )
 
 
@@ -64,6 +63,5 @@ def _check_inflated(path: Path) -> None:
             if count > most_voxels():
                 raise ImageFault(
                     f"{path.name} inflates to more than {most_voxels():,} bytes, which is the most that is "
-                    f"read. "
-                    "Export it again uncompressed (Explicit VR Little Endian), with fewer frames."
+                    "read. Export it again uncompressed (Explicit VR Little Endian), with fewer frames."
                 )

@@ -70,8 +70,7 @@ def read_dicom_segments(
     if data.get("FrameOfReferenceUID") != series.headers[0].get("FrameOfReferenceUID"):
         raise ValueError(
             f"{path.name} belongs to another frame of reference than the series, so nobody knows how they "
-            f"lie to each "
-            "other. Give the series that it was made for."
+            "lie to each other. Give the series that it was made for."
         )
     frames = frames.reshape(-1, data.Rows, data.Columns)
     note = ""
@@ -232,8 +231,7 @@ def _stack_grid(affines: Sequence[np.ndarray], data: Dataset, name: str) -> tupl
     ) > _UNEVEN or not all(np.allclose(a[:3, :2], affine[:3, :2], atol=1e-4) for a in affines):
         raise ValueError(
             f"The frames of {name} are no evenly spaced parallel planes, nor on those of the series. Export "
-            f"it again, "
-            "on the grid of the series."
+            "it again, on the grid of the series."
         )
     to_stack = []
     for place in k:

@@ -41,8 +41,7 @@ def _library() -> ModuleType:
     except ImportError as error:
         raise ValueError(
             "The U-Nets need segmentation-models-pytorch, which is not installed: pip install "
-            "'segmed[baselines]', or "
-            "-r requirements-baselines.txt in a checkout."
+            "'segmed[baselines]', or -r requirements-baselines.txt in a checkout."
         ) from error
     return segmentation_models_pytorch
 
@@ -122,8 +121,8 @@ class UnetFamily(TrainableSegmenter):
         self.labels, self.input_size, self.version = self.config.labels, self.config.input_size, version
         if self.input_size < self.least:
             raise ValueError(
-                f"input_size is {self.input_size}; "
-                f"allowed for {self.name} are multiples of 32 from {self.least}."
+                f"input_size is {self.input_size}; allowed for {self.name} are multiples of 32 from "
+                f"{self.least}."
             )
         self.network: nn.Module = _library().create_model(
             self.architecture, self.config.encoder, None, 3 + self.config.box_channel, self.config.classes
@@ -225,8 +224,8 @@ class UnetFamily(TrainableSegmenter):
         corners = [[prompt.box for prompt in row if prompt.box is not None] for row in prompts]
         if len(corners) != len(embedding) or any(len(row) != len(prompts[0]) for row in corners):
             raise ValueError(
-                f"{self.name} needs a box in every prompt: "
-                "give one list per slice, with the same number of prompts."
+                f"{self.name} needs a box in every prompt: give one list per slice, with the same number of "
+                "prompts."
             )
         ends = np.array(corners, np.float32).reshape(len(corners), -1, 2, 2)
         ends[..., 1, :] += 1  # the last row and column belong to the box

@@ -23,10 +23,8 @@ from segmed.sam.sources import local_source
 
 _WHERE = (
     "Give --conf backbone_sam2 a name that `segmed weights list` shows, such as sam2.1-hiera-tiny, a folder "
-    "with "
-    "config.json and model.safetensors in the Hugging Face format, a .pt file of the authors of SAM 2 or "
-    "MedSAM2, or a "
-    "Hugging Face id such as facebook/sam2.1-hiera-tiny."
+    "with config.json and model.safetensors in the Hugging Face format, a .pt file of the authors of SAM 2 "
+    "or MedSAM2, or a Hugging Face id such as facebook/sam2.1-hiera-tiny."
 )
 _SHARED = (
     "shared_image_embedding",
@@ -90,9 +88,8 @@ def load_sam2(
         ) from error
     if missing := sorted(loading_info["missing_keys"]):
         raise ValueError(
-            f"{path.name} does not hold a SAM2 that fits its configuration: {len(missing)} weights are missing "
-            f"(first: "
-            f"{missing[0]}). {_WHERE}"
+            f"{path.name} does not hold a SAM2 that fits its configuration: {len(missing)} weights are "
+            f"missing (first: {missing[0]}). {_WHERE}"
         )
     version = state_digest(f"{kind.__name__} {config.prompt_encoder_config.image_size}", model.state_dict())
     memory = model if isinstance(model, Sam2VideoModel) else None

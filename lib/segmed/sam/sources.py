@@ -18,8 +18,8 @@ DEFAULT_MODEL = "segmed-default"  # the name of the default model that comes wit
 EMBEDDED_FOLDERS = {name: APP / "model" / name for name in (EMBEDDED, DEFAULT_MODEL)}
 WHERE = (
     "Give a name that `segmed weights list` shows, a folder with config.json and model.safetensors, a .pth "
-    "file in "
-    "the original format such as medsam_vit_b.pth, or a Hugging Face id such as facebook/sam-vit-base."
+    "file in the original format such as medsam_vit_b.pth, or a Hugging Face id such as "
+    "facebook/sam-vit-base."
 )
 
 
@@ -87,8 +87,7 @@ def _fetch(hub_id: str) -> Path:
         logger.info("cannot fetch %s: %s", hub_id, error)
         raise FileNotFoundError(
             f"The weights {hub_id!r} cannot be fetched from Hugging Face. {error} On a machine with a "
-            f"network, "
-            "fetch them, copy the folder here and start with --conf backbone FOLDER."
+            "network, fetch them, copy the folder here and start with --conf backbone FOLDER."
         ) from error
 
 

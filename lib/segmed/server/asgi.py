@@ -99,8 +99,7 @@ async def _out_of_memory(request: Request, error: Exception) -> JSONResponse:
     return _answer(
         413,
         "The GPU has not enough free memory for this model. Close other programs that use it, choose the "
-        "device cpu, "
-        "or start with a smaller --conf image_size or --conf batch 1.",
+        "device cpu, or start with a smaller --conf image_size or --conf batch 1.",
     )
 
 

@@ -98,8 +98,7 @@ class Engine:
         if name not in self.denoisers:
             raise ValueError(
                 f"There is no denoiser {name!r}. Choose one of {', '.join(self.denoisers)}, or start with "
-                f"--conf "
-                "denoiser FILE; `segmed denoiser` makes the file."
+                "--conf denoiser FILE; `segmed denoiser` makes the file."
             )
         return self.denoisers[name]()(picture)
 

@@ -75,8 +75,8 @@ class Access:
         if self.users is None and host not in _LOOPBACK and not self.insecure:
             raise ValueError(
                 f"On {host} everybody in your network could read and change the studies. Add users (segmed "
-                f"users add "
-                "NAME --users FILE) and start with --users FILE; or start with --insecure if that is meant."
+                "users add NAME --users FILE) and start with --users FILE; or start with --insecure if that "
+                "is meant."
             )
         if self.log is not None:
             Audit(self.log)  # complains where it cannot go on
@@ -239,7 +239,6 @@ def _announce(host: str, port: int, studies: str, access: Access) -> None:
     )
     print(
         f"SegMed is ready at {url} | studies: {studies} | 3D Slicer: module MONAI Label, server {url}, Next "
-        f"Sample, "
-        f"then SmartEdit | {ohif}{warning}{f' | {trouble}' if trouble else ''}",
+        f"Sample, then SmartEdit | {ohif}{warning}{f' | {trouble}' if trouble else ''}",
         flush=True,
     )

@@ -40,8 +40,8 @@ def build_trainable(
     training = method.training
     if training is None:
         raise ValueError(
-            f"{method.name} does not learn from data. "
-            "Train one of the methods that `segmed info` lists as trainable."
+            f"{method.name} does not learn from data. Train one of the methods that `segmed info` lists as "
+            "trainable."
         )
     source = backbone.source or method.weights
     if not method.needs_backbone and backbone.image_size:

@@ -42,6 +42,5 @@ def check_file(path: Path) -> None:
     if what:
         raise ValueError(
             f"The weights file {path.name} is {what} and not weights. Download it again, by `segmed weights "
-            f"get` or "
-            "with the download button of its page."
+            "get` or with the download button of its page."
         )

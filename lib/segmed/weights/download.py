@@ -65,9 +65,8 @@ def download(url: str, path: Path, sha256: str = "", tell: Tell | None = None) -
             _discard(partial, mark)
             raise DamagedError(
                 f"{path.name} from {httpx.URL(url).host} is not the published file: its SHA-256 is {found}, "
-                f"expected "
-                f"was {sha256}. It was deleted. Try again; if it happens again, somebody has changed the "
-                f"file."
+                f"expected was {sha256}. It was deleted. Try again; if it happens again, somebody has "
+                "changed the file."
             )
         size = partial.stat().st_size
         with appear_whole(path) as whole:
@@ -113,8 +112,7 @@ def _complete(url: str, file: BinaryIO, mark: Path, tell: Tell) -> str:
         file.flush()
         raise FetchError(
             f"{host} broke off after {file.tell() / 1e6:.1f} MB ({error}). Give the same command again; it "
-            f"goes on "
-            "from there if the server allows."
+            "goes on from there if the server allows."
         ) from error
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
         raise unreachable(host, error) from error
@@ -122,8 +120,7 @@ def _complete(url: str, file: BinaryIO, mark: Path, tell: Tell) -> str:
         file.flush()
         raise FetchError(
             f"The connection to {host} was lost after {file.tell() / 1e6:.1f} MB ({type(error).__name__}). "
-            f"Give the "
-            "same command again."
+            "Give the same command again."
         ) from error
 
 
@@ -133,8 +130,7 @@ def _extent(answer: httpx.Response, have: int) -> tuple[int, int]:
     if status not in (200, 206):
         raise FetchError(
             f"{host} answers {status} {answer.reason_phrase}. {_ADVICE.get(status, 'Try again later.')} The "
-            f"address is "
-            f"{answer.request.url}"
+            f"address is {answer.request.url}"
         )
     if "text/html" in answer.headers.get("content-type", ""):
         raise _web_page(answer)
@@ -152,8 +148,7 @@ def _check_whole(answer: httpx.Response, have: int) -> None:
     if not match or int(match[1]) != have:
         raise FetchError(
             f"What an earlier download left does not fit the file of {answer.request.url.host}. Delete the "
-            f".partial "
-            "file and give the command again."
+            ".partial file and give the command again."
         )
 
 
@@ -178,8 +173,7 @@ def _refuse_impostor(block: bytes, answer: httpx.Response) -> None:
 def _web_page(answer: httpx.Response) -> DamagedError:
     return DamagedError(
         f"{answer.url.host} sent a web page instead of the weights: a login, a consent page, or the notice "
-        f"of a proxy. "
-        f"Open {answer.request.url} in a browser to see which."
+        f"of a proxy. Open {answer.request.url} in a browser to see which."
     )
 
 

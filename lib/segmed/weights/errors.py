@@ -22,8 +22,7 @@ def offline(what: str) -> FetchError:
     """HF_HUB_OFFLINE forbids the network, and the weights are not here."""
     return FetchError(
         f"{what} is not on this machine, and HF_HUB_OFFLINE forbids downloads. Unset it, or copy the weights "
-        f"from "
-        "another machine."
+        "from another machine."
     )
 
 
@@ -31,8 +30,7 @@ def unreachable(host: str, error: Exception) -> FetchError:
     """No connection."""
     return FetchError(
         f"{host} cannot be reached ({type(error).__name__}: {str(error) or 'no answer'}). Check the network; "
-        f"behind a "
-        "proxy set HTTPS_PROXY. On a machine without a network, copy the weights from another one."
+        "behind a proxy set HTTPS_PROXY. On a machine without a network, copy the weights from another one."
     )
 
 
@@ -40,8 +38,7 @@ def no_space(folder: Path, what: str) -> FetchError:
     """The disk is full."""
     return FetchError(
         f"There is not enough space in {folder}. {what}. Free some, or choose another disk with "
-        f"SEGMED_WEIGHTS (or "
-        "HF_HOME, for weights from Hugging Face)."
+        "SEGMED_WEIGHTS (or HF_HOME, for weights from Hugging Face)."
     )
 
 

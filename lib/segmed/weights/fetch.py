@@ -39,8 +39,7 @@ def fetch(weights: Published, tell: Tell | None = None, update: bool = False) ->
     if weights.page:
         raise ValueError(
             f"{weights.name} has to be downloaded by hand from {weights.page} (file {weights.files[0]}), and "
-            f"SegMed "
-            f"cannot load it: {weights.good_for}."
+            f"SegMed cannot load it: {weights.good_for}."
         )
     lock, path = Lock(weights_folder()), fetched(weights)
     before = lock.get(weights.name)
@@ -102,8 +101,7 @@ def _checked(weights: Published, file: Path) -> LockedFile:
     if weights.sha256 and found.sha256 != weights.sha256:
         raise DamagedError(
             f"{file} is not the published file: its SHA-256 is {found.sha256}, expected was "
-            f"{weights.sha256}. Delete "
-            f"it and fetch it again: segmed weights get {weights.name}"
+            f"{weights.sha256}. Delete it and fetch it again: segmed weights get {weights.name}"
         )
     return found
 
@@ -116,6 +114,5 @@ def _compare(name: str, before: Locked, found: Mapping[str, LockedFile]) -> None
             raise DamagedError(
                 f"{file} of {name} is not the one that was fetched on {before.fetched[:10]}: its SHA-256 is "
                 f"{now.sha256}, then it was {first.sha256}. If its authors have published a new version, "
-                f"accept it: "
-                f"segmed weights get {name} --update. Otherwise it is damaged."
+                f"accept it: segmed weights get {name} --update. Otherwise it is damaged."
             )

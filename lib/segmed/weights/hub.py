@@ -90,8 +90,7 @@ def check_blob(path: Path) -> LockedFile:
     if _SHA256.fullmatch(blob) and found != blob:
         raise DamagedError(
             f"{path.name} is damaged: its SHA-256 is {found}, that of the hub is {blob}. Delete "
-            f"{path.resolve()} and "
-            "fetch it again."
+            f"{path.resolve()} and fetch it again."
         )
     return LockedFile(found, path.stat().st_size, blob if blob != path.name else "")
 
@@ -114,16 +113,14 @@ def _explained(repository: str, name: str, error: Exception) -> Exception:
     if isinstance(error, GatedRepoError):
         return FetchError(
             f"{repository} asks you to accept its terms first: open https://{host}/{repository}, then log in "
-            f"here by "
-            "`hf auth login`."
+            "here by `hf auth login`."
         )
     if isinstance(error, RepositoryNotFoundError | HFValidationError):
         return FetchError(f"There is no {repository!r} on {host}, or it needs a login (`hf auth login`).")
     if isinstance(error, FileMetadataError):
         return DamagedError(
             f"{host} did not answer like Hugging Face: a web page of a proxy or of a login is in between. "
-            f"Open "
-            f"https://{host}/{repository} in a browser to see which."
+            f"Open https://{host}/{repository} in a browser to see which."
         )
     if isinstance(error, RemoteEntryNotFoundError):
         return MissingFileError(f"{repository} has no file {name}.")

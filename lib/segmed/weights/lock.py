@@ -72,8 +72,7 @@ class Lock:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"The lock file {self.path} is damaged or of another version ({error}). Delete it; the "
-                f"weights stay, "
-                "and `segmed weights get` notes their checksums again."
+                "weights stay, and `segmed weights get` notes their checksums again."
             ) from error
 
     def get(self, name: str) -> Locked | None:

@@ -171,8 +171,7 @@ def test_a_certificate_that_is_trusted_by_setting(
     made = tmp_path / "pacs.pem"
     order = (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext "
-        "subjectAltName=IP:127.0.0.1 "
-        f"-keyout {made} -out {tmp_path}/ca.pem"
+        f"subjectAltName=IP:127.0.0.1 -keyout {made} -out {tmp_path}/ca.pem"
     )
     subprocess.run(order.split(), check=True, capture_output=True)
     made.write_bytes(made.read_bytes() + (tmp_path / "ca.pem").read_bytes())

@@ -28,8 +28,7 @@ def previous_mask(mask: Path, image: Path, picture: Picture) -> np.ndarray:
     if not found.any() or (own.affine is not None and there < abs(np.linalg.det(picture.affine[:3, :3]))):
         raise ValueError(
             f"{mask.name} does not lie on the image: nothing of it is left there, or less than one voxel. "
-            f"Give a mask "
-            "of this image."
+            "Give a mask of this image."
         )
     return np.asarray(found)
 

@@ -64,8 +64,7 @@ def load_predictor(
     if version is None and not method.ready:
         raise ValueError(
             f"{method.name!r} has not been trained, so there is nothing to predict with. Train it with "
-            f"`segmed train "
-            f"--method {method.name} …`, or name the folder of your models by --registry."
+            f"`segmed train --method {method.name} …`, or name the folder of your models by --registry."
         )
     base = BackboneConfig(backbone, precision=precision)
     if not base.source and not method.ready and method.needs_backbone and not method.weights:

@@ -96,6 +96,5 @@ def _check_grey(path: Path) -> None:
         if volume.is_colour and (volume.array != volume.array[..., :1]).any():
             raise ImageFault(
                 "The label map is a picture in colour, and colours are not told apart as labels. Save it in "
-                "grey, one "
-                "value for each label."
+                "grey, one value for each label."
             )

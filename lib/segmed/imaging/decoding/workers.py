@@ -227,8 +227,8 @@ def _error(answer: Mapping[str, Any], name: str) -> Exception:
         return OSError(answer["errno"], text)
     return ImageFault(
         f"The image {name} cannot be read: {_WHY[fault]}, as of a damaged file. Allowed are files that "
-        f"unpack to what "
-        "their headers say. Export it again from its source, uncompressed if that can be chosen."
+        "unpack to what their headers say. Export it again from its source, uncompressed if that can be "
+        "chosen."
     )
 
 

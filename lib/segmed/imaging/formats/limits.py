@@ -60,8 +60,7 @@ def check_size(sides: Iterable[int], name: str) -> None:
     if math.prod(counts) > most_voxels():
         raise ImageFault(
             f"{name} has {' x '.join(map(str, counts))} voxels by its header, and at most {most_voxels():,} "
-            f"are read. "
-            "Crop or resample it, or start the server with a larger --conf max_voxels."
+            "are read. Crop or resample it, or start the server with a larger --conf max_voxels."
         )
     for follow in _followers:
         follow(math.prod(counts))

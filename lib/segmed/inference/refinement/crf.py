@@ -44,8 +44,8 @@ class CrfConfig:
         widths = (self.smooth_width, self.edge_width, self.edge_contrast)
         if min(widths) <= 0 or min(self.smooth_weight, self.edge_weight) < 0 or self.iterations < 1:
             raise ValueError(
-                f"{self} is not allowed: "
-                "widths, edge_contrast and iterations must be above 0, and weights 0 or more."
+                f"{self} is not allowed: widths, edge_contrast and iterations must be above 0, and weights 0 "
+                "or more."
             )
 
 

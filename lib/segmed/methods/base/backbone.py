@@ -39,8 +39,6 @@ def missing_weights(method: Method) -> str:
     example = method.example or "sam-vit-base"
     return (
         f"The model {method.name!r} needs {'weights of its own' if method.own_format else 'SAM weights'}. "
-        f"Run "
-        f"`segmed weights get {example}` once and add --conf {setting} {example} (for other commands than "
-        f"serve: "
-        f"--backbone {example}). A folder, a file or a Hugging Face id works too."
+        f"Run `segmed weights get {example}` once and add --conf {setting} {example} (for other commands "
+        f"than serve: --backbone {example}). A folder, a file or a Hugging Face id works too."
     )

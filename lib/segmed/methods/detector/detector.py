@@ -63,8 +63,8 @@ class DetectorConfig(ClassConfig):
         super().__post_init__()
         if self.architecture not in ARCHITECTURES and not self.architecture.startswith("yolo:"):
             raise ValueError(
-                f"architecture is {self.architecture!r}; "
-                f"allowed are {', '.join(ARCHITECTURES)}, and yolo:NAME.yaml."
+                f"architecture is {self.architecture!r}; allowed are {', '.join(ARCHITECTURES)}, and "
+                "yolo:NAME.yaml."
             )
         if self.prompter not in _PROMPTERS:
             raise ValueError(f"prompter is {self.prompter!r}; allowed are {', '.join(_PROMPTERS)}.")

@@ -43,9 +43,8 @@ def build_yolo(name: str, classes: int, image_size: int) -> nn.Module:
     except ImportError as error:
         raise ValueError(
             "The package ultralytics is not installed. It is under AGPL-3.0; if that suits you: pip install "
-            "'segmed[yolo]', or -r requirements-yolo.txt in a checkout. Else take another architecture, such "
-            "as "
-            "fcos_resnet18."
+            "'segmed[yolo]', or -r requirements-yolo.txt in a checkout. Else take another architecture, "
+            "such as fcos_resnet18."
         ) from error
     ultralytics.settings.update({"sync": False})
     try:

@@ -216,8 +216,8 @@ class TrainableClassSegmenter(ClassSegmenter, TrainableSegmenter):
             raise ValueError(
                 f"The labels have {truth.shape[1]} channels and values {low_label} to {high_label}; allowed "
                 f"are one channel and values 0 to {self.config.classes - 1} (background, "
-                f"{', '.join(self.labels)}). "
-                "Name every label of the data set in `labels`, or map the labels to these classes."
+                f"{', '.join(self.labels)}). Name every label of the data set in `labels`, or map the labels "
+                "to these classes."
             )
         with self._without_gradients(classes=False):
             logits = self._class_logits(embedding)

@@ -108,8 +108,8 @@ class SegmedTuning(Segmed, TrainableSegmenter):
         items = [(b, n, prompt) for b, row in enumerate(prompts or []) for n, prompt in enumerate(row)]
         if not items or any(prompt.box is None for _, _, prompt in items):
             raise ValueError(
-                "The training of segmed needs boxes: "
-                "give one list of prompts per slice, with a box in every prompt."
+                "The training of segmed needs boxes: give one list of prompts per slice, with a box in "
+                "every prompt."
             )
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         wanted = [truth[b, n].float() for b, n, _ in items]

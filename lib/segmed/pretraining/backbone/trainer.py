@@ -216,8 +216,8 @@ class ScratchTraining:
             ) from error
         if state.get("facts") != self._facts():
             raise ValueError(
-                f"{path} was made with other settings. "
-                "Use the same settings to continue, or another folder to start again."
+                f"{path} was made with other settings. Use the same settings to continue, or another folder "
+                "to start again."
             )
         self.inner.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])

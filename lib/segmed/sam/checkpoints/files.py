@@ -57,9 +57,8 @@ def read_state(path: Path, where: str) -> dict[str, Tensor]:
     ) as error:
         raise ValueError(
             f"The weights file {path.name} cannot be read: it is cut off, damaged, or holds code instead of "
-            f"weights "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__:.120}). Copy it again. "
-            f"{where}"
+            f"weights ({str(error).splitlines()[0] if str(error) else type(error).__name__:.120}). Copy it "
+            f"again. {where}"
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         state = state["model"]  # checkpoints of a training, and of SAM 2

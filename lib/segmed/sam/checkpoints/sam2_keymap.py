@@ -118,8 +118,7 @@ def infer_config(state: Mapping[str, Tensor]) -> Sam2VideoConfig:
     if (channels, blocks) not in _SIZES:
         raise ValueError(
             f"its encoder has {blocks} blocks that begin with {channels} channels, which is none of the "
-            f"published "
-            "sizes (tiny, small, base-plus, large); put it into a folder with its config.json"
+            "published sizes (tiny, small, base-plus, large); put it into a folder with its config.json"
         )
     size = _SIZES[channels, blocks]
     widths = [channels * 2**stage for stage in range(4)]

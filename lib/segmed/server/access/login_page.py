@@ -11,8 +11,7 @@ from fastapi.responses import HTMLResponse, Response
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri "
-    "'none'; "
-    "frame-ancestors 'none'",
+    "'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",

@@ -123,8 +123,7 @@ class Provider:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise BadRequest(
                 f"{wanted.title} gives no usable name in the claim {wanted.name_claim}: 1 to 64 letters, "
-                f"digits and "
-                ". @ - _ are. Ask who runs this server.",
+                "digits and . @ - _ are. Ask who runs this server.",
                 403,
             )
         if wanted.name_claim == "email" and claims.get("email_verified") in (False, "false"):

@@ -84,8 +84,7 @@ def _admitted(http: Request, code: str, begun: Begun) -> str:
     if gate.users.resembles(user.name):
         raise BadRequest(
             f"{user.name} is the name of a user of this server itself. Log in by that user's password, or "
-            f"ask who runs "
-            "the server to remove or rename that user.",
+            "ask who runs the server to remove or rename that user.",
             403,
         )
     gate.provided[user.name] = user

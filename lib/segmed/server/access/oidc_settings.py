@@ -110,8 +110,7 @@ def _checked(told: Mapping[str, Any], path: Path) -> dict[str, Any]:
         if not is_private(found[key]) or urlsplit(found[key]).query or urlsplit(found[key]).fragment:
             raise ValueError(
                 f"{key} {found[key][:80]!r} must be an https:// address without ? and #, as logins need TLS "
-                f"(http:// "
-                "is taken on 127.0.0.1 only)."
+                "(http:// is taken on 127.0.0.1 only)."
             )
     found["address"] = found["address"].rstrip("/")
     found["title"] = found.get("title") or urlsplit(found["issuer"]).hostname

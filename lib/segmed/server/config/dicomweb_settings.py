@@ -119,8 +119,8 @@ def check_url(url: str) -> str:
     if parts.username or parts.password or parts.query or parts.fragment or not parts.hostname:
         raise ValueError(
             "--studies must be the plain DICOMweb address of the PACS, such as "
-            "http://127.0.0.1:8042/dicom-web. Set "
-            "name and password by MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD."
+            "http://127.0.0.1:8042/dicom-web. Set name and password by MONAI_LABEL_DICOMWEB_USERNAME and "
+            "MONAI_LABEL_DICOMWEB_PASSWORD."
         )
     return url.strip().rstrip("/")
 

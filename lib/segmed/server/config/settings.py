@@ -65,8 +65,7 @@ class ServerSettings:
     KEYS: ClassVar[Mapping[str, str]] = {
         "models": f"comma-separated methods out of {', '.join(METHODS)}",
         "backbone": "SAM weights: name of `segmed weights list`, folder, original-format .pth file, Hugging "
-        "Face "
-        "id, or segmed-tiny",
+        "Face id, or segmed-tiny",
         "backbone_<method>": "weights of one method, such as backbone_medsam; of SAM2 for backbone_sam2",
         "image_size": "input size of the model in px, if not that of its weights",
         "precision": "of the image encoder: auto, bf16 or fp32",

@@ -247,8 +247,7 @@ def _unreached(error: Exception) -> str:
     if isinstance(error, requests.exceptions.SSLError):
         return (
             "The PACS cannot be trusted: its certificate is not valid or not known here. Give the file of "
-            "its "
-            "authority by --conf dicomweb_ca FILE."
+            "its authority by --conf dicomweb_ca FILE."
         )
     if _silent(error):
         return "The PACS does not answer in time. It is asked again in a while; check that it runs."

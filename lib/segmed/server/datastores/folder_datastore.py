@@ -191,8 +191,7 @@ class FolderDatastore(ListedFolder):
             if any(self._to_id(file)[0] == name for file in names_in(folder) if extension_of(file)):
                 return (
                     f"The studies still hold labels of an earlier image {name!r} (labels/{folder.name}), "
-                    f"which would "
-                    "become those of the new one."
+                    "which would become those of the new one."
                 )
         return ""
 

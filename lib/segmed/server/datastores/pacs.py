@@ -120,8 +120,7 @@ class PacsStudies(DicomStudies):
             except OSError as error:
                 raise BadRequest(
                     f"The series cannot be kept on the server's disk ({error.strerror}). Make room, or give "
-                    f"another "
-                    "folder by --conf dicomweb_cache.",
+                    "another folder by --conf dicomweb_cache.",
                     507,
                 ) from error
             yield folder

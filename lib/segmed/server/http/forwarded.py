@@ -64,8 +64,7 @@ def allowed_origins(text: str) -> frozenset[str]:
         if not origin or urlsplit(part).path not in ("", "/"):
             raise ValueError(
                 f"SEGMED_ORIGINS: {part[:80]!r} is no origin. Give scheme, host and port without a path, "
-                f"such as "
-                "https://segmed.hospital.example"
+                "such as https://segmed.hospital.example"
             )
         found.add(origin)
     return frozenset(found)

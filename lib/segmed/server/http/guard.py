@@ -130,8 +130,8 @@ class Guard:
         )
         raise BadRequest(
             f"This server answers {where}, not as {host[:60]!r}. If that is the name of a reverse proxy in "
-            f"front of "
-            f"it, or another name of it, start it with the environment variable SEGMED_ORIGINS=https://{host[:60]}",
+            "front of it, or another name of it, start it with the environment variable "
+            f"SEGMED_ORIGINS=https://{host[:60]}",
             403,
         )
 
@@ -151,10 +151,8 @@ class Guard:
             return
         raise BadRequest(
             f"Pages of {origin[:80]} may not use this server. If it is reached through a reverse proxy, "
-            f"start it with "
-            f"the environment variable SEGMED_ORIGINS={origin[:80]} or have the proxy send X-Forwarded-Host "
-            f"and "
-            "X-Forwarded-Proto from an address in SEGMED_PROXIES.",
+            f"start it with the environment variable SEGMED_ORIGINS={origin[:80]} or have the proxy send "
+            "X-Forwarded-Host and X-Forwarded-Proto from an address in SEGMED_PROXIES.",
             403,
         )
 

@@ -99,8 +99,7 @@ def check_id(name: str, what: str = "image") -> str:
     if fault_of_id(name):
         raise BadRequest(
             f"The {what} id {name[:60]!r} cannot be used. Ids have 1 to 128 characters, do not start with a "
-            f"dot and "
-            "hold no slashes, wildcards, quotes or two dots in a row. Rename it."
+            "dot and hold no slashes, wildcards, quotes or two dots in a row. Rename it."
         )
     return name
 
@@ -134,8 +133,7 @@ def check_upload(filename: str | None, allowed: tuple[str, ...] = SENT_EXTENSION
     if extension in DETACHED_EXTENSIONS:
         raise BadRequest(
             f"A {extension} file is a header whose voxels lie in another file. Save the image as one file "
-            f"(.nrrd, .mha "
-            "or .nii.gz) and send that."
+            "(.nrrd, .mha or .nii.gz) and send that."
         )
     if extension not in allowed:
         raise BadRequest(

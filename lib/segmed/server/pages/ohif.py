@@ -54,8 +54,7 @@ async def viewer(request: Request, path: str) -> Response:
         if not settings.MONAI_LABEL_STUDIES.startswith(("http://", "https://")):
             raise BadRequest(
                 f"OHIF reads from a PACS, but this server's studies are a folder. Open {root}/ for the web "
-                f"page, or "
-                "start the server with the DICOMweb URL of a PACS as --studies.",
+                "page, or start the server with the DICOMweb URL of a PACS as --studies.",
                 404,
             )
         return HTMLResponse(_page(root), headers=_REVALIDATED | _THIS_SERVER_ONLY)

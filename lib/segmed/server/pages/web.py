@@ -18,8 +18,7 @@ _ASSET = re.compile(r"^[A-Za-z0-9_]+-[A-Z0-9]{8}\.(js|css)$")
 _HEADERS = {
     # NiiVue keeps its fonts and pictures in data: addresses; nothing comes from elsewhere
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' "
-    "data: blob:; "
-    "connect-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "data: blob:; connect-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }

@@ -53,9 +53,8 @@ def write_download(
         return
     if not Path(image).is_dir() and extension_of(image) != ".dcm":
         raise BadRequest(
-            "This image is no DICOM series, so there is nothing that a DICOM object could refer to. Download "
-            "NIfTI, or "
-            "serve the DICOM series."
+            "This image is no DICOM series, so there is nothing that a DICOM object could refer to. "
+            "Download NIfTI, or serve the DICOM series."
         )
     write = write_segmentation if kind == "seg" else write_rtstruct
     write(found, (), open_series(image, grid), out, model, version, codes=codes)
