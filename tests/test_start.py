@@ -10,7 +10,7 @@ import pytest
 import segmed
 from segmed.inference.refinement.refinement import REFINEMENTS
 from segmed.methods import METHODS
-from segmed.methods.base.method import FINISHES
+from segmed.methods.base.method import REFINEMENT_NAMES
 
 _HEAVY = ("torch", "monai", "monailabel", "torchvision", "transformers", "peft", "skimage", "matplotlib")
 _RUN = f"""
@@ -48,7 +48,7 @@ def _imported(*words: str) -> tuple[list[str], int, str]:
         (("models", "list", "--registry", "."), 2, "no trained version"),
         (("serve", "--conf", "models", "vnet"), 2, "no method 'vnet'"),
         (("predict", "a.nii.gz", "--box", "1,2", "-o", "b.nii.gz"), 2, "must be 4 or 6 numbers"),
-        (("predict", "a.nii.gz", "--finish", "shiny", "-o", "b.nii.gz"), 2, "must be one of outline"),
+        (("predict", "a.nii.gz", "--refine", "shiny", "-o", "b.nii.gz"), 2, "must be one of outline"),
         (("predict", "a.nii.gz", "--model", "vnet", "-o", "b.nii.gz"), 2, "no method 'vnet'"),
         (("train", "--method", "vnet", "--studies", "."), 2, "no method 'vnet'"),
         (("train", "--method", "lora"), 2, "Give either --studies"),
@@ -77,4 +77,4 @@ def test_a_method_is_what_the_list_says(name: str) -> None:
 
 
 def test_finishes_are_those_that_there_are() -> None:
-    assert tuple(REFINEMENTS) == FINISHES
+    assert tuple(REFINEMENTS) == REFINEMENT_NAMES

@@ -107,7 +107,7 @@ def _measured(job: BenchmarkJob, stop: Callable[[], bool] | None) -> dict[str, A
         total, wanted = sum(p.numel() for p in candidate.parameters()), set(candidate.trained_names())
         trainable = sum(p.numel() for name, p in candidate.named_parameters() if name in wanted)
         assert method.training is not None
-        segmenter: Segmenter = method.training.finish(candidate.eval())
+        segmenter: Segmenter = method.training.for_inference(candidate.eval())
         if method.needs_backbone and not method.own_format:
             model: Any = segmenter.model
             model.vision_encoder = prepare_encoder(model.vision_encoder, torch.device(job.device), "fp32")

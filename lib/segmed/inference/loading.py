@@ -148,7 +148,7 @@ class Loader:
             replaced, digest = _contents(trained)
             segmenter = training.kind(base and share_weights(base, replaced), config, f"{name}-{digest}")
             load_trained(segmenter, trained, version)
-        served: Any = training.finish(segmenter.eval())
+        served: Any = training.for_inference(segmenter.eval())
         if base is not None and not method.own_format:
             from segmed.sam.cpu.precision import prepare_encoder
 

@@ -158,4 +158,4 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return layer
 
 
-PARTS = Parts(training=Training(LoraSam, LoraSamConfig, finish=LoraSam.merged))
+PARTS = Parts(training=Training(LoraSam, LoraSamConfig, for_inference=LoraSam.merged))

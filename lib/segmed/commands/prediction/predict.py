@@ -22,7 +22,7 @@ from segmed.commands.prediction.options import (
     console,
     say,
 )
-from segmed.methods.base.method import FINISHES
+from segmed.methods.base.method import REFINEMENT_NAMES
 
 if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers at once
     import numpy as np
@@ -56,7 +56,7 @@ def predict(
     window: Window = "auto",
     device: Device = "",
     precision: Precision = "auto",
-    finish: Annotated[str, typer.Option(help="Done to each mask: outline, crf or level set.")] = "",
+    refine: Annotated[str, typer.Option(help="Refinement of each mask: outline, crf or level set.")] = "",
     denoise: Annotated[str, typer.Option(help="gaussian, or a file that `segmed denoiser` wrote.")] = "",
     registry: Models = REGISTRY,
 ) -> None:
@@ -73,8 +73,8 @@ def predict(
             _numbers(text, 4, 6, "--box")
         for text in [*(point or []), *(not_point or [])]:
             _numbers(text, 2, 3, "--point" if text in (point or []) else "--not-point")
-        if finish and finish not in FINISHES:
-            raise ValueError(f"--finish {finish!r} must be one of {', '.join(FINISHES)}.")
+        if refine and refine not in REFINEMENT_NAMES:
+            raise ValueError(f"--refine {refine!r} must be one of {', '.join(REFINEMENT_NAMES)}.")
         check_model(model, backbone, precision)
         check_out(out)
         found = _predict(
@@ -84,7 +84,7 @@ def predict(
             not_point or [],
             mask,
             scribbles,
-            _Options(model, backbone, window, device, precision, finish, denoise, registry),
+            _Options(model, backbone, window, device, precision, refine, denoise, registry),
         )
         _write(out, image, *found)
     except (ValueError, OSError) as error:
@@ -99,7 +99,7 @@ class _Options:
     window: str
     device: str
     precision: str
-    finish: str
+    refine: str
     denoise: str
     registry: Path
 
@@ -142,7 +142,7 @@ def _predict(
         for value, name in enumerate(predictor.segmenter.labels, start=1):
             say(f"label {value} is {name}")
         return found, picture, list(predictor.segmenter.labels)
-    refine, through = REFINEMENTS.get(options.finish), model.endswith("_3d")
+    refinement, through = REFINEMENTS.get(options.refine), model.endswith("_3d")
     flat = picture.shape[2] == 1
     rois = [_numbers(b, 4 if flat else 6, 6, "--box") for b in boxes]
     rois = [roi if len(roi) == 6 else [*roi, 0, 0] for roi in rois]
@@ -178,9 +178,9 @@ def _predict(
                 bar.update(task, completed=done, total=total)
 
             masks += (
-                predictor.segment_objects(picture, group, advance, refine)
+                predictor.segment_objects(picture, group, advance, refinement)
                 if through
-                else [predictor.segment_slices(picture, prompt, advance, refine) for prompt in group]
+                else [predictor.segment_slices(picture, prompt, advance, refinement) for prompt in group]
             )
             done = max(int(bar.tasks[task].completed), 1)
             bar.update(task, total=done, completed=done)

@@ -13,7 +13,7 @@ from segmed.imaging.prompts import SlicePrompt
 from segmed.inference.refinement.crf import CrfConfig, crf
 from segmed.inference.refinement.level_set import LevelSetConfig, level_set
 from segmed.inference.refinement.outline import OutlineConfig, outline_prompt
-from segmed.methods.base.method import FINISHES
+from segmed.methods.base.method import REFINEMENT_NAMES
 
 _AROUND = 20  # margin in px around the mask of the region that is refined
 _LARGEST_CHANGE = 0.25  # largest relative change of the area by a refinement; others are discarded
@@ -77,7 +77,9 @@ def by_level_set(rough: Rough, config: LevelSetConfig | None = None) -> np.ndarr
     return _on_crop(rough, lambda image, probability: level_set(image, probability > 0.5, config))
 
 
-REFINEMENTS: Mapping[str, Refinement] = dict(zip(FINISHES, (by_outline, by_crf, by_level_set), strict=True))
+REFINEMENTS: Mapping[str, Refinement] = dict(
+    zip(REFINEMENT_NAMES, (by_outline, by_crf, by_level_set), strict=True)
+)
 
 
 def guarded(before: np.ndarray, after: np.ndarray) -> np.ndarray:

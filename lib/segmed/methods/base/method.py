@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 #: What can be done to a mask, see `segmed.inference.refinement.refinement`.
-FINISHES = ("outline", "crf", "level set")
+REFINEMENT_NAMES = ("outline", "crf", "level set")
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Training:
         kind: the `TrainableSegmenter`, called with a SamModel (None for methods that need no weights), a
             config and the version of the weights.
         config: class of that config; one with `labels` gets the names of the structures.
-        finish: what to serve of it, such as merged weights.
+        for_inference: function that converts the trained method for inference, such as by merging weights.
     """
 
     kind: Callable[..., Any]
     config: type[Any]
-    finish: Callable[[Any], Segmenter] = lambda segmenter: segmenter
+    for_inference: Callable[[Any], Segmenter] = lambda segmenter: segmenter
 
 
 @dataclass(frozen=True)
