@@ -29,7 +29,8 @@ echo "Installing SegMed into .venv (about 9 GB with PyTorch, once) …" >&2
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 # packages of earlier versions that would lie in the way: opencv-python has the files of opencv-python-headless
-pip uninstall --quiet --yes opencv-python dcmqi 2>/dev/null || true
+pip show --quiet opencv-python 2>/dev/null && pip uninstall --quiet --yes opencv-python opencv-python-headless
+pip uninstall --quiet --yes dcmqi 2>/dev/null || true
 
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT

@@ -48,7 +48,7 @@ def _imported(*words: str) -> tuple[list[str], int, str]:
         (("models", "list", "--registry", "."), 2, "no trained version"),
         (("serve", "--conf", "models", "vnet"), 2, "no method 'vnet'"),
         (("predict", "a.nii.gz", "--box", "1,2", "-o", "b.nii.gz"), 2, "must be 4 or 6 numbers"),
-        (("predict", "a.nii.gz", "--refine", "shiny", "-o", "b.nii.gz"), 2, "must be one of outline"),
+        (("predict", "a.nii.gz", "--refinement", "shiny", "-o", "b.nii.gz"), 2, "must be one of outline"),
         (("predict", "a.nii.gz", "--model", "vnet", "-o", "b.nii.gz"), 2, "no method 'vnet'"),
         (("train", "--method", "vnet", "--studies", "."), 2, "no method 'vnet'"),
         (("train", "--method", "lora"), 2, "Give either --studies"),

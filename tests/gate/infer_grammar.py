@@ -87,7 +87,7 @@ _PLAIN: dict[str, Any] = {
     "device": None,
     "output": "mask",
     "clean": "holes",
-    "refine": "nothing",
+    "refinement": "nothing",
     "denoise": "gaussian",
     "result_extension": ".nii.gz",
     "result_compress": True,
@@ -232,7 +232,7 @@ class _Grammar:
         keys += [
             "output",
             "clean",
-            "refine",
+            "refinement",
             "denoise",
             "result_extension",
             "result_compress",
@@ -263,7 +263,7 @@ class _Grammar:
             "clean": lambda: rng.choice(
                 ["nothing", "largest piece", "holes", "largest piece and holes", "all"]
             ),
-            "refine": lambda: rng.choice(["nothing", "outline", "level set", "crf", "x"]),
+            "refinement": lambda: rng.choice(["nothing", "outline", "level set", "crf", "x"]),
             "denoise": lambda: rng.choice(["nothing", "gaussian", "dncnn", "x"]),
             "result_extension": lambda: rng.choice(_EXTENSIONS),
             "result_compress": lambda: rng.choice([True, False, "yes", 3]),

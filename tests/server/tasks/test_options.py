@@ -1,4 +1,4 @@
-"""The options `refine` and `denoise` of the models, as the viewers send them."""
+"""The options `refinement` and `denoise` of the models, as the viewers send them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ def _mask(server: Server, params: dict[str, Any]) -> np.ndarray:
 
 
 def test_each_finish_gives_a_mask_of_its_own(server: Server, phantom: Phantom) -> None:
-    assert server.client.info()["models"]["segmed"]["config"]["refine"] == list(REFINEMENTS)
+    assert server.client.info()["models"]["segmed"]["config"]["refinement"] == list(REFINEMENTS)
     truth = phantom.labels[:, :, K] == 1
-    masks = {name: _mask(server, {"roi": _roi(truth), "refine": name})[:, :, K] > 0 for name in REFINEMENTS}
+    masks = {
+        name: _mask(server, {"roi": _roi(truth), "refinement": name})[:, :, K] > 0 for name in REFINEMENTS
+    }
     assert all(Overlap.of(mask, truth).dice() > 0.85 for mask in masks.values())
     assert len({mask.tobytes() for mask in masks.values()}) > 1  # the guard may keep some as they are
     plain = _mask(server, {"roi": _roi(truth)})
@@ -49,7 +51,9 @@ def test_slices_are_denoised_for_the_model(server: Server, phantom: Phantom) -> 
     assert np.array_equal(again, plain)  # what was kept of the blurred slice is not taken for the other
 
 
-@pytest.mark.parametrize(("key", "value"), [("refine", "magic"), ("denoise", "salt"), ("denoise", "dncnn")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("refinement", "magic"), ("denoise", "salt"), ("denoise", "dncnn")]
+)
 def test_what_is_not_offered_is_refused(server: Server, key: str, value: str) -> None:
     answer = requests.post(
         f"{server.url}/infer/segmed?image=ct",

@@ -56,7 +56,7 @@ def predict(
     window: Window = "auto",
     device: Device = "",
     precision: Precision = "auto",
-    refine: Annotated[str, typer.Option(help="Refinement of each mask: outline, crf or level set.")] = "",
+    refinement: Annotated[str, typer.Option(help="Refinement of each mask: outline, crf or level set.")] = "",
     denoise: Annotated[str, typer.Option(help="gaussian, or a file that `segmed denoiser` wrote.")] = "",
     registry: Models = REGISTRY,
 ) -> None:
@@ -73,8 +73,8 @@ def predict(
             _numbers(text, 4, 6, "--box")
         for text in [*(point or []), *(not_point or [])]:
             _numbers(text, 2, 3, "--point" if text in (point or []) else "--not-point")
-        if refine and refine not in REFINEMENT_NAMES:
-            raise ValueError(f"--refine {refine!r} must be one of {', '.join(REFINEMENT_NAMES)}.")
+        if refinement and refinement not in REFINEMENT_NAMES:
+            raise ValueError(f"--refinement {refinement!r} must be one of {', '.join(REFINEMENT_NAMES)}.")
         check_model(model, backbone, precision)
         check_out(out)
         found = _predict(
@@ -84,7 +84,7 @@ def predict(
             not_point or [],
             mask,
             scribbles,
-            _Options(model, backbone, window, device, precision, refine, denoise, registry),
+            _Options(model, backbone, window, device, precision, refinement, denoise, registry),
         )
         _write(out, image, *found)
     except (ValueError, OSError) as error:
@@ -99,7 +99,7 @@ class _Options:
     window: str
     device: str
     precision: str
-    refine: str
+    refinement: str
     denoise: str
     registry: Path
 
@@ -142,7 +142,7 @@ def _predict(
         for value, name in enumerate(predictor.segmenter.labels, start=1):
             say(f"label {value} is {name}")
         return found, picture, list(predictor.segmenter.labels)
-    refinement, through = REFINEMENTS.get(options.refine), model.endswith("_3d")
+    refinement, through = REFINEMENTS.get(options.refinement), model.endswith("_3d")
     flat = picture.shape[2] == 1
     rois = [_numbers(b, 4 if flat else 6, 6, "--box") for b in boxes]
     rois = [roi if len(roi) == 6 else [*roi, 0, 0] for roi in rois]

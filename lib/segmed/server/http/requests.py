@@ -36,7 +36,7 @@ class InferParams(BaseModel):
         device: name out of the model's `config.device`.
         output: the mask, or a map of how unsure the model is, for models that list it.
         clean: what is done to each structure of an automatic segmentation.
-        refine: how the mask of each prompt is refined.
+        refinement: how the mask of each prompt is refined.
         denoise: what is done to slices before the model sees them.
         result_extension: of the mask file.
         result_compress: gzip inside `.nrrd`.
@@ -54,7 +54,7 @@ class InferParams(BaseModel):
     device: str | None = Field(default=None, max_length=256)
     output: Literal["mask", "uncertainty"] = "mask"
     clean: Literal["nothing", "largest piece", "holes", "largest piece and holes"] = "nothing"
-    refine: RefinementName = "nothing"
+    refinement: RefinementName = "nothing"
     denoise: Literal["nothing", "gaussian", "dncnn"] = "nothing"
     result_extension: Literal[".nrrd", ".nii.gz", ".nii", ".seg.nrrd"] = ".nrrd"
     result_compress: bool = False

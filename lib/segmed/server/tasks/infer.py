@@ -48,7 +48,7 @@ class PromptInferTask(InferTask):
             description=f"{method.title}, {where}",
             config={
                 **common_options(engine),
-                "refine": list(get_args(RefinementName)),
+                "refinement": list(get_args(RefinementName)),
                 **({"output": ["mask", "uncertainty"]} if method.gives_uncertainty and not volume else {}),
             },
         )
@@ -96,7 +96,7 @@ class PromptInferTask(InferTask):
         opened = time.perf_counter()
         clean = self.engine.denoised(picture, params.denoise)
         masks, notes = self.segment(
-            clean, prompt, params.device, params.output == "uncertainty", params.refine
+            clean, prompt, params.device, params.output == "uncertainty", params.refinement
         )
         warnings += notes
         segmented = time.perf_counter()
@@ -129,7 +129,7 @@ class PromptInferTask(InferTask):
         prompt: Prompt,
         device: str | None = None,
         uncertainty: bool = False,
-        refine: str = "nothing",
+        refinement: str = "nothing",
     ) -> tuple[Masks, list[str]]:
         """Run the model.
 
@@ -138,7 +138,7 @@ class PromptInferTask(InferTask):
             prompt: Prompt for one object.
             device: Device, one of those in `config`; None for the default.
             uncertainty: Whether to return the uncertainty map in place of the mask.
-            refine: Refinement of each mask, one of those in `config`.
+            refinement: Refinement of each mask, one of those in `config`.
 
         Returns:
             Masks (H, W) by slice, and messages for the user.
@@ -153,7 +153,7 @@ class PromptInferTask(InferTask):
             masks = predictor.uncertainty(picture, prompt)
         else:
             segment = predictor.segment_volume if self.volume else predictor.segment_slices
-            masks = segment(picture, prompt, refine=REFINEMENTS.get(refine))
+            masks = segment(picture, prompt, refine=REFINEMENTS.get(refinement))
         if blank := [k for k in masks if is_blank(picture, k)]:
             notes.append(
                 f"Slice {blank[0]} is blank (all of its voxels are equal or not numbers): nothing is there."

@@ -155,7 +155,9 @@ class WorkspaceActions:
         corrected = not body.box and not body.lasso and task.corrects_masks(body.device)
         prompt = opened.prompt(picture.shape, scribbles, with_result=corrected)
         masks: Masks
-        masks, notes = self._timed(lambda: task.segment(clean, prompt, body.device, refine=body.refine))
+        masks, notes = self._timed(
+            lambda: task.segment(clean, prompt, body.device, refinement=body.refinement)
+        )
         self.notes += notes
         involved = sorted({*opened.under, *masks, *scribbles.foreground, *scribbles.background})
         bare = {k: opened.without_it(k, work.slice(k)) for k in involved}

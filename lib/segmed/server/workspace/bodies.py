@@ -59,7 +59,7 @@ class PromptBody(Client):
         refine: Whether the present label becomes a mask prompt.
         window: Intensity window.
         device: Device, one of those in the model's `config`.
-        refine: Refinement of each mask.
+        refinement: Refinement of each mask.
         denoise: Denoising of the slices.
         overwrite: Whether the object takes voxels of other labels; otherwise these stay as they are.
         trial: Whether the prompt is a trial, such as with another model for comparison, which active learning
@@ -76,7 +76,7 @@ class PromptBody(Client):
     refine: bool = False
     window: str | None = None
     device: str | None = Field(default=None, max_length=256)
-    refine: RefinementName = "nothing"
+    refinement: RefinementName = "nothing"
     denoise: Denoise = "nothing"
     overwrite: bool = False
     trial: bool = False
