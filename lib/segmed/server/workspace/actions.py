@@ -16,7 +16,6 @@ from segmed.imaging.formats.seg_nrrd import SEGMENTATION
 from segmed.imaging.grid import Grid, image_grid, move_labels
 from segmed.imaging.labels.writing import write_labels
 from segmed.imaging.picture import Picture
-from segmed.inference.predictor import Masks
 from segmed.server.datastores.studies import FINAL
 from segmed.server.http.errors import BadRequest
 from segmed.server.tasks.automatic import AutomaticInferTask
@@ -154,10 +153,8 @@ class WorkspaceActions:
         scribbles = opened.scribbles(picture.shape)
         corrected = not body.box and not body.lasso and task.corrects_masks(body.device)
         prompt = opened.prompt(picture.shape, scribbles, with_result=corrected)
-        masks: Masks
-        masks, notes = self._timed(
-            lambda: task.segment(clean, prompt, body.device, refinement=body.refinement)
-        )
+        how = body.refinement
+        masks, notes = self._timed(lambda: task.segment(clean, prompt, body.device, refinement=how))
         self.notes += notes
         involved = sorted({*opened.under, *masks, *scribbles.foreground, *scribbles.background})
         bare = {k: opened.without_it(k, work.slice(k)) for k in involved}
