@@ -261,7 +261,7 @@ class SegMedApp(MONAILabelApp):
         path = request.get("image_path")
         if not isinstance(path, Path):  # a client can only send text
             path = self._sent_image(request) or self.image_path(str(request.get("image", "")))
-        with self.learning.throttle.request():
+        with self.learning.user_request():
             sent = {"image": str(path), "params": params}
             if isinstance(request.get("label_path"), Path):
                 sent["label_path"] = request["label_path"]

@@ -90,6 +90,14 @@ class Engine:
         found = self._predictors.get((method, device))
         return found[1] if found and found[0] == trained else self._load(method, device, trained)
 
+    def picture(self, path: str | Path, window: str | None = None) -> Picture:
+        """An image in an intensity window, that of the settings if None; read once and cached.
+
+        Raises:
+            ValueError: if the image cannot be read, or the window is unknown.
+        """
+        return self.pictures.get(path, window or self.settings.window)
+
     def denoised(self, picture: Picture, name: str) -> Picture:
         """The picture as a denoiser leaves it, or as it is for `nothing`. Raises ValueError if there is no
         such one."""

@@ -182,7 +182,7 @@ def save_label(
             path = path.rename(path.with_name(f"label{SEGMENTATION}"))
         if isinstance(store, LocalDatastore):  # others bring it onto the grid of the image themselves
             settings = app.engine.settings
-            picture = app.engine.pictures.get(file, settings.window)
+            picture = app.engine.picture(file)
             grid = image_grid(file, picture.shape, picture.affine)
             info["segments"] = noted(take_label(path, grid, info, settings.structures))
         note(http, result=digest(path))

@@ -127,7 +127,7 @@ class LabelIntake:
         labels = self._labels_of(record)
         if labels is None:
             return math.nan
-        picture = self.engine.pictures.get(self.studies.file(record.image), self.engine.settings.window)
+        picture = self.engine.picture(self.studies.file(record.image))
         return followed(
             predictor, picture, labels, turn=lambda: self.throttle.piece(self._closed, _USERS_FIRST)
         )

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -145,6 +145,10 @@ class ActiveLearning:
             record = self.log.review(label, keep, reviewer)
         self.changed()
         return record
+
+    def user_request(self) -> AbstractContextManager[None]:
+        """While a user waits for an answer, work in the background stands still."""
+        return self.throttle.request()
 
     def record_activity(self, image: str, user: str, prompts: int = 0, model: str = "") -> None:
         """Record that a user opened an image or got a prompt answered; the request does not wait."""

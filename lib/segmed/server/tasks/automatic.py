@@ -55,7 +55,7 @@ class AutomaticInferTask(InferTask):
         """
         params: InferParams = request["params"]
         start = time.perf_counter()
-        picture = self.engine.pictures.get(request["image"], params.window or self.engine.settings.window)
+        picture = self.engine.picture(request["image"], params.window)
         opened = time.perf_counter()
         clean = self.engine.denoised(picture, params.denoise)
         labels, names, warnings = self.segment(clean, params.device, params.clean)

@@ -82,7 +82,7 @@ class DetectionInferTask(InferTask):
         """
         params: InferParams = request["params"]
         start = time.perf_counter()
-        picture = self.engine.pictures.get(request["image"], params.window or self.engine.settings.window)
+        picture = self.engine.picture(request["image"], params.window)
         picture = self.engine.denoised(picture, params.denoise)
         predictor = self.engine.predictor(self.method, params.device)
         regions = link(predictor.boxes(picture))

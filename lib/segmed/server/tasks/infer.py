@@ -80,7 +80,7 @@ class PromptInferTask(InferTask):
             raise ValueError(
                 "An uncertainty map has no segments. Request the result_extension .nrrd or .nii.gz."
             )
-        picture = self.engine.pictures.get(request["image"], params.window or self.engine.settings.window)
+        picture = self.engine.picture(request["image"], params.window)
         mask = None
         if request.get("label_path"):
             grid = image_grid(request["image"], picture.shape, picture.affine)

@@ -67,7 +67,7 @@ class ScribblesInferTask(InferTask):
             raise BadRequest("There are no scribbles. Send the label map that holds them as the file label.")
         start = time.perf_counter()
         engine = self.prompts.engine
-        picture = engine.pictures.get(request["image"], params.window or engine.settings.window)
+        picture = engine.picture(request["image"], params.window)
         grid = image_grid(request["image"], picture.shape, picture.affine)
         labels = decoder().segments(request["label_path"], grid).flat()
         scribbles = Scribbles.from_labels(labels, params.value_of(FOREGROUND), params.value_of(BACKGROUND))

@@ -67,6 +67,7 @@ class WorkspaceActions:
 
     def __init__(self, app: SegMedApp, image: str, client: str, login: str, user: str) -> None:
         self.app, self.image, self.client, self.user = app, image, client, user
+        self.engine, self.learning, self.workspaces = app.engine, app.learning, app.workspaces
         self.path = app.image_path(image)
         start = time.perf_counter()
         self.picture = self._show(None)
@@ -87,7 +88,7 @@ class WorkspaceActions:
         """
         with (
             self.app.turns.take("/".join(self._key[:2]), self.image),
-            self.app.workspaces.use(self._key, self._begin, self._identity) as (self.work, lost),
+            self.workspaces.use(self._key, self._begin, self._identity) as (self.work, lost),
         ):
             self.notes += lost
             if self.work.shape != self.picture.shape:
@@ -106,7 +107,7 @@ class WorkspaceActions:
             if belief is not None:
                 self._check(belief)
             if returning:
-                self.app.learning.record_activity(self.image, self.user)
+                self.learning.record_activity(self.image, self.user)
             self.work.touch()
             yield self
 
@@ -133,7 +134,7 @@ class WorkspaceActions:
             "replaced": dict(replaced or {}),
             "unsaved": work.unsaved,
             "revision": work.settle(),
-            "boot": self.app.workspaces.boot,
+            "boot": self.workspaces.boot,
             "warnings": list(dict.fromkeys(self.notes)),
             "seconds": self.seconds,
         }
@@ -147,7 +148,7 @@ class WorkspaceActions:
         """
         task = self._task(body.model, PromptInferTask)
         picture, work = self._show(body.window), self.work
-        clean = self.app.engine.denoised(picture, body.denoise)
+        clean = self.engine.denoised(picture, body.denoise)
         opened, warnings = described_object(work, body)
         self.notes += warnings
         scribbles = opened.scribbles(picture.shape)
@@ -166,7 +167,7 @@ class WorkspaceActions:
         work.prompts += 1
         self._answered(task, body.model, body.device)
         if not body.trial:
-            self.app.learning.record_activity(self.image, self.user, 1, body.model)
+            self.learning.record_activity(self.image, self.user, 1, body.model)
         return self.to_json(patches, sorted(masks), replaced)
 
     def segment(self, body: SegmentBody) -> dict[str, Any]:
@@ -176,7 +177,7 @@ class WorkspaceActions:
             BadRequest: There is no such model, or it needs prompts.
         """
         task = self._task(body.model, AutomaticInferTask)
-        work, clean = self.work, self.app.engine.denoised(self._show(body.window), body.denoise)
+        work, clean = self.work, self.engine.denoised(self._show(body.window), body.denoise)
         labels: np.ndarray
         labels, names, notes = self._timed(lambda: task.segment(clean, body.device))
         self.notes += notes
@@ -245,11 +246,11 @@ class WorkspaceActions:
             "note": " ".join(notes),
             "voxels": {s.name: int((flat == s.value).sum()) for s in segments.segments if s.name in names},
             "revision": work.settle(),
-            "boot": self.app.workspaces.boot,
+            "boot": self.workspaces.boot,
         }
 
     def _check(self, belief: Client) -> None:
-        boot = self.app.workspaces.boot
+        boot = self.workspaces.boot
         if belief.revision not in (None, self.work.settle()) or belief.boot not in (None, boot):
             raise BadRequest(_STALE, 409)
 
@@ -275,7 +276,7 @@ class WorkspaceActions:
 
     def _timed(self, run: Callable[[], Any]) -> Any:
         start = time.perf_counter()
-        with self.app.learning.throttle.request():
+        with self.learning.user_request():
             result = run()
         self.seconds["segment"] = round(time.perf_counter() - start, 4)
         return result
@@ -286,10 +287,10 @@ class WorkspaceActions:
         return image_grid(self.path, self.picture.shape, self.picture.affine)
 
     def _show(self, window: str | None) -> Picture:
-        return self.app.engine.pictures.get(self.path, window or self.app.engine.settings.window)
+        return self.engine.picture(self.path, window)
 
     def _begin(self) -> Workspace:
-        work = Workspace(self.picture.shape, self.app.engine.settings.labels)
+        work = Workspace(self.picture.shape, self.engine.settings.labels)
         self.notes += load_final_label(self.app, self.image, self.grid, work)
         return work
 

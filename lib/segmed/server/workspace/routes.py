@@ -112,7 +112,7 @@ def images(who: Who, http: Request, client: Named = "") -> list[dict[str, Any]]:
 def image(image: str) -> dict[str, Any]:
     """An image: its grid, and the grey values of a suitable window."""
     app = app_instance()
-    picture = app.engine.pictures.get(app.image_path(image), app.engine.settings.window)
+    picture = app.engine.picture(app.image_path(image))
     info = app.datastore().get_image_info(image)
     return {
         "id": image,
