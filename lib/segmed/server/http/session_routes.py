@@ -45,7 +45,7 @@ def create_session(
 
 
 @router.get("/session/{session_id}", dependencies=USER)
-def getfind_session(session_id: str, update_ts: bool = False, image: bool = False) -> Any:
+def get_session(session_id: str, update_ts: bool = False, image: bool = False) -> Any:
     """Whether a session lives, or its image."""
     session = find_session(session_id, update_ts)
     if image and Path(session.image).is_file():
@@ -54,8 +54,8 @@ def getfind_session(session_id: str, update_ts: bool = False, image: bool = Fals
 
 
 @router.delete("/session/{session_id}", dependencies=USER)
-def removefind_session(session_id: str) -> Any:
+def remove_session(session_id: str) -> Any:
     """Close a session and delete its image."""
     session = find_session(session_id)
-    all_sessions().removefind_session(session_id)
+    all_sessions().remove_session(session_id)
     return session_json(session)
