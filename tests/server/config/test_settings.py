@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from segmed.methods import METHODS
 from segmed.server.config.settings import ServerSettings
 from tiny_sam import save_folder, tiny_sam
 
-FAMILY = ("gafl", "featup", "imedsam", "lora", "adapter")  # need training, and no weights of the user's
-ALONE = ("detector", "unet", "unetpp", "deeplabv3", "deeplabv3plus", "pan")  # likewise, or no weights at all
+# methods by what they need: their own training alone, on the embedded weights; nothing; SAM weights of the user
+FAMILY = tuple(m.name for m in METHODS.values() if not m.ready and m.needs_backbone and not m.weights)
+ALONE = tuple(m.name for m in METHODS.values() if not m.ready and m.name not in FAMILY)
+AT_ONCE = tuple(m.name for m in METHODS.values() if m.ready and (m.weights or not m.needs_backbone))
+ON_SAM = tuple(m.name for m in METHODS.values() if m.ready and m.name not in AT_ONCE and not m.own_format)
 
 
 def test_labels_may_come_from_a_file(tmp_path: Path) -> None:
@@ -28,24 +32,18 @@ def test_labels_may_come_from_a_file(tmp_path: Path) -> None:
 
 def test_defaults_need_nothing() -> None:
     settings = ServerSettings.from_conf({})
-    assert settings.models[:2] == ("segmed", "classical")
-    assert set(settings.models[2:]) == {*FAMILY, *ALONE}
+    assert FAMILY and ALONE and AT_ONCE and ON_SAM
+    assert settings.models[: len(AT_ONCE)] == AT_ONCE
+    assert set(settings.models[len(AT_ONCE) :]) == {*FAMILY, *ALONE}
     assert {settings.backbones[name].source for name in FAMILY} == {"segmed-tiny"}
     assert settings.labels == ("object",)
 
 
 def test_a_backbone_brings_its_methods(tmp_path: Path) -> None:
     folder = str(save_folder(tiny_sam(), tmp_path / "m"))
-    assert set(ServerSettings.from_conf({"backbone": folder}).models) == {
-        "segmed",
-        "classical",
-        "sam",
-        "medsam",
-        *FAMILY,
-        *ALONE,
-    }
+    assert set(ServerSettings.from_conf({"backbone": folder}).models) == {*AT_ONCE, *ON_SAM, *FAMILY, *ALONE}
     one = ServerSettings.from_conf({"backbone_medsam": folder, "labels": "liver, spleen ,liver"})
-    assert set(one.models) == {"segmed", "classical", "medsam", *FAMILY, *ALONE}
+    assert set(one.models) == {*AT_ONCE, "medsam", *FAMILY, *ALONE}
     assert one.structures == {"liver": 1, "spleen": 2}
     assert one.labels == ("liver", "spleen")
 
