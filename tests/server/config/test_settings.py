@@ -9,7 +9,7 @@ from segmed.methods import METHODS
 from segmed.server.config.settings import ServerSettings
 from tiny_sam import save_folder, tiny_sam
 
-# methods by what they need: training on the embedded weights, training alone, nothing, SAM weights of the user
+# methods by what they need: training on the embedded weights, training alone, nothing, SAM weights of users
 FAMILY = tuple(m.name for m in METHODS.values() if not m.ready and m.needs_backbone and not m.weights)
 ALONE = tuple(m.name for m in METHODS.values() if not m.ready and m.name not in FAMILY)
 AT_ONCE = tuple(m.name for m in METHODS.values() if m.ready and (m.weights or not m.needs_backbone))
