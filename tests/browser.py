@@ -29,9 +29,9 @@ def chromium() -> str:
     return path
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for a folder: while it is open, this thread has a running event loop, bad for other
+    """One browser for a module: while it is open, this thread has a running event loop, bad for other
     tests."""
     path = chromium()
     with sync_playwright() as playwright:

@@ -189,7 +189,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_last_one(disk: Disk) -> None:
     path, facts = disk.folder / "last.pt", {"method": "lora"}
     save_checkpoint(path, facts, {"step": 1, "weights": torch.zeros(2_000)})
     before = path.read_bytes()
-    with disk.full(16 * 2**10), pytest.raises(OSError, match="last one is as it was"):
+    with disk.full(16 * 2**10), pytest.raises(OSError, match="previous one is unchanged"):
         save_checkpoint(path, facts, {"step": 2, "weights": torch.rand(400_000)})
     assert path.read_bytes() == before
     assert not list(disk.folder.glob(".part-*"))

@@ -50,7 +50,7 @@ def _read(seeds: range, folder: str) -> None:
 def test_mutated_files_are_read_or_refused(first: int, tmp_path: Path) -> None:
     seeds = f"{first},{min(first + BATCH, FIRST + COUNT)}"
     child = [sys.executable, str(Path(__file__)), seeds, str(tmp_path)]
-    done = subprocess.run(child, capture_output=True, text=True, timeout=SECONDS * BATCH, check=False)
+    done = subprocess.run(child, capture_output=True, encoding="utf-8", timeout=SECONDS * BATCH, check=False)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"seed"')]
     assert done.returncode == 0, (lines[-1:], done.stderr[-3000:])
     read = [line for line in lines if "seconds" in line]

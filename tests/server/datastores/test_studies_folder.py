@@ -117,7 +117,7 @@ def test_a_folder_that_may_only_be_read_is_served(phantom: Phantom, tmp_path: Pa
 
 def _may_not_write(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("read_only", "folder_list", "dicom_folder", "studies"):
-        monkeypatch.setattr(f"segmed.server.{module}.can_write", lambda folder: False)
+        monkeypatch.setattr(f"segmed.server.datastores.{module}.can_write", lambda folder: False)
 
 
 def test_labels_of_a_folder_that_may_only_be_read_are_listed(

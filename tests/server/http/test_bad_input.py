@@ -14,8 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
-from running import Server, Start
-from segmed.data.phantom import Phantom
+from running import Server
 
 ROI = [20, 50, 20, 60, 10, 10]
 
@@ -272,17 +271,3 @@ def test_batch_inference_is_checked_too(server: Server, tmp_path: Path) -> None:
     task = requests.post(url, json={**body, "multi_gpu": False}, timeout=60)
     assert task.status_code in (200, 400)
     assert '"window"' not in task.text
-
-
-def test_unreachable_hub_and_foreign_weights_leave_a_working_server(
-    start: Start, phantom: Phantom, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    studies = tmp_path_factory.mktemp("other")
-    nib.save(nib.Nifti1Image(phantom.image, phantom.affine), studies / "ct.nii.gz")
-    wrong = tmp_path_factory.mktemp("wrong") / "sam.pth"
-    wrong.write_bytes(b"<html>not found</html>")
-    arguments = ["--conf", "models", "classical,sam,medsam", "--conf", "backbone_sam", "nobody/no-such-sam"]
-    server = start(studies, *arguments, "--conf", "backbone_medsam", str(wrong))
-    _refused(_infer(server, model="sam"), "cannot be fetched", "--conf backbone", status=404)
-    _refused(_infer(server, model="medsam"), "cut off, damaged")
-    assert _infer(server).status_code == 200

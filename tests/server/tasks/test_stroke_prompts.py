@@ -58,7 +58,7 @@ def model() -> _Model:
     picture = Picture(np.zeros(SHAPE, np.uint8), np.eye(4), "x", "auto")
     engine = SimpleNamespace(
         settings=SimpleNamespace(labels=["liver"], window="auto"),
-        pictures=SimpleNamespace(get=lambda path, window: picture),
+        picture=lambda path, window=None: picture,
         devices=lambda: ["cpu"],
         denoisers=(),
     )
