@@ -65,7 +65,7 @@ def calls(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> list[tu
     }
     command = [sys.executable, "-c", _TRACE, str(LIBRARY), str(studies)]
     done = subprocess.run(
-        command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=300
+        command, env={**os.environ, **settings}, capture_output=True, encoding="utf-8", timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [(a, b) for a, b in json.loads(done.stdout.splitlines()[-1])]

@@ -27,7 +27,7 @@ def _imported(*words: str) -> tuple[list[str], int, str]:
     done = subprocess.run(
         [sys.executable, "-c", _RUN, *words],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env={
             "PYTHONPATH": str(Path(segmed.__file__).parents[1]),
             "PATH": "/usr/bin:/bin",

@@ -36,7 +36,7 @@ class Behind:
 
 def _health(url: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(DEPLOY / "healthcheck.py"), url]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
 
 
 @pytest.fixture(scope="module")

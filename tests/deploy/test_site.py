@@ -24,7 +24,7 @@ OUTSIDE = (
 
 def _build(source: Path, out: Path) -> subprocess.CompletedProcess[str]:
     command = [tool("mkdocs"), "build", "--strict", "--site-dir", str(out)]
-    return subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=source, capture_output=True, encoding="utf-8", check=False)
 
 
 @pytest.fixture(scope="module")

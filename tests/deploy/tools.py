@@ -25,7 +25,7 @@ def tool(name: str) -> str:
 
 def check(*command: str | Path) -> None:
     """Runs a program, which has to find nothing."""
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(word) for word in command], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 

@@ -248,7 +248,7 @@ def test_a_lax_archive_is_no_obstacle(tmp_path: Path, write_series: WriteSeries)
     done = subprocess.run(
         [sys.executable, "-c", command, str(folder), str(tmp_path / "out_")],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         env={**os.environ, "PYTHONPATH": str(Path(segmed.__file__).parents[1])},
     )
@@ -496,7 +496,7 @@ def test_dciodvfy_finds_no_error(
         assert shown.overlaps()
     write(shown, NAMES, series, tmp_path / "out.dcm", "medsam", "7")
     done = subprocess.run(
-        ["dciodvfy", str(tmp_path / "out.dcm")], capture_output=True, text=True, check=False
+        ["dciodvfy", str(tmp_path / "out.dcm")], capture_output=True, encoding="utf-8", check=False
     )
     told = done.stdout + done.stderr
     assert [line for line in told.splitlines() if line.startswith("Error")] == []

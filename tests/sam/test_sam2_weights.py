@@ -202,7 +202,7 @@ def test_damaged_checkpoints_say_what_is_wrong(model: Sam2VideoModel, folder: Pa
         load_sam2(str(new))
     del original["no_mem_embed"]
     torch.save({"model": original}, new / "sam2.pt")
-    with pytest.raises(ValueError, match=r"1 weights missing \(first: no_memory_embedding\)"):
+    with pytest.raises(ValueError, match=r"1 weights are missing \(first: no_memory_embedding\)"):
         load_sam2(str(new))
     (new / "config.json").write_text(json.dumps({"model_type": "sam"}))
     with pytest.raises(ValueError, match="not that of a SAM2"):

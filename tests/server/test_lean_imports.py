@@ -21,7 +21,7 @@ print([name for name in {spared} if sys.modules.get(name) is not None])
 
 def test_the_server_does_without_experiment_tracking() -> None:
     script = _SCRIPT.replace("{spared}", repr(SPARED))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True)
     lines = done.stdout.strip().splitlines()
     assert lines[0] == str(list(SPARED))
     assert lines[-1] == "[]"

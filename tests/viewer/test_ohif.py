@@ -114,7 +114,7 @@ def _read_seg(seg: pydicom.Dataset) -> Places:
 def _verified(path: Path) -> None:
     if shutil.which("dciodvfy") is None:
         return
-    told = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, check=False)
+    told = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, encoding="utf-8", check=False)
     assert not [line for line in (told.stdout + told.stderr).splitlines() if line.startswith("Error")]
 
 
