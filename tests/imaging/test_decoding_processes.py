@@ -174,9 +174,8 @@ def test_a_sick_reader_is_ended(sick: Decoder, tmp_path: Path, word: str, told: 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform limits no address space")
 def test_so_is_one_that_grows(sick: Decoder, tmp_path: Path) -> None:
     (tmp_path / "a.nii").write_text("grow")
-    with pytest.raises(
-        ValueError, match="takes more memory|takes longer"
-    ):  # on a busy machine its time ends first
+    # on a busy machine its time may end first
+    with pytest.raises(ValueError, match=r"takes more memory|takes longer"):
         sick.check(tmp_path / "a.nii")
 
 
