@@ -144,8 +144,9 @@ class Client:
         return answer if answer.status_code == wanted else None
 
     def _place(self) -> tuple[list[int], list[int]]:
-        """A box [i0, i1, j0, j1] and a slice that may lie anywhere on the images."""
-        i, j = (sorted(self._rng.integers(0, size, 2).tolist()) for size in self.shape[:2])
+        """A box [i0, i1, j0, j1] and a slice, anywhere on the images."""
+        # at least two voxels wide, as a box has to be
+        i, j = (sorted(self._rng.integers(0, size - 1, 2).tolist()) for size in self.shape[:2])
         return [i[0], i[1] + 1, j[0], j[1] + 1], [int(self._rng.integers(self.shape[2]))]
 
     def _infer(self, kind: str, model: str, params: dict[str, Any]) -> None:
