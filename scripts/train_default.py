@@ -94,6 +94,19 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _network(options: argparse.Namespace) -> PromptNetwork:
+    """The network that training begins with: random, with a pretrained encoder, or from earlier weights."""
+    if options.start:
+        from segmed.methods.segmed.weights import load_network
+
+        return load_network(options.start)
+    network = PromptNetwork()
+    if options.imagenet:
+        weights = torch.load(options.imagenet, map_location="cpu", weights_only=True)
+        network.encoder.load_state_dict(folded(weights))
+    return network
+
+
 def main() -> None:
     options = parse()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -124,15 +137,7 @@ def main() -> None:
         pool.refill()
         return pool
 
-    network = PromptNetwork()
-    if options.imagenet:
-        network.encoder.load_state_dict(
-            folded(torch.load(options.imagenet, map_location="cpu", weights_only=True))
-        )
-    if options.start:
-        from segmed.methods.segmed.weights import load_network
-
-        network = load_network(options.start)
+    network = _network(options)
     config = PretrainingConfig(
         steps=options.steps,
         seed=options.seed,

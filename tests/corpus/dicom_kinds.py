@@ -27,6 +27,8 @@ def rows() -> Iterator[Row]:
     """All of them; names without extension are folders."""
     yield from _values()
     yield from _headers()
+    yield from _syntaxes()
+    yield from _damaged()
     yield from _places()
     yield from _times()
     yield from _enhanced()
@@ -119,6 +121,8 @@ def _headers() -> Iterator[Row]:
 
     yield Row("dicom_of_a_disc", beside, _PLAIN, sent="not taken|cannot be read|files")
 
+
+def _syntaxes() -> Iterator[Row]:
     def syntax(uid: str) -> Edit:
         def edit(data: Dataset, k: int) -> None:
             if uid == RLELossless:
@@ -141,6 +145,8 @@ def _headers() -> Iterator[Row]:
     ):
         yield Row(f"dicom_{name}", series(syntax(uid)), _PLAIN, affine=AFFINE)
 
+
+def _damaged() -> Iterator[Row]:
     def cut(folder: Path) -> None:
         series()(folder)
         path = folder / "003.dcm"

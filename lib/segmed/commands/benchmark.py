@@ -66,9 +66,9 @@ def benchmark(
         int | None, typer.Option(help="Passes over the data; those of each recipe if not given.")
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Slices per step, 8 if not given.")] = None,
-    patients: Annotated[int | None, typer.Option(help="At most so many per dataset, by chance.")] = None,
+    patients: Annotated[int | None, typer.Option(help="At most so many per dataset, at random.")] = None,
     slices: Annotated[int | None, typer.Option(help="At most so many per patient, evenly spaced.")] = None,
-    augment: Annotated[bool, typer.Option("--augment", help="Change slices by chance in training.")] = False,
+    augment: Annotated[bool, typer.Option("--augment", help="Augment slices at random in training.")] = False,
     slice_split: Annotated[
         bool, typer.Option("--slice-split", help="Split by slices where that was published; leaks patients.")
     ] = False,
@@ -96,14 +96,7 @@ def benchmark(
         return
     try:
         given = {"steps": steps, "epochs": epochs, "batch": batch, "patients": patients, "slices": slices}
-        if steps and epochs:
-            raise ValueError("Give --steps or --epochs, not both.")
-        bounds = {
-            **(_QUICK if quick else {}),
-            **{key: value for key, value in given.items() if value is not None},
-        }
-        if epochs:
-            bounds.pop("steps", None)
+        bounds = _bounds(given, quick)
         import torch
 
         template = BenchmarkJob(
@@ -151,6 +144,20 @@ def benchmark(
         console.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
     if not any(made.rows for made in found):
         raise typer.Exit(2)
+
+
+def _bounds(given: dict[str, int | None], quick: bool) -> dict[str, int]:
+    """The size of the jobs: what the user gives, over the small sizes of --quick.
+
+    Raises:
+        ValueError: steps and epochs are both given.
+    """
+    if given["steps"] and given["epochs"]:
+        raise ValueError("Give --steps or --epochs, not both.")
+    bounds = {**(_QUICK if quick else {}), **{k: v for k, v in given.items() if v is not None}}
+    if given["epochs"]:
+        bounds.pop("steps", None)
+    return bounds
 
 
 def _run(plans: Sequence[Plan], workers: int, address: str) -> list[TableResult]:
