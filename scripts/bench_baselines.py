@@ -4,7 +4,7 @@
     python scripts/bench_baselines.py
     python scripts/bench_baselines.py --encoder resnet18 --size 128 --methods unet deeplabv3plus
 
-`ours` is a pass of SegMed's training over volumes on disk: slices in an order by chance, gradients clipped,
+`ours` is a pass of SegMed's training over volumes on disk: slices in random order, gradients clipped,
 losses kept; they were prepared in the pass before, as in every training of more than one. `bare` is the same
 network of segmentation_models_pytorch with the same loss, optimiser and batches, on tensors that lie in
 memory. They take turns, against drift of the machine; the medians are told.

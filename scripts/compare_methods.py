@@ -259,7 +259,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rates", type=float, default=1.0, help="factor on all learning rates")
     parser.add_argument("--bf16", action="store_true", help="train in bf16 autocast")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
-    parser.add_argument("--patients", type=int, help="at most so many, drawn by chance")
+    parser.add_argument("--patients", type=int, help="at most so many, at random")
     parser.add_argument("--slices", type=int, help="at most so many per patient, evenly spaced")
     parser.add_argument("--test-share", type=float, default=0.2, help="share of the patients")
     parser.add_argument(

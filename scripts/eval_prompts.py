@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Dice of a method on labelled pictures: boxes, careless boxes, clicks and scribbles, beside what a box alone
+"""Dice of a method on labelled pictures: boxes, jittered boxes, clicks and scribbles, beside what a box alone
 gives.
 
     python scripts/eval_prompts.py CASES [--method segmed] [--backbone WEIGHTS] [--sheet overlays.png]

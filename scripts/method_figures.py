@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw the figures of docs/methods.md: each method on drawn pictures, with the embedded backbone, briefly
+"""Draw the figures of docs/methods.md: each method on synthetic images, with the embedded backbone, briefly
 trained.
 
     python scripts/method_figures.py [--only gafl lora …] [--steps N]

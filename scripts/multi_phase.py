@@ -124,7 +124,7 @@ def main() -> None:
         "",
         multi_phase_table(scores),
         "",
-        "`segmed-tiny` has seen drawn pictures only: with it, these numbers say nothing about published "
+        "`segmed-tiny` has seen synthetic images only: with it, these numbers say nothing about published "
         "weights.",
     ]
     text = "\n".join(lines if "segmed-tiny" in source else lines[:-2]) + "\n"

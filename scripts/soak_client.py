@@ -248,7 +248,7 @@ class Client:
             return
         self.saved = mine
         self.check_saved()
-        # an undone step would be of the label before, so that the page would begin anew, too
+        # an undone step would be of the label before, so that the page would begin again, too
         work = self._ask("work", "GET", f"/api/images/{self.own}/work?client={self.name}")
         if work is not None:
             self._labels = np.zeros(self.shape, np.uint8)

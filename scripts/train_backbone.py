@@ -69,7 +69,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=int, default=32, help="objects per step and process")
     parser.add_argument("--size", type=int, default=64, help="input size, px")
-    parser.add_argument("--drawn", type=int, default=160, help="side of the drawn pictures, px")
+    parser.add_argument("--drawn", type=int, default=160, help="side of the synthetic images, px")
     parser.add_argument("--objects", type=int, default=4, help="objects taken from one picture")
     parser.add_argument("--reuse", type=int, default=3, help="steps in a row that share their pictures")
     parser.add_argument(

@@ -120,7 +120,7 @@ def phantom(
     rows: Annotated[int, typer.Option(help="Rows of pictures.")] = 6,
     columns: Annotated[int, typer.Option(help="Columns of pictures.")] = 8,
 ) -> None:
-    """Show what the default model is trained on: drawn pictures with their targets outlined."""
+    """Show what the default model is trained on: synthetic images with their targets outlined."""
     try:
         if not sheet.parent.is_dir():
             raise FileNotFoundError(f"The folder {sheet.parent} does not exist. Make it first.")

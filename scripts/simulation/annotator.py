@@ -34,7 +34,7 @@ def effort(proposal: np.ndarray | None, truth: np.ndarray, classes: Collection[i
     """How long it takes to make a label map of a proposal.
 
     Each connected error of a structure of 4 px and more is outlined with a click every 6 px, three at least.
-    Where that takes more clicks than outlining the structure anew, that is done instead; a structure that is
+    Where that takes more clicks than outlining the structure again, that is done instead; a structure that is
     not there is deleted with one click. Opening, looking and submitting take 10 s, a click 1.5 s. It is a
     model of ours: numbers tell strategies apart and are no working hours.
 

@@ -27,7 +27,7 @@ class Case:
 
     Attributes:
         name: id in the studies, `<patient>_<number>`.
-        patient: whose it is; of drawn pictures and of slices a patient may have many.
+        patient: whose it is; of synthetic images and of slices a patient may have many.
         kind: what sort of picture it is.
         image: (H, W) or (H, W, 3) uint8.
         truth: (H, W) uint8, 0 for background.
@@ -110,7 +110,7 @@ STAGES = (
 
 
 def draw(kinds: Sequence[Kind], seed: int, name: str = "phantoms") -> Archive:
-    """An archive of drawn pictures; the same arguments give the same pictures. Structures are those that are
+    """An archive of synthetic images; equal arguments give equal ones. Structures are those that are
     shown."""
     parts: dict[str, list[Case]] = {"pool": [], "test": []}
     for number, kind in enumerate(kinds):

@@ -1,4 +1,4 @@
-"""Masks of everything on a slice, beside transformers' own sorting and on drawn pictures."""
+"""Masks of everything on a slice, beside transformers' own sorting and on synthetic images."""
 
 from __future__ import annotations
 

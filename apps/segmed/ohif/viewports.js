@@ -37,7 +37,7 @@ export function turnAlong(id, directions) {
   const nearest = to => axes.reduce((a, b) => (dot(b, to) > dot(a, to) ? b : a));
   const normal = nearest(viewPlaneNormal);
   if (dot(normal, viewPlaneNormal) < 0.9999) {
-    // where OHIF looks when it draws the view anew, after the window got another size for instance
+    // where OHIF looks when it draws the view again, after the window got another size for instance
     viewport.viewportProperties.orientation = { viewPlaneNormal: normal, viewUp: nearest(viewUp) };
     viewport.resetCamera();
     viewport.render();

@@ -36,7 +36,7 @@ def train(
     labels: Annotated[
         str, typer.Option(help="Structures to learn from --studies, with commas; all if not given.")
     ] = "",
-    patients: Annotated[int, typer.Option(help="Take so many patients at most, by chance; 0 takes all.")] = 0,
+    patients: Annotated[int, typer.Option(help="Take so many patients at most, at random; 0 takes all.")] = 0,
     backbone: Annotated[
         str,
         typer.Option(
@@ -58,7 +58,7 @@ def train(
         int, typer.Option(help="Least steps of an epoch; few data are gone over again.")
     ] = 10,
     seed: Annotated[int, typer.Option(help="Of the split and of all that is drawn.")] = 0,
-    augment: Annotated[bool, typer.Option("--augment", help="Change slices by chance.")] = False,
+    augment: Annotated[bool, typer.Option("--augment", help="Augment slices at random.")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin with the base weights, not with what is served.")
     ] = (False),

@@ -20,7 +20,7 @@ from segmed.training.embeddings import FrozenEncoder
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.order import SliceOrder
 from segmed.training.processes import Processes
-from segmed.training.targets import careless_box, class_places, fit_labels, one_object
+from segmed.training.targets import class_places, fit_labels, jittered_box, one_object
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class BatchReader:
         frame = Frame(height, width, int(self.method.input_size or 0), self.method.keep_aspect)
         if self.places is None:
             truth = fit_labels(one_object(sample.labels, generator, self.config.one_label_share), frame)
-            prompt = careless_box(truth, generator, self.config.prompts)
+            prompt = jittered_box(truth, generator, self.config.prompts)
         else:
             truth = fit_labels(self.places[sample.labels], frame)
         source = self.encoder.kept(number)

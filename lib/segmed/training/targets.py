@@ -24,7 +24,7 @@ def one_object(labels: np.ndarray, generator: Generator, one_label_share: float)
     return labels > 0
 
 
-def careless_box(truth: Tensor, generator: Generator, config: PromptConfig) -> SlicePrompt:
+def jittered_box(truth: Tensor, generator: Generator, config: PromptConfig) -> SlicePrompt:
     """Draw a jittered box around an object (S, S), in px of the model input."""
     boxes = jittered_boxes(truth[None] > 0, generator, config.box_inward, config.box_outward)
     x0, y0, x1, y1 = boxes[0].tolist()

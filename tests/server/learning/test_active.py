@@ -251,7 +251,7 @@ def test_labels_and_the_work_on_them_are_noted(clinic: Clinic) -> None:
     assert (status["cases"]["finished"], status["cases"]["prompts"]) == (1, 2)
     scored = clinic.ask("POST", "/scoring/dice").json()
     assert scored["dice"] == pytest.approx(dice)
-    # it is known now where objects are, so that all scores are made anew
+    # it is known now where objects are, so that all scores are computed again
     clinic.wait(lambda s: s["scoring"]["scored"] > before["scored"])
     assert clinic.status()["scoring"]["version"] != before["version"]
 

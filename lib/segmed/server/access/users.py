@@ -194,6 +194,6 @@ def _parsed(path: Path) -> dict[str, User]:
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"The file of users {path} is damaged ({error}). Restore it, or make it anew."
+            f"The file of users {path} is damaged ({error}). Restore it, or create it again."
         ) from error
     return found

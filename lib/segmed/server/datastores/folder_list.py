@@ -75,7 +75,7 @@ class ListedFolder(LocalDatastore):
                 self._read_list()
             except ValueError as error:
                 logger.error(
-                    "%s is damaged (%.200s) and is written anew.", self._datastore_config_path, error
+                    "%s is damaged (%.200s) and is written again.", self._datastore_config_path, error
                 )
             yield
 
@@ -183,7 +183,7 @@ def _mark(path: Path) -> tuple[int, int, int] | None:
 
 
 def set_aside_if_damaged(path: Path) -> None:
-    """Rename a list that cannot be read, so that it is made anew from the files; names stand beside the
+    """Rename a list that cannot be read, so that it is rebuilt from the files; names stand beside the
     labels.
 
     A process that was killed, a full disk or an older version may have left it so.
@@ -197,7 +197,7 @@ def set_aside_if_damaged(path: Path) -> None:
         kept = next(name for name in free if not name.exists())
         path.replace(kept)
         logger.error(
-            "%s is damaged (%.200s). It is kept as %s and made anew from the files.", path, error, kept.name
+            "%s is damaged (%.200s). It is kept as %s and rebuilt from the files.", path, error, kept.name
         )
 
 

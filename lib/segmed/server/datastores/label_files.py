@@ -140,7 +140,7 @@ class LabelFiles:
         kept = next(name for name in free if not name.exists())
         self._list.replace(kept)
         logger.error(
-            "%s is damaged (%.200s). It is kept as %s and made anew from the files.", LIST, error, kept.name
+            "%s is damaged (%.200s). It is kept as %s and rebuilt from the files.", LIST, error, kept.name
         )
         found: dict[str, Any] = {}
         for folder in (self.root / "labels").iterdir() if (self.root / "labels").is_dir() else ():

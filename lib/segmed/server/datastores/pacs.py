@@ -107,7 +107,7 @@ class PacsStudies(DicomStudies):
 
     @contextlib.contextmanager
     def _fetched(self, facts: SeriesFacts) -> Iterator[Path]:
-        # a series that has grown since is fetched anew
+        # a series that has grown since is fetched again
         state = str(facts.slices) if facts.slices else ""
         with contextlib.ExitStack() as stack:
             try:

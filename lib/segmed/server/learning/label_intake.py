@@ -82,7 +82,7 @@ class LabelIntake:
             self._points[number] = np.zeros((0, 2)) if labels is None else object_places(labels)
         self._points = {number: self._points[number] for number in newest}
         points = np.concatenate([np.zeros((0, 2)), *self._points.values()])
-        # with 1, 10, 100, … labels it is known so much better where to look that scores are made anew
+        # with 1, 10, 100, … labels it is known so much better where to look that scores are computed again
         stage = max(self.places.stage, len(str(len(usable)))) if len(points) else self.places.stage
         self.places = Places(stage, points if len(points) else None)
 

@@ -198,7 +198,7 @@ def _head(line: bytes) -> dict[str, Any]:
 
 def _replace(path: Path, parts: list[bytes]) -> None:
     """Write a file completely or not at all, even if the power fails. Raises OSError."""
-    if not path.parents[2].is_dir():  # the studies, which are not made anew
+    if not path.parents[2].is_dir():  # the studies, which are not made again
         raise FileNotFoundError(2, "the studies folder is missing", str(path.parents[2]))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with appear_whole(path, private=True) as part, part.open("wb") as file:

@@ -38,7 +38,7 @@ class Workspaces:
     def __init__(self, max_bytes: int = 2**30, max_count: int = 200, journal: Journal | None = None) -> None:
         self._max_bytes, self._max_count, self._journal = max_bytes, max_count, journal
         self.boot = uuid.uuid4().hex
-        self._highest = 0  # revision of work that was dropped: what is made anew is never taken for it
+        self._highest = 0  # revision of work that was dropped: what is made again is never taken for it
         self._kept: OrderedDict[Key, Workspace] = OrderedDict()
         self._users: dict[Key, int] = {}
         self._sizes: dict[Key, int] = {}

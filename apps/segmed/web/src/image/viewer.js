@@ -108,7 +108,7 @@ export class Viewer {
   show(view) {
     this.view = view;
     this.nv.opts.crosshairWidth = view === "multi" ? 0.25 : 0;
-    if (this.nv.crosshairs3D) this.nv.crosshairs3D.mm[0] = NaN; // NiiVue makes it anew then
+    if (this.nv.crosshairs3D) this.nv.crosshairs3D.mm[0] = NaN; // NiiVue makes it again then
     this.nv.setSliceType(SLICE_TYPES[view]);
   }
 

@@ -49,5 +49,5 @@ export function difference(shown, saved) {
   const parts = names
     .filter((name) => (shown[name] ?? 0) !== (saved[name] ?? 0))
     .map((name) => `${name}: ${saved[name] ?? 0} voxels saved, ${shown[name] ?? 0} shown`);
-  return parts.length ? `What was saved differs from what was shown (${parts.join("; ")}). It is shown anew.` : "";
+  return parts.length ? `What was saved differs from what was shown (${parts.join("; ")}). It is shown again.` : "";
 }

@@ -149,7 +149,7 @@ export class Work {
     return saved;
   }
 
-  /** Whether another page or a restart of the server has changed the work meanwhile; it is shown anew then. */
+  /** Whether another page or a restart of the server has changed the work meanwhile; it is shown again then. */
   async #look() {
     const { id, state } = this;
     if (!id || this.waiting || state.revision === undefined) return;
@@ -160,7 +160,7 @@ export class Work {
     } catch {
       return; // the next request tells
     }
-    this.actions.warn("Your work on this image was changed elsewhere, or the server was restarted. It is shown anew.");
+    this.actions.warn("Your work on this image was changed elsewhere, or the server was restarted. It is shown again.");
     await this.reload();
   }
 
