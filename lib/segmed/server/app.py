@@ -41,6 +41,7 @@ from segmed.server.learning.retrainer import check_options, is_remote
 from segmed.server.learning.scoring import ImageScoring, LabelDice
 from segmed.server.learning.strategies import strategies
 from segmed.server.tasks.automatic import AutomaticInferTask
+from segmed.server.tasks.batch import BatchInference
 from segmed.server.tasks.detection import DetectionInferTask
 from segmed.server.tasks.infer import PromptInferTask
 from segmed.server.tasks.scribbles import ScribblesInferTask, scribbles_name
@@ -91,6 +92,9 @@ class SegMedApp(MONAILabelApp):
         there."""
         folder = state_folder(self.datastore(), self.engine.settings.learning.folder)
         return Workspaces(journal=Journal(folder / "work"))
+
+    def init_batch_infer(self) -> BatchInference:
+        return BatchInference()
 
     def init_infers(self) -> dict[str, InferTask]:
         """Prompt models as `<name>` and `<name>_3d`; automatic ones as `<name>`, with prompts as

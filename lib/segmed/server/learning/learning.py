@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
+from monailabel.utils.async_tasks.utils import processes
 
 from segmed.active.drift import embedding_drift, score_drift
 from segmed.active.policy import RetrainConfig
@@ -83,7 +84,7 @@ class ActiveLearning:
             self.studies.file,
             lambda: self._fingerprints,
             lambda: self.intake.places,
-            self.retrainer.running,
+            lambda: self.retrainer.running() or bool(processes("train")),
         )
         self.drift = self.problem = ""
         self._drift_due = 0.0

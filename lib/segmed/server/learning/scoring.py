@@ -57,8 +57,8 @@ class BackgroundScorer:
         file: Function that returns the file of an image.
         fingerprints: Function that returns the fingerprints of the images' files, as given to the state.
         places: Function that returns places where objects may be.
-        busy: Function that returns whether scores of this version will soon be outdated, as during a
-            retraining.
+        busy: Function that returns whether a training is under way: it needs the device, and its version will
+            outdate the scores.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class BackgroundScorer:
         return Scorer(segmenter, self.config, embed=embed, turn=turn)
 
     def _unwanted(self) -> bool:
-        return self._paused.is_set() or self._closed.is_set()
+        return self._paused.is_set() or self._closed.is_set() or self._busy()
 
     def _loop(self) -> None:
         while not self._closed.is_set():
