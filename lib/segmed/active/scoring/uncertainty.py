@@ -31,10 +31,10 @@ def predictive_entropy(probability: np.ndarray) -> float:
 def total_entropy(probability: np.ndarray) -> float:
     """Entropy of the prediction, over all pixels of the slice.
 
-    Cost: 1 encode, 1 decode. Unlike `predictive_entropy`, it is small where the model sees no object and grows
-    with the size of the uncertain region. Images without the structures, from which a model learns little, are
-    therefore ranked last, as with the mean entropy per image of Nath et al., Diminishing Uncertainty Within the
-    Training Pool: Active Learning for Medical Image Segmentation (2021).
+    Cost: 1 encode, 1 decode. Unlike `predictive_entropy`, it is small where the model sees no object and
+    grows with the size of the uncertain region, so that images without the structures, from which a model
+    learns little, come last. Source: the entropy of an image in Nath et al., Diminishing Uncertainty Within
+    the Training Pool: Active Learning for Medical Image Segmentation (2021).
 
     Args:
         probability: Probability (H, W) of an object, or (C, H, W) of classes, which sum to 1, with class 0

@@ -25,8 +25,8 @@ class BatchInference(BatchInferTask):
         """Run the model named in the request.
 
         Args:
-            request: `model`, `images` and the options of MONAI Label; options of prompts, such as `roi`, apply
-                to every image.
+            request: `model`, `images` and the options of MONAI Label; options of prompts, such as `roi`,
+                apply to every image.
             datastore: Datastore with the images, which also gets the labels.
             infer: Function that runs the model on one image.
 
