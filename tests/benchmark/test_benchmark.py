@@ -63,7 +63,7 @@ _RUNS = {
     "three": ("gid5", "sirst", "--methods", "segmed"),
 }
 _FEW = ("--steps", "10", "--batch", "8", "--patients", "0", "--slices", "0", "--device", "cpu")
-_SMALL = ("--set", "encoder=resnet18", "--set", "input_size=64")
+_SMALL = ("--set", "encoder=resnet18", "--set", "input_size=64", "--set", "pretrained=false")
 
 
 @pytest.fixture(scope="module", autouse=True)

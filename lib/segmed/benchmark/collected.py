@@ -130,13 +130,11 @@ def _split(table: Table, jobs: Sequence[BenchmarkJob], facts: Mapping[str, Any])
         )
     )
     budget = jobs[0].budget
+    batch = f"{budget.batch} slices" if budget.batch else "as many slices as each recipe has"
     limit = (
         f"{budget.steps} steps" if budget.steps else f"{budget.epochs or 'as many as each recipe has'} passes"
     )
-    return (
-        f"Split {facts['split']}, the same for all rows and seeds: {numbers}. "
-        f"At most {limit} of {budget.batch} slices."
-    )
+    return f"Split {facts['split']}, the same for all rows and seeds: {numbers}. At most {limit} of {batch}."
 
 
 def _warnings(facts: Mapping[str, Any]) -> tuple[str, ...]:

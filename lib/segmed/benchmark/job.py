@@ -133,7 +133,7 @@ def _measured(job: BenchmarkJob, stop: Callable[[], bool] | None) -> dict[str, A
         "skipped": [item.reason for item in test.skipped],
     }
     if segmenter.finds_boxes:
-        result["boxes"] = asdict(measure_boxes(segmenter, test, job.budget.batch))
+        result["boxes"] = asdict(measure_boxes(segmenter, test))
     if entry.protocol == "detection":
         return result
     question = _eval_protocol(job)
@@ -162,7 +162,7 @@ def _candidate(
 ) -> TrainableSegmenter:
     candidate, _ = build_trainable(method, backbone, job.entry.settings, train, job.device, job.seed)
     candidate.begin()
-    candidate.recipe = candidate.recipe_for(job.budget.batch)
+    candidate.recipe = candidate.recipe_for(job.budget.batch or candidate.recipe.batch)
     return candidate
 
 
@@ -175,12 +175,14 @@ def _trained(
     stop: Callable[[], bool] | None,
 ) -> tuple[TrainingResult, int]:
     """Train a candidate, and return the result and the step from which the training was resumed."""
-    budget = job.budget
+    budget, recipe = job.budget, candidate.recipe
+    batch = budget.batch or recipe.batch
     prompted = None if job.entry.protocol == "detection" else job.entry.protocol == "box"
     config = FinetuneConfig(
-        steps=budget.steps, epochs=budget.epochs, batch=budget.batch, seed=job.seed, prompted=prompted
+        steps=budget.steps, epochs=budget.epochs, batch=batch, seed=job.seed, prompted=prompted
     )
-    augment = Augmentation(lateralised=train.lateralised) if budget.augment else None
+    wanted = recipe.augmented if budget.augment is None else budget.augment
+    augment = Augmentation(lateralised=train.lateralised) if wanted else None
     arguments = (candidate, train, validation, config, job.folder / "run", augment)
     try:
         run = TrainingRun(*arguments)
@@ -212,9 +214,7 @@ def _backbone(method: Method, job: BenchmarkJob) -> BackboneConfig:
 
 def _eval_protocol(job: BenchmarkJob) -> EvalProtocol:
     proposals = str(job.entry.settings.get("proposals", "published"))
-    return EvalProtocol(
-        job.entry.protocol, batch=job.budget.batch, proposals=proposals, points=job.budget.points
-    )
+    return EvalProtocol(job.entry.protocol, proposals=proposals, points=job.budget.points)
 
 
 def _measured_elsewhere(
@@ -247,26 +247,33 @@ def _curve(segmenter: Segmenter, test: SliceDataset, question: EvalProtocol, mos
     return curve
 
 
-def _packed(measured: Measured) -> list[list[Any]]:
-    """Slice, label, tp, fp, fn, tn and HD95 of each score; None for NaN, "inf" for infinity."""
-    rows = []
-    for number, score in zip(measured.slices, measured.scores, strict=True):
-        distance = (
-            None if math.isnan(score.hd95) else "inf" if math.isinf(score.hd95) else round(score.hd95, 4)
-        )
-        rows.append(
-            [number, score.label, *(getattr(score.overlap, f.name) for f in fields(Overlap)), distance]
-        )
-    return rows
+def _packed(measured: Measured) -> dict[str, list[list[Any]]]:
+    """Rows of the scores on slices and in whole images.
+
+    A row has the number of the slice or the patient, the label, tp, fp, fn, tn, HD95 and NSD; None for NaN,
+    "inf" for infinity.
+    """
+
+    def row(name: int | str, score: ImageScore) -> list[Any]:
+        counts = [getattr(score.overlap, f.name) for f in fields(Overlap)]
+        return [name, score.label, *counts, _packed_number(score.hd95), _packed_number(score.nsd)]
+
+    return {
+        "slices": [row(n, score) for n, score in zip(measured.slices, measured.scores, strict=True)],
+        "whole": [row(score.patient, score) for score in measured.whole],
+    }
+
+
+def _packed_number(value: float) -> float | str | None:
+    return None if math.isnan(value) else "inf" if math.isinf(value) else round(value, 4)
 
 
 def unpacked(rows: Sequence[Sequence[Any]]) -> list[ImageScore]:
     """Read scores from the rows of a result file."""
+    distances = [[math.nan if value is None else float(value) for value in row[6:8]] for row in rows]
     return [
-        ImageScore(
-            Overlap(*row[2:6]), math.nan if row[6] is None else float(row[6]), str(row[0]), int(row[1])
-        )
-        for row in rows
+        ImageScore(Overlap(*row[2:6]), hd95, str(row[0]), int(row[1]), nsd)
+        for row, (hd95, nsd) in zip(rows, distances, strict=True)
     ]
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from segmed.benchmark import published
 from segmed.benchmark.table import Entry, ExternalTest, Table
 from segmed.methods import METHODS
 
 _BASELINES = tuple(
-    Entry(n, n, protocol="classes") for n in ("deeplabv3plus", "unet", "unetpp", "deeplabv3", "pan")
+    Entry(n, n, {"pretrained": True}, "classes")
+    for n in ("deeplabv3plus", "unet", "unetpp", "deeplabv3", "pan")
 )
 _LORA = {rank: Entry(f"lora-{rank}", "lora", {"rank": rank}, "classes") for rank in (1, 4, 8)}
 _ADAPTER = Entry("adapter", "adapter", protocol="classes")
@@ -73,7 +75,7 @@ TABLES: dict[str, Table] = {
             "FLARE22: 13 organs of the abdomen",
             _PEFT,
             "flare22",
-            (*_ORACLES, _ADAPTER, *_LORA.values()),
+            (*_ORACLES, replace(_ADAPTER, settings={"depth_adapter": True}), *_LORA.values()),
             published.FLARE22,
             by_class=True,
             notes=(_WITH_BACKGROUND, _ORACLE),
