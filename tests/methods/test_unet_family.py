@@ -21,9 +21,10 @@ from segmed.methods.base.trainable import Recipe, load_trained, read_facts, save
 from segmed.methods.segmed.encoder import EfficientNetLite0, folded
 from segmed.methods.unet_family import DeepLabV3, Pan, Unet, UnetFamily, UnetFamilyConfig
 from segmed.registry.versions import Registry
-from segmed.training.finetune import Finetuning, rate_factor
+from segmed.training.finetune import Finetuning
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import JobConfig, train_model
+from segmed.training.optimisation import rate_factor
 from segmed.training.validation import validate
 from segmentation_models_pytorch import encoders
 from small_training import make_discs

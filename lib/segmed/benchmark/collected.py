@@ -66,7 +66,7 @@ class TableResult:
         unit = next((str(e.facts["unit"]) for e in self.entries if "unit" in e.facts), "px")
         present = {key for _, row in self.rows for key in row.values}
         titles = {**METRICS, **BOX_METRICS, "ms": "ms per slice"}
-        return {k: f"{t}, {unit}" if k == "hd95" else t for k, t in titles.items() if k in present}
+        return {k: f"{t}, {unit}" if k in ("hd95", "hd") else t for k, t in titles.items() if k in present}
 
     @property
     def classes(self) -> list[str]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from segmed.benchmark.job import unpacked
 from segmed.benchmark.measure import BACKGROUND
+from segmed.benchmark.packing import unpacked
 from segmed.benchmark.published import Published
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.segmentation_scores import ImageScore, summarise
@@ -31,6 +31,7 @@ METRICS: Mapping[str, str] = {
     "accuracy": "accuracy",
     "nsd": "NSD",
     "hd95": "HD95",
+    "hd": "HD",
     "missed": "missed",
 }
 BOX_METRICS: Mapping[str, str] = {
@@ -49,7 +50,7 @@ TITLES: Mapping[str, str] = {
     "parameters": "parameters, M",
     "trainable": "trained parameters, M",
 }
-_SAME = {"f1": "dice", "hausdorff": "hd95"}  # our metric for a published one of another name
+_SAME = {"f1": "dice", "hausdorff": "hd"}  # our metric for a published one of another name
 _ROUNDING = 1e-9  # tolerance for rounding errors
 
 
@@ -219,7 +220,7 @@ def _numbers(
     pooled = _pooled(objects)
     found = {key: float(getattr(summary, key)) for key in METRICS if hasattr(summary, key)}
     surfaces = summarise([s for s in whole if s.label != BACKGROUND])
-    found |= {"nsd": surfaces.nsd, "hd95": surfaces.hd95}
+    found |= {key: getattr(surfaces, key) for key in ("nsd", "hd95", "hd")}
     found |= {"dice_pooled": pooled.dice("one"), "iou_pooled": pooled.iou("one")}
     by_class = {}
     for label, name in {BACKGROUND: "background", **classes}.items():

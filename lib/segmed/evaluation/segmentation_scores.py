@@ -28,6 +28,7 @@ class ImageScore:
         patient: Name of the patient.
         label: Value of the class.
         nsd: Normalised surface Dice at `TOLERANCE`; 0 if only one of the masks is empty, NaN if both are.
+        hd: Hausdorff distance, the largest surface distance; infinite or NaN as `hd95`.
     """
 
     overlap: Overlap
@@ -35,6 +36,7 @@ class ImageScore:
     patient: str = ""
     label: int = 1
     nsd: float = math.nan
+    hd: float = math.nan
 
     @property
     def has_truth(self) -> bool:
@@ -56,6 +58,7 @@ class Summary:
         precision: TP/(TP+FP), 0 if nothing was found.
         recall: TP/(TP+FN).
         hd95: 95th percentile of the surface distances in the unit of the spacing.
+        hd: Hausdorff distance, as `hd95` the mean over the images where something was found.
         nsd: Normalised surface Dice: the share of both surfaces within `TOLERANCE` of the other one.
         missed: Share of the images with the object on which nothing was found.
         accuracy: (TP+TN)/all.
@@ -71,6 +74,7 @@ class Summary:
     precision: float
     recall: float
     hd95: float
+    hd: float
     nsd: float
     missed: float
     accuracy: float
@@ -108,20 +112,21 @@ def score_mask(
             f"A spacing of {len(spacing)} axes does not fit masks of {truth.ndim}. Give one per axis."
         )
     found, present = overlap.tp + overlap.fp > 0, overlap.tp + overlap.fn > 0
-    hd95 = nsd = math.nan
+    hd95 = hd = nsd = math.nan
     if found and present and surfaces:
         prediction, truth = prediction.astype(bool), truth.astype(bool)
-        hd95 = _hausdorff_95(prediction, truth, spacing)
+        hd95, hd = _hausdorff(prediction, truth, spacing)
         nsd = surface_dice(prediction, truth, TOLERANCE, spacing)
     elif found != present:
-        hd95, nsd = math.inf, 0.0
-    return ImageScore(overlap, hd95, patient, label, nsd)
+        hd95, hd, nsd = math.inf, math.inf, 0.0
+    return ImageScore(overlap, hd95, patient, label, nsd, hd)
 
 
-def _hausdorff_95(first: np.ndarray, second: np.ndarray, spacing: Sequence[float] | None) -> float:
-    """The HD95 of `monai.metrics.compute_hausdorff_distance`, with a faster crop to the masks.
+def _hausdorff(first: np.ndarray, second: np.ndarray, spacing: Sequence[float] | None) -> tuple[float, float]:
+    """HD95 and HD of `monai.metrics.compute_hausdorff_distance`, with a faster crop to the masks.
 
-    It is the larger of the 95th percentiles of the distances from the pixels of each edge to the other edge.
+    HD95 is the larger of the 95th percentiles of the distances from the pixels of each edge to the other
+    edge; HD is the largest of these distances.
     """
     occupied = [
         np.flatnonzero((first | second).any(tuple(set(range(first.ndim)) - {axis})))
@@ -131,7 +136,8 @@ def _hausdorff_95(first: np.ndarray, second: np.ndarray, spacing: Sequence[float
     edges = get_mask_edges(first[box], second[box], crop=False)
     scale = None if spacing is None else tuple(spacing)
     directions = (edges, edges[::-1])
-    return max(float(np.percentile(get_surface_distance(a, b, spacing=scale), 95)) for a, b in directions)
+    distances = [get_surface_distance(a, b, spacing=scale) for a, b in directions]
+    return tuple(max(float(np.percentile(d, part)) for d in distances) for part in (95, 100))  # type: ignore[return-value]
 
 
 def summarise(scores: Sequence[ImageScore], empty: EmptyPolicy = "one") -> Summary:
@@ -163,6 +169,7 @@ def _summarise_label(scores: Sequence[ImageScore], empty: EmptyPolicy) -> dict[s
         "precision": _mean([o.tp / max(o.tp + o.fp, 1) for o in overlaps]),
         "recall": _mean([o.tp / (o.tp + o.fn) for o in overlaps]),
         "hd95": _mean([s.hd95 for s in with_truth if math.isfinite(s.hd95)]),
+        "hd": _mean([s.hd for s in with_truth if math.isfinite(s.hd)]),
         "nsd": _mean([s.nsd for s in with_truth]),
         "missed": _mean([float(math.isinf(s.hd95)) for s in with_truth]),
         "accuracy": _mean([o.accuracy for o in overlaps]),

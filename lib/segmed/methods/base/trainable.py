@@ -35,7 +35,7 @@ class Recipe:
             all.
         loss: `dice_bce` (Dice of squared probabilities + BCE, 1 : 1), `focal` (gamma 2), or `dice_ce` (0.7
             Dice + 0.3 cross-entropy over all classes with the background).
-        optimiser: `adam` or `adamw`.
+        optimiser: `adam`, `adamw`, or `sgd` with a Nesterov momentum of 0.937, as usual for YOLO.
         weight_decay: Weight decay of all parameters.
         schedule: `constant`, `poly` (power 0.9 after a linear warm-up), `plateau` (halved after 5 epochs
             without improvement), `linear` (to a thousandth), or `cosine` (half a period, to 0).
@@ -48,7 +48,7 @@ class Recipe:
 
     rates: Mapping[str, float]
     loss: LossName = "dice_bce"
-    optimiser: Literal["adam", "adamw"] = "adamw"
+    optimiser: Literal["adam", "adamw", "sgd"] = "adamw"
     weight_decay: float = 0.01
     schedule: Literal["constant", "poly", "plateau", "linear", "cosine"] = "constant"
     warmup: int = 0
@@ -108,12 +108,17 @@ class TrainableSegmenter(Segmenter):
         name: Name of the method, stored with its weights.
         config: The method's frozen dataclass of settings.
         recipe: The default recipe.
+        input_varies: Whether the method changes slices at random in training, so that their embeddings cannot
+            be cached.
+        native_truth: Whether masks are compared at the resolution of the slice instead of the model input.
         model: The SamModel, changed in place by methods that hook into it; frozen except for `trained_names`.
     """
 
     name: ClassVar[str]
     config: Any
     recipe: Recipe
+    input_varies: bool = False
+    native_truth: bool = False
     model: SamModel
 
     @property

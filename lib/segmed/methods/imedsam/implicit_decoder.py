@@ -107,6 +107,8 @@ class ImplicitDecoder(nn.Module):
         coarse = logits.mean(1)
         probability = logits.detach().sigmoid()
         uncertainty = (probability - probability.mean(1, keepdim=True)).square().mean(1)
+        if self.share == 0:
+            return Refined(*(m.unflatten(1, size) for m in (coarse, coarse, uncertainty)))
         count = max(1, round(self.share * uncertainty.shape[1]))
         # Neighbouring pixels share rows of the table.
         chosen = uncertainty.topk(count, dim=1, sorted=False).indices.sort().values
