@@ -148,13 +148,12 @@ def test_a_trained_medsam_outlines_boxes(discs: SliceDataset, tmp_path: Path) ->
     base = small_sam().requires_grad_(False)
     training = find_method("medsam").training
     assert training is not None
-    tuned = training.kind(base, training.config(), weights_version(base))
+    version = weights_version(base)  # before the training, which changes the decoder in place
+    tuned = training.kind(base, training.config(), version)
     Finetuning(tuned, discs, FinetuneConfig(steps=3, batch=BATCH)).run()
-    save_trained(tuned, tmp_path, weights_version(base))
+    save_trained(tuned, tmp_path, version)
     fresh = small_sam()
-    trained, untrained = (
-        build_prompter("medsam", w, fresh, weights_version(fresh)) for w in (str(tmp_path), "")
-    )
+    trained, untrained = (build_prompter("medsam", w, fresh, version) for w in (str(tmp_path), ""))
     box = [[SlicePrompt(box=(4, 4, 20, 20))]]
     with torch.no_grad():
         wanted, found, before = (

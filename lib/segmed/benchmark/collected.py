@@ -9,6 +9,7 @@ from typing import Any
 
 from segmed.benchmark.numbers import BOX_METRICS, METRICS, Comparison, Number, Row, compared, rows_of
 from segmed.benchmark.settings import BenchmarkJob
+from segmed.benchmark.significance import Gain, gains
 from segmed.benchmark.tables import Entry, Table
 
 
@@ -46,6 +47,7 @@ class TableResult:
         comparisons: Published values beside ours.
         split: Description of the split of slices for the reader.
         warnings: Further warnings for the reader.
+        gains: Gains of the rows over the first one.
     """
 
     table: Table
@@ -54,6 +56,7 @@ class TableResult:
     comparisons: tuple[Comparison, ...] = ()
     split: str = ""
     warnings: tuple[str, ...] = ()
+    gains: tuple[Gain, ...] = ()
 
     @property
     def rows(self) -> list[tuple[EntryResult, Row]]:
@@ -91,7 +94,16 @@ def collect(table: Table, jobs: Sequence[BenchmarkJob], results: Sequence[Mappin
     entries = tuple(_entry(mine) for mine in groups.values())
     comparisons = compared(table.published, [row for entry in entries for row in entry.rows])
     facts = next((entry.facts for entry in entries if entry.facts), {})
-    return TableResult(table, "", entries, tuple(comparisons), _split(table, jobs, facts), _warnings(facts))
+    good = {name: [r for _, r in mine if "error" not in r] for name, mine in groups.items()}
+    return TableResult(
+        table,
+        "",
+        entries,
+        tuple(comparisons),
+        _split(table, jobs, facts),
+        _warnings(facts),
+        tuple(gains({name: mine for name, mine in good.items() if mine})),
+    )
 
 
 def _entry(mine: Sequence[tuple[BenchmarkJob, Mapping[str, Any]]]) -> EntryResult:

@@ -107,6 +107,7 @@ def _facts(found: TableResult) -> dict[str, Any]:
             }
             for entry in found.entries
         ],
+        "gains": [asdict(gain) for gain in found.gains],
         "published": [
             {
                 "versions": [asdict(version) for version in c.published],
@@ -159,6 +160,9 @@ def _markdown(found: Sequence[TableResult], command: str) -> str:
             elif entry.curve:
                 curve = ", ".join(f"{key:.0%} {value.text()}" for key, value in entry.curve.items())
                 lines += [f"- {entry.entry.name}: Dice by the move of the sides of boxes: {curve}"]
+        if one.gains:
+            lines += ["", f"Dice of whole patients against {one.gains[0].base}:", ""]
+            lines += [f"- {gain.text()}" for gain in one.gains]
         lines += [""]
         if one.classes:
             heads = ["Dice", *(e.entry.name for e, r in one.rows if not r.where)]

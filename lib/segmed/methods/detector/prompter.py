@@ -11,6 +11,7 @@ from segmed.methods import find_method
 from segmed.methods.base.segmenter import Segmenter
 from segmed.methods.base.trainable import TrainableSegmenter, config_from, load_trained
 from segmed.methods.base.trained_facts import read_facts
+from segmed.methods.sam.sharing import share_weights
 from segmed.sam.weights import load_sam, weights_version
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ def build_prompter(name: str, weights: str, model: SamModel, version: str) -> Se
     if method.read:  # a method with weights of its own
         own, own_version = method.read(method.weights, None, torch.float32)
         return method.build(own.requires_grad_(False), own_version)
-    if (Path(weights) / _TRAINED).is_file() if weights else False:
-        return _trained_prompter(name, Path(weights), model)
     if not weights:
         return method.build(model, version)
+    if (Path(weights) / _TRAINED).is_file():
+        return _trained_prompter(name, Path(weights), model)
     other = load_sam(weights)
     return method.build(other.requires_grad_(False), weights_version(other))
 
@@ -50,6 +51,8 @@ def _trained_prompter(name: str, folder: Path, model: SamModel) -> Segmenter:
     assert training is not None
     base_version = weights_version(model)
     config = config_from(training.config, read_facts(folder)["config"])
-    tuned: TrainableSegmenter = training.kind(model, config, base_version)
+    parts = ("mask_decoder.", *(("vision_encoder.",) if config.preset == "full" else ()))
+    own = share_weights(model, [n for n, _ in model.named_parameters() if n.startswith(parts)])
+    tuned: TrainableSegmenter = training.kind(own, config, base_version)
     load_trained(tuned, folder, base_version)
     return training.for_inference(tuned.eval().requires_grad_(False))

@@ -1,10 +1,10 @@
 """I-MedSAM: SAM with the image's spectrum as a second input and masks as a function of position.
 
 Source: Wei et al., I-MedSAM: Implicit Medical Image Segmentation with Segment Anything (2024). Where paper
-and published code differ, the paper is followed unless `reference` is set. Two things always differ from the
+and published code differ, the paper is followed unless `reference` is set. One thing always differs from the
 code: dropout stays on in inference (otherwise all pixels are equally certain, and the choice of pixels to
-refine is arbitrary), and it acts before the coarse head (after it, the logit itself would be dropped, and the
-most certain pixels would vary most).
+refine is arbitrary). Without `reference` it acts before the coarse head (after it, the logit itself would be
+dropped, and the most certain pixels would vary most).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _SEED = 0  # seed of the dropout in inference, so that the same prompt gives the same mask
 _RISE = 5  # epochs in which the weight moves from the coarse to the fine loss
+_REVEALED = 20  # epochs until all of the position's encoding is shown, in the authors' code
 _LEAST_COARSE = 0.1  # final weight of the coarse loss, because most pixels stay coarse
 
 
@@ -156,6 +157,8 @@ class Imedsam(TrainableSegmenter):
             truth: Masks (B, K, H, W) in [0, 1].
             progress: Share of the training that is done, in [0, 1].
         """
+        # As published, the encoding of positions is shown gradually, in 20 epochs.
+        self.decoder.reveal((int(progress * self.recipe.epochs) + 1) / _REVEALED)
         refined = self._refine(self.encode(images), prompts, (truth.shape[-2], truth.shape[-1]))
         entropy = 0.2 if self.config.reference else 0.5
         both = DiceCELoss(sigmoid=True, squared_pred=True, lambda_ce=entropy, lambda_dice=1 - entropy)

@@ -30,8 +30,8 @@ class ImedsamConfig:
         classes: Number of heads. With more than one, each slice has one prompt per class, in the order of the
             classes.
         reference: Whether to use the settings of the authors' code: gates, a fixed scale of 0.5, the first
-            channel instead of the mean, 63 values of position, coarse values at every pixel, 0.2
-            cross-entropy + 0.8 Dice.
+            channel instead of the mean, 63 values of position that are shown gradually, coarse values at
+            every pixel with a dropout per point and output, 0.2 cross-entropy + 0.8 Dice.
     """
 
     rank: int = 4
