@@ -7,7 +7,7 @@ YOLOv5, 2024, for the usual thresholds of confidence and overlap.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.base.method import Parts, Training
+from segmed.methods.base.method import LOCAL, Parts, Training
 from segmed.methods.base.segmenter import Logits
 from segmed.methods.base.trainable import Recipe, TrainableSegmenter
 from segmed.methods.detector.boxes import Boxes
@@ -57,10 +57,10 @@ class DetectorConfig(ClassConfig):
     """
 
     architecture: str = "fcos_resnet18"
-    start: str = ""
+    start: str = field(default="", metadata=LOCAL)
     image_size: int = 320
     prompter: str = "segmed"
-    prompter_weights: str = ""
+    prompter_weights: str = field(default="", metadata=LOCAL)
     confidence: float = 0.25
     overlap: float = 0.45
     most: int = 5

@@ -7,7 +7,7 @@ Source of the upsampling: Fu et al., FeatUp: A Model-Agnostic Framework for Feat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.base.method import Parts, Training
+from segmed.methods.base.method import LOCAL, Parts, Training
 from segmed.methods.base.segmenter import Logits
 from segmed.methods.base.trainable import Recipe
 from segmed.methods.featup.jbu import JbuStack, load_jbu
@@ -52,10 +52,10 @@ class FeatUpConfig:
 
     variant: Variant = "decoder"
     stages: int = 0
-    jbu: str = ""
+    jbu: str = field(default="", metadata=LOCAL)
     freeze_jbu: bool = False
     normalise: bool = False
-    preset: str = "brats"
+    preset: Literal["brats", "segmed"] = "brats"
 
     def __post_init__(self) -> None:
         if self.variant not in get_args(Variant):

@@ -6,7 +6,7 @@ Source: Shipitsin, Bespalov, Dylov, GAFL: Global Adaptive Filtering Layer for Co
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 
@@ -43,7 +43,7 @@ class GaflConfig:
     activation: Activation = "relu"
     strict_reference: bool = True
     normalise: bool = False
-    preset: str = "gafl"
+    preset: Literal["gafl", "brats", "segmed"] = "gafl"
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
