@@ -161,16 +161,17 @@ class NeighbourWalk:
 
     def _propagated(self, k: int, at: int, mask: np.ndarray) -> np.ndarray:
         """The mask of the object on slice k, predicted from its mask on slice `at`."""
-        prompt = SlicePrompt(neighbour=Neighbour(mask, self.image(at)), **self._bounds(), **self._marks_on(k))
+        near = Neighbour(mask, self.image(at))
+        prompt = SlicePrompt(neighbour=near, **self._bounds(mask), **self._marks_on(k))
         return self._cleaned(k, self._clipped_to_box(self.predict(k, prompt)[0]))
 
-    def _bounds(self) -> dict[str, Any]:
-        """A box over several slices, which bounds the object on each, as arguments of a `SlicePrompt`."""
-        box = self.prompt.box
-        if box is None or box.is_flat:
-            return {}
-        (i0, i1), (j0, j1) = box.i, box.j
-        return {"box": (float(i0), float(j0), float(i1), float(j1)), "loose": True}
+    def _bounds(self, near: np.ndarray) -> dict[str, Any]:
+        """A box that bounds the object on the next slice, as arguments of a `SlicePrompt`.
+
+        A box is drawn where the object is large, so that the object hardly becomes wider than its mask `near`
+        on the slice before. A click may lie anywhere and bounds nothing.
+        """
+        return {} if self.prompt.box is None else {"box": slice_box(near), "loose": True}
 
     def _marks_on(self, k: int) -> dict[str, Any]:
         """Clicks and strokes on slice k, as arguments of a `SlicePrompt`."""
