@@ -47,11 +47,11 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
         raise ValueError(
             f"{path.name} is a SAM 2, which the model sam2 uses: --conf backbone_sam2 {source}. {WHERE}"
         )
-    if is_original(state):
-        state = to_transformers(state)
-    if _TIED in state:
-        state.setdefault(_SHARED, state[_TIED])
     try:
+        if is_original(state):
+            state = to_transformers(state)
+        if _TIED in state:
+            state.setdefault(_SHARED, state[_TIED])
         config = config or infer_config(state)
         if image_size is not None and image_size != config.vision_config.image_size:
             config = resized_config(config, image_size)
@@ -73,13 +73,15 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
 def weights_version(model: SamModel) -> str:
     """A short hash of architecture and weights: the version under which embeddings are cached."""
     vision, decoder = model.config.vision_config, model.config.mask_decoder_config
-    facts = (
+    facts: tuple[object, ...] = (
         vision.image_size,
         vision.num_attention_heads,
         vision.window_size,
         tuple(vision.global_attn_indexes),
         decoder.num_attention_heads,
     )
+    if prepared := getattr(model.config, "preparation", ""):
+        facts = (*facts, prepared)
     return state_digest(repr(facts), model.state_dict())
 
 

@@ -23,6 +23,7 @@ from segmed.methods.featup.jbu import JbuStack, load_jbu
 from segmed.methods.sam.decoder_tuning import DecoderTuning
 from segmed.methods.sam.sharing import share_weights
 from segmed.sam.embedding import Embedding
+from segmed.sam.preparation import standardised
 
 if TYPE_CHECKING:
     from transformers import SamModel
@@ -144,7 +145,9 @@ class FeatUp(DecoderTuning):
                 f"The encoder takes images of {(3, side, side)}, not {tuple(images.shape[1:])}. Prepare "
                 "slices with `prepare`."
             )
-        embedding = self._encode((images - self.mean) / self.sd if self.config.normalise else images)
+        embedding = self._encode(
+            standardised(images) if self.config.normalise else self.preparation.normalise(images)
+        )
         fine = 2**self.config.depth * embedding.features.shape[-1]
         guide = F.adaptive_avg_pool2d(images.float(), fine)
         extra = guide if self.training else self._guidance(embedding.features, guide)

@@ -10,7 +10,6 @@ from torch import Tensor
 _NOT_YET = "SegMed cannot load it yet. `segmed weights list` shows what it can load."
 # what SegMed cannot load: a name that only this family has, and what to call it
 _FOREIGN: tuple[tuple[str, str], ...] = (
-    (r"image_encoder\.patch_embed\.seq\.", "a SAM with the encoder TinyViT, such as MobileSAM or LiteMedSAM"),
     (r"image_encoder\.backbone\.(input_)?stem", "an EfficientViT-SAM"),
     (r"image_encoder\.backbone\.stages\.", "an EfficientViT-SAM"),
     (r"image_encoder\.features\.\d+\.", "a SAM with the encoder RepViT, such as EdgeSAM or RepViT-SAM"),
