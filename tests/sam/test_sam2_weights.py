@@ -153,10 +153,8 @@ def test_sam_and_sam2_are_told_apart(model: Sam2VideoModel, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "family"),
     [
-        ("image_encoder.patch_embed.seq.0.c.weight", "TinyViT"),
         ("image_encoder.backbone.input_stem.op_list.0.conv.weight", "EfficientViT-SAM"),
         ("module.image_encoder.features.0.0.c.weight", "RepViT"),
-        ("image_encoder.blocks.0.Adapter.channel.0.weight", "SAM-Med2D"),
         ("mask_decoder.hf_token.weight", "HQ-SAM"),
         ("detector.backbone.vision_backbone.trunk.pos_embed", "SAM 3"),
         ("image_encoder.trunk.blocks.0.attn.qkv.weight", "EfficientTAM"),

@@ -61,7 +61,7 @@ class Frame:
         Args:
             image: The slice, (C, height, width), of floating point.
             mode: `bicubic` or `bilinear`, both with anti-aliasing, or `area`, the mean over what a pixel
-                covers.
+                covers, or `nearest`.
 
         Returns:
             The slice, (C, rows, columns) with the numbers of `content`.
@@ -69,6 +69,8 @@ class Frame:
         rows, columns = self.content
         if mode == "area":
             return _coverage(self.height, rows) @ image @ _coverage(self.width, columns).T
+        if mode == "nearest":
+            return F.interpolate(image[None], (rows, columns), mode=mode)[0]
         return F.interpolate(image[None], (rows, columns), mode=mode, align_corners=False, antialias=True)[0]
 
     def pad(self, small: Tensor, fill: Tensor | float = 0.0) -> Tensor:

@@ -37,7 +37,7 @@ class Preparation:
     """
 
     keep_aspect: bool
-    mode: Literal["bilinear", "bicubic", "area"]
+    mode: Literal["bilinear", "bicubic", "area", "nearest"]
     whole_values: Literal["truncated", "rounded", ""]
     own_range: Literal["all", "grey", ""]
     standardised: bool
@@ -75,8 +75,11 @@ MEDSAM = Preparation(False, "bicubic", "truncated", "grey", False, True)
 #: LiteMedSAM (Ma et al., 2024), inference at 256 px
 LITE_MEDSAM = Preparation(True, "area", "rounded", "all", False, False)
 
+#: Cheng et al., SAM-Med2D (2023), at 256 px
+SAM_MED2D = Preparation(False, "nearest", "", "", True, False)
+
 PREPARATIONS: Mapping[str, Preparation] = MappingProxyType(
-    {"sam": SAM, "medsam": MEDSAM, "litemedsam": LITE_MEDSAM}
+    {"sam": SAM, "medsam": MEDSAM, "litemedsam": LITE_MEDSAM, "sam-med2d": SAM_MED2D}
 )
 
 

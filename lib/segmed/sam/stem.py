@@ -84,7 +84,8 @@ class ConvStem(nn.Module):
 def build_sam(config: SamConfig) -> SamModel:
     """Build a SamModel with the encoder that the configuration asks for.
 
-    `vision_config` with `tiny_vit` has a TinyViT, with `stem_channels` a convolutional stem.
+    `vision_config` with `tiny_vit` has a TinyViT, with `med2d_adapters` the adapters of SAM-Med2D, with
+    `stem_channels` a convolutional stem.
 
     Raises:
         ValueError: If the patch size is not a power of two, or the settings of the stem do not fit it.
@@ -95,6 +96,10 @@ def build_sam(config: SamConfig) -> SamModel:
     vision = config.vision_config
     if getattr(vision, "tiny_vit", None):
         model.vision_encoder = TinyVitEncoder(vision)
+    if getattr(vision, "med2d_adapters", False):
+        from segmed.sam.encoders.med2d import add_adapters
+
+        add_adapters(model.vision_encoder)
     channels = getattr(vision, "stem_channels", None)
     if channels:
         levels = int(vision.patch_size).bit_length() - 1

@@ -18,7 +18,7 @@ from segmed.sam.checkpoints.files import read_state, weights_in
 from segmed.sam.checkpoints.keymap import infer_config, is_original, to_transformers
 from segmed.sam.digest import state_digest
 from segmed.sam.resize import resize_weights, resized_config
-from segmed.sam.sources import WHERE, local_source
+from segmed.sam.sources import WHERE, declared_preparation, local_source
 from segmed.sam.stem import build_sam
 
 _SHARED = "shared_image_embedding.positional_embedding"
@@ -53,6 +53,7 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
         if _TIED in state:
             state.setdefault(_SHARED, state[_TIED])
         config = config or infer_config(state)
+        config.preparation = declared_preparation(source) or getattr(config, "preparation", "")
         if image_size is not None and image_size != config.vision_config.image_size:
             config = resized_config(config, image_size)
         state = resize_weights(state, config)

@@ -13,7 +13,6 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
     (r"image_encoder\.backbone\.(input_)?stem", "an EfficientViT-SAM"),
     (r"image_encoder\.backbone\.stages\.", "an EfficientViT-SAM"),
     (r"image_encoder\.features\.\d+\.", "a SAM with the encoder RepViT, such as EdgeSAM or RepViT-SAM"),
-    (r"image_encoder\.blocks\.\d+\.Adapter\.", "a SAM-Med2D, which has adapters in its encoder"),
     (r"mask_decoder\.(hf_token|hf_mlp)\.", "an HQ-SAM"),
     (r"(detector|tracker|detector_model|tracker_model|sam3_model)\.", "a SAM 3"),
 )

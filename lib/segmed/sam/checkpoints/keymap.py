@@ -18,6 +18,11 @@ from segmed.sam.checkpoints.tiny_vit_keymap import vision_config as tiny_vit_con
 _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^image_encoder\.", "vision_encoder."),
     (r"\.blocks\.", ".layers."),
+    (r"\.Adapter\.channel\.0\.", ".mlp.adapter.squeeze."),
+    (r"\.Adapter\.channel\.2\.", ".mlp.adapter.excite."),
+    (r"\.Adapter\.spatial\.0\.", ".mlp.adapter.down."),
+    (r"\.Adapter\.spatial\.2\.", ".mlp.adapter.up."),
+    (r"\.Adapter\.norm\.", ".mlp.adapter.norm."),
     (r"\.patch_embed\.proj\.", ".patch_embed.projection."),
     (r"\.norm([1-4])\.", r".layer_norm\1."),
     (r"\.neck\.0\.", ".neck.conv1."),
@@ -91,14 +96,18 @@ def infer_config(state: Mapping[str, Tensor]) -> SamConfig:
     """
     tiny = is_tiny_vit(state)
     vision = tiny_vit_config(state) if tiny else _vit_config(state)
+    preparation = ""  # a plain ViT does not tell
+    if tiny:  # the published one without strides is LiteMedSAM; others do as SAM
+        preparation = "litemedsam" if vision["patch_size"] == 4 else "sam"
+    elif vision.get("med2d_adapters"):
+        preparation = "sam-med2d"
     vision["output_channels"] = state["vision_encoder.neck.conv2.weight"].shape[0]
     vision["num_pos_feats"] = state[_SHARED].shape[1]
     mask_tokens, width = state["mask_decoder.mask_tokens.weight"].shape
     block = "mask_decoder.transformer.layers.0."
     inner = state[block + "cross_attn_token_to_image.q_proj.weight"].shape[0]
     return SamConfig(
-        # the published TinyViT without strides is LiteMedSAM; for others, MobileSAM did as SAM does
-        preparation=("litemedsam" if vision["patch_size"] == 4 else "sam") if tiny else "",
+        preparation=preparation,
         vision_config=vision,
         prompt_encoder_config={
             "hidden_size": width,
@@ -115,7 +124,7 @@ def infer_config(state: Mapping[str, Tensor]) -> SamConfig:
             "iou_head_hidden_dim": state["mask_decoder.iou_prediction_head.proj_in.weight"].shape[0],
             # transformers' default of 1e-6 is that of SAM's encoder; the authors' decoder has PyTorch's,
             # which changes logits by some hundredths
-            **({"layer_norm_eps": 1e-5} if tiny else {}),
+            **({"layer_norm_eps": 1e-5} if preparation else {}),
         },
     )
 
@@ -138,7 +147,9 @@ def _vit_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
     windowed = [length for length in lengths if length != global_length]
     mlp = state["vision_encoder.layers.0.mlp.lin1.weight"].shape[0]
     head = next((r.shape[1] for r in relative if r is not None), 64)
+    adapters = {"med2d_adapters": True} if "vision_encoder.layers.0.mlp.adapter.norm.weight" in state else {}
     return {
+        **adapters,
         "hidden_size": hidden,
         "num_hidden_layers": depth,
         "num_attention_heads": hidden // head,
