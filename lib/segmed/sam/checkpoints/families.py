@@ -10,8 +10,7 @@ from torch import Tensor
 _NOT_YET = "SegMed cannot load it yet. `segmed weights list` shows what it can load."
 # what SegMed cannot load: a name that only this family has, and what to call it
 _FOREIGN: tuple[tuple[str, str], ...] = (
-    (r"image_encoder\.backbone\.(input_)?stem", "an EfficientViT-SAM"),
-    (r"image_encoder\.backbone\.stages\.", "an EfficientViT-SAM"),
+    (r"image_encoder\.backbone\.(input_)?stem", "a SAM with the encoder EfficientViT-B"),
     (r"image_encoder\.features\.\d+\.", "a SAM with the encoder RepViT, such as EdgeSAM or RepViT-SAM"),
     (r"mask_decoder\.(hf_token|hf_mlp)\.", "an HQ-SAM"),
     (r"(detector|tracker|detector_model|tracker_model|sam3_model)\.", "a SAM 3"),

@@ -12,8 +12,10 @@ from typing import Any
 from torch import Tensor
 from transformers import SamConfig
 
-from segmed.sam.checkpoints.tiny_vit_keymap import fold, is_tiny_vit
-from segmed.sam.checkpoints.tiny_vit_keymap import vision_config as tiny_vit_config
+from segmed.sam.checkpoints import efficient_vit_keymap as efficient_vit
+from segmed.sam.checkpoints import tiny_vit_keymap as tiny_vit
+from segmed.sam.checkpoints.efficient_vit_keymap import is_efficient_vit
+from segmed.sam.checkpoints.tiny_vit_keymap import is_tiny_vit
 
 _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^image_encoder\.", "vision_encoder."),
@@ -61,7 +63,9 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     if is_tiny_vit(state):
-        state = fold(state)
+        state = tiny_vit.fold(state)
+    elif is_efficient_vit(state):
+        state = efficient_vit.fold(state)
     depth = {m[1]: 0 for m in (_HEADS.search(name) for name in state) if m}
     for name in state:
         if match := _HEADS.search(name):
@@ -94,14 +98,9 @@ def infer_config(state: Mapping[str, Tensor]) -> SamConfig:
         KeyError: If a weight that every SAM has is missing.
         IndexError: If a numbered part that every SAM has is missing.
     """
-    tiny = is_tiny_vit(state)
-    vision = tiny_vit_config(state) if tiny else _vit_config(state)
-    preparation = ""  # a plain ViT does not tell
-    if tiny:  # the published one without strides is LiteMedSAM; others do as SAM
-        preparation = "litemedsam" if vision["patch_size"] == 4 else "sam"
-    elif vision.get("med2d_adapters"):
-        preparation = "sam-med2d"
-    vision["output_channels"] = state["vision_encoder.neck.conv2.weight"].shape[0]
+    vision, preparation = _encoder(state)
+    last = "output" if is_efficient_vit(state) else "conv2"
+    vision["output_channels"] = state[f"vision_encoder.neck.{last}.weight"].shape[0]
     vision["num_pos_feats"] = state[_SHARED].shape[1]
     mask_tokens, width = state["mask_decoder.mask_tokens.weight"].shape
     block = "mask_decoder.transformer.layers.0."
@@ -124,9 +123,21 @@ def infer_config(state: Mapping[str, Tensor]) -> SamConfig:
             "iou_head_hidden_dim": state["mask_decoder.iou_prediction_head.proj_in.weight"].shape[0],
             # transformers' default of 1e-6 is that of SAM's encoder; the authors' decoder has PyTorch's,
             # which changes logits by some hundredths
-            **({"layer_norm_eps": 1e-5} if preparation else {}),
+            **({"layer_norm_eps": 1e-5} if preparation and not is_efficient_vit(state) else {}),
         },
     )
+
+
+def _encoder(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], str]:
+    """The entries of the encoder's configuration, and the preparation of slices if the weights tell it."""
+    if is_tiny_vit(state):
+        vision = tiny_vit.vision_config(state)
+        # the published one without strides is LiteMedSAM; others do as SAM
+        return vision, "litemedsam" if vision["patch_size"] == 4 else "sam"
+    if is_efficient_vit(state):
+        return efficient_vit.vision_config(state), "sam"
+    vision = _vit_config(state)
+    return vision, "sam-med2d" if vision.get("med2d_adapters") else ""
 
 
 def _vit_config(state: Mapping[str, Tensor]) -> dict[str, Any]:

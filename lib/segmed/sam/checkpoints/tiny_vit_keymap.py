@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from segmed.sam.checkpoints.folding import folded
 from segmed.sam.encoders.tiny_vit import TinyVitShape
 
 _BATCH_NORM_EPS = 1e-5
@@ -23,7 +24,7 @@ _STAGE = "vision_encoder.stages."
 
 def is_tiny_vit(state: Mapping[str, Tensor]) -> bool:
     """Whether a state dict has a TinyViT encoder, by its published names or by those of `TinyVitEncoder`."""
-    return any(name.startswith(("image_encoder.patch_embed.seq.", _STAGE)) for name in state)
+    return any(name.startswith(("image_encoder.patch_embed.seq.", f"{_STAGE}1.layers.")) for name in state)
 
 
 def fold(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -48,15 +49,10 @@ def fold(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not new.endswith(".c.weight"):
             out[new] = tensor
             continue
-        # bn(c x) = g (c x - mean) / sqrt(var + eps) + b, a convolution by g c / sqrt(var + eps) and a bias
-        norm = name.removesuffix("c.weight") + "bn."
-        scale = (
-            state[norm + "weight"].double() / (state[norm + "running_var"].double() + _BATCH_NORM_EPS).sqrt()
-        )
-        bias = state[norm + "bias"].double() - state[norm + "running_mean"].double() * scale
         convolution = new.removesuffix("c.weight")
-        out[convolution + "weight"] = (tensor.double() * scale[:, None, None, None]).float()
-        out[convolution + "bias"] = bias.float()
+        out[convolution + "weight"], out[convolution + "bias"] = folded(
+            tensor, name.removesuffix("c.weight") + "bn.", state, _BATCH_NORM_EPS
+        )
     return out
 
 

@@ -108,6 +108,16 @@ class TinyVitEncoder(nn.Module):
         return SamVisionEncoderOutput(last_hidden_state=self.neck(x.permute(0, 2, 3, 1)))
 
 
+class _Pointwise(nn.Conv2d):
+    """A 1×1 convolution as a product of matrices: with channels last, nothing has to be rearranged."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(channels, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _channels_first(F.linear(_channels_last(x), self.weight[:, :, 0, 0], self.bias))
+
+
 class _Stem(nn.Module):
     """Two convolutions from pixels to the channels of the first stage."""
 
@@ -118,7 +128,7 @@ class _Stem(nn.Module):
         self.conv2 = nn.Conv2d(width // 2, width, kernel, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(F.gelu(self.conv1(x)))
+        return self.conv2(_gelu(self.conv1(x)))
 
 
 class _Stage(nn.Module):
@@ -148,13 +158,13 @@ class _MBConv(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         hidden = _EXPANSION * width
-        self.conv1 = nn.Conv2d(width, hidden, 1)
+        self.conv1 = _Pointwise(width, hidden)
         self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.conv3 = nn.Conv2d(hidden, width, 1)
+        self.conv3 = _Pointwise(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.gelu(self.conv2(F.gelu(self.conv1(x))))
-        return F.gelu(x + self.conv3(hidden))
+        hidden = _gelu(self.conv2(_gelu(self.conv1(x))))
+        return _gelu(x + self.conv3(hidden))
 
 
 class _Transition(nn.Module):
@@ -162,12 +172,12 @@ class _Transition(nn.Module):
 
     def __init__(self, width: int, following: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, following, 1)
+        self.conv1 = _Pointwise(width, following)
         self.conv2 = nn.Conv2d(following, following, 3, stride, 1, groups=following)
-        self.conv3 = nn.Conv2d(following, following, 1)
+        self.conv3 = _Pointwise(following, following)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        return self.conv3(_gelu(self.conv2(_gelu(self.conv1(x)))))
 
 
 class _Block(nn.Module):
@@ -194,7 +204,7 @@ class _Mlp(nn.Module):
         self.fc2 = nn.Linear(_EXPANSION * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(self.norm(x))))
+        return self.fc2(_gelu(self.fc1(self.norm(x))))
 
 
 class _WindowAttention(nn.Module):
@@ -234,6 +244,17 @@ def _distances(window: int, device: torch.device) -> Tensor:
     place = torch.arange(window, device=device)
     apart = (place[:, None] - place).abs()
     return (apart[:, None, :, None] * window + apart[None, :, None, :]).reshape(window**2, window**2)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """GELU of a tensor that nothing else needs: in place unless gradients are computed.
+
+    At the first scales, memory for the result would cost more than the function.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return F.gelu(x)
+    gelu_: Tensor = torch.ops.aten.gelu_(x)
+    return gelu_
 
 
 def _channels_last(x: Tensor) -> Tensor:
