@@ -166,9 +166,11 @@ def test_a_pickle_that_would_fill_the_memory_is_not_opened(tmp_path: Path) -> No
     with (tmp_path / "plain.pth").open("wb") as file:
         file.write(b"\x80\x02X\x00\x00\x00\x7f")  # a text of 2 GB
         file.truncate(2**31)  # which takes no space on the disk
-    with zipfile.ZipFile(tmp_path / "zip.pth", "w", zipfile.ZIP_DEFLATED) as packed:
-        with packed.open("archive/data.pkl", "w") as file:
-            file.writelines([bytes(2**20)] * 65)
+    with (
+        zipfile.ZipFile(tmp_path / "zip.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+        packed.open("archive/data.pkl", "w") as part,
+    ):
+        part.writelines([bytes(2**20)] * 65)
     for name, text in (
         ("plain.pth", "torch.save wrote no such file"),
         ("zip.pth", "pickled part takes 65 MB"),

@@ -42,8 +42,8 @@ class FeatUpConfig:
         variant: `decoder` adds the features at the decoder's own resolution, four times that of the tokens;
             `hires` makes the masks as fine as the features, at four times the memory.
         stages: Doublings of the resolution; 0 for the default of the variant, 2 and 3.
-        jbu: A file from `scripts/pretrain_jbu.py` or FeatUp's authors to start from, "" for random weights. It is not stored with
-            trained weights, which hold the upsampler.
+        jbu: A file from `scripts/pretrain_jbu.py` or FeatUp's authors to start from, "" for random weights.
+            It is not stored with trained weights, which hold the upsampler.
         normalise: Whether images are normalised by ImageNet's mean and standard deviation before the encoder,
             as in the training of plain SAM.
     """

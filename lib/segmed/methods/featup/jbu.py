@@ -193,8 +193,8 @@ def _load_published(path: Path) -> JbuStack:
     except (pickle.UnpicklingError, OSError, KeyError, ValueError, RuntimeError, AttributeError) as error:
         raise ValueError(
             f"{path.name} is not an upsampler of FeatUp, is damaged, or holds code beside the weights "
-            f"({str(error).splitlines()[0]:.120}). Give a file with names as in "
-            "dino16_jbu_stack_cocostuff.ckpt that holds weights only, or one that scripts/pretrain_jbu.py wrote."
+            f"({str(error).splitlines()[0]:.120}). Give a file like "
+            "dino16_jbu_stack_cocostuff.ckpt that holds weights only, or one of scripts/pretrain_jbu.py."
         ) from error
     return jbu
 
