@@ -25,6 +25,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServ
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("SEGMED_WEIGHTS", str(tmp_path / "own"))
     with file_server() as served:
+        served.content = CONTENT
         yield served
 
 
