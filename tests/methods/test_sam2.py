@@ -58,7 +58,7 @@ def _predictor(memory: Sam2VideoModel, room: int = 2**28) -> Predictor:
 
 def _pixels(method: Sam2, picture: Picture) -> Tensor:
     prepared = torch.stack([method.prepare(picture.slice(k))[0] for k in range(picture.shape[2])])
-    return (prepared - method.mean) / method.sd
+    return method.preparation.normalise(prepared)
 
 
 def _to_model(xy: Any) -> Tensor:

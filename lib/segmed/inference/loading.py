@@ -93,18 +93,39 @@ class Loader:
         """Get a segmenter as `get` does, or a fallback if its weights are missing or damaged.
 
         The fallback of trained weights is the untrained method, and that of a method with embedded weights
-        `classical`.
+        `classical`. A method that does not fit into the memory of the GPU runs on the CPU.
 
         Returns:
             The segmenter, and a warning for the user: "" or the reason for the fallback.
         """
+        try:
+            return self._get_or_simpler(method, backbone, device, trained, labels)
+        except torch.OutOfMemoryError as error:
+            if torch.device(device).type == "cpu":
+                raise
+            logger.warning("%s does not fit into the memory of %s: %s", method, device, error)
+            segmenter, warning = self._get_or_simpler(method, backbone, "cpu", trained, labels)
+            told = (
+                f"{device} has no memory left for {method}, which therefore runs on the CPU, more slowly. "
+                "End other programs on the GPU, or take smaller weights, and start again."
+            )
+            return segmenter, f"{told} {warning}".strip()
+
+    def _get_or_simpler(
+        self,
+        method: str,
+        backbone: BackboneConfig,
+        device: str,
+        trained: Path | None = None,
+        labels: tuple[str, ...] = (),
+    ) -> tuple[Segmenter, str]:
         chosen = find_method(method)
         if trained is not None and chosen.ready:
             try:
                 return self.get(method, backbone, device, trained), ""
             except (ValueError, FileNotFoundError) as error:
                 logger.warning("%s is served untrained: %s", method, error)
-                plain, warning = self.get_or_fallback(method, backbone, device)
+                plain, warning = self._get_or_simpler(method, backbone, device)
                 return (
                     plain,
                     f"The weights that were trained here cannot be used, the original ones answer. {error}"

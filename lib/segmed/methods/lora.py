@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from segmed.methods.base.method import Parts, Training
 from segmed.methods.base.trainable import Recipe
 from segmed.methods.sam.class_head import ClassConfig, ClassSegmenter, TrainableClassSegmenter, head_names
-from segmed.methods.sam.sharing import share_weights
+from segmed.methods.sam.sharing import encoder_layers, share_weights
 from segmed.sam.stem import ConvStem
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class LoraSam(TrainableClassSegmenter):
             )
         from peft import LoraConfig
 
-        for layer in self.model.vision_encoder.layers:
+        for layer in encoder_layers(self.model, self.name):
             layer.attn.qkv = SplitQkv(layer.attn.qkv)
         # Where the encoder is mostly a stem, its convolutions get low-rank updates as well.
         stem = isinstance(self.model.vision_encoder.patch_embed, ConvStem)

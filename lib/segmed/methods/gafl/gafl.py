@@ -16,6 +16,7 @@ from segmed.methods.gafl.adaptive_filter import ACTIVATIONS, VARIANTS, Activatio
 from segmed.methods.sam.decoder_tuning import DecoderTuning
 from segmed.methods.sam.sharing import share_weights
 from segmed.sam.embedding import Embedding
+from segmed.sam.preparation import standardised
 
 if TYPE_CHECKING:
     from transformers import SamModel
@@ -88,7 +89,9 @@ class Gafl(DecoderTuning):
 
     def encode(self, images: Tensor) -> Embedding:
         filtered = self.filter(images)
-        return self._encode((filtered - self.mean) / self.sd if self.config.normalise else filtered)
+        return self._encode(
+            standardised(filtered) if self.config.normalise else self.preparation.normalise(filtered)
+        )
 
 
 PARTS = Parts(training=Training(Gafl, GaflConfig))

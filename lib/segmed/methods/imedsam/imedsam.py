@@ -25,7 +25,7 @@ from segmed.methods.base.trainable import Recipe, TrainableSegmenter
 from segmed.methods.imedsam.frequency_adapter import FrequencyAdapters, Variant
 from segmed.methods.imedsam.gated_lora import GatedLora
 from segmed.methods.imedsam.implicit_decoder import ImplicitDecoder, Refined
-from segmed.methods.sam.sharing import share_weights
+from segmed.methods.sam.sharing import encoder_layers, share_weights
 from segmed.monai_parts import DiceCELoss
 from segmed.sam.decoding import decode_low_resolution
 from segmed.sam.embedding import Embedding
@@ -128,7 +128,7 @@ class Imedsam(TrainableSegmenter):
         vision = model.config.vision_config
         self.input_size = int(vision.image_size)
         self.model = share_weights(model, _tuned(model))
-        for layer in self.model.vision_encoder.layers:
+        for layer in encoder_layers(self.model, self.name):
             layer.attn.qkv = GatedLora(layer.attn.qkv, self.config.rank, self.config.gate)
         self.frequency = FrequencyAdapters(
             vision.num_hidden_layers,

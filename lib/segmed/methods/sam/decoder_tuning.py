@@ -75,7 +75,7 @@ class DecoderTuning(MedSam, TrainableSegmenter):
         return tuned_names(self, self.config.preset)
 
     def _restore(self, frame: Frame, low: Tensor, size: tuple[int, int]) -> Tensor:
-        """Resample as MedSAM does, but logits while training: saturated probabilities have no gradient."""
+        """Resample as for inference, but logits while training: saturated probabilities have no gradient."""
         return frame.restore(low.float(), size) if self.training else super()._restore(frame, low, size)
 
 

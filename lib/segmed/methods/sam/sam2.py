@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from segmed.methods.base.segmenter import Logits, StackPrompt
 from segmed.methods.sam.sam import Sam
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
+from segmed.sam.preparation import SAM2, Preparation
 from segmed.sam.sam2 import Sam2Weights, StackSession, load_sam2
 
 _PATIENCE = 3  # consecutive slices without the object after which it has ended
@@ -34,7 +36,7 @@ class Sam2(Sam):
         version: Version of the weights.
     """
 
-    keep_aspect = False
+    default_preparation: ClassVar[Preparation] = SAM2
 
     def __init__(self, weights: Sam2Weights, version: str = "0") -> None:
         super().__init__(weights.image, version)
@@ -42,8 +44,12 @@ class Sam2(Sam):
         self.dtype = weights.dtype
         self.has_memory = weights.memory is not None
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
     def encode(self, images: Tensor) -> Embedding:
-        pixels = (images - self.mean) / self.sd
+        pixels = self.preparation.normalise(images)
         with torch.autocast(pixels.device.type, self.dtype, enabled=self.dtype != torch.float32):
             fine, middle, coarse = self.model.vision_encoder(pixels).fpn_hidden_states
             decoder = self.model.mask_decoder
@@ -85,7 +91,7 @@ class Sam2(Sam):
             return *embedded.extras, embedded.features
 
         shape = torch.Size((1, *cached(min(prompts[0].shown)).features.shape[1:]))
-        position = self.model.vision_encoder.neck.position_encoding(shape, self.mean.device, torch.float32)
+        position = self.model.vision_encoder.neck.position_encoding(shape, self._device, torch.float32)
         sessions = [StackSession(depth, levels, position) for _ in prompts]
         for n, (session, prompt) in enumerate(zip(sessions, prompts, strict=True)):
             for k in sorted(prompt.shown):
@@ -114,7 +120,7 @@ class Sam2(Sam):
         self, session: StackSession, k: int, prompt: SlicePrompt, embedding: Embedding, size: tuple[int, int]
     ) -> Tensor:
         """Add a prompted slice to the memory and return its logits (H, W)."""
-        frame, device = embedding.frame, self.mean.device
+        frame, device = embedding.frame, self._device
         if prompt.mask is None:
             corners = np.zeros((0, 2)) if prompt.box is None else np.reshape(prompt.box, (2, 2))
             points = frame.to_model(np.concatenate([corners, prompt.points]))
