@@ -98,7 +98,15 @@ class LoraSam(TrainableClassSegmenter):
         super().__init__(model, config, version)
         # Warm-up, weight decay, optimiser and epochs: Zhang and Liu (2023), who stop after 160 of 200 epochs.
         self.recipe = Recipe(
-            {"": learning_rate(1)}, "dice_ce", "adamw", 0.1, "poly", warmup=250, epochs=160, prompted=False
+            {"": learning_rate(1)},
+            "dice_ce",
+            "adamw",
+            weight_decay=0.1,
+            schedule="poly",
+            warmup=250,
+            epochs=160,
+            prompted=False,
+            batch=12,
         )
         vision, decoder = self.model.config.vision_config, self.model.config.mask_decoder_config
         narrowest = min(vision.hidden_size, decoder.hidden_size // decoder.attention_downsample_rate)
