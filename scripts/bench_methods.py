@@ -7,15 +7,18 @@ python scripts/bench_methods.py LGG --layout lgg --backbone apps/segmed/model/se
 from __future__ import annotations
 
 import argparse
+import copy
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
-from compare_methods import LAYOUTS, build, now
+from segmed.data.datasets.catalogue import load_dataset
 from segmed.data.slices import LabelledSlice, SliceDataset
 from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.prompts import SlicePrompt
+from segmed.methods import find_method
 from segmed.methods.base.segmenter import Segmenter
 from segmed.methods.lora import LoraSam
 from segmed.sam.cpu.precision import prepare_encoder
@@ -23,6 +26,23 @@ from segmed.sam.weights import load_sam, weights_version
 from transformers import SamModel
 
 _WARM_UP = 3
+
+
+def build(name: str, base: SamModel, labels: tuple[str, ...]) -> Segmenter:
+    """A fresh method, named as in `segmed info`, on a copy of the backbone."""
+    training = find_method(name).training
+    if training is None:
+        raise ValueError(f"{name} is not trained. Choose from the methods with 'training' in `segmed info`.")
+    known = {field.name for field in fields(training.config)}
+    config = training.config(**({"labels": labels} if "labels" in known else {}))
+    method: Segmenter = training.kind(copy.deepcopy(base), config)
+    return method.to(next(base.parameters()).device)
+
+
+def now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 @torch.inference_mode()
@@ -84,7 +104,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dataset", help="folder")
-    parser.add_argument("--layout", choices=list(LAYOUTS), required=True)
+    parser.add_argument("--layout", choices=["lgg", "msd"], required=True)
     parser.add_argument("--methods", default="gafl,featup,imedsam,adapter,lora", help="comma-separated")
     parser.add_argument("--backbone", required=True, help="SAM weights: folder, file or Hugging Face id")
     parser.add_argument("--size", type=int, help="input side in px, if not that of the weights")
@@ -99,7 +119,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     a = parse()
-    data = LAYOUTS[a.layout](a.dataset)
+    data = load_dataset(a.layout, a.dataset)
     base = load_sam(a.backbone, a.size).requires_grad_(False).to(a.device)
     labelled = data.of(data.patients[:1]).with_object(10)
     side, version = base.config.vision_config.image_size, weights_version(base)

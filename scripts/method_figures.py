@@ -4,7 +4,7 @@ trained.
 
     python scripts/method_figures.py [--only gafl lora …] [--steps N]
 
-Ten minutes on two CPU cores. Nothing here measures a method; scripts/compare_methods.py does.
+Ten minutes on two CPU cores. Nothing here measures a method; `segmed benchmark` does.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ from typer.testing import CliRunner, Result
 GOLDEN = {
     ("lgg-baselines", "unet", ""): (0.152892, 0.091339),
     ("lgg-sam", "sam", ""): (0.888859, 0.891705),
+    ("lgg-sam", "medsam", ""): (0.888859, 0.891705),
     ("brats-medsam", "medsam-tuned", ""): (0.781416, 0.669131),
     ("sessile", "medsam", ""): (0.90538, 0.905321),
     ("sessile", "medsam", "@128"): (0.905774, 0.905723),
@@ -63,7 +64,7 @@ _RUNS = {
     "three": ("gid5", "sirst", "--methods", "segmed"),
 }
 _FEW = ("--steps", "10", "--batch", "8", "--patients", "0", "--slices", "0", "--device", "cpu")
-_SMALL = ("--set", "encoder=resnet18", "--set", "input_size=64")
+_SMALL = ("--set", "encoder=resnet18", "--set", "input_size=64", "--set", "pretrained=false")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -166,7 +167,7 @@ def test_reports_say_what_ours_began_from_and_all_versions(golden: Path) -> None
         assert "0.9245 (Table III)" in report
         assert "0.8095 (Table II, reduced image size)" in report
         assert "0.6757 (Table III, Table IV)" in report
-    assert page.count("data:image/png;base64,") == 4  # best, median and worst case of each row
+    assert page.count("data:image/png;base64,") == 5  # best, median and worst case of each row
     assert page.count("data:image/svg+xml;base64,") == 3  # curves of the tables whose rows are told boxes
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     assert "<script" not in page
@@ -293,7 +294,7 @@ def test_what_is_absent_is_skipped_with_a_line_that_helps(
     tables = {t["table"]: t for t in _numbers(tmp_path)["tables"]}
     assert tables["flare22"]["skipped"]
     assert len(tables["flare22"]["published"]) > 80
-    assert [row["entry"] for row in tables["lgg-sam"]["rows"] if row["results"]] == ["sam"]
+    assert [row["entry"] for row in tables["lgg-sam"]["rows"] if row["results"]] == ["medsam"]
     assert "skipped, there is no --data flare22=FOLDER" in result.output.replace("\n", " ")
 
 
@@ -398,9 +399,31 @@ def test_detectors_are_measured_by_boxes_and_chains_by_masks_too(
         assert 0 <= row["values"]["map50_95"]["mean"] <= row["values"]["map50"]["mean"] <= 1
         assert row["values"]["boxless"]["mean"] >= 0
     assert "dice" in chain["values"] and "dice" not in boxes["values"]
-    assert "slices with an object and no box" in (tmp_path / "lgg-sam" / "results.md").read_text(
-        encoding="utf-8"
+    true = _numbers(tmp_path / "lgg-sam")["tables"][0]["rows"][0]["results"][1]
+    assert true["where"] == "=true boxes"
+    assert true["values"]["dice"]["mean"] > max(0.5, chain["values"]["dice"]["mean"])
+    report = (tmp_path / "lgg-sam" / "results.md").read_text(encoding="utf-8")
+    assert "slices with an object and no box" in report
+    assert "| with true boxes |" in report
+
+
+def test_a_chain_trains_its_prompter_as_well(
+    folders: dict[str, Path], backbone: Path, tmp_path: Path
+) -> None:
+    settings = {"prompter": "medsam", "prompter_weights": str(backbone), "image_size": 64}
+    entries = [
+        Entry(name, "detector", settings, "classes", tunes_prompter=tuned)
+        for name, tuned in (("chain", False), ("chain-tuned", True))
+    ]
+    mine = {"brats": str(folders["brats"])}
+    budget = Budget(steps=8, batch=4, curve=0)
+    plain, tuned = (
+        run_job(BenchmarkJob("brats-medsam", e, 0, mine, tmp_path, budget=budget)) for e in entries
     )
+    assert "error" not in plain and "error" not in tuned
+    assert plain["boxes"] == tuned["boxes"], "the detector is the same"
+    assert plain["sets"]["=true boxes"] != tuned["sets"]["=true boxes"]
+    assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
 def test_all_versions_of_a_published_number_stand_beside_ours() -> None:
@@ -436,7 +459,10 @@ def test_every_table_names_what_exists() -> None:
 
 def test_means_spreads_and_pooling_over_seeds() -> None:
     def result(*rows: tuple[int, ...]) -> dict[str, Any]:
-        sets = {"": [[n, *row, 1.0 if row[1] else "inf"] for n, row in enumerate(rows)]}
+        packed = [
+            [n, *row, *((1.0, 0.9, 2.0) if row[1] else ("inf", 0, "inf"))] for n, row in enumerate(rows)
+        ]
+        sets = {"": {"slices": packed, "whole": packed}}
         facts = {
             "classes": {"1": "polyp"},
             "parameters": 2_000_000,
@@ -455,6 +481,7 @@ def test_means_spreads_and_pooling_over_seeds() -> None:
     assert row.values["iou_pooled"].mean == pytest.approx(24 / (24 + 4 + 14))
     assert (row.identities, row.violations) == (4 + 2 + 1 + 1, 0)
     assert row.values["parameters"].mean == 2
+    assert [row.values[key].mean for key in ("nsd", "hd95", "hd")] == pytest.approx([0.675, 1, 2])
     ours = compared((Published("x", "f1", 0.5, "Table 1"),), [row])[0].ours
     assert ours == row.values["dice"]
 

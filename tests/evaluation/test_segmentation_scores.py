@@ -66,6 +66,8 @@ def test_empty_masks() -> None:
     nothing = score_mask(EMPTY, truth)
     phantom = score_mask(truth, EMPTY)
     silence = score_mask(EMPTY, EMPTY)
+    assert (nothing.nsd, phantom.nsd) == (0, 0)
+    assert math.isnan(silence.nsd)
     assert math.isinf(nothing.hd95)
     assert math.isinf(phantom.hd95)
     assert math.isnan(silence.hd95)
@@ -73,7 +75,7 @@ def test_empty_masks() -> None:
     summary = summarise([nothing, perfect, phantom, silence])
     # the main means go over the two images with an object; what was missed counts 0
     assert (summary.dice, summary.iou, summary.precision, summary.recall) == (0.5, 0.5, 0.5, 0.5)
-    assert (summary.hd95, summary.missed) == (0.0, 0.5)
+    assert (summary.hd95, summary.missed, summary.nsd) == (0.0, 0.5, 0.5)
     assert summary.dice_all == pytest.approx((0 + 1 + 0 + 1) / 4)
     assert summarise([nothing, perfect, phantom, silence], "zero").dice_all == pytest.approx(1 / 4)
     assert summarise([nothing, perfect, phantom, silence], "skip").dice_all == pytest.approx(1 / 3)

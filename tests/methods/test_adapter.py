@@ -201,4 +201,4 @@ def test_useless_settings_are_refused(settings: dict[str, object], message: str)
 def test_the_recipe(base: SamModel) -> None:
     recipe = AdapterSam(base).recipe
     assert (recipe.loss, recipe.optimiser, recipe.weight_decay) == ("dice_ce", "adamw", 0.01)
-    assert (recipe.schedule, recipe.rate("any"), recipe.epochs) == ("poly", 1e-4, 100)
+    assert (recipe.schedule, recipe.warmup, recipe.epochs) == ("poly", 250, 100)

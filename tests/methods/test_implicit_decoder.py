@@ -41,21 +41,64 @@ def maps() -> tuple[Tensor, Tensor]:
     )
 
 
-@pytest.mark.parametrize("published", [False, True])
+def given(maps: tuple[Tensor, Tensor], size: tuple[int, int], published: bool = False) -> Tensor:
+    """The input of the networks at all pixels (2, H W, channels), built as it is described."""
+    parts = [F.interpolate(m, size, mode="bilinear").expand(2, -1, -1, -1) for m in maps]
+    y, x = torch.meshgrid(*(torch.arange(1, 2 * side, 2) / side - 1 for side in size), indexing="ij")
+    where = encode_positions(torch.stack([x, y], -1).flatten(0, 1), published).expand(2, -1, -1)
+    return torch.cat([*(p.flatten(2).transpose(1, 2) for p in parts), where], -1)
+
+
+@torch.inference_mode()
+def test_published_networks_written_out(maps: tuple[Tensor, Tensor]) -> None:
+    """Every output of the coarse network is dropped at every point for itself, its logit among them."""
+    decoder, size = make(None, published=True), (20, 15)
+    out = decoder(*maps, size, T, seeded(7))
+    points = given(maps, size, True)
+    values = decoder.coarse_heads[0](decoder.coarse_trunk(points.flatten(0, 1))).unflatten(0, (2, -1))
+    generator = seeded(7)
+    kept = [torch.bernoulli(torch.full(values.shape, 0.5), generator=generator) * 2 for _ in range(T)]
+    passes = torch.stack([values * k for k in kept])  # (T, 2, P, 257)
+    assert torch.allclose(out.coarse.flatten(1), passes[-1][..., 0], atol=1e-4)
+    assert ((out.coarse == 0).float().mean() - 0.5).abs() < 0.1
+    doubt = passes.var(0).mean(-1)
+    chosen = doubt.topk(round(0.125 * 300), dim=1).indices
+    fine = decoder.fine_heads[0](
+        decoder.fine_trunk(torch.cat([passes[-1][..., 1:], points], -1).flatten(0, 1))
+    ).view(2, -1)
+    wanted = passes[-1][..., 0].scatter(1, chosen, fine.gather(1, chosen))
+    assert torch.allclose(out.fine.flatten(1), wanted, atol=1e-4)
+    assert torch.allclose(
+        out.uncertainty.flatten(1), passes[..., 0].sigmoid().var(0, unbiased=False), atol=1e-5
+    )
+
+
+def test_the_published_encoding_is_shown_gradually(maps: tuple[Tensor, Tensor]) -> None:
+    decoder, size = make(None, published=True), (6, 5)
+
+    def learning() -> Tensor:
+        decoder.zero_grad()
+        torch.manual_seed(0)
+        decoder.train()(*maps, size, 2).coarse.square().sum().backward()
+        weight = decoder.coarse_trunk[0].weight
+        assert isinstance(weight, Tensor) and weight.grad is not None
+        return weight.grad[:, -63:].abs().sum(0)
+
+    for share, count in ((1 / 20, 6), (0.5, 34)):  # int(63 share) + 3
+        decoder.reveal(share)
+        assert learning()[count - 1] > 0
+        assert not learning()[count:].any()
+    decoder.reveal(3)
+    assert learning()[52] > 0, "the last value that is not the same everywhere, as the depth is"
+
+
 @pytest.mark.parametrize("nodes", [6, 24, None])
 @torch.inference_mode()
-def test_networks_written_out(maps: tuple[Tensor, Tensor], nodes: int | None, published: bool) -> None:
-    decoder, size = make(nodes, published=published), (20, 15)
+def test_networks_written_out(maps: tuple[Tensor, Tensor], nodes: int | None) -> None:
+    decoder, size = make(nodes), (20, 15)
     out = decoder(*maps, size, T, seeded(7))
     shape = (nodes, nodes) if nodes else size
-
-    def given(size: tuple[int, int]) -> Tensor:
-        parts = [F.interpolate(m, size, mode="bilinear").expand(2, -1, -1, -1) for m in maps]
-        y, x = torch.meshgrid(*(torch.arange(1, 2 * side, 2) / side - 1 for side in size), indexing="ij")
-        where = encode_positions(torch.stack([x, y], -1).flatten(0, 1), published).expand(2, -1, -1)
-        return torch.cat([*(p.flatten(2).transpose(1, 2) for p in parts), where], -1)
-
-    hidden = decoder.coarse_trunk(given(shape).flatten(0, 1)).unflatten(0, (2, -1))
+    hidden = decoder.coarse_trunk(given(maps, shape).flatten(0, 1)).unflatten(0, (2, -1))
     kept = torch.bernoulli(torch.full((T, 512), 0.5), generator=seeded(7)) * 2
     head = decoder.coarse_heads[0]
     passes = torch.stack([head(hidden * k) for k in kept], 1)  # (2, T, nodes, 257)
@@ -66,7 +109,7 @@ def test_networks_written_out(maps: tuple[Tensor, Tensor], nodes: int | None, pu
     assert (out.uncertainty > 0).all()
 
     features = F.interpolate(as_map[:, :, 1:].mean(1), size, mode="bilinear").flatten(2).transpose(1, 2)
-    everywhere = torch.cat([features, given(size)], -1).flatten(0, 1)
+    everywhere = torch.cat([features, given(maps, size)], -1).flatten(0, 1)
     fine = decoder.fine_heads[0](decoder.fine_trunk(everywhere)).view(2, *size)
     changed = out.fine != out.coarse
     assert torch.allclose(out.fine[changed], fine[changed], atol=1e-4)

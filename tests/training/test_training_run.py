@@ -15,11 +15,12 @@ import pytest
 import torch
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.case_scores import mean_dice
+from segmed.methods.lora import LoraSam, LoraSamConfig
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.loop import TrainingRun
 from segmed.training.progress import Progress
 from segmed.training.validation import validate
-from small_training import SmallTuning, tuned
+from small_training import SmallTuning, small_sam, tuned
 from torch import Tensor
 
 CONFIG = FinetuneConfig(epochs=4, batch=3, seed=5)
@@ -187,6 +188,23 @@ def test_it_ends_when_nothing_is_gained(discs: SliceDataset, held_out: SliceData
         tuned("brats", rates={"": 0.0}, weight_decay=0.0), discs, held_out, run.config, tmp_path
     )
     assert again.run().ended == "no gain"
+
+
+def test_a_model_that_finds_nothing_is_not_done(
+    discs: SliceDataset, held_out: SliceDataset, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    method = LoraSam(small_sam(), LoraSamConfig(("bright", "dark")))
+    with torch.no_grad():  # the hypernetwork of the background wins everywhere, and cannot learn
+        method.model.mask_decoder.upscale_conv2.weight.zero_()
+        method.model.mask_decoder.upscale_conv2.bias.fill_(10)
+        for place, network in enumerate(method.model.mask_decoder.output_hypernetworks_mlps):
+            network.proj_out.weight.zero_()
+            network.proj_out.bias.fill_(1.0 if place == 1 else -1.0)
+    method.recipe = replace(method.recipe, rates={"": 1e-7}, weight_decay=0.0)
+    result = TrainingRun(method, discs, held_out, replace(CONFIG, epochs=1), tmp_path).run()
+    assert (result.ended, result.best) == ("background only", 0)
+    assert "predicts only background on every validation case" in result.message
 
 
 def test_a_full_disk_ends_with_the_last_checkpoint(

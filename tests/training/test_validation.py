@@ -25,18 +25,19 @@ from small_training import SmallTuning, small_sam, tuned
 
 
 def _image(tp: int, fp: int, fn: int, hd95: float, case: str = "a", label: int = 1) -> ImageScore:
-    return ImageScore(Overlap(tp, fp, fn, 100), hd95, case, label)
+    nsd = math.nan if math.isnan(hd95) else 0.9 - hd95 / 10 if math.isfinite(hd95) else 0.0
+    return ImageScore(Overlap(tp, fp, fn, 100), hd95, case, label, nsd)
 
 
-def test_slices_make_a_case() -> None:
+def test_images_make_a_case() -> None:
     scores = [_image(10, 0, 0, 0.0), _image(0, 5, 0, math.inf), _image(5, 0, 5, 4.0)]
     scores += [_image(0, 0, 7, math.inf, "b"), _image(0, 0, 0, math.nan, "c"), _image(4, 0, 0, 0.0, "a", 2)]
     rows = case_scores(scores, {1: "liver", 2: "spleen"})
     assert rows == [
-        CaseScore("a", "liver", 30 / 40, 2.0),
-        CaseScore("a", "spleen", 1.0, 0.0),
-        CaseScore("b", "liver", 0.0, math.inf),
-        CaseScore("c", "liver", 1.0, 0.0, present=False),
+        CaseScore("a", "liver", 30 / 40, 2.0, nsd=pytest.approx((0.9 + 0 + 0.5) / 3)),
+        CaseScore("a", "spleen", 1.0, 0.0, nsd=0.9),
+        CaseScore("b", "liver", 0.0, math.inf, nsd=0.0),
+        CaseScore("c", "liver", 1.0, 0.0, present=False, nsd=1.0),
     ]
     assert mean_dice(rows) == pytest.approx(((0.75 + 0) / 2 + 1) / 2)  # c has no liver
     assert mean_dice(rows[3:]) == 1
@@ -67,7 +68,7 @@ def test_boxes_are_tight_and_scores_those_of_the_cases(held_out: SliceDataset) -
     for row in found.scores:
         label = {name: value for value, name in held_out.classes.items()}[row.label]
         whole = Overlap(0, 0, 0, 0)
-        distances = []
+        boxes, truths = [], []
         for sample in map(held_out.of([row.case]).__getitem__, range(4)):
             truth = sample.labels == label
             if truth.any():
@@ -75,9 +76,11 @@ def test_boxes_are_tight_and_scores_those_of_the_cases(held_out: SliceDataset) -
                 box = np.zeros_like(truth)
                 box[y.min() : y.max() + 1, x.min() : x.max() + 1] = True
                 whole += Overlap.of(box, truth)
-                distances.append(score_mask(box, truth).hd95)
+                boxes.append(box)
+                truths.append(truth)
         assert row.dice == pytest.approx(whole.dice())
-        assert row.hd95 == pytest.approx(np.mean(distances))
+        volume = score_mask(np.stack(boxes), np.stack(truths))
+        assert (row.hd95, row.nsd) == pytest.approx((volume.hd95, volume.nsd))
     assert [s.case for s in found.shown] == held_out.patients
     assert all(s.image.base is None and s.truth.base is None for s in found.shown)  # none holds its volume
     assert all((s.found[s.truth > 0] == s.truth[s.truth > 0]).all() for s in found.shown)

@@ -9,6 +9,7 @@ from typing import Any
 
 from segmed.benchmark.numbers import BOX_METRICS, METRICS, Comparison, Number, Row, compared, rows_of
 from segmed.benchmark.settings import BenchmarkJob
+from segmed.benchmark.significance import Gain, gains
 from segmed.benchmark.tables import Entry, Table
 
 
@@ -46,6 +47,7 @@ class TableResult:
         comparisons: Published values beside ours.
         split: Description of the split of slices for the reader.
         warnings: Further warnings for the reader.
+        gains: Gains of the rows over the first one.
     """
 
     table: Table
@@ -54,6 +56,7 @@ class TableResult:
     comparisons: tuple[Comparison, ...] = ()
     split: str = ""
     warnings: tuple[str, ...] = ()
+    gains: tuple[Gain, ...] = ()
 
     @property
     def rows(self) -> list[tuple[EntryResult, Row]]:
@@ -66,7 +69,7 @@ class TableResult:
         unit = next((str(e.facts["unit"]) for e in self.entries if "unit" in e.facts), "px")
         present = {key for _, row in self.rows for key in row.values}
         titles = {**METRICS, **BOX_METRICS, "ms": "ms per slice"}
-        return {k: f"{t}, {unit}" if k == "hd95" else t for k, t in titles.items() if k in present}
+        return {k: f"{t}, {unit}" if k in ("hd95", "hd") else t for k, t in titles.items() if k in present}
 
     @property
     def classes(self) -> list[str]:
@@ -91,7 +94,16 @@ def collect(table: Table, jobs: Sequence[BenchmarkJob], results: Sequence[Mappin
     entries = tuple(_entry(mine) for mine in groups.values())
     comparisons = compared(table.published, [row for entry in entries for row in entry.rows])
     facts = next((entry.facts for entry in entries if entry.facts), {})
-    return TableResult(table, "", entries, tuple(comparisons), _split(table, jobs, facts), _warnings(facts))
+    good = {name: [r for _, r in mine if "error" not in r] for name, mine in groups.items()}
+    return TableResult(
+        table,
+        "",
+        entries,
+        tuple(comparisons),
+        _split(table, jobs, facts),
+        _warnings(facts),
+        tuple(gains({name: mine for name, mine in good.items() if mine})),
+    )
 
 
 def _entry(mine: Sequence[tuple[BenchmarkJob, Mapping[str, Any]]]) -> EntryResult:
@@ -100,6 +112,7 @@ def _entry(mine: Sequence[tuple[BenchmarkJob, Mapping[str, Any]]]) -> EntryResul
     errors = [f"seed {job.seed}: {result['error']}" for job, result in mine if "error" in result]
     if not good:
         return EntryResult(entry, reason=errors[0].partition(": ")[2])
+    errors += [f"seed {job.seed}: {r['training']}" for job, r in good if r.get("ended") == "background only"]
     job, first = good[0]
     try:
         rows = tuple(rows_of(entry.name, [result for _, result in good]))
@@ -130,13 +143,11 @@ def _split(table: Table, jobs: Sequence[BenchmarkJob], facts: Mapping[str, Any])
         )
     )
     budget = jobs[0].budget
+    batch = f"{budget.batch} slices" if budget.batch else "as many slices as each recipe has"
     limit = (
         f"{budget.steps} steps" if budget.steps else f"{budget.epochs or 'as many as each recipe has'} passes"
     )
-    return (
-        f"Split {facts['split']}, the same for all rows and seeds: {numbers}. "
-        f"At most {limit} of {budget.batch} slices."
-    )
+    return f"Split {facts['split']}, the same for all rows and seeds: {numbers}. At most {limit} of {batch}."
 
 
 def _warnings(facts: Mapping[str, Any]) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,13 @@ import torch
 from PIL import Image
 
 from segmed.benchmark.measure import EvalProtocol, Measured, extremes, measure, measure_boxes
+from segmed.benchmark.packing import packed
 from segmed.benchmark.parts import open_parts, thinned
 from segmed.benchmark.settings import PROGRESS, RESULT, BenchmarkJob, write_json
 from segmed.benchmark.tables import TABLES, ExternalTest
 from segmed.data.augment import Augmentation
 from segmed.data.datasets.catalogue import load_dataset
 from segmed.data.slices import SliceDataset
-from segmed.evaluation.metrics import Overlap
-from segmed.evaluation.segmentation_scores import ImageScore
 from segmed.inference.loading import Loader
 from segmed.methods import find_method
 from segmed.methods.base.backbone import BackboneConfig, missing_weights
@@ -70,7 +69,8 @@ def run_job(job: BenchmarkJob, stop: Callable[[], bool] | None = None) -> dict[s
     write_json(job.folder / RESULT, result)
     (job.folder / "error.txt").unlink(missing_ok=True)
     (job.folder / PROGRESS).unlink(missing_ok=True)
-    shutil.rmtree(job.folder / "run", ignore_errors=True)
+    for folder in ("run", "prompter"):
+        shutil.rmtree(job.folder / folder, ignore_errors=True)
     return result
 
 
@@ -103,6 +103,8 @@ def _measured(job: BenchmarkJob, stop: Callable[[], bool] | None) -> dict[str, A
     resumed = 0
     if entry.train:
         candidate = _candidate(method, backbone, job, train)
+        if entry.tunes_prompter:
+            _tune_prompter(candidate, train, validation, job, tell, stop)
         training, resumed = _trained(candidate, train, validation, job, tell, stop)
         total, wanted = sum(p.numel() for p in candidate.parameters()), set(candidate.trained_names())
         trainable = sum(p.numel() for name, p in candidate.named_parameters() if name in wanted)
@@ -123,6 +125,7 @@ def _measured(job: BenchmarkJob, stop: Callable[[], bool] | None) -> dict[str, A
         "trainable": trainable,
         "steps": training.step if training else 0,
         "training": training.message if training else "not trained here",
+        "ended": training.ended if training else "",
         "resumed_at_step": resumed,
         "train_seconds": trained_seconds,
         "split": how,
@@ -133,19 +136,21 @@ def _measured(job: BenchmarkJob, stop: Callable[[], bool] | None) -> dict[str, A
         "skipped": [item.reason for item in test.skipped],
     }
     if segmenter.finds_boxes:
-        result["boxes"] = asdict(measure_boxes(segmenter, test, job.budget.batch))
+        result["boxes"] = asdict(measure_boxes(segmenter, test))
     if entry.protocol == "detection":
         return result
     question = _eval_protocol(job)
     main = measure(segmenter, test, question, lambda share: tell(0.8 + 0.1 * share, "testing"))
     picture, dice = extremes(segmenter, test, main, question)
     Image.fromarray(picture).save(job.folder / "cases.png")
-    sets = {"": _packed(main)}
+    sets = {"": packed(main)}
     for size in table.sizes if entry.protocol in ("box", "classes") else ():
-        sets[f"@{size}"] = _packed(measure(segmenter, test, replace(question, size=size)))
+        sets[f"@{size}"] = packed(measure(segmenter, test, replace(question, size=size)))
     for other in table.external_tests:
         if other.dataset in job.folders:
-            sets[f">{other.dataset}"] = _packed(_measured_elsewhere(segmenter, other, question, test, job))
+            sets[f">{other.dataset}"] = packed(_measured_elsewhere(segmenter, other, question, test, job))
+    if segmenter.finds_boxes and entry.protocol == "classes":
+        sets["=true boxes"] = packed(measure(segmenter, test, replace(question, protocol="box")))
     tell(0.95, "boxes")
     return {
         **result,
@@ -162,8 +167,26 @@ def _candidate(
 ) -> TrainableSegmenter:
     candidate, _ = build_trainable(method, backbone, job.entry.settings, train, job.device, job.seed)
     candidate.begin()
-    candidate.recipe = candidate.recipe_for(job.budget.batch)
+    candidate.recipe = candidate.recipe_for(job.budget.batch or candidate.recipe.batch)
     return candidate
+
+
+def _tune_prompter(
+    chain: TrainableSegmenter,
+    train: SliceDataset,
+    validation: SliceDataset,
+    job: BenchmarkJob,
+    tell: _Teller,
+    stop: Callable[[], bool] | None,
+) -> None:
+    """Train the prompter of a chain on true boxes, which then outlines those of the detector."""
+    training = find_method(chain.config.prompter).training
+    untrained: Any = chain.prompter
+    assert training is not None and isinstance(untrained, Segmenter)
+    prompter = training.kind(untrained.model, training.config(), untrained.version).to(job.device)
+    prompter.recipe = prompter.recipe_for(job.budget.batch or prompter.recipe.batch)
+    _trained(prompter, train, validation, job, tell, stop, job.folder / "prompter", prompted=True)
+    chain.prompter = training.for_inference(prompter.eval().requires_grad_(False))
 
 
 def _trained(
@@ -173,22 +196,28 @@ def _trained(
     job: BenchmarkJob,
     tell: _Teller,
     stop: Callable[[], bool] | None,
+    folder: Path | None = None,
+    prompted: bool | None = None,
 ) -> tuple[TrainingResult, int]:
     """Train a candidate, and return the result and the step from which the training was resumed."""
-    budget = job.budget
-    prompted = None if job.entry.protocol == "detection" else job.entry.protocol == "box"
+    budget, recipe = job.budget, candidate.recipe
+    batch = budget.batch or recipe.batch
+    folder = folder or job.folder / "run"
+    if prompted is None and job.entry.protocol != "detection":
+        prompted = job.entry.protocol == "box"
     config = FinetuneConfig(
-        steps=budget.steps, epochs=budget.epochs, batch=budget.batch, seed=job.seed, prompted=prompted
+        steps=budget.steps, epochs=budget.epochs, batch=batch, seed=job.seed, prompted=prompted
     )
-    augment = Augmentation(lateralised=train.lateralised) if budget.augment else None
-    arguments = (candidate, train, validation, config, job.folder / "run", augment)
+    wanted = recipe.augmented if budget.augment is None else budget.augment
+    augment = Augmentation(lateralised=train.lateralised) if wanted else None
+    arguments = (candidate, train, validation, config, folder, augment)
     try:
         run = TrainingRun(*arguments)
     except ValueError as error:
-        if not (job.folder / "run" / "checkpoint.pt").is_file():
+        if not (folder / "checkpoint.pt").is_file():
             raise
         logger.info("A run with other data is deleted: %s", error)
-        shutil.rmtree(job.folder / "run")
+        shutil.rmtree(folder)
         run = TrainingRun(*arguments)
     first = run.training.step
 
@@ -212,9 +241,7 @@ def _backbone(method: Method, job: BenchmarkJob) -> BackboneConfig:
 
 def _eval_protocol(job: BenchmarkJob) -> EvalProtocol:
     proposals = str(job.entry.settings.get("proposals", "published"))
-    return EvalProtocol(
-        job.entry.protocol, batch=job.budget.batch, proposals=proposals, points=job.budget.points
-    )
+    return EvalProtocol(job.entry.protocol, proposals=proposals, points=job.budget.points)
 
 
 def _measured_elsewhere(
@@ -245,29 +272,6 @@ def _curve(segmenter: Segmenter, test: SliceDataset, question: EvalProtocol, mos
         scores = measure(segmenter, shown, replace(question, jitter=jitter)).scores
         curve[str(jitter)] = float(np.mean([s.overlap.dice() for s in scores if s.has_truth]))
     return curve
-
-
-def _packed(measured: Measured) -> list[list[Any]]:
-    """Slice, label, tp, fp, fn, tn and HD95 of each score; None for NaN, "inf" for infinity."""
-    rows = []
-    for number, score in zip(measured.slices, measured.scores, strict=True):
-        distance = (
-            None if math.isnan(score.hd95) else "inf" if math.isinf(score.hd95) else round(score.hd95, 4)
-        )
-        rows.append(
-            [number, score.label, *(getattr(score.overlap, f.name) for f in fields(Overlap)), distance]
-        )
-    return rows
-
-
-def unpacked(rows: Sequence[Sequence[Any]]) -> list[ImageScore]:
-    """Read scores from the rows of a result file."""
-    return [
-        ImageScore(
-            Overlap(*row[2:6]), math.nan if row[6] is None else float(row[6]), str(row[0]), int(row[1])
-        )
-        for row in rows
-    ]
 
 
 class _Teller:

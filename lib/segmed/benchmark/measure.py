@@ -18,6 +18,7 @@ from segmed.evaluation.detection_scores import DetectionScores, FoundBoxes, scor
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.oracle import oracle_scores
 from segmed.evaluation.segmentation_scores import ImageScore, score_mask
+from segmed.evaluation.whole_scores import WholeScores
 from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.picture import Picture
 from segmed.imaging.store import ByteBoundedStore
@@ -42,6 +43,7 @@ class Measured:
     Attributes:
         scores: Scores of objects on slices; label 0 is the background, for methods that label it.
         slices: Number of the slice of each score.
+        whole: Scores of objects in whole images, whose surfaces are compared in 3-D in volumes.
         seconds: Total time in seconds, with reading and scoring.
         model_seconds: Time of encoding and decoding in seconds.
         count: Number of slices.
@@ -49,6 +51,7 @@ class Measured:
 
     scores: list[ImageScore] = field(default_factory=list)
     slices: list[int] = field(default_factory=list)
+    whole: list[ImageScore] = field(default_factory=list)
     seconds: float = 0.0
     model_seconds: float = 0.0
     count: int = 0
@@ -105,7 +108,7 @@ def measure(
         return _measure_oracle(method, data, question, tell)
     classes = data.classes if question.classes is None else question.classes
     places = class_places(method, classes) if question.protocol == "classes" else None
-    out, model_seconds = Measured(), 0.0
+    out, model_seconds, whole = Measured(), 0.0, WholeScores(data)
     start = time.perf_counter()
     for numbers, samples in batches_alike(data, range(len(data)), question.batch):
         generator = np.random.default_rng(numbers[0])
@@ -120,7 +123,9 @@ def measure(
         for number, sample, masks in zip(numbers, samples, found, strict=True):
             sample = _resized(sample, question.size) if question.size else sample
             empty = np.zeros(sample.labels.shape, bool)
-            pairs = {value: (masks.get(value, empty), sample.labels == value) for value in classes}
+            found_here = {value: masks.get(value, empty) for value in classes}
+            pairs = {value: (mask, sample.labels == value) for value, mask in found_here.items()}
+            whole.add(number, sample, found_here)
             if places is not None and len(classes) == len(data.classes):
                 labelled = np.any([mask for mask, _ in pairs.values()], 0)
                 overlap = Overlap.of(~labelled, sample.labels == 0)
@@ -128,10 +133,11 @@ def measure(
                 out.scores.append(ImageScore(overlap, math.nan, sample.patient, BACKGROUND))
                 out.slices.append(number)
             for value, (mask, truth) in pairs.items():
-                out.scores.append(score_mask(mask, truth, sample.spacing, sample.patient, value))
+                out.scores.append(score_mask(mask, truth, None, sample.patient, value, surfaces=False))
                 out.slices.append(number)
         if tell:
             tell((numbers[-1] + 1) / len(data))
+    out = replace(out, whole=whole.finish())
     return replace(out, seconds=time.perf_counter() - start, model_seconds=model_seconds, count=len(data))
 
 
@@ -259,4 +265,5 @@ def _measure_oracle(
         out.slices.extend([number] * len(mine))
         if tell:
             tell((number + 1) / len(data))
+    out = replace(out, whole=out.scores)
     return replace(out, seconds=time.perf_counter() - start, model_seconds=model_seconds, count=len(data))

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from segmed.benchmark.job import unpacked
 from segmed.benchmark.measure import BACKGROUND
+from segmed.benchmark.packing import unpacked
 from segmed.benchmark.published import Published
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.segmentation_scores import ImageScore, summarise
@@ -29,7 +29,9 @@ METRICS: Mapping[str, str] = {
     "precision": "precision",
     "recall": "recall",
     "accuracy": "accuracy",
+    "nsd": "NSD",
     "hd95": "HD95",
+    "hd": "HD",
     "missed": "missed",
 }
 BOX_METRICS: Mapping[str, str] = {
@@ -48,7 +50,7 @@ TITLES: Mapping[str, str] = {
     "parameters": "parameters, M",
     "trainable": "trained parameters, M",
 }
-_SAME = {"f1": "dice", "hausdorff": "hd95"}  # our metric for a published one of another name
+_SAME = {"f1": "dice", "hausdorff": "hd"}  # our metric for a published one of another name
 _ROUNDING = 1e-9  # tolerance for rounding errors
 
 
@@ -183,9 +185,13 @@ def compared(published: Sequence[Published], rows: Sequence[Row]) -> list[Compar
 
 
 def _row(entry: str, where: str, results: Sequence[Mapping[str, Any]]) -> Row:
-    seeds = [unpacked(r["sets"][where]) for r in results]
+    seeds = [unpacked(r["sets"][where]["slices"]) for r in results]
+    whole = [unpacked(r["sets"][where]["whole"]) for r in results]
     classes = {int(value): name for value, name in results[0]["classes"].items()}
-    numbers = [_numbers(scores, classes if not where else {}) for scores in seeds]
+    numbers = [
+        _numbers(scores, mine, classes if not where else {})
+        for scores, mine in zip(seeds, whole, strict=True)
+    ]
     values = {key: Number.of([n.get(key, math.nan) for n in numbers]) for key in numbers[0]}
     # Over all seeds, so that Dice and IoU are consistent.
     pooled = _pooled([s for scores in seeds for s in scores])
@@ -202,12 +208,19 @@ def _row(entry: str, where: str, results: Sequence[Mapping[str, Any]]) -> Row:
     return Row(entry, where, len(results), len(seeds[0]), values, len(checked) + 1, wrong)
 
 
-def _numbers(scores: Sequence[ImageScore], classes: Mapping[int, str]) -> dict[str, float]:
-    """The metrics of one seed, and the Dice of each class that is on at least one slice."""
+def _numbers(
+    scores: Sequence[ImageScore], whole: Sequence[ImageScore], classes: Mapping[int, str]
+) -> dict[str, float]:
+    """The metrics of one seed, and the Dice of each class that is on at least one slice.
+
+    Surfaces are compared in whole images, everything else on slices.
+    """
     objects = [s for s in scores if s.label != BACKGROUND]
     summary = summarise(objects)
     pooled = _pooled(objects)
     found = {key: float(getattr(summary, key)) for key in METRICS if hasattr(summary, key)}
+    surfaces = summarise([s for s in whole if s.label != BACKGROUND])
+    found |= {key: getattr(surfaces, key) for key in ("nsd", "hd95", "hd")}
     found |= {"dice_pooled": pooled.dice("one"), "iou_pooled": pooled.iou("one")}
     by_class = {}
     for label, name in {BACKGROUND: "background", **classes}.items():

@@ -170,7 +170,7 @@ LIVER_PHASES = (
 
 BRATS_DETECTORS = _columns(
     "table of detectors",
-    ("yolov5s", "yolov5l"),
+    ("yolov5su", "yolov5lu"),
     {
         "box_precision": (0.91669, 0.93441),
         "map50": (0.86116, 0.90303),
@@ -179,7 +179,7 @@ BRATS_DETECTORS = _columns(
 )
 BRATS_MEDSAM = _columns(
     "table of segmenters, boxes of YOLOv5l",
-    ("chain-sam", "chain-medsam", "medsam-tuned"),
+    ("chain-sam", "chain-medsam", "chain-tuned"),
     {"dice": (0.692, 0.723, 0.889)},
 )
 

@@ -24,16 +24,17 @@ from segmed.reports.page import POLICY, page_environment
 
 AGGREGATES = (
     "Dice, IoU, precision, recall and accuracy are means over the images with the object, then over classes; "
-    "a missed object counts as 0, and HD95 is the mean over the others. All images: an image without truth "
-    "and mask counts as 1. Pooled: the pixels of all images, classes and seeds together. Two classes: the "
-    "mean of the IoU of object and background. ± is the standard deviation over seeds."
+    "a missed object counts as 0, and HD95 and HD are means over the others. Surfaces are compared in whole "
+    "images, in 3-D in volumes; NSD is the share of them within 2 mm (or px) of each other. All images: an "
+    "image without truth and mask counts as 1. Pooled: the pixels of all images, classes and seeds together. "
+    "Two classes: the mean of the IoU of object and background. ± is the standard deviation over seeds."
 )
 CLAIM = (
     "Our rows start from the weights that they name. Random weights and segmed-tiny were not trained on "
     "photographs as SAM was: such rows cannot be compared with published results of pretrained models."
 )
 WEIGHTS = "started from"
-_DIGITS = {"hd95": 1, "ms": 1, "boxless": 0}
+_DIGITS = {"hd95": 1, "hd": 1, "ms": 1, "boxless": 0}
 
 
 def write_reports(found: Sequence[TableResult], out: Path, command: str) -> list[Path]:
@@ -58,7 +59,8 @@ def write_reports(found: Sequence[TableResult], out: Path, command: str) -> list
 
 def _where(where: str) -> str:
     return (
-        where.replace("@", "at ").replace(">", "on ") + (" px" if where.startswith("@") else "")
+        where.replace("@", "at ").replace(">", "on ").replace("=", "with ")
+        + (" px" if where.startswith("@") else "")
         if where
         else "test"
     )
@@ -105,6 +107,7 @@ def _facts(found: TableResult) -> dict[str, Any]:
             }
             for entry in found.entries
         ],
+        "gains": [asdict(gain) for gain in found.gains],
         "published": [
             {
                 "versions": [asdict(version) for version in c.published],
@@ -157,6 +160,9 @@ def _markdown(found: Sequence[TableResult], command: str) -> str:
             elif entry.curve:
                 curve = ", ".join(f"{key:.0%} {value.text()}" for key, value in entry.curve.items())
                 lines += [f"- {entry.entry.name}: Dice by the move of the sides of boxes: {curve}"]
+        if one.gains:
+            lines += ["", f"Dice of whole patients against {one.gains[0].base}:", ""]
+            lines += [f"- {gain.text()}" for gain in one.gains]
         lines += [""]
         if one.classes:
             heads = ["Dice", *(e.entry.name for e, r in one.rows if not r.where)]

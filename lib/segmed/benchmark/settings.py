@@ -25,26 +25,26 @@ class Budget:
     Attributes:
         steps: Optimiser steps, or None to use the epochs.
         epochs: Passes over the data, or None for those of each recipe.
-        batch: Slices per step.
+        batch: Slices per step, or None for those of each recipe.
         patients: Largest number of patients of each dataset, drawn at random; 0 for all.
         slices: Largest number of slices of each patient, evenly spaced; 0 for all.
-        augment: Whether slices are changed at random in training.
+        augment: Whether slices are changed at random in training, or None for the choice of each recipe.
         curve: Number of test slices with an object for the curve of moved boxes; 0 for no curve.
         points: Points per side of the grid of an oracle's clicks.
     """
 
     steps: int | None = None
     epochs: int | None = None
-    batch: int = 8
+    batch: int | None = None
     patients: int = 0
     slices: int = 0
-    augment: bool = False
+    augment: bool | None = None
     curve: int = 64
     points: int = 32
 
     def __post_init__(self) -> None:
         # Raises ValueError for values that are not allowed.
-        FinetuneConfig(steps=self.steps, epochs=self.epochs, batch=self.batch)
+        FinetuneConfig(steps=self.steps, epochs=self.epochs, batch=self.batch or 1)
         for name in ("patients", "slices", "curve"):
             if getattr(self, name) < 0:
                 raise ValueError(

@@ -27,6 +27,7 @@ class Entry:
         settings: Settings of the method's config; for an oracle the preset of its proposals, as `proposals`.
         protocol: Protocol of the measurement.
         train: Whether the method is first trained on the table's dataset.
+        tunes_prompter: Whether the prompter of a detector is trained there, too, on true boxes.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)
     protocol: Protocol = "box"
     train: bool = True
+    tunes_prompter: bool = False
 
 
 @dataclass(frozen=True)

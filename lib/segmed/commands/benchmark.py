@@ -65,10 +65,17 @@ def benchmark(
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the data; those of each recipe if not given.")
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Slices per step, 8 if not given.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Slices per step; those of each recipe if not given.")
+    ] = None,
     patients: Annotated[int | None, typer.Option(help="At most so many per dataset, at random.")] = None,
     slices: Annotated[int | None, typer.Option(help="At most so many per patient, evenly spaced.")] = None,
-    augment: Annotated[bool, typer.Option("--augment", help="Augment slices at random in training.")] = False,
+    augment: Annotated[
+        bool | None,
+        typer.Option(
+            "--augment/--no-augment", help="Augment slices at random; as each recipe says if not given."
+        ),
+    ] = None,
     slice_split: Annotated[
         bool, typer.Option("--slice-split", help="Split by slices where that was published; leaks patients.")
     ] = False,

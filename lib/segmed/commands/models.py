@@ -169,14 +169,16 @@ def _show_record(out: Console, record: VersionRecord) -> None:
     if record.verdict and record.verdict.labels:
         out.print(_changes(record.verdict.labels))
         return
-    table = Table("label", "cases", "Dice", "HD95", "missed")
+    table = Table("label", "cases", "Dice", "NSD", "HD95", "missed")
     for m in label_changes(record.scores, record.scores):
-        table.add_row(escape(m.label), str(m.cases), f"{m.dice:.3f}", _distance(m.hd95), str(m.missed))
+        shown = f"{m.dice:.3f}", _share(m.nsd), _distance(m.hd95), str(m.missed)
+        table.add_row(escape(m.label), str(m.cases), *shown)
     out.print(table)
 
 
 def _changes(labels: Sequence[LabelChange]) -> Table:
-    table = Table("label", "cases", "Dice", "before", "change", "HD95", "before", "missed", "before")
+    pairs = [title for name in ("NSD", "HD95", "missed") for title in (name, "before")]
+    table = Table("label", "cases", "Dice", "before", "change", *pairs)
     for c in labels:
         table.add_row(
             escape(c.label),
@@ -184,12 +186,18 @@ def _changes(labels: Sequence[LabelChange]) -> Table:
             f"{c.dice:.3f}",
             f"{c.old_dice:.3f}",
             f"{c.gain:+.3f}",
+            _share(c.nsd),
+            _share(c.old_nsd),
             _distance(c.hd95),
             _distance(c.old_hd95),
             str(c.missed),
             str(c.old_missed),
         )
     return table
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _distance(value: float | None) -> str:

@@ -11,7 +11,10 @@ from operator import add
 import numpy as np
 
 from segmed.evaluation.metrics import EmptyPolicy, Overlap
+from segmed.evaluation.surface import surface_dice
 from segmed.monai_parts import get_mask_edges, get_surface_distance
+
+TOLERANCE = 2.0  # mm; distance of the surfaces that the NSD allows, as in the evaluation of MedSAM
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,16 @@ class ImageScore:
             the masks is empty, NaN if both are.
         patient: Name of the patient.
         label: Value of the class.
+        nsd: Normalised surface Dice at `TOLERANCE`; 0 if only one of the masks is empty, NaN if both are.
+        hd: Hausdorff distance, the largest surface distance; infinite or NaN as `hd95`.
     """
 
     overlap: Overlap
     hd95: float
     patient: str = ""
     label: int = 1
+    nsd: float = math.nan
+    hd: float = math.nan
 
     @property
     def has_truth(self) -> bool:
@@ -41,9 +48,9 @@ class ImageScore:
 class Summary:
     """Means over images.
 
-    `dice`, `iou`, `precision`, `recall`, `accuracy` and `hd95` are means over the images with the object, per
-    label, then over the labels. A missed object counts as 0; `hd95`, which is infinite then, is the mean over
-    the others, and `missed` is the share of such images.
+    `dice`, `iou`, `precision`, `recall`, `accuracy`, `hd95` and `nsd` are means over the images with the
+    object, per label, then over the labels. A missed object counts as 0; `hd95`, which is infinite then, is
+    the mean over the others, and `missed` is the share of such images.
 
     Attributes:
         dice: 2TP/(2TP+FP+FN), which equals F1.
@@ -51,6 +58,8 @@ class Summary:
         precision: TP/(TP+FP), 0 if nothing was found.
         recall: TP/(TP+FN).
         hd95: 95th percentile of the surface distances in the unit of the spacing.
+        hd: Hausdorff distance, as `hd95` the mean over the images where something was found.
+        nsd: Normalised surface Dice: the share of both surfaces within `TOLERANCE` of the other one.
         missed: Share of the images with the object on which nothing was found.
         accuracy: (TP+TN)/all.
         dice_all: Dice over all images, with the empty policy for two empty masks.
@@ -65,6 +74,8 @@ class Summary:
     precision: float
     recall: float
     hd95: float
+    hd: float
+    nsd: float
     missed: float
     accuracy: float
     dice_all: float
@@ -80,6 +91,7 @@ def score_mask(
     spacing: Sequence[float] | None = None,
     patient: str = "",
     label: int = 1,
+    surfaces: bool = True,
 ) -> ImageScore:
     """Compare two boolean masks.
 
@@ -89,6 +101,7 @@ def score_mask(
         spacing: Distance of neighbouring pixels along each axis, or None for 1.
         patient: Name of the patient for the score.
         label: Value of the class for the score.
+        surfaces: Whether to compare the surfaces; if not, `hd95` and `nsd` are NaN unless one mask is empty.
 
     Raises:
         ValueError: If the shapes differ, or the spacing has another number of axes.
@@ -99,17 +112,21 @@ def score_mask(
             f"A spacing of {len(spacing)} axes does not fit masks of {truth.ndim}. Give one per axis."
         )
     found, present = overlap.tp + overlap.fp > 0, overlap.tp + overlap.fn > 0
-    if found and present:
-        hd95 = _hausdorff_95(prediction.astype(bool), truth.astype(bool), spacing)
-    else:
-        hd95 = math.inf if found or present else math.nan
-    return ImageScore(overlap, hd95, patient, label)
+    hd95 = hd = nsd = math.nan
+    if found and present and surfaces:
+        prediction, truth = prediction.astype(bool), truth.astype(bool)
+        hd95, hd = _hausdorff(prediction, truth, spacing)
+        nsd = surface_dice(prediction, truth, TOLERANCE, spacing)
+    elif found != present:
+        hd95, hd, nsd = math.inf, math.inf, 0.0
+    return ImageScore(overlap, hd95, patient, label, nsd, hd)
 
 
-def _hausdorff_95(first: np.ndarray, second: np.ndarray, spacing: Sequence[float] | None) -> float:
-    """The HD95 of `monai.metrics.compute_hausdorff_distance`, with a faster crop to the masks.
+def _hausdorff(first: np.ndarray, second: np.ndarray, spacing: Sequence[float] | None) -> tuple[float, float]:
+    """HD95 and HD of `monai.metrics.compute_hausdorff_distance`, with a faster crop to the masks.
 
-    It is the larger of the 95th percentiles of the distances from the pixels of each edge to the other edge.
+    HD95 is the larger of the 95th percentiles of the distances from the pixels of each edge to the other
+    edge; HD is the largest of these distances.
     """
     occupied = [
         np.flatnonzero((first | second).any(tuple(set(range(first.ndim)) - {axis})))
@@ -119,7 +136,8 @@ def _hausdorff_95(first: np.ndarray, second: np.ndarray, spacing: Sequence[float
     edges = get_mask_edges(first[box], second[box], crop=False)
     scale = None if spacing is None else tuple(spacing)
     directions = (edges, edges[::-1])
-    return max(float(np.percentile(get_surface_distance(a, b, spacing=scale), 95)) for a, b in directions)
+    distances = [get_surface_distance(a, b, spacing=scale) for a, b in directions]
+    return tuple(max(float(np.percentile(d, part)) for d in distances) for part in (95, 100))  # type: ignore[return-value]
 
 
 def summarise(scores: Sequence[ImageScore], empty: EmptyPolicy = "one") -> Summary:
@@ -151,6 +169,8 @@ def _summarise_label(scores: Sequence[ImageScore], empty: EmptyPolicy) -> dict[s
         "precision": _mean([o.tp / max(o.tp + o.fp, 1) for o in overlaps]),
         "recall": _mean([o.tp / (o.tp + o.fn) for o in overlaps]),
         "hd95": _mean([s.hd95 for s in with_truth if math.isfinite(s.hd95)]),
+        "hd": _mean([s.hd for s in with_truth if math.isfinite(s.hd)]),
+        "nsd": _mean([s.nsd for s in with_truth]),
         "missed": _mean([float(math.isinf(s.hd95)) for s in with_truth]),
         "accuracy": _mean([o.accuracy for o in overlaps]),
         "dice_all": _mean([s.overlap.dice(empty) for s in scores]),

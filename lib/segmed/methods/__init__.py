@@ -41,9 +41,8 @@ METHODS: dict[str, Method] = {
         Method(
             "sam",
             "Segment Anything: clicks or a box, on any SAM weights",
-            "segmed.methods.sam.sam:PARTS",
+            "segmed.methods.sam.decoder_tuning:SAM_PARTS",
             ready=True,
-            learns=False,
         ),
         Method(
             "gafl",

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from segmed.methods.base.method import Parts, Training
 from segmed.methods.base.trainable import Recipe
-from segmed.methods.sam.class_head import ClassConfig, ClassSegmenter, TrainableClassSegmenter, head_names
+from segmed.methods.sam.class_head import (
+    ClassConfig,
+    ClassSegmenter,
+    TrainableClassSegmenter,
+    head_names,
+    learning_rate,
+)
 from segmed.methods.sam.sharing import encoder_layers, share_weights
 from segmed.sam.stem import ConvStem
 
@@ -23,7 +29,6 @@ if TYPE_CHECKING:
 
 _TARGETS = r"vision_encoder\.layers\.\d+\.attn\.qkv\.(q|v)|mask_decoder\.transformer\..+\.(q_proj|v_proj)"
 _STEM = r"vision_encoder\.patch_embed\.(down\.\d+\.0|(down|up)\..+\.?conv[12]|lateral\.\d+|projection)"
-_SMALL, _LARGE = (2, 5e-4), (12, 5e-3)  # batch size and learning rate
 
 
 @dataclass(frozen=True)
@@ -41,18 +46,6 @@ class LoraSamConfig(ClassConfig):
         super().__post_init__()
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
             raise ValueError(f"rank is {self.rank!r}; allowed are whole numbers from 1. Take 1, 4 or 8.")
-
-
-def learning_rate(batch: int) -> float:
-    """Learning rate for a batch size: 5e-4 up to 2, 5e-3 (Zhang and Liu, 2023) from 12, and linear between.
-
-    Raises:
-        ValueError: If the batch has less than one slice.
-    """
-    if batch < 1:
-        raise ValueError(f"batch is {batch}; allowed are whole numbers from 1. Take 1 if memory is short.")
-    share = min(max((batch - _SMALL[0]) / (_LARGE[0] - _SMALL[0]), 0.0), 1.0)
-    return _SMALL[1] + share * (_LARGE[1] - _SMALL[1])
 
 
 class SplitQkv(nn.Module):
@@ -105,7 +98,15 @@ class LoraSam(TrainableClassSegmenter):
         super().__init__(model, config, version)
         # Warm-up, weight decay, optimiser and epochs: Zhang and Liu (2023), who stop after 160 of 200 epochs.
         self.recipe = Recipe(
-            {"": learning_rate(1)}, "dice_ce", "adamw", 0.1, "poly", warmup=250, epochs=160, prompted=False
+            {"": learning_rate(1)},
+            "dice_ce",
+            "adamw",
+            weight_decay=0.1,
+            schedule="poly",
+            warmup=250,
+            epochs=160,
+            prompted=False,
+            batch=12,
         )
         vision, decoder = self.model.config.vision_config, self.model.config.mask_decoder_config
         narrowest = min(vision.hidden_size, decoder.hidden_size // decoder.attention_downsample_rate)

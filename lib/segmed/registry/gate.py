@@ -37,6 +37,9 @@ class LabelChange:
         old_hd95: Mean HD95 of the old model in mm over the same cases.
         missed: Number of cases on which the new model's HD95 is infinite or its Dice is below 0.05.
         old_missed: The same number for the old model.
+        nsd: Mean normalised surface Dice of the new model at 2 mm over the cases of `dice`; None if one of
+            the models was stored before it was measured.
+        old_nsd: The same mean for the old model.
     """
 
     label: str
@@ -47,6 +50,8 @@ class LabelChange:
     old_hd95: float | None
     missed: int
     old_missed: int
+    nsd: float | None = None
+    old_nsd: float | None = None
 
     @property
     def gain(self) -> float:
@@ -169,7 +174,11 @@ def label_changes(new: Sequence[CaseScore], old: Sequence[CaseScore]) -> tuple[L
         hd95, old_hd95 = np.mean(finite, axis=0).tolist() if finite else (None, None)
         dice, old_dice = np.mean([(a.dice, b.dice) for a, b in with_label], axis=0).tolist()
         missed, old_missed = (sum(_is_missed(pair[side]) for pair in mine) for side in (0, 1))
-        rows.append(LabelChange(label, len(mine), dice, old_dice, hd95, old_hd95, missed, old_missed))
+        nsd = [(a.nsd, b.nsd) for a, b in with_label if a.nsd is not None and b.nsd is not None]
+        surfaces = np.mean(nsd, axis=0).tolist() if nsd else (None, None)
+        rows.append(
+            LabelChange(label, len(mine), dice, old_dice, hd95, old_hd95, missed, old_missed, *surfaces)
+        )
     return tuple(rows)
 
 

@@ -23,6 +23,7 @@ from segmed.training.processes import Processes
 from segmed.training.targets import class_places, fit_labels, jittered_box, one_object
 
 T = TypeVar("T")
+_LARGEST_TRUTH = 512  # px; the side of the largest masks that are compared at the slice's resolution
 
 
 class Augment(Protocol):
@@ -38,7 +39,8 @@ class Sample:
     Attributes:
         number: Number of the slice in the dataset.
         source: Its embedding in half precision if it is cached, else its pixels (3, S, S).
-        truth: The mask of an object, or class indices, (S, S) uint8.
+        truth: The mask of an object, or class indices, (S, S) uint8; larger where a method is trained at the
+            resolution of the slice.
         prompt: The prompt for the object in px of the model input; None in training of classes.
     """
 
@@ -105,8 +107,12 @@ class BatchReader:
         height, width = sample.labels.shape
         frame = Frame(height, width, int(self.method.input_size or 0), self.method.keep_aspect)
         if self.places is None:
-            truth = fit_labels(one_object(sample.labels, generator, self.config.one_label_share), frame)
+            mask = one_object(sample.labels, generator, self.config.one_label_share)
+            truth = fit_labels(mask, frame)
             prompt = jittered_box(truth, generator, self.config.prompts)
+            if getattr(self.method, "native_truth", False):
+                side = min(max(height, width, frame.size), _LARGEST_TRUTH)
+                truth = fit_labels(mask, Frame(height, width, side, self.method.keep_aspect))
         else:
             truth = fit_labels(self.places[sample.labels], frame)
         source = self.encoder.kept(number)

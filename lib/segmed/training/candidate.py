@@ -105,7 +105,10 @@ def scores_of_served(
         rival, scores = candidate, validate(candidate, held_out, prompted).scores
     if rival is not candidate or method.ready:
         return scores
-    return tuple(replace(s, dice=float(not s.present), hd95=math.inf if s.present else 0.0) for s in scores)
+    return tuple(
+        replace(s, dice=float(not s.present), hd95=math.inf if s.present else 0.0, nsd=float(not s.present))
+        for s in scores
+    )
 
 
 def first_rival(method: Method) -> str:

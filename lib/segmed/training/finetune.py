@@ -16,15 +16,15 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from segmed.data.slices import SliceDataset
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.base.trainable import Recipe, TrainableSegmenter
+from segmed.methods.base.trainable import TrainableSegmenter
 from segmed.sam.embedding import Embedding
 from segmed.training.batches import Augment, BatchReader, Sample, one_ahead, seed_of
 from segmed.training.embeddings import FrozenEncoder
 from segmed.training.finetune_config import FinetuneConfig
+from segmed.training.optimisation import build_optimiser, rate_factor
 from segmed.training.processes import Processes
+from segmed.training.targets import same_size
 
-_POLY_POWER = 0.9
-_LAST_OF_LINEAR = 1e-3
 _LARGE = 512  # px; encoders with larger inputs need gigabytes for the activations of a backward pass
 
 
@@ -99,14 +99,14 @@ class Finetuning:
             {"params": [p for p in rates if rates[p] == r], "lr": r, "initial_lr": r}
             for r in sorted(set(rates.values()))
         ]
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[method.recipe.optimiser]
-        self.optimiser: torch.optim.Optimizer = kind(groups, weight_decay=method.recipe.weight_decay)
+        self.optimiser = build_optimiser(method.recipe, groups)
         self.plateau = ReduceLROnPlateau(self.optimiser, factor=0.5, patience=5)
         self.module = self.processes.average(_Loss(method))
 
         self._temporary = TemporaryDirectory(prefix="segmed-") if folder is None else None
         cache_folder = Path(self._temporary.name) if self._temporary else Path(folder or "")
-        can_cache = augment is None and type(method).loss is TrainableSegmenter.loss
+        own_loss = type(method).loss is not TrainableSegmenter.loss
+        can_cache = augment is None and not own_loss and not method.input_varies
         with self.processes.first_on_each_machine() as prepare:
             self.encoder = FrozenEncoder(
                 method,
@@ -250,7 +250,7 @@ class Finetuning:
         self, samples: Sequence[Sample]
     ) -> tuple[Embedding | Tensor, list[list[SlicePrompt]] | None, Tensor]:
         """The arguments of the loss: embedding or images, prompts, and truth (B, 1, S, S)."""
-        truth = torch.stack([s.truth for s in samples])[:, None].to(self.device)
+        truth = same_size([s.truth for s in samples]).to(self.device)
         parts = [s.source for s in samples]
         source: Embedding | Tensor
         if self.encoder.frozen:
@@ -274,23 +274,6 @@ class Finetuning:
         self.optimiser.step()
         self.step += 1
         self.losses.append(loss)
-
-
-def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """Factor of the learning rates in a step; 1 for `plateau`, which does not depend on the step.
-
-    The warm-up takes at most a tenth of the steps, so that short runs do not consist of it.
-    """
-    if recipe.schedule == "linear":
-        return 1 - (1 - _LAST_OF_LINEAR) * step / max(steps, 1)
-    if recipe.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))
-    if recipe.schedule != "poly":
-        return 1.0
-    warmup = min(recipe.warmup, steps // 10)
-    if step < warmup:
-        return (step + 1) / warmup
-    return (1 - (step - warmup) / max(steps, 1)) ** _POLY_POWER
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -150,7 +150,7 @@ def train_model(
         processes.from_first(lambda: shutil.rmtree(folder))
         run = TrainingRun(*arguments)
     result = run.run(tell, stop)
-    if result.ended == "stopped" or not result.best_epoch:
+    if result.ended in ("stopped", "background only") or not result.best_epoch:
         return JobResult(result, None, before, result.message)
     source = Path(backbone.source).name if method.needs_backbone else ""
     settings = {**_settings(config, candidate, source), **(note or {})}

@@ -22,7 +22,7 @@ from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.progress import Pace, Progress, RunReport
 from segmed.training.validation import Validated, validate
 
-Ended = Literal["finished", "no gain", "stopped", "not finite"]
+Ended = Literal["finished", "no gain", "stopped", "not finite", "background only"]
 _IRRELEVANT = ("cache_bytes", "micro", "checkpointing")  # settings of speed and memory, not of the results
 
 
@@ -194,6 +194,8 @@ class TrainingRun:
             self.ended = "finished"
         elif self.best_epoch and epoch - self.best_epoch >= (self.config.patience or math.inf):
             self.ended = "no gain"
+        if self.ended and any(s.present for s in self.scores) and self.best == 0:
+            self.ended = "background only"
         if report:
             report.epoch(self.history, validated.scores, validated.shown, self.ended is not None)
 
@@ -238,6 +240,11 @@ class TrainingRun:
 
     def _message(self) -> str:
         text = f"Trained for {self.training.step} steps."
+        if self.ended == "background only":
+            return (
+                f"{text} The model predicts only background on every validation case, so it is of no use. "
+                "Train for more passes, at a higher learning rate, or with more labelled slices."
+            )
         if self.best_epoch:
             text += f" The best mean Dice of the validation is {self.best:.3f}, after pass {self.best_epoch}."
         if self.ended == "no gain":

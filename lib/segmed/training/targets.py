@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -44,6 +44,12 @@ def fit_labels(labels: np.ndarray, frame: Frame) -> Tensor:
         column, row = frame.to_model(np.array([x + 0.5, y + 0.5])).astype(int)
         small[row, column] = int(labels[y, x])
     return F.pad(small, (0, frame.size - columns, 0, frame.size - rows))
+
+
+def same_size(masks: Sequence[Tensor]) -> Tensor:
+    """Stack masks (S, S) to (B, 1, S, S); smaller ones are enlarged to the largest by nearest neighbours."""
+    side = max(len(mask) for mask in masks)
+    return torch.cat([F.interpolate(mask[None, None], (side, side), mode="nearest-exact") for mask in masks])
 
 
 def class_places(method: Segmenter, classes: Mapping[int, str]) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 
 from segmed.data.slices import LabelledSlice, SliceDataset
 from segmed.evaluation.case_scores import CaseScore, case_scores
-from segmed.evaluation.segmentation_scores import ImageScore, score_mask
+from segmed.evaluation.whole_scores import WholeScores
 from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.base.segmenter import Segmenter
@@ -81,16 +81,14 @@ def validate(
     mine = set(processes.share(data.patients))
     numbers = [n for n, (volume, _) in enumerate(data.slices) if data.volumes[volume].patient in mine]
     places = None if prompted else class_places(method, data.classes)
-    scores: list[ImageScore] = []
+    scores = WholeScores(data)
     shown: dict[str, ShownCase] = {}
     for chosen, samples in batches_alike(data, numbers, batch):
         found = found_masks(
             method, _embedding(method, chosen, samples, encoder), samples, data.classes, places
         )
-        for sample, masks in zip(samples, found, strict=True):
-            for label, mask in masks.items():
-                truth = sample.labels == label
-                scores.append(score_mask(mask, truth, sample.spacing, sample.patient, label))
+        for number, sample, masks in zip(chosen, samples, found, strict=True):
+            scores.add(number, sample, masks)
             best = shown.get(sample.patient)
             area = np.count_nonzero(sample.labels)
             if (best is None and len(shown) < _SHOWN) or (best and area > np.count_nonzero(best.truth)):
@@ -101,7 +99,9 @@ def validate(
                 shown[sample.patient] = ShownCase(
                     sample.patient, sample.image.copy(), sample.labels.copy(), together
                 )
-    return Validated(tuple(case_scores(processes.gather(scores), data.classes)), tuple(shown.values()))
+    return Validated(
+        tuple(case_scores(processes.gather(scores.finish()), data.classes)), tuple(shown.values())
+    )
 
 
 def batches_alike(

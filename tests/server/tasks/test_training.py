@@ -20,7 +20,11 @@ import requests
 from running import Server, Start
 from segmed.data.phantom import Phantom, make_phantom
 from segmed.evaluation.metrics import Overlap
+from segmed.methods.detector.detector import DetectorConfig
+from segmed.methods.featup.featup import FeatUpConfig
+from segmed.methods.gafl.gafl import GaflConfig
 from segmed.registry.versions import Registry
+from segmed.server.tasks.train import choices
 from segmed.training.job import hold_out
 
 NAMES = ("liver", "spleen")
@@ -123,6 +127,12 @@ def test_trainers_and_their_options_are_listed(clinic: Server) -> None:
     assert trainers["segmed"]["config"]["preset"] == ["deep", "decoder"]
     assert trainers["lora"]["config"]["rank"] == 4
     assert "lora" not in clinic.client.info()["models"]
+
+
+def test_clients_cannot_name_files_of_the_server() -> None:
+    assert choices(GaflConfig)["preset"] == ["gafl", "brats", "segmed"]
+    for config in (DetectorConfig, FeatUpConfig):
+        assert not {"jbu", "start", "prompter_weights"} & set(choices(config))
 
 
 @pytest.mark.parametrize(

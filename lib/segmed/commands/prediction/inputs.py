@@ -66,3 +66,22 @@ def check_out(out: Path) -> None:
         raise ValueError(f"{out} is a folder. Give the name of a file.")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"The folder {out.parent} does not exist. Make it first.")
+
+
+def boxes_of_file(file: Path | None, image: Path, picture: Picture) -> list[str]:
+    """The boxes of a file as values of --box; none without a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the image is a volume, or the file has no boxes of it.
+    """
+    from segmed.data.box_files import read_boxes
+
+    if file is None:
+        return []
+    if picture.shape[2] > 1:
+        raise ValueError(
+            f"--boxes has boxes of pictures, and {image.name} is a volume. Give --box with its slices."
+        )
+    found = read_boxes(file, image.name, (picture.shape[1], picture.shape[0]))
+    return [f"{x0:g},{x1:g},{y0:g},{y1:g}" for x0, y0, x1, y1 in found]

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from segmed.commands.models import REGISTRY
-from segmed.commands.prediction.inputs import check_out, previous_mask, scribble_maps
+from segmed.commands.prediction.inputs import boxes_of_file, check_out, previous_mask, scribble_maps
 from segmed.commands.prediction.loading import check_model, load_predictor
 from segmed.commands.prediction.options import (
     Backbone,
@@ -40,6 +40,10 @@ def predict(
         typer.Option(
             help="Box in voxels: i0,i1,j0,j1,k0,k1 (i0,i1,j0,j1 for 2-D images). Repeat for more objects."
         ),
+    ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(help="Boxes of a 2-D image from a file: .txt of YOLO or .json of COCO."),
     ] = None,
     point: Annotated[
         list[str] | None, typer.Option(help="Click into the object, in voxels: i,j,k. Repeatable.")
@@ -80,6 +84,7 @@ def predict(
         found = _predict(
             image,
             box or [],
+            boxes,
             point or [],
             not_point or [],
             mask,
@@ -107,6 +112,7 @@ class _Options:
 def _predict(
     image: Path,
     boxes: list[str],
+    box_file: Path | None,
     points: list[str],
     not_points: list[str],
     mask: Path | None,
@@ -129,6 +135,7 @@ def _predict(
         if options.denoise:
             clean = gaussian() if options.denoise == "gaussian" else load_dncnn(Path(options.denoise))
             picture = clean(picture)
+        boxes = [*boxes, *boxes_of_file(box_file, image, picture)]
         previous = previous_mask(mask, image, picture) if mask else None
         strokes = scribble_maps(scribbles, image, picture, len(boxes)) if scribbles else None
     predictor, automatic = load_predictor(

@@ -21,7 +21,7 @@ from segmed.methods.adapter.adapter_layers import (
 )
 from segmed.methods.base.method import Parts, Training
 from segmed.methods.base.trainable import Recipe
-from segmed.methods.sam.class_head import ClassConfig, TrainableClassSegmenter
+from segmed.methods.sam.class_head import ClassConfig, TrainableClassSegmenter, learning_rate
 from segmed.methods.sam.sharing import encoder_layers
 
 if TYPE_CHECKING:
@@ -81,11 +81,7 @@ class AdapterSam(TrainableClassSegmenter):
     def __init__(self, model: SamModel, config: AdapterSamConfig | None = None, version: str = "0") -> None:
         config = config or AdapterSamConfig()
         super().__init__(model, config, version)
-        # Learning rate and epochs: Wu et al. (2023). Loss and decay: as for LoRA-SAM, so that both can be
-        # compared.
-        self.recipe = Recipe(
-            {"": 1e-4}, "dice_ce", "adamw", weight_decay=0.01, schedule="poly", epochs=100, prompted=False
-        )
+        self.recipe = self.recipe_for(1)
         self._adapt_encoder()
         self._adapt_decoder()
         self.prepare_training()
@@ -97,6 +93,17 @@ class AdapterSam(TrainableClassSegmenter):
             if isinstance(module, Adapter)
             for name, _ in module.named_parameters()
         ]
+
+    def recipe_for(self, batch: int) -> Recipe:
+        """The rate and the epochs of Wu et al. (2023) for the adapters; the head learns as in LoRA-SAM.
+
+        The mask tokens of the classes start from random weights. At the adapters' rate they would hardly
+        move, and the model would predict only background.
+        """
+        head = learning_rate(batch)
+        rates = {"": 1e-4, "model.mask_decoder.": head, "model.prompt_encoder.": head}
+        rates["model.mask_decoder.transformer."] = 1e-4
+        return Recipe(rates, "dice_ce", "adamw", 0.01, "poly", warmup=250, epochs=100, prompted=False)
 
     def _adapt_encoder(self) -> None:
         vision = self.model.config.vision_config

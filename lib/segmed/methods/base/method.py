@@ -11,6 +11,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from segmed.methods.base.segmenter import Segmenter
 
+
+#: Metadata of a setting that names a file of this machine, so that clients of a server must not set it.
+LOCAL = MappingProxyType({"local": True})
 
 #: What can be done to a mask, see `segmed.inference.refinement.refinement`.
 REFINEMENT_NAMES = ("outline", "crf", "level set")

@@ -35,23 +35,27 @@ class Recipe:
             all.
         loss: `dice_bce` (Dice of squared probabilities + BCE, 1 : 1), `focal` (gamma 2), or `dice_ce` (0.7
             Dice + 0.3 cross-entropy over all classes with the background).
-        optimiser: `adam` or `adamw`.
+        optimiser: `adam`, `adamw`, or `sgd` with a Nesterov momentum of 0.937, as usual for YOLO.
         weight_decay: Weight decay of all parameters.
         schedule: `constant`, `poly` (power 0.9 after a linear warm-up), `plateau` (halved after 5 epochs
             without improvement), `linear` (to a thousandth), or `cosine` (half a period, to 0).
         warmup: Optimiser steps of the warm-up of `poly`.
         epochs: Largest number of passes over the data.
         prompted: Whether the method learns objects one by one from prompts instead of whole class maps.
+        batch: Slices per optimiser step of the published training, or of one that fits its rates.
+        augmented: Whether slices are changed at random in the published training.
     """
 
     rates: Mapping[str, float]
     loss: LossName = "dice_bce"
-    optimiser: Literal["adam", "adamw"] = "adamw"
+    optimiser: Literal["adam", "adamw", "sgd"] = "adamw"
     weight_decay: float = 0.01
     schedule: Literal["constant", "poly", "plateau", "linear", "cosine"] = "constant"
     warmup: int = 0
     epochs: int = 100
     prompted: bool = True
+    batch: int = 8
+    augmented: bool = False
 
     def rate(self, name: str) -> float:
         """The learning rate of a parameter. Raises ValueError if no prefix fits its name."""
@@ -65,12 +69,13 @@ class Recipe:
     def loss_of(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Compute the loss of a batch: the mean over its slices, except for `dice_ce`.
 
-        `dice_ce` has one Dice per class over the whole batch, so that processes that train together first
-        gather their parts of the batch.
+        Classes have one Dice each over the whole batch, so that processes that train together first gather
+        their parts of the batch. Their `dice_bce` compares one map per class, background included, with the
+        one-hot labels.
 
         Args:
-            logits: Logits (B, K, H, W) of K objects, or of K classes for `dice_ce`.
-            truth: Masks (B, K, H, W) in [0, 1], or class indices (B, 1, H, W) for `dice_ce`.
+            logits: Logits (B, K, H, W) of K objects, or of K classes.
+            truth: Masks (B, K, H, W) in [0, 1], or class indices (B, 1, H, W), which are integers.
         """
         from segmed.monai_parts import (  # seconds that only a training has to wait
             DiceCELoss,
@@ -81,10 +86,15 @@ class Recipe:
         logits = logits.float()
         if self.loss == "focal":
             return FocalLoss()(logits, truth.float())
+        classes = not truth.is_floating_point()
+        if classes or self.loss == "dice_ce":
+            logits, truth = _of_all_processes(logits), _of_all_processes(truth)
         if self.loss == "dice_bce":
-            dice = DiceLoss(sigmoid=True, squared_pred=True)(logits, truth.float())
-            return dice + torch.nn.functional.binary_cross_entropy_with_logits(logits, truth.float())
-        logits, truth = _of_all_processes(logits), _of_all_processes(truth)
+            if classes:
+                truth = torch.nn.functional.one_hot(truth[:, 0].long(), logits.shape[1]).movedim(-1, 1)
+            truth = truth.float()
+            dice = DiceLoss(sigmoid=True, squared_pred=True, batch=classes)(logits, truth)
+            return dice + torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)
         both = DiceCELoss(
             softmax=True, to_onehot_y=True, squared_pred=True, batch=True, lambda_dice=0.7, lambda_ce=0.3
         )
@@ -98,12 +108,17 @@ class TrainableSegmenter(Segmenter):
         name: Name of the method, stored with its weights.
         config: The method's frozen dataclass of settings.
         recipe: The default recipe.
+        input_varies: Whether the method changes slices at random in training, so that their embeddings cannot
+            be cached.
+        native_truth: Whether masks are compared at the resolution of the slice instead of the model input.
         model: The SamModel, changed in place by methods that hook into it; frozen except for `trained_names`.
     """
 
     name: ClassVar[str]
     config: Any
     recipe: Recipe
+    input_varies: bool = False
+    native_truth: bool = False
     model: SamModel
 
     @property

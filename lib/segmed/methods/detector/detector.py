@@ -7,7 +7,8 @@ YOLOv5, 2024, for the usual thresholds of confidence and overlap.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods import find_method
-from segmed.methods.base.method import Parts, Training
+from segmed.methods.base.method import LOCAL, Parts, Training
 from segmed.methods.base.segmenter import Logits
 from segmed.methods.base.trainable import Recipe, TrainableSegmenter
 from segmed.methods.detector.boxes import Boxes
 from segmed.methods.detector.detection import ARCHITECTURES, boxes_of, build_torchvision, select
+from segmed.methods.detector.prompter import build_prompter
+from segmed.methods.detector.start import start_from
 from segmed.methods.sam.class_head import ClassConfig
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
@@ -40,9 +42,13 @@ class DetectorConfig(ClassConfig):
     Attributes:
         architecture: One of torchvision's detectors, or `yolo:` and the name of a configuration of
             ultralytics, such as `yolo:yolov5s.yaml`, if that package is installed.
+        start: File of weights with which the training of the detector starts, "" for random ones, see
+            `start_from`.
         image_size: Longer side in px of the detector's input; 640 is usual on GPUs.
-        prompter: The method that outlines the boxes: segmed, with its own weights, or medsam or sam, with the
-            base weights.
+        prompter: The method that outlines the boxes: segmed, with its own weights, or medsam or sam.
+        prompter_weights: SAM weights of the prompter (a folder, a file or a published name), or a folder of a
+            trained version of medsam or sam on the base weights; "" for the base weights. Trained weights of
+            the detector belong to them, but do not hold them.
         confidence: Lowest score of a box.
         overlap: IoU above which the lower-scored of two boxes is dropped.
         most: Largest number of boxes per slice.
@@ -51,8 +57,10 @@ class DetectorConfig(ClassConfig):
     """
 
     architecture: str = "fcos_resnet18"
+    start: str = field(default="", metadata=LOCAL)
     image_size: int = 320
     prompter: str = "segmed"
+    prompter_weights: str = field(default="", metadata=LOCAL)
     confidence: float = 0.25
     overlap: float = 0.45
     most: int = 5
@@ -68,6 +76,10 @@ class DetectorConfig(ClassConfig):
             )
         if self.prompter not in _PROMPTERS:
             raise ValueError(f"prompter is {self.prompter!r}; allowed are {', '.join(_PROMPTERS)}.")
+        if self.prompter_weights and self.prompter == "segmed":
+            raise ValueError(
+                "prompter_weights are for the prompters medsam and sam; segmed has its own. Leave them out."
+            )
         shares = 0 <= self.confidence < 1 and 0 < self.overlap <= 1
         if not shares or self.image_size < 64 or self.most < 1 or self.margin < 0 or self.min_area < 1:
             raise ValueError(
@@ -96,17 +108,22 @@ class DetectorSegmenter(TrainableSegmenter):
         self.config = config or DetectorConfig()
         self.model, self.version = model, version
         self.labels, self.input_size = self.config.labels, self.config.image_size
-        prompter = find_method(self.config.prompter)
-        assert prompter.build is not None
-        if prompter.read:  # a method with weights of its own
-            own, own_version = prompter.read(prompter.weights, None, torch.float32)
-            self.prompter = prompter.build(own.requires_grad_(False), own_version)
-        else:
-            self.prompter = prompter.build(model, version)
+        self.prompter = build_prompter(self.config.prompter, self.config.prompter_weights, model, version)
         self.detector = _build(self.config)
         # `loss_from` returns the detector's own loss; the loss of the recipe is not used.
-        rates, decay = {"": 5e-4}, 5e-4
-        self.recipe = Recipe(rates, "dice_ce", "adamw", decay, "poly", warmup=100, epochs=100, prompted=False)
+        if self.config.architecture.startswith("yolo:"):  # as published for YOLOv5
+            self.recipe = Recipe(
+                {"": 0.01}, "dice_ce", "sgd", 5e-4, "linear", epochs=100, batch=16, prompted=False
+            )
+        else:
+            self.recipe = Recipe(
+                {"": 5e-4}, "dice_ce", "adamw", 5e-4, "poly", warmup=100, epochs=100, prompted=False
+            )
+
+    def begin(self) -> None:
+        """Load the weights of the config's `start` into the detector."""
+        if self.config.start:
+            start_from(getattr(self.detector, "network", self.detector), Path(self.config.start))
 
     def trained_names(self) -> list[str]:
         return [f"detector.{name}" for name, _ in self.detector.named_parameters()]

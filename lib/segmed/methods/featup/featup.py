@@ -7,7 +7,7 @@ Source of the upsampling: Fu et al., FeatUp: A Model-Agnostic Framework for Feat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.base.method import Parts, Training
+from segmed.methods.base.method import LOCAL, Parts, Training
 from segmed.methods.base.segmenter import Logits
 from segmed.methods.base.trainable import Recipe
 from segmed.methods.featup.jbu import JbuStack, load_jbu
-from segmed.methods.sam.decoder_tuning import DecoderTuning
+from segmed.methods.sam.decoder_tuning import DecoderTuning, preset_recipe
 from segmed.methods.sam.sharing import share_weights
 from segmed.sam.embedding import Embedding
 from segmed.sam.preparation import standardised
@@ -44,20 +44,26 @@ class FeatUpConfig:
         stages: Doublings of the resolution; 0 for the default of the variant, 2 and 3.
         jbu: A file from `scripts/pretrain_jbu.py` or FeatUp's authors to start from, "" for random weights.
             It is not stored with trained weights, which hold the upsampler.
+        freeze_jbu: Whether the upsampler stays as it starts; the convolution behind it is trained.
         normalise: Whether images are normalised by ImageNet's mean and standard deviation before the encoder,
             as in the training of plain SAM.
+        preset: `brats`, where the upsampler learns at ten times the rate of the decoder, or `segmed`, see
+            `DecoderTuningConfig`.
     """
 
     variant: Variant = "decoder"
     stages: int = 0
-    jbu: str = ""
+    jbu: str = field(default="", metadata=LOCAL)
+    freeze_jbu: bool = False
     normalise: bool = False
+    preset: Literal["brats", "segmed"] = "brats"
 
     def __post_init__(self) -> None:
         if self.variant not in get_args(Variant):
             raise ValueError(
                 f"The variant {self.variant!r} is unknown. Choose from {', '.join(get_args(Variant))}."
             )
+        _recipe(self.preset)
         fewest = 1 if self.variant == "decoder" else 3
         if self.stages != 0 and not fewest <= self.stages <= _MOST_STAGES:
             raise ValueError(
@@ -113,9 +119,7 @@ class FeatUp(DecoderTuning):
         super().__init__(share_weights(model, decoder), version=version)
         config = config or FeatUpConfig()
         self.config = replace(config, jbu="")
-        # decoder: Ma et al. (2024); upsampler: Fu et al. (2024)
-        rates = {"": 1e-3, "model.mask_decoder.": 1e-4}
-        self.recipe = Recipe(rates, "dice_bce", "adamw", weight_decay=0.01, epochs=100)
+        self.recipe = _recipe(config.preset)
         width = int(model.config.mask_decoder_config.hidden_size)
         self.jbu = JbuStack(width, config.depth)
         if config.jbu:
@@ -130,7 +134,8 @@ class FeatUp(DecoderTuning):
 
     def trained_names(self) -> list[str]:
         frozen = "model.mask_decoder.iou_prediction_head."
-        parts = ("jbu.", "to_decoder.", "model.mask_decoder.")
+        parts: tuple[str, ...] = ("to_decoder.", "model.mask_decoder.")
+        parts += () if self.config.freeze_jbu else ("jbu.",)
         return [n for n, _ in self.named_parameters() if n.startswith(parts) and not n.startswith(frozen)]
 
     def encode(self, images: Tensor) -> Embedding:
@@ -178,6 +183,14 @@ class FeatUp(DecoderTuning):
         if self.config.variant == "hires" or fine.shape[-1] == own:
             return fine
         return F.interpolate(fine, (own, own), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _recipe(preset: str) -> Recipe:
+    """The recipe of a preset; the upsampler learns at the rate of Fu et al. (2024) also with `brats`.
+
+    At the decoder's rate, a tenth, FeatUp would gain nothing over a bilinear upsampling.
+    """
+    return preset_recipe(preset, {"": 1e-3, "model.mask_decoder.": 1e-4}, ("brats", "segmed"))
 
 
 def _fitted(jbu: JbuStack, name: str, channels: int, stages: int) -> JbuStack:

@@ -5,15 +5,15 @@ Source: Shipitsin, Bespalov, Dylov, GAFL: Global Adaptive Filtering Layer for Co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 
 from segmed.methods.base.method import Parts, Training
 from segmed.methods.base.trainable import Recipe
 from segmed.methods.gafl.adaptive_filter import ACTIVATIONS, VARIANTS, Activation, AdaptiveFilter, Variant
-from segmed.methods.sam.decoder_tuning import DecoderTuning
+from segmed.methods.sam.decoder_tuning import DecoderTuning, preset_recipe
 from segmed.methods.sam.sharing import share_weights
 from segmed.sam.embedding import Embedding
 from segmed.sam.preparation import standardised
@@ -33,15 +33,18 @@ class GaflConfig:
         activation: Activation of `general_spectrum`; with any but `relu` the untrained filter changes the
             image.
         strict_reference: Whether to use the filter as published, in which `phase` and the biases of
-            `general_spectrum` cannot learn.
+            `general_spectrum` cannot learn; False frees them, see `AdaptiveFilter`.
         normalise: Whether images are normalised by ImageNet's mean and standard deviation after the filter,
             as in the training of plain SAM.
+        preset: `gafl` (Adam, 1e-3 for the filter, halved on plateaus), or `brats` or `segmed` as in
+            `DecoderTuningConfig`.
     """
 
     variant: Variant = "spectrum"
     activation: Activation = "relu"
-    strict_reference: bool = False
+    strict_reference: bool = True
     normalise: bool = False
+    preset: Literal["gafl", "brats", "segmed"] = "gafl"
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -50,6 +53,7 @@ class GaflConfig:
             raise ValueError(
                 f"The activation {self.activation!r} is unknown. Choose from {', '.join(ACTIVATIONS)}."
             )
+        _recipe(self.preset)
 
 
 class Gafl(DecoderTuning):
@@ -67,10 +71,7 @@ class Gafl(DecoderTuning):
         decoder = [n for n, _ in model.named_parameters() if n.startswith("mask_decoder.")]
         super().__init__(share_weights(model, decoder), version=version)
         self.config = config = config or GaflConfig()
-        # The filter's rate, schedule and epochs: Shipitsin et al. The decoder's rate: Ma et al. (2024). No
-        # decay: it would pull coefficients to 0, which makes a black image, not an unchanged one.
-        rates = {"filter.": 1e-3, "model.mask_decoder.": 1e-4}
-        self.recipe = Recipe(rates, "dice_bce", "adam", weight_decay=0.0, schedule="plateau", epochs=25)
+        self.recipe = _recipe(config.preset)
         side = int(model.config.vision_config.image_size)
         self.filter = AdaptiveFilter(
             config.variant, (3, side, side), config.activation, config.strict_reference
@@ -92,6 +93,16 @@ class Gafl(DecoderTuning):
         return self._encode(
             standardised(filtered) if self.config.normalise else self.preparation.normalise(filtered)
         )
+
+
+def _recipe(preset: str) -> Recipe:
+    """The recipe of a preset, without decay, which would pull coefficients to 0 and thus images to black."""
+    rates = {"filter.": 1e-3}
+    if preset == "gafl":
+        # The filter's rate, schedule and epochs: Shipitsin et al. The decoder's rate: Ma et al. (2024).
+        rates["model.mask_decoder."] = 1e-4
+        return Recipe(rates, "dice_bce", "adam", weight_decay=0.0, schedule="plateau", epochs=25)
+    return replace(preset_recipe(preset, rates, ("gafl", "brats", "segmed")), weight_decay=0.0)
 
 
 PARTS = Parts(training=Training(Gafl, GaflConfig))

@@ -34,6 +34,7 @@ class CoordinateLayer:
         count: Number of pixels per object that will be evaluated.
         published: See `encode_positions`.
         done: A map (n, h, w, C) to which its part of the layer has already been applied, or None.
+        shown: Number of values of the encoding that count, from the first; None for all.
     """
 
     def __init__(
@@ -45,9 +46,12 @@ class CoordinateLayer:
         count: int,
         published: bool = False,
         done: Tensor | None = None,
+        shown: int | None = None,
     ) -> None:
         channels = [m.shape[-1] for m in maps]
         *weights, last = weight.split([*channels, weight.shape[1] - sum(channels)], 1)
+        if shown is not None:
+            last = last * (torch.arange(last.shape[1], device=last.device) < shown)
         self.shape = shape
         self.objects = max(len(m) for m in maps)
         y, x = (torch.arange(1, 2 * n, 2, device=bias.device) / n - 1 for n in shape)

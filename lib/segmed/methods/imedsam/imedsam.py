@@ -1,19 +1,18 @@
 """I-MedSAM: SAM with the image's spectrum as a second input and masks as a function of position.
 
 Source: Wei et al., I-MedSAM: Implicit Medical Image Segmentation with Segment Anything (2024). Where paper
-and published code differ, the paper is followed unless `reference` is set. Two things always differ from the
+and published code differ, the paper is followed unless `reference` is set. One thing always differs from the
 code: dropout stays on in inference (otherwise all pixels are equally certain, and the choice of pixels to
-refine is arbitrary), and it acts before the coarse head (after it, the logit itself would be dropped, and the
-most certain pixels would vary most).
+refine is arbitrary). Without `reference` it acts before the coarse head (after it, the logit itself would be
+dropped, and the most certain pixels would vary most).
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, get_args
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,8 +21,9 @@ from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.base.method import Parts, Training
 from segmed.methods.base.segmenter import Logits
 from segmed.methods.base.trainable import Recipe, TrainableSegmenter
-from segmed.methods.imedsam.frequency_adapter import FrequencyAdapters, Variant
+from segmed.methods.imedsam.frequency_adapter import FrequencyAdapters
 from segmed.methods.imedsam.gated_lora import GatedLora
+from segmed.methods.imedsam.imedsam_config import ImedsamConfig
 from segmed.methods.imedsam.implicit_decoder import ImplicitDecoder, Refined
 from segmed.methods.sam.sharing import encoder_layers, share_weights
 from segmed.monai_parts import DiceCELoss
@@ -36,74 +36,8 @@ if TYPE_CHECKING:
 
 _SEED = 0  # seed of the dropout in inference, so that the same prompt gives the same mask
 _RISE = 5  # epochs in which the weight moves from the coarse to the fine loss
+_REVEALED = 20  # epochs until all of the position's encoding is shown, in the authors' code
 _LEAST_COARSE = 0.1  # final weight of the coarse loss, because most pixels stay coarse
-
-
-@dataclass(frozen=True)
-class ImedsamConfig:
-    """The settings of I-MedSAM.
-
-    Attributes:
-        rank: Rank of the low-rank updates in the encoder.
-        gate: Whether the updates have a gate per sample.
-        bottleneck: Channels inside a frequency adapter.
-        variant: The used part of the spectrum, `amplitude` or `phase`.
-        scale: Initial factor of the frequency adapters, learned per layer; with 0 the encoder starts as
-            SAM's.
-        nodes: Coarse values per token and axis, 1, 2 or 4; None for one at every pixel of the output, as
-            published, which costs several times as much as the encoder.
-        passes_train: Passes with dropout in training, at least 2.
-        passes_test: Passes with dropout in inference, at least 2.
-        share: Share of the pixels that the fine network refines.
-        classes: Number of heads. With more than one, each slice has one prompt per class, in the order of the
-            classes.
-        reference: Whether to use the settings of the authors' code: gates, a fixed scale of 0.5, the first
-            channel instead of the mean, 63 values of position, coarse values at every pixel, 0.2
-            cross-entropy + 0.8 Dice.
-    """
-
-    rank: int = 4
-    gate: bool = False
-    bottleneck: int = 4
-    variant: Variant = "amplitude"
-    scale: float = 0.0
-    nodes: int | None = 2
-    passes_train: int = 2
-    passes_test: int = 8
-    share: float = 0.125
-    classes: int = 1
-    reference: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("gate", "reference"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; allowed are True and False. "
-                    "Leave it out for the default."
-                )
-        if self.reference:
-            for name, value in (("gate", True), ("scale", 0.5), ("nodes", None)):
-                object.__setattr__(self, name, value)
-        least = {"rank": 1, "bottleneck": 1, "passes_train": 2, "passes_test": 2, "classes": 1}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(
-                    f"{name} is {value!r}; allowed are whole numbers from {low}. "
-                    "Leave it out for the default."
-                )
-        if self.variant not in get_args(Variant):
-            raise ValueError(
-                f"variant is {self.variant!r}; allowed are {', '.join(get_args(Variant))}. Take 'amplitude'."
-            )
-        if not _is_number(self.scale) or not math.isfinite(self.scale):
-            raise ValueError(
-                f"scale is {self.scale!r}; allowed are finite numbers. Take 0 to start from SAM."
-            )
-        if self.nodes is not None and (type(self.nodes) is not int or self.nodes not in (1, 2, 4)):
-            raise ValueError(f"nodes is {self.nodes!r}; allowed are 1, 2, 4 and None. Take 2.")
-        if not _is_number(self.share) or not 0 < self.share <= 1:
-            raise ValueError(f"share is {self.share!r}; allowed are numbers above 0 and up to 1. Take 0.125.")
 
 
 class Imedsam(TrainableSegmenter):
@@ -120,6 +54,7 @@ class Imedsam(TrainableSegmenter):
 
     name = "imedsam"
     config: ImedsamConfig
+    native_truth = True
 
     def __init__(self, model: SamModel, config: ImedsamConfig | None = None, version: str = "0") -> None:
         super().__init__()
@@ -158,18 +93,22 @@ class Imedsam(TrainableSegmenter):
     def trained_names(self) -> list[str]:
         fixed = {"frequency.scale"} if self.config.reference else set()
         lora = [n for n, _ in self.named_parameters() if ".qkv." in n and ".qkv.base." not in n]
-        own = [
-            n
-            for n, _ in self.named_parameters()
-            if n.startswith(("frequency.", "decoder.")) and n not in fixed
-        ]
+        parts = ("frequency.",) if self.config.adapters else ()
+        if self.config.implicit:
+            parts += ("decoder.coarse_", *(("decoder.fine_",) if self.config.share else ()))
+        else:
+            lora += [n for n, _ in self.named_parameters() if ".output_hypernetworks_mlps.0." in n]
+        own = [n for n, _ in self.named_parameters() if n.startswith(parts) and n not in fixed]
         return [*lora, *(f"model.{name}" for name in _tuned(self.model)), *own]
 
     def extra_buffers(self) -> list[str]:
         return [name for name, _ in self.decoder.named_buffers(prefix="decoder")]
 
     def encode(self, images: Tensor) -> Embedding:
-        features = self.frequency(self.model.vision_encoder, images)
+        encoder = self.model.vision_encoder
+        features = (
+            self.frequency(encoder, images) if self.config.adapters else encoder(images).last_hidden_state
+        )
         return Embedding(features.float(), Frame(images.shape[2], images.shape[3], images.shape[3]))
 
     def decode(
@@ -218,6 +157,8 @@ class Imedsam(TrainableSegmenter):
             truth: Masks (B, K, H, W) in [0, 1].
             progress: Share of the training that is done, in [0, 1].
         """
+        # As published, the encoding of positions is shown gradually, in 20 epochs.
+        self.decoder.reveal((int(progress * self.recipe.epochs) + 1) / _REVEALED)
         refined = self._refine(self.encode(images), prompts, (truth.shape[-2], truth.shape[-1]))
         entropy = 0.2 if self.config.reference else 0.5
         both = DiceCELoss(sigmoid=True, squared_pred=True, lambda_ce=entropy, lambda_dice=1 - entropy)
@@ -239,6 +180,10 @@ class Imedsam(TrainableSegmenter):
                 f"{len(prompts)} lists of {sorted(counts)} prompts do not fit {len(embedding)} slices; "
                 f"allowed is one list per slice with {wanted} in each. Give one prompt per object."
             )
+        if not self.config.implicit:
+            low, _ = decode_low_resolution(self.model, embedding, prompts, choose_best=False)
+            logits = embedding.frame.restore(low.float(), size)
+            return Refined(logits, logits, torch.zeros_like(logits))
         source = self._source(embedding, prompts)
         position = self.model.get_image_wide_positional_embeddings()
         training = self.training
@@ -283,10 +228,6 @@ def _tuned(model: SamModel) -> list[str]:
         if name.startswith(("prompt_encoder.", "mask_decoder.upscale_"))
         and "positional_embedding" not in name
     ]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 PARTS = Parts(training=Training(Imedsam, ImedsamConfig))

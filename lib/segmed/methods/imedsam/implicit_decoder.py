@@ -22,6 +22,7 @@ Layer = Callable[[Tensor], Tensor]
 
 CHUNK, CHUNK_CPU = 65_536, 2_048  # points per pass through the networks; fewer on CPUs, to stay in the caches
 _DROPPED = 0.5  # dropout rate
+_ENCODING = 63  # values of the published encoding of a position
 _COARSE, _FINE, _HEAD, _FEATURE = (1024, 512), (256, 256), 128, 256
 
 
@@ -52,8 +53,10 @@ class ImplicitDecoder(nn.Module):
         classes: Number of heads; object n belongs to class n modulo `classes`.
         share: Share of the pixels that the fine network refines.
         nodes: Side of the grid of coarse values, or None for a value at every pixel of the output.
-        published: Whether to encode a constant third coordinate and the authors' frequencies, 63 values
-            instead of 42.
+        published: Whether to follow the authors' code: a constant third coordinate and their frequencies, 63
+            values instead of 42, of which `reveal` shows more and more, and a dropout that draws every output
+            of the coarse network at every point for itself. The pixels to refine are chosen for each object
+            instead of the whole batch, so that objects do not depend on each other.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class ImplicitDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.classes, self.share, self.nodes, self.published = classes, share, nodes, published
+        self._shown: int | None = None
         given = source + position + encode_positions(torch.zeros(1, 2), published).shape[-1]
         self.coarse_trunk = nn.Sequential(*_layers(given, *_COARSE))
         self.coarse_heads = nn.ModuleList(nn.Linear(_COARSE[-1], 1 + _FEATURE) for _ in range(classes))
@@ -102,15 +106,22 @@ class ImplicitDecoder(nn.Module):
         first, bias, rest = _split(self.fine_trunk, dtype)
         from_features, first = first.split([_FEATURE, first.shape[1] - _FEATURE], 1)
         shape = size if self.nodes is None else (self.nodes, self.nodes)
-        logits, features = self._coarse(maps, shape, passes, generator, from_features, dtype)
-        logits = F.interpolate(logits, size, mode="bilinear", align_corners=False).flatten(2)
-        coarse = logits.mean(1)
-        probability = logits.detach().sigmoid()
-        uncertainty = (probability - probability.mean(1, keepdim=True)).square().mean(1)
+        if self.published:
+            coarse, features, doubt, uncertainty = self._published(
+                maps, size, passes, generator, from_features, dtype
+            )
+        else:
+            logits, features = self._coarse(maps, shape, passes, generator, from_features, dtype)
+            logits = F.interpolate(logits, size, mode="bilinear", align_corners=False).flatten(2)
+            coarse = logits.mean(1)
+            probability = logits.detach().sigmoid()
+            doubt = uncertainty = (probability - probability.mean(1, keepdim=True)).square().mean(1)
+        if self.share == 0:
+            return Refined(*(m.unflatten(1, size) for m in (coarse, coarse, uncertainty)))
         count = max(1, round(self.share * uncertainty.shape[1]))
         # Neighbouring pixels share rows of the table.
-        chosen = uncertainty.topk(count, dim=1, sorted=False).indices.sort().values
-        layer = CoordinateLayer(first, bias, maps, size, count, self.published, features)
+        chosen = doubt.topk(count, dim=1, sorted=False).indices.sort().values
+        layer = CoordinateLayer(first, bias, maps, size, count, self.published, features, self._visible)
         fine = self._in_parts(layer, chosen, rest, [_head(head, dtype) for head in self.fine_heads])[..., 0]
         return Refined(
             *(m.unflatten(1, size) for m in (coarse, coarse.scatter(1, chosen, fine), uncertainty))
@@ -145,10 +156,54 @@ class ImplicitDecoder(nn.Module):
             offsets = torch.cat([offset[:1].expand(passes), from_features @ offset[1:]])
             heads.append(_linear(weights, offsets, dtype))
         count = shape[0] * shape[1]
-        layer = CoordinateLayer(first, bias, maps, shape, count, self.published)
+        layer = CoordinateLayer(first, bias, maps, shape, count)
         out = self._in_parts(layer, torch.arange(count, device=device)[None], rest, heads)
         logits, features = out.unflatten(1, shape).split([passes, out.shape[-1] - passes], -1)
         return logits.permute(0, 3, 1, 2).contiguous(), features.contiguous()
+
+    def reveal(self, share: float) -> None:
+        """Show a share of the position's encoding in training, and three values more, as published."""
+        self._shown = int(share * _ENCODING) + 3
+
+    @property
+    def _visible(self) -> int | None:
+        return self._shown if self.training and self.published else None
+
+    def _published(
+        self,
+        maps: list[Tensor],
+        size: tuple[int, int],
+        passes: int,
+        generator: torch.Generator | None,
+        from_features: Tensor,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The coarse network with the authors' dropout.
+
+        Returns:
+            The logits (n, P) of the last pass; its features after the fine network's first layer (n, H, W,
+            C); the variance (n, P) over the passes, averaged over logit and features, by which pixels are
+            chosen; and that of the probability.
+        """
+        count = size[0] * size[1]
+        first, bias, rest = _split(self.coarse_trunk, dtype)
+        heads: list[Layer] = []
+        for head in self.coarse_heads:
+            weight, offset = head.parameters()
+            heads.append(_linear(weight, offset, dtype))
+        layer = CoordinateLayer(first, bias, maps, size, count, True, shown=self._visible)
+        out = self._in_parts(layer, torch.arange(count, device=bias.device)[None], rest, heads)
+        parts = []
+        for part in out.split(max(1, CHUNK // len(out)), 1):
+            likely = torch.full(part.shape, 1 - _DROPPED)
+            drawn = [torch.bernoulli(likely, generator=generator).to(part) for _ in range(passes)]
+            values = torch.stack([part.detach() * mask / (1 - _DROPPED) for mask in drawn])
+            last = part * drawn[-1] / (1 - _DROPPED)
+            features = F.linear(last[..., 1:], from_features)
+            variances = values.var(0).mean(-1), values[..., 0].sigmoid().var(0, unbiased=False)
+            parts.append((last[..., 0], features, *variances))
+        coarse, features, doubt, uncertainty = (torch.cat(p, 1) for p in zip(*parts, strict=True))
+        return coarse, features.unflatten(1, size), doubt, uncertainty
 
     def _in_parts(self, layer: CoordinateLayer, pixels: Tensor, rest: Layer, heads: list[Layer]) -> Tensor:
         """Evaluate a network at pixels (n or 1, P) by the head of each object's class: (n, P, channels)."""

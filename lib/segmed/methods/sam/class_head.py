@@ -43,6 +43,7 @@ FLARE22 = (
     "left kidney",
 )
 _MAX_LABELS = 255  # label maps are uint8
+_SMALL, _LARGE = (2, 5e-4), (12, 5e-3)  # batch size and learning rate
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,18 @@ class ClassConfig:
     def classes(self) -> int:
         """Number of classes: the organs and the background."""
         return len(self.labels) + 1
+
+
+def learning_rate(batch: int) -> float:
+    """Learning rate for a batch size: 5e-4 up to 2, 5e-3 (Zhang and Liu, 2023) from 12, and linear between.
+
+    Raises:
+        ValueError: If the batch has less than one slice.
+    """
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; allowed are whole numbers from 1. Take 1 if memory is short.")
+    share = min(max((batch - _SMALL[0]) / (_LARGE[0] - _SMALL[0]), 0.0), 1.0)
+    return _SMALL[1] + share * (_LARGE[1] - _SMALL[1])
 
 
 def head_names(model: SamModel) -> list[str]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.base.method import Parts
 from segmed.methods.base.segmenter import Logits, Segmenter
 from segmed.sam.decoding import decode_all, decode_low_resolution
 from segmed.sam.embedding import Embedding
@@ -75,11 +74,3 @@ class Sam(Segmenter):
         return Embedding(
             features.float(), Frame(pixels.shape[2], pixels.shape[3], pixels.shape[3], self.keep_aspect)
         )
-
-
-def _build(model: SamModel | None, version: str) -> Sam:
-    assert model is not None
-    return Sam(model, f"sam-{version}")
-
-
-PARTS = Parts(_build)

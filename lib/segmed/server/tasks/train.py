@@ -219,10 +219,15 @@ def job_config(request: dict[str, Any]) -> JobConfig:
 
 
 def choices(config: type[Any]) -> dict[str, Any]:
-    """The fields of a method's config that a viewer can show: numbers, switches, texts and choices."""
+    """The fields of a method's config that a viewer can show: numbers, switches, texts and choices.
+
+    Files of the server's machine are not among them.
+    """
     hints = get_type_hints(config)
     shown: dict[str, Any] = {}
     for field in fields(config):
+        if field.metadata.get("local"):
+            continue
         hint, default = hints[field.name], field.default
         if get_origin(hint) is Literal:
             shown[field.name] = [default, *(word for word in get_args(hint) if word != default)]
