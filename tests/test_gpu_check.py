@@ -86,4 +86,7 @@ def test_the_default_model_learns_from_its_samples(script: ModuleType) -> None:
     assert images.shape == (4, 3, 128, 128) and channels.shape == (4, 9, 128, 128)
     for box, mask in zip(channels[:, 0] > 0.5, truth > 0.5, strict=True):
         assert 0.02 < mask.float().mean() < 0.9
-        assert (box & mask).sum() > 0.85 * mask.sum()  # the object lies in its box, but for half a pixel
+        for axis in (0, 1):  # a box ends at the centres of the outermost pixels of its object
+            drawn, seen = (m.any(axis).nonzero() for m in (box, mask))
+            assert seen.min() - 2 <= drawn.min() and drawn.max() <= seen.max() + 2
+            assert len(drawn) > 0.4 * len(seen)

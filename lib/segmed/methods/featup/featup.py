@@ -47,6 +47,8 @@ class FeatUpConfig:
             as in the training of plain SAM.
     """
 
+    no_graphs = "its decoder is guided by the pixels of each slice"
+
     variant: Variant = "decoder"
     stages: int = 0
     jbu: str = ""

@@ -37,6 +37,8 @@ class GaflConfig:
             as in the training of plain SAM.
     """
 
+    no_graphs = "its filter works on complex numbers, which most runtimes do not have"
+
     variant: Variant = "spectrum"
     activation: Activation = "relu"
     strict_reference: bool = False

@@ -62,6 +62,8 @@ class ImedsamConfig:
             cross-entropy + 0.8 Dice.
     """
 
+    no_graphs = "its decoder looks up each pixel of the output by its coordinates"
+
     rank: int = 4
     gate: bool = False
     bottleneck: int = 4

@@ -34,6 +34,8 @@ class Sam2(Sam):
         version: Version of the weights.
     """
 
+    no_graphs = "its memory grows with the slices that it has seen"
+
     keep_aspect = False
 
     def __init__(self, weights: Sam2Weights, version: str = "0") -> None:
