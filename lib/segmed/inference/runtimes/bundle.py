@@ -93,9 +93,7 @@ def write_bundle(segmenter: Segmenter, source: Source, folder: Path) -> None:
         "authors": "SegMed",
         "copyright": "of the base weights and the training data",
         "network_data_format": {
-            "inputs": {
-                "image": {**inputs, "modality": "any", "value_range": [0, 255], "patch_size": [size, size]}
-            },
+            "inputs": {"image": {**inputs, "modality": "any", "value_range": [0, 255]}},
             "outputs": {"pred": {**outputs, "value_range": [0, 1], "channel_def": {"0": "mask"}}},
         },
     }

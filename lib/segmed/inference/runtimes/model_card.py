@@ -10,21 +10,22 @@ from segmed.methods import find_method
 from segmed.methods.base.segmenter import Segmenter
 
 _GRAPHS = (
-    "`encoder{0}` runs once per slice, `decoder{0}` once per prompt; the default model and the U-Nets have one "
-    "`network{0}`. `segmed.json` lists inputs, outputs and how a slice is prepared."
+    "`encoder{0}` runs once per slice, `decoder{0}` once per prompt; the default model and the U-Nets have "
+    "one `network{0}`. `segmed.json` lists inputs, outputs and how a slice is prepared."
 )
 _USE = {
     "onnx": _GRAPHS.format(".onnx"),
     "openvino": _GRAPHS.format(".xml"),
-    "hf": "Load it with `from_pretrained` of the class that `config.json` names under `architectures`, or in "
-    "SegMed with `--conf backbone FOLDER`.",
-    "bundle": "Run it in this folder, with MONAI and SegMed installed: `python -m monai.bundle run --config_file "
-    "configs/inference.json --image ct.nii.gz --box [28,98,40,103,29,29] --output mask.nii.gz`.",
+    "hf": "Load it with `from_pretrained` of the class that `config.json` names under `architectures`, or "
+    "in SegMed with `--conf backbone FOLDER`.",
+    "bundle": "Run it in this folder, with MONAI and SegMed installed: `python -m monai.bundle run "
+    "--config_file configs/inference.json --image ct.nii.gz --box [28,98,40,103,29,29] --output "
+    "mask.nii.gz`.",
 }
 _PROMPTS = (
     "Points are in px of the model input. Their labels are 1 on the object, 0 beside it, 2 and 3 for the "
-    "first and the last corner of a box, and -1 for the point (0, 0) that follows clicks without a box. Masks "
-    "are logits with the threshold 0: first the single mask, then those for an ambiguous click."
+    "first and the last corner of a box, and -1 for the point (0, 0) that follows clicks without a box. "
+    "Masks are logits with the threshold 0: first the single mask, then those for an ambiguous click."
 )
 _LIMITS = (
     "For research; not a medical device. The licence is that of the base weights and of the data that the "
