@@ -101,7 +101,8 @@ def main() -> None:
             seconds[name].append(time.process_time() - start)
     same = np.mean([(masks["SegMed"][k] == m).mean() for k, m in masks["transformers"].items()])
     print(
-        f"torch {torch.__version__}, SAM 2 tiny at {options.size} px, {options.slices} slices, {options.threads} thread(s)"
+        f"torch {torch.__version__}, SAM 2 tiny at {options.size} px, {options.slices} slices, "
+        f"{options.threads} thread(s)"
     )
     print("\n| propagation | CPU s per slice | rate against transformers |\n|---|---|---|")
     for name, times in seconds.items():
