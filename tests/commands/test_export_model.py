@@ -45,7 +45,7 @@ def sam() -> Sam:
 @torch.inference_mode()
 def test_onnx_files_give_the_masks_of_a_box(sam: Sam, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
-    assert export_method(sam, SAM, "onnx", tmp_path / "out") == []
+    export_method(sam, SAM, "onnx", tmp_path / "out")
     facts = json.loads((tmp_path / "out" / "segmed.json").read_text(encoding="utf-8"))
     shown = facts["preprocessing"]
     assert np.allclose(shown["mean"], [0.485, 0.456, 0.406]) and np.allclose(
@@ -131,6 +131,13 @@ def test_a_bundle_runs_in_a_folder_of_its_own(sam: Sam, tmp_path: Path) -> None:
     wanted = predictor.segment_slices(open_picture(image), Prompt(Box((10, 40), (12, 44), (3, 3))))
     assert (found[:, :, 3].T > 0).mean() == pytest.approx(wanted[3].mean(), abs=0.02) and wanted[3].any()
     assert not found[:, :, 4].any()
+
+
+def test_missing_packages_are_named(sam: Sam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'segmed\[onnx\]'"):
+        export_method(sam, SAM, "onnx", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

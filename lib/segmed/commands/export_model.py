@@ -70,9 +70,7 @@ def export_model(
             name, found.version if found else "", found.folder if found else None, base, named if base else ""
         )
         with console.status(f"exporting to {to}"):
-            notes = export_method(segmenter, source, to, out)
-        for note in notes:
-            console.print(note, style="yellow", markup=False, highlight=False)
+            export_method(segmenter, source, to, out)
         console.print(f"wrote {out}", markup=False, highlight=False)
     except (ValueError, OSError) as error:
         console.print(str(error), style="red", markup=False, highlight=False)

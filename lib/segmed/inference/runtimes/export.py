@@ -27,7 +27,7 @@ _OTHERWISE = "Choose bundle, which runs every method where SegMed is installed."
 _TOLERANCE = 1e-3  # largest difference of a checked output from PyTorch's, in its standard deviations
 
 
-def export_method(segmenter: Segmenter, source: Source, to: str, folder: Path) -> list[str]:
+def export_method(segmenter: Segmenter, source: Source, to: str, folder: Path) -> None:
     """Write a method to a new folder, which appears complete or not at all.
 
     Args:
@@ -36,11 +36,9 @@ def export_method(segmenter: Segmenter, source: Source, to: str, folder: Path) -
         to: One of `FORMATS`.
         folder: The folder, which must not exist.
 
-    Returns:
-        What the user should know, such as that the files were not checked.
-
     Raises:
-        ValueError: If the method cannot be exported to this format, or the files give other results.
+        ValueError: If the method cannot be exported to this format, a package is missing, or the files give
+            other results than PyTorch.
         FileExistsError: If the folder exists.
     """
     if to not in FORMATS:
@@ -50,31 +48,31 @@ def export_method(segmenter: Segmenter, source: Source, to: str, folder: Path) -
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
     try:
-        notes = _write(segmenter, source, to, part)
+        _write(segmenter, source, to, part)
         part.chmod(0o755)
         part.rename(folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    return notes
 
 
-def _write(segmenter: Segmenter, source: Source, to: str, folder: Path) -> list[str]:
+def _write(segmenter: Segmenter, source: Source, to: str, folder: Path) -> None:
     if to == "bundle":
         write_bundle(segmenter, source, folder)
-        return []
+        return
     if to == "hf":
         try:
             save_for_transformers(segmenter, folder)
         except ValueError as error:
             raise ValueError(f"{source.method} cannot be exported to hf: {error} {_OTHERWISE}") from None
         write_model_card(segmenter, source, to, folder)
-        return []
+        return
     try:
         graphs = segmenter.graphs()
     except ValueError as error:
         raise ValueError(f"{source.method} cannot be exported to {to}. {error} {_OTHERWISE}") from None
-    checked = [_EXPORTERS[to](graph, folder) for graph in graphs]
+    for graph in graphs:
+        _EXPORTERS[to](graph, folder)
     facts = {
         "method": source.method,
         "version": segmenter.version,
@@ -83,9 +81,6 @@ def _write(segmenter: Segmenter, source: Source, to: str, folder: Path) -> list[
     }
     (folder / "segmed.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     write_model_card(segmenter, source, to, folder)
-    return (
-        [] if all(checked) else [f"The files were not checked, because the runtime of {to} is not installed."]
-    )
 
 
 def _shapes(graph: Graph) -> dict[str, Any]:
@@ -121,7 +116,12 @@ def preprocessing(segmenter: Segmenter) -> dict[str, Any]:
     return {**found, "mean": (-black * sd).tolist(), "sd": sd.tolist()}
 
 
-def _export_onnx(graph: Graph, folder: Path) -> bool:
+def _export_onnx(graph: Graph, folder: Path) -> None:
+    if find_spec("onnx") is None or find_spec("onnxruntime") is None:
+        raise ValueError(
+            "Export to ONNX needs packages that are not installed. Run `pip install 'segmed[onnx]'` (in a "
+            "checkout `pip install -r requirements-onnx.txt`)."
+        )
     path = folder / f"{graph.name}.onnx"
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what tracing finds constant is constant here
@@ -135,8 +135,6 @@ def _export_onnx(graph: Graph, folder: Path) -> bool:
             opset_version=_OPSET,
             dynamo=False,
         )
-    if find_spec("onnxruntime") is None:
-        return False
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -145,10 +143,9 @@ def _export_onnx(graph: Graph, folder: Path) -> bool:
         return list(session.run(list(graph.outputs), {name: t.numpy() for name, t in inputs.items()}))
 
     _check(graph, run, path)
-    return True
 
 
-def _export_openvino(graph: Graph, folder: Path) -> bool:
+def _export_openvino(graph: Graph, folder: Path) -> None:
     from segmed.inference.runtimes.openvino_graphs import to_openvino
     from segmed.methods.base.backbone import check_runtime
 
@@ -165,10 +162,9 @@ def _export_openvino(graph: Graph, folder: Path) -> bool:
         return [out[name] for name in graph.outputs]
 
     _check(graph, run, path)
-    return True
 
 
-_EXPORTERS: Mapping[str, Callable[[Graph, Path], bool]] = {"onnx": _export_onnx, "openvino": _export_openvino}
+_EXPORTERS: Mapping[str, Callable[[Graph, Path], None]] = {"onnx": _export_onnx, "openvino": _export_openvino}
 
 
 @torch.no_grad()

@@ -47,8 +47,6 @@ class FeatUpConfig:
             as in the training of plain SAM.
     """
 
-    no_graphs = "its decoder is guided by the pixels of each slice"
-
     variant: Variant = "decoder"
     stages: int = 0
     jbu: str = ""
@@ -107,6 +105,7 @@ class FeatUp(DecoderTuning):
         ValueError: If the upsampler has other channels or stages than this model and config need.
     """
 
+    no_graphs = "its decoder is guided by the pixels of each slice"
     name: ClassVar[str] = "featup"
 
     def __init__(self, model: SamModel, config: FeatUpConfig | None = None, version: str = "0") -> None:

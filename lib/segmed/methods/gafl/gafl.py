@@ -37,8 +37,6 @@ class GaflConfig:
             as in the training of plain SAM.
     """
 
-    no_graphs = "its filter works on complex numbers, which most runtimes do not have"
-
     variant: Variant = "spectrum"
     activation: Activation = "relu"
     strict_reference: bool = False
@@ -62,6 +60,7 @@ class Gafl(DecoderTuning):
         version: Version of the weights.
     """
 
+    no_graphs = "its filter works on complex numbers, which most runtimes do not have"
     name: ClassVar[str] = "gafl"
 
     def __init__(self, model: SamModel, config: GaflConfig | None = None, version: str = "0") -> None:

@@ -62,8 +62,6 @@ class ImedsamConfig:
             cross-entropy + 0.8 Dice.
     """
 
-    no_graphs = "its decoder looks up each pixel of the output by its coordinates"
-
     rank: int = 4
     gate: bool = False
     bottleneck: int = 4
@@ -120,6 +118,7 @@ class Imedsam(TrainableSegmenter):
         version: Version of the weights.
     """
 
+    no_graphs = "its decoder looks up each pixel of the output by its coordinates"
     name = "imedsam"
     config: ImedsamConfig
 
