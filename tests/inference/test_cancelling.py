@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from threading import Event
 
 import anyio
 import anyio.to_thread
@@ -31,17 +33,23 @@ def test_propagation_ends_between_two_slices_and_can_be_asked_again(model: str, 
     segmenter = Loader().get(model, BackboneConfig(source, precision="fp32"))
     predictor = Predictor(segmenter, ByteBoundedStore(2**28))
     prompt = Prompt(Box((5, 30), (5, 30), (4, 4)))
-    done: list[int] = []
-    with pytest.raises(Cancelled), cancelled_by(lambda: len(done) >= 2):
-        predictor.segment_volume(_picture(), prompt, lambda n, total: done.append(n))
-        predictor.segment_volume(_picture(), prompt, lambda n, total: done.append(n))
+    enough, done = Event(), []
+
+    def progress(n: int, total: int) -> None:
+        done.append(n)
+        if len(done) == 2:
+            enough.set()
+
+    with pytest.raises(Cancelled), cancelled_by(enough):
+        predictor.segment_volume(_picture(), prompt, progress)
+        predictor.segment_volume(_picture(), prompt, progress)
     assert len(done) <= 3
     raise_if_cancelled()  # nothing is left of it outside of the context
     assert 4 in predictor.segment_volume(_picture(), prompt)
 
 
 def test_a_client_that_leaves_cancels_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaving, "_EVERY", 0.0)
+    monkeypatch.setattr(leaving, "_EVERY", 0.01)
     messages = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive() -> dict[str, object]:
@@ -58,7 +66,9 @@ def test_a_client_that_leaves_cancels_its_request(monkeypatch: pytest.MonkeyPatc
         with leaving.ends_with(http):
             raise_if_cancelled()
             gone.append(True)
-            raise_if_cancelled()
+            for _ in range(500):
+                time.sleep(0.01)
+                raise_if_cancelled()
         return "an answer"
 
     async def serve() -> str:

@@ -6,11 +6,12 @@ cancelled ends. What has been encoded until then stays in the cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Event
 
-_cancelled: ContextVar[Callable[[], bool] | None] = ContextVar("cancelled", default=None)
+_cancelled: ContextVar[Event | None] = ContextVar("cancelled", default=None)
 
 
 class Cancelled(Exception):
@@ -18,9 +19,9 @@ class Cancelled(Exception):
 
 
 @contextmanager
-def cancelled_by(condition: Callable[[], bool]) -> Iterator[None]:
-    """Within this context, work for the device ends at its next turn once `condition` is true."""
-    token = _cancelled.set(condition)
+def cancelled_by(event: Event) -> Iterator[None]:
+    """Within this context, work for the device ends at its next turn once `event` is set."""
+    token = _cancelled.set(event)
     try:
         yield
     finally:
@@ -28,7 +29,7 @@ def cancelled_by(condition: Callable[[], bool]) -> Iterator[None]:
 
 
 def raise_if_cancelled() -> None:
-    """Raises Cancelled if the condition of the context, if there is one, is true."""
-    condition = _cancelled.get()
-    if condition is not None and condition():
+    """Raises Cancelled if the event of the context, if there is one, is set."""
+    event = _cancelled.get()
+    if event is not None and event.is_set():
         raise Cancelled

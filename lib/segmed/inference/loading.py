@@ -59,7 +59,8 @@ class Loader:
         if chosen.weights and not backbone.source:
             backbone = replace(backbone, source=chosen.weights)
         if not chosen.needs_backbone:
-            backbone, device = BackboneConfig(), device if chosen.learns else "cpu"
+            runtime = backbone.runtime if chosen.learns else "torch"
+            backbone, device = BackboneConfig(runtime=runtime), device if chosen.learns else "cpu"
         elif not backbone.source:
             raise ValueError(missing_weights(chosen))
         with self._lock:

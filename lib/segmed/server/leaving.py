@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event
 
 import anyio.from_thread
 from fastapi import Request
@@ -18,14 +19,21 @@ _EVERY = 0.2  # s between two looks at the connection
 @contextmanager
 def ends_with(http: Request) -> Iterator[None]:
     """Within this context, on the thread of an endpoint, work for the device ends when the client leaves."""
-    looked, left = time.monotonic(), False
+    left = Event()
+    watching = anyio.from_thread.run(_watch, http, left)
+    try:
+        with cancelled_by(left):
+            yield
+    finally:
+        anyio.from_thread.run_sync(watching.cancel)
 
-    def gone() -> bool:
-        nonlocal looked, left
-        if not left and time.monotonic() - looked > _EVERY:
-            looked = time.monotonic()
-            left = anyio.from_thread.run(http.is_disconnected)
-        return left
 
-    with cancelled_by(gone):
-        yield
+async def _watch(http: Request, left: Event) -> asyncio.Task[None]:
+    """A task of the event loop that sets `left` when the connection is closed."""
+
+    async def look() -> None:
+        while not await http.is_disconnected():
+            await asyncio.sleep(_EVERY)
+        left.set()
+
+    return asyncio.create_task(look())
