@@ -16,12 +16,12 @@ def save_for_transformers(segmenter: Segmenter, folder: Path) -> None:
     Raises:
         ValueError: If transformers has no class that computes the method.
     """
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, Sam2Model, Sam2VideoModel
 
     model: Any = getattr(segmenter, "memory", None) or getattr(segmenter, "model", None)
     if not isinstance(model, PreTrainedModel):
         raise ValueError("transformers has no model of this kind.")
-    if segmenter.no_graphs and not segmenter.has_memory:
+    if segmenter.no_graphs and not isinstance(model, Sam2Model | Sam2VideoModel):
         raise ValueError(f"The model alone is not the whole method: {segmenter.no_graphs}.")
     with torch.device("meta"):
         stock = type(model)(model.config)

@@ -105,8 +105,9 @@ class ServerSettings:
             raise ValueError(f"--conf window {window!r} must be one of {', '.join(WINDOWS)}.")
 
         def backbone(method: str) -> BackboneConfig:
+            runtime = conf.get("runtime", "torch")
             if not METHODS[method].needs_backbone:
-                return BackboneConfig()
+                return BackboneConfig(runtime=runtime)
             own = METHODS[method].weights
             default = EMBEDDED if not METHODS[method].ready else ""
             shared = "" if METHODS[method].own_format else conf.get("backbone", default)
@@ -115,7 +116,7 @@ class ServerSettings:
                 source,
                 _positive("image_size", size) if size and source != own else None,
                 precision,
-                conf.get("runtime", "torch"),
+                runtime,
             )
 
         backbones = {name: backbone(name) for name in METHODS}
