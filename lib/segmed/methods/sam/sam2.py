@@ -138,8 +138,7 @@ class Sam2(Sam):
                     low = self._advance(session, k, step < 0)
                     unseen[n] = 0 if (low > 0).any() else unseen[n] + 1
                     far = k - step * reach
-                    # Nearer slices are needed on the way back.
-                    if not first[n] - reach <= far <= last[n] + reach:
+                    if step < 0 or far > first[n] + reach:  # nearer ones are needed on the way down
                         session.forget(far)
                     yield n, k, self._restore(frame, low, size)[0, 0]
                 if all(count >= _PATIENCE for count in unseen) and (step < 0 or k >= max(last)):
