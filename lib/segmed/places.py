@@ -25,6 +25,8 @@ def _data() -> Path:
 WORK = _data() / "app" if INSTALLED else APP
 #: Trained models, unless --registry or --conf registry names another folder.
 REGISTRY = WORK / "model" / "trained"
+#: What can be computed again, such as networks that were compiled for this CPU.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segmed"
 #: The demo study.
 DEMO = (_data() if INSTALLED else _CHECKOUT) / "studies" / "demo"
 

@@ -59,11 +59,14 @@ class Loader:
         if chosen.weights and not backbone.source:
             backbone = replace(backbone, source=chosen.weights)
         if not chosen.needs_backbone:
-            backbone, device = BackboneConfig(), device if chosen.learns else "cpu"
+            runtime = backbone.runtime if chosen.learns else "torch"
+            backbone, device = BackboneConfig(runtime=runtime), device if chosen.learns else "cpu"
         elif not backbone.source:
             raise ValueError(missing_weights(chosen))
         with self._lock:
             key = (method, backbone, device, trained, labels)
+            if key not in self._segmenters and backbone.runtime != "torch":
+                self._segmenters[key] = _on_runtime(method, backbone, device, trained, labels)
             if key not in self._segmenters:
                 if trained is None and chosen.build is not None:
                     model, version = (
@@ -122,7 +125,8 @@ class Loader:
         chosen = find_method(method)
         if trained is not None and chosen.ready:
             try:
-                return self.get(method, backbone, device, trained), ""
+                found = self.get(method, backbone, device, trained)
+                return found, found.notice
             except (ValueError, FileNotFoundError) as error:
                 logger.warning("%s is served untrained: %s", method, error)
                 plain, warning = self._get_or_simpler(method, backbone, device)
@@ -132,7 +136,8 @@ class Loader:
                     + (f" {warning}" if warning else ""),
                 )
         try:
-            return self.get(method, backbone, device, trained, labels), ""
+            found = self.get(method, backbone, device, trained, labels)
+            return found, found.notice
         except (ValueError, FileNotFoundError) as error:
             if not chosen.weights or (backbone.source and backbone.source != chosen.weights):
                 raise
@@ -205,6 +210,30 @@ class Loader:
                 model.vision_encoder = prepare_encoder(model.vision_encoder, target, backbone.precision)
             self._models[key] = model, f"{version}-{backbone.precision}"
         return self._models[key]
+
+
+def _on_runtime(
+    method: str, backbone: BackboneConfig, device: str, trained: Path | None, labels: tuple[str, ...]
+) -> Segmenter:
+    """A segmenter whose networks another runtime computes; PyTorch where that is impossible, with a notice.
+
+    The weights in PyTorch are read by a loader of their own, so that they are freed afterwards.
+    """
+    plain = replace(backbone, runtime="torch")
+    why = "it runs on CPUs only"
+    if device == "cpu":
+        from segmed.inference.runtimes.compiled import compile_method
+
+        try:
+            exact = Loader().get(method, replace(plain, precision="fp32"), device, trained, labels)
+            return compile_method(exact, backbone.precision)
+        except ValueError as error:
+            why = str(error)
+    logger.warning("%s runs on PyTorch and not on %s: %s", method, backbone.runtime, why)
+    segmenter = Loader().get(method, plain, device, trained, labels)
+    if device == "cpu":
+        segmenter.notice = f"{method} runs on PyTorch and not on {backbone.runtime}. {why}"
+    return segmenter
 
 
 def _sam(backbone: BackboneConfig) -> tuple[Any, str]:

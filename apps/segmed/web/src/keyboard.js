@@ -14,7 +14,7 @@
  * @property {() => void} mask hide or show it
  * @property {() => void} fit
  * @property {() => void} help
- * @property {() => void} cancel what is being drawn
+ * @property {() => void} cancel what is being drawn or segmented
  */
 
 /**
@@ -84,5 +84,5 @@ export const helpRows = (tools) => [
   ["1 2 3 4", "axial, coronal, sagittal, all three"],
   ["Right button", "drag: brightness (up, down) and contrast (left, right)"],
   ["Shift + drag, Ctrl + wheel, 0", "move, zoom, fit"],
-  ["Esc", "give up what is being drawn"],
+  ["Esc", "give up what is being drawn or segmented"],
 ];

@@ -146,7 +146,10 @@ function wire() {
     mask: () => display.toggleMask(),
     fit: () => viewer.meta && viewer.fit(),
     help: showHelp,
-    cancel: () => pointer.cancel(),
+    cancel: () => {
+      pointer.cancel();
+      work.cancel();
+    },
   });
   viewer.onDraw = () => {
     overlay.draw();

@@ -112,6 +112,7 @@ class FeatUp(DecoderTuning):
         ValueError: If the upsampler has fewer stages than the config needs, or is damaged.
     """
 
+    no_graphs = "its decoder is guided by the pixels of each slice"
     name: ClassVar[str] = "featup"
 
     def __init__(self, model: SamModel, config: FeatUpConfig | None = None, version: str = "0") -> None:

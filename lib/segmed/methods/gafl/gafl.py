@@ -65,6 +65,7 @@ class Gafl(DecoderTuning):
         version: Version of the weights.
     """
 
+    no_graphs = "its filter works on complex numbers, which most runtimes do not have"
     name: ClassVar[str] = "gafl"
 
     def __init__(self, model: SamModel, config: GaflConfig | None = None, version: str = "0") -> None:

@@ -52,6 +52,7 @@ class Imedsam(TrainableSegmenter):
         version: Version of the weights.
     """
 
+    no_graphs = "its decoder looks up each pixel of the output by its coordinates"
     name = "imedsam"
     config: ImedsamConfig
     native_truth = True

@@ -5,13 +5,14 @@ Source: Kirillov et al., Segment Anything (ICCV 2023).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.base.graph import Graph, Run
 from segmed.methods.base.segmenter import Logits, Segmenter
 from segmed.sam.decoding import decode_all, decode_low_resolution
 from segmed.sam.embedding import Embedding
@@ -30,6 +31,7 @@ class Sam(Segmenter):
         version: Version of the weights.
     """
 
+    no_graphs = ""
     choose_best = True
     multimask = True
     default_preparation: ClassVar[Preparation] = SAM
@@ -62,6 +64,18 @@ class Sam(Segmenter):
             return super().candidates(embedding, prompts, size)
         low, quality = decode_all(self.model, embedding, prompts)
         return Logits(self._restore(embedding.frame, low, size), quality.float())
+
+    def graphs(self) -> tuple[Graph, ...]:
+        if self.no_graphs:
+            return super().graphs()
+        from segmed.methods.sam.graphs import sam_graphs
+
+        return sam_graphs(self.model)
+
+    def run_by(self, runs: Mapping[str, Run]) -> None:
+        from segmed.methods.sam.graphs import RunSam
+
+        self.model = RunSam(self.model, runs)
 
     def _restore(self, frame: Frame, low: Tensor, size: tuple[int, int]) -> Tensor:
         """Resample the decoder's logits (B, K, h, w) to the size (H, W) of the output."""

@@ -69,6 +69,7 @@ class ServerSettings:
         "backbone_<method>": "weights of one method, such as backbone_medsam; of SAM2 for backbone_sam2",
         "image_size": "input size of the model in px, if not that of its weights",
         "precision": "of the image encoder: auto, bf16 or fp32",
+        "runtime": "of the networks on CPUs: torch, or openvino (an extra), which compiles them once",
         "labels": "structures: comma-separated names, or a JSON file of names and values",
         "patient": "regular expression whose first group is the patient in a file name, such as ^([^_]+)_, "
         "so that no patient is both trained and validated on; DICOM states it itself",
@@ -104,14 +105,18 @@ class ServerSettings:
             raise ValueError(f"--conf window {window!r} must be one of {', '.join(WINDOWS)}.")
 
         def backbone(method: str) -> BackboneConfig:
+            runtime = conf.get("runtime", "torch")
             if not METHODS[method].needs_backbone:
-                return BackboneConfig()
+                return BackboneConfig(runtime=runtime)
             own = METHODS[method].weights
             default = EMBEDDED if not METHODS[method].ready else ""
             shared = "" if METHODS[method].own_format else conf.get("backbone", default)
             source = conf.get(f"backbone_{method}", own or shared)
             return BackboneConfig(
-                source, _positive("image_size", size) if size and source != own else None, precision
+                source,
+                _positive("image_size", size) if size and source != own else None,
+                precision,
+                runtime,
             )
 
         backbones = {name: backbone(name) for name in METHODS}

@@ -48,6 +48,7 @@ from segmed.server.http.requests import (
 )
 from segmed.server.http.sessions import find_session
 from segmed.server.learning.strategies import user_name
+from segmed.server.leaving import ends_with
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
@@ -94,7 +95,9 @@ def infer(
         if label is not None and label.filename:
             extension = check_upload(label.filename, _LABEL_EXTENSIONS)
             request["label_path"] = receive_file(label, Path(folder), f"label{extension}")
-        return _answer(app.infer(request), output)
+        with ends_with(http):
+            result = app.infer(request)
+        return _answer(result, output)
 
 
 def _answer(result: dict[str, Any], output: str | None) -> Response:

@@ -28,6 +28,7 @@ from segmed.server.http.routes import USER
 from segmed.server.http.sentence_route import SentenceRoute, describe
 from segmed.server.http.volume_stream import nifti_pieces
 from segmed.server.learning.strategies import user_name
+from segmed.server.leaving import ends_with
 from segmed.server.tasks.automatic import AutomaticInferTask
 from segmed.server.tasks.infer import PromptInferTask
 from segmed.server.workspace.actions import WorkspaceActions, workspace_key
@@ -155,7 +156,7 @@ def revision(image: str, who: Who, http: Request, client: Named = "") -> dict[st
 @router.post("/images/{image}/prompt")
 def prompt(image: str, body: PromptBody, who: Who, http: Request) -> dict[str, Any]:
     """Add to the prompt of the open object, and segment it again."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
+    with _actions(image, body.client, who, http).open(belief=body) as actions, ends_with(http):
         answer = actions.prompt(body)
         note(
             http,
@@ -169,7 +170,7 @@ def prompt(image: str, body: PromptBody, who: Who, http: Request) -> dict[str, A
 @router.post("/images/{image}/segment")
 def segment(image: str, body: SegmentBody, who: Who, http: Request) -> dict[str, Any]:
     """Label the volume by an automatic model."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
+    with _actions(image, body.client, who, http).open(belief=body) as actions, ends_with(http):
         answer = actions.segment(body)
         note(http, model=actions.work.model, version=actions.work.version)
         return answer

@@ -1,5 +1,7 @@
 /** Requests to the server. Paths are relative, so that the page works below any address. */
 
+export const CANCELLED = 499; // status of a request that the page gave up
+
 /** A request that failed, with the server's sentence; `status` is 0 when nobody answered. */
 export class Failure extends Error {
   /**
@@ -21,6 +23,7 @@ async function request(path, options) {
   try {
     answer = await fetch(path, options);
   } catch {
+    if (options?.signal?.aborted) throw new Failure("Cancelled; the mask is as it was.", CANCELLED);
     throw new Failure("The server does not answer. Is it still running?", 0);
   }
   if (answer.ok) return answer;
@@ -40,14 +43,16 @@ export const get = async (path) => (await request(path)).json();
 /**
  * @param {string} path
  * @param {object} body sent as JSON
+ * @param {AbortSignal} [signal] gives the request up; the server then ends what it computes for it
  * @returns {Promise<any>} the JSON of the answer
  * @throws {Failure}
  */
-export async function post(path, body) {
+export async function post(path, body, signal) {
   const answer = await request(path, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
+    signal,
   });
   return answer.json();
 }

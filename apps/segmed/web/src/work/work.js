@@ -3,7 +3,7 @@
  * the one before has done.
  */
 import { decodeAll, encode } from "../server/changes.js";
-import { get, imagePath, post } from "../server/requests.js";
+import { CANCELLED, get, imagePath, post } from "../server/requests.js";
 import { difference, rectangles, valueOf, voxelsByName } from "./label-edits.js";
 
 /**
@@ -27,6 +27,8 @@ const CONFLICT = 409; // the state is not the one that the request was meant for
 
 export class Work {
   #last = Promise.resolve(); // of the requests
+  /** @type {AbortController | null} of the request that a model answers */
+  #model = null;
 
   /**
    * @param {import("../image/viewer.js").Viewer} viewer
@@ -84,14 +86,19 @@ export class Work {
     const shown = { box: body.box, foreground: body.foreground, background: body.background };
     this.pending.push(shown);
     this.actions.changed();
-    await this.#ask("prompt", "Segmenting", body);
+    await this.#askModel("prompt", body);
     this.pending = this.pending.filter((one) => one !== shown);
     this.actions.changed();
   }
 
   /** @param {{model: string, overwrite: boolean}} body an automatic model */
   segment(body) {
-    return this.#ask("segment", "Segmenting", body);
+    return this.#askModel("segment", body);
+  }
+
+  /** Give up what a model is computing; the label map stays as it was. */
+  cancel() {
+    this.#model?.abort();
   }
 
   accept() {
@@ -179,6 +186,22 @@ export class Work {
   }
 
   /**
+   * A request that may take long and can be cancelled.
+   * @param {"prompt" | "segment"} what
+   * @param {object} body
+   */
+  #askModel(what, body) {
+    return this.#change("Segmenting", async (id) => {
+      const model = (this.#model = new AbortController());
+      try {
+        return await post(imagePath(id, `/${what}`), { ...this.#belief, ...body }, model.signal);
+      } finally {
+        this.#model = null;
+      }
+    });
+  }
+
+  /**
    * Run a request whose answer changes the label map; whether it went well.
    * @param {string} words
    * @param {(id: string) => Promise<any>} request
@@ -224,7 +247,7 @@ export class Work {
         return await request(id);
       } catch (error) {
         this.actions.fail(error);
-        stale = error.status === CONFLICT;
+        stale = error.status === CONFLICT || error.status === CANCELLED; // it may have been too late
       } finally {
         this.#end();
       }
