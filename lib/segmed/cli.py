@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import segmed
-from segmed.commands import audit, data, labels, models, users, weights
+from segmed.commands import audit, batch, data, labels, models, users, weights
 from segmed.commands.benchmark import benchmark
 from segmed.commands.denoiser import denoiser
 from segmed.commands.doctor import doctor
@@ -28,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.add_typer(batch.app, name="batch")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(labels.app, name="labels")

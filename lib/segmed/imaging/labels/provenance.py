@@ -109,7 +109,7 @@ def write_provenance(provenance: Provenance, mask: str | os.PathLike[str]) -> Pa
 
 
 def checksum_of(image: str | os.PathLike[str]) -> str:
-    """SHA-256 of an image: of the file, or of the contents of a folder's files in the order of their names."""
+    """SHA-256 of an image: of the file, or of a folder's files in the order of their names."""
     path = Path(image)
     if not path.is_dir():
         with path.open("rb") as file:
