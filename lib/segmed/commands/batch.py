@@ -77,7 +77,7 @@ def run(
     ignore_server: Annotated[
         bool, typer.Option("--ignore-server", help="Go on while a server here answers prompts.")
     ] = False,
-    nice: Annotated[int, typer.Option(help="Lower the priority on the CPU by this, 0 to 19.")] = 5,
+    nice: Annotated[int, typer.Option(help="Priority on the CPU, 0 to 19; higher numbers give way.")] = 5,
 ) -> None:
     """Segment all images of a folder, a list or a PACS.
 
@@ -133,7 +133,7 @@ def run(
             Limits(memory * _MIB, patience * 60),
             not ignore_server,
         )
-        os.nice(nice)
+        os.nice(max(nice - os.nice(0), 0))
         with _shown() as tell:
             end = run_batch(settings, out, options, tell, say)
         if part.count == 1:

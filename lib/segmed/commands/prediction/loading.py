@@ -25,6 +25,11 @@ def check_model(model: str, backbone: str, precision: str) -> Method:
     return find_model(model, backbone, precision)
 
 
+def default_model(backbone: str) -> str:
+    """The model that answers if none is named."""
+    return "medsam" if backbone else "segmed"
+
+
 def load_model(model: str, backbone: str, device: str, precision: str, registry: Path) -> LoadedModel:
     """Load a model with the version that is served, and tell the user what is loaded.
 
