@@ -81,7 +81,7 @@ def plan(count: int) -> None:
             path.write_bytes(bytes(1000))
         manifest = Manifest(Path(folder, "out"))
         begun = time.perf_counter()
-        plan_run(manifest, RunSettings(str(studies), "unet", "untrained", registry=folder))
+        plan_run(manifest, RunSettings(str(studies), "segmed_3d", "untrained", registry=folder))
         print(f"{count} items of a folder planned in {time.perf_counter() - begun:.1f} s")
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 import segmed
 from segmed.commands import audit, batch, data, labels, models, users, weights
 from segmed.commands.benchmark import benchmark
+from segmed.commands.dataset_export import import_labels
 from segmed.commands.denoiser import denoiser
 from segmed.commands.doctor import doctor
 from segmed.commands.export import export
@@ -42,6 +43,7 @@ app.command()(masks)
 app.command()(train)
 app.command()(features)
 app.command()(export)
+app.command("import")(import_labels)
 app.command()(denoiser)
 app.command()(report)
 app.command()(benchmark)

@@ -71,7 +71,7 @@ def fetch(task: Task, settings: RunSettings, out: Path, pacs: Pacs | None) -> Pa
         for number, name in enumerate(task.source["files"]):
             (folder / f"{number:06d}.dcm").symlink_to(name)
         return folder
-    from segmed.server.datastores.dicomweb import PacsAway
+    from segmed.server.http.errors import PacsAway
 
     assert pacs is not None
     try:

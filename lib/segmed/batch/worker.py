@@ -193,7 +193,7 @@ class SegmentationWorker:
     def _send(self, task: Task) -> None:
         import pydicom
 
-        from segmed.server.datastores.dicomweb import PacsAway
+        from segmed.server.http.errors import PacsAway
 
         assert self._pacs is not None
         try:

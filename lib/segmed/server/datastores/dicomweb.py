@@ -24,7 +24,7 @@ from urllib3.util import Retry
 
 from segmed.dicom.files import SeriesFacts, whole
 from segmed.server.config.dicomweb_settings import DicomwebSettings, check_url
-from segmed.server.http.errors import BadRequest
+from segmed.server.http.errors import BadRequest, PacsAway
 
 logger = logging.getLogger(__name__)
 # their warnings quote addresses with search keys, and headers
@@ -61,10 +61,6 @@ class Reference(NamedTuple):
 
     about: tuple[str, ...]
     made: str
-
-
-class PacsAway(BadRequest):
-    """The PACS does not answer now, or with an error of its own; it is worth asking again later."""
 
 
 class _SentElsewhere(requests.RequestException):
@@ -228,11 +224,9 @@ class Pacs:
         else:
             self.failure, self._failures = "", 0
 
-    def _fail(
-        self, sentence: str, error: Exception | None = None, kind: type[BadRequest] = BadRequest
-    ) -> None:
-        self.failure = sentence
-        raise kind(sentence, DOWN) from error
+    def _fail(self, text: str, error: Exception | None = None, kind: type[BadRequest] = BadRequest) -> None:
+        self.failure = text
+        raise kind(text, DOWN) from error
 
 
 def made(data: pydicom.Dataset) -> str:
