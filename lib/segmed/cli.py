@@ -11,10 +11,10 @@ from rich.console import Console
 import segmed
 from segmed.commands import audit, batch, data, labels, models, users, weights
 from segmed.commands.benchmark import benchmark
-from segmed.commands.dataset_export import import_labels
 from segmed.commands.denoiser import denoiser
 from segmed.commands.doctor import doctor
-from segmed.commands.export import export
+from segmed.commands.exports.datasets import import_labels
+from segmed.commands.exports.export import export
 from segmed.commands.features import features
 from segmed.commands.info import info
 from segmed.commands.prediction.masks import masks

@@ -64,11 +64,8 @@ SPLIT = ("--validation", "0.2", "--test", "0.2", "--patient", "(p\\d)")
 def test_nnunet_finds_what_its_check_wants(studies: Path, tmp_path: Path) -> None:
     out = _export(studies, "nnunet", tmp_path / "Dataset501_Liver", *SPLIT, "--modality", "CT")
     facts = json.loads((out / "dataset.json").read_text())
-    assert facts["channel_names"] == {"0": "CT"} and facts["labels"] == {
-        "background": 0,
-        "liver": 1,
-        "lesion": 2,
-    }
+    assert facts["channel_names"] == {"0": "CT"}
+    assert facts["labels"] == {"background": 0, "liver": 1, "lesion": 2}
     training = sorted((out / "labelsTr").iterdir())
     assert len(training) == facts["numTraining"] == 4 and len(list((out / "labelsTs").iterdir())) == 1
     for label in training:

@@ -46,7 +46,8 @@ def test_contours_of_others_are_told_or_refused(tmp_path: Path) -> None:
     data = pydicom.dcmread(tmp_path / "rt.dcm")
     first = data.ROIContourSequence[0]
     first.ContourSequence[0].ContourGeometricType = "POINT"
-    away = np.array(first.ContourSequence[1].ContourData, float).reshape(-1, 3) + (0, 0, 1000)
+    away = np.array(first.ContourSequence[1].ContourData, float).reshape(-1, 3)
+    away[:, 2] += 1000
     first.ContourSequence[1].ContourData = [f"{v:.3f}" for v in away.ravel()]
     del data.ROIContourSequence[1]
     data.save_as(tmp_path / "changed.dcm")

@@ -95,7 +95,7 @@ def export(
     Example: `segmed export liver.nii.gz --series CT --to seg --names liver,lesion --model medsam -o
         liver.dcm` or `segmed export studies --to nnunet --test 0.2 -o Dataset501_Liver`
     """
-    from segmed.commands.dataset_export import DATASETS, export_dataset
+    from segmed.commands.exports.datasets import DATASETS, export_dataset
 
     try:
         if to.value in DATASETS:
