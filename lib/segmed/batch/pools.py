@@ -76,6 +76,8 @@ class ThreadPool:
             step.shutdown(wait=True, cancel_futures=True)
 
     def _end(self, task: Task, done: Future[Outcome], begun: float) -> None:
+        if done.cancelled():  # the run ends with an error
+            return
         self._worker.discard(task)
         error = done.exception()
         self._ended.put(done.result() if error is None else outcome_of(task, error, time.monotonic() - begun))

@@ -14,6 +14,7 @@ from typing import Any
 
 from segmed.batch.manifest import COUNTS, open_to_read
 from segmed.batch.measurements import COLUMNS
+from segmed.batch.settings import PLACES
 from segmed.imaging.durable import appear_whole
 
 _SHARD = re.compile(r"manifest-(\d+)-of-(\d+)\.sqlite3")
@@ -200,7 +201,7 @@ def _without(error: str, key: str) -> str:
 
 
 def _results(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in ("device", "registry")}
+    return {name: value for name, value in settings.items() if name not in PLACES}
 
 
 def _missing(paths: list[Path]) -> tuple[str, ...]:

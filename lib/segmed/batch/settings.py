@@ -11,7 +11,7 @@ from segmed.registry.predictors import find_model
 
 MASK_FORMATS = (".nii.gz", ".nrrd", ".seg.nrrd")
 BOXES, DETECTOR, NOTHING = "boxes", "detector", "none"
-_PLACES = ("device", "registry")  # may change between the starts of a run
+PLACES = ("device", "registry", "boxes")  # may change between the starts of a run; the file by its checksum
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,13 @@ class RunSettings:
         pinned = {"version": self.version, "detector_version": self.detector_version}
         for name in (f.name for f in fields(self)):
             before, now = getattr(self, name), getattr(wanted, name)
-            if name in _PLACES or before == now or (name in pinned and not now):
+            if name in PLACES or before == now or (name in pinned and not now):
                 continue
             raise ValueError(
                 f"The run in {out} was planned with {name} {before!r}, not {now!r}. Results of both would be "
                 "mixed: give the same settings, or another --out."
             )
-        return RunSettings(**{**_values(self), **{name: getattr(wanted, name) for name in _PLACES}})
+        return RunSettings(**{**_values(self), **{name: getattr(wanted, name) for name in PLACES}})
 
 
 def check_prompts(settings: RunSettings) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from segmed.inference.predictor import Predictor
 
 _DETECTOR_MODEL = "auto"  # it holds the detector
+_EMBEDDING_BYTES = 2**28  # of the slices of one image, which are not asked for again later
 
 
 @dataclass
@@ -95,7 +96,9 @@ class SegmentationWorker:
         self.out = out
         registry = Path(s.registry)
         # a run of days must not silently continue with a simpler model
-        self._model = open_model(s.model, s.backbone, s.device, s.precision, registry, s.version, False)
+        self._model = open_model(
+            s.model, s.backbone, s.device, s.precision, registry, s.version, False, _EMBEDDING_BYTES
+        )
         self._detector: Predictor | None = None
         if s.prompts == DETECTOR:
             version = s.detector_version

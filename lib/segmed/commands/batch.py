@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ app = typer.Typer(
 Out = Annotated[Path, typer.Argument(help="Folder of the run, as given by --out.")]
 _MIB = 2**20
 _STOPPED, _FAILURES = 3, 1  # exit codes
+_LOG_SECONDS = 60.0  # between two lines in a log file
 
 
 @app.command()
@@ -213,9 +215,15 @@ def _shown() -> Iterator[Callable[[RunState], None]]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
 
+        told = time.monotonic()
+
         def tell(state: RunState) -> None:
+            nonlocal told
             left = "?" if math.isnan(state.seconds_left) else _duration(state.seconds_left)
             text = f"{state.rate * 60:.4g}/min, {left} left, {state.failed} failed"
+            if not console.is_terminal and time.monotonic() - told >= _LOG_SECONDS:
+                told = time.monotonic()
+                say(f"{state.done + state.failed} of {state.total}: {text} {state.pause}".rstrip())
             bar.update(
                 task,
                 total=state.total,

@@ -12,7 +12,6 @@ if TYPE_CHECKING:  # torch is imported late, so that --help answers at once
     from segmed.registry.model_version import ModelVersion
 
 UNTRAINED = "untrained"
-_EMBEDDING_BYTES = 2**30  # cache of embeddings of one predictor
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,7 @@ def open_model(
     registry: Path,
     version: str = "",
     fallback: bool = True,
+    embedding_bytes: int = 2**30,
 ) -> LoadedModel:
     """Load a model.
 
@@ -105,6 +105,7 @@ def open_model(
         registry: Folder of trained models.
         version: As for `find_version`.
         fallback: Whether a simpler model may answer where weights are missing or damaged.
+        embedding_bytes: Size of the cache of embeddings.
 
     Raises:
         ValueError: No such model or device, or one that has not been trained.
@@ -117,6 +118,7 @@ def open_model(
     from segmed.inference.predictor import Predictor
     from segmed.methods.base.backbone import BackboneConfig
     from segmed.registry.model_version import WEIGHTS
+    from segmed.sam.embedding import Embedding
     from segmed.sam.sources import EMBEDDED
 
     method = find_model(model, backbone, precision)
@@ -136,7 +138,8 @@ def open_model(
         segmenter = loader.get(method.name, base, device, trained)
     if automatic and not segmenter.labels:
         raise ValueError(f"This version of {model!r} was trained for boxes. Take {model}_prompt.")
-    predictor = Predictor(segmenter, ByteBoundedStore(_EMBEDDING_BYTES), batch=4 if device != "cpu" else 1)
+    cache = ByteBoundedStore[Embedding](embedding_bytes)
+    predictor = Predictor(segmenter, cache, batch=4 if device != "cpu" else 1)
     weights = found.record.files[WEIGHTS] if found and found.record and not warning else segmenter.version
     name = found.version if found and not warning else UNTRAINED
     return LoadedModel(predictor, automatic, name, weights, warning)
