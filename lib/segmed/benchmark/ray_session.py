@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_TOKEN = secrets.token_hex(32)  # one per process: Ray keeps the first one for all of its sessions
 _STORE_BYTES = 100 * 2**20  # size of the object store; jobs return small objects only
 
 
@@ -29,7 +30,7 @@ def ray_session(workers: int, address: str = "") -> Iterator[Any]:
         os.environ |= {
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps Ray to the loopback interface, on Linux as well
             "RAY_AUTH_MODE": "token",  # only this process can submit jobs
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),  # otherwise Ray writes one to the home folder
+            "RAY_AUTH_TOKEN": _TOKEN,  # otherwise Ray writes one to the home folder
             "RAY_worker_niceness": "0",  # by default workers have a lower priority than other programs
         }
     try:
