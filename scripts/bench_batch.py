@@ -6,6 +6,7 @@
     python scripts/bench_batch.py model           # one worker beside the bare model
     python scripts/bench_batch.py workers         # two workers of Ray beside one, on decoding
     python scripts/bench_batch.py archive         # 100,000 items; workers and the run itself are killed
+    python scripts/bench_batch.py archive --in-process   # without Ray; the run itself is killed
 
 `archive` starts itself again as the run that is killed. Its items cost nothing, one in a hundred fails, and
 one in ten thousand kills its worker at the first try.
@@ -189,12 +190,13 @@ class Decoding:
         return
 
 
-def archive(count: int, kills: int) -> None:
+def archive(count: int, kills: int, in_process: bool) -> None:
     """An archive in which workers die and the run itself is killed; the results are counted at the end."""
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         for n in range(kills + 1):
             command = [sys.executable, __file__, "--count", str(count), "--folder", folder, "driver"]
+            command += ["--in-process"] if in_process else []
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             if n < kills:
                 assert process.stdout is not None
@@ -224,7 +226,7 @@ def archive(count: int, kills: int) -> None:
     )
 
 
-def driver(folder: Path, count: int) -> None:
+def driver(folder: Path, count: int, in_process: bool) -> None:
     """The run that `archive` kills."""
     manifest = Manifest(folder)
     if manifest.settings() is None:
@@ -238,7 +240,11 @@ def driver(folder: Path, count: int) -> None:
             told = finished
             print(f"done {finished} {psutil.Process().memory_info().rss // 2**20}", flush=True)
 
-    with _ray(Tiny(folder, dies=True), 2) as pool:
+    with (
+        contextlib.closing(ThreadPool(Tiny(folder)))
+        if in_process
+        else _ray(Tiny(folder, dies=True), 2) as pool
+    ):
         Scheduler(manifest, pool, tell=tell).run()
     manifest.close()
 
@@ -290,6 +296,7 @@ def main() -> None:
     parser.add_argument("what", choices=["plan", "overhead", "model", "workers", "archive", "driver"])
     parser.add_argument("--count", type=int, default=0, help="number of items")
     parser.add_argument("--kills", type=int, default=3, help="of the run, in `archive`")
+    parser.add_argument("--in-process", action="store_true", help="without Ray, in `archive`")
     parser.add_argument("--model", default="segmed_3d")
     parser.add_argument("--folder", type=Path, default=Path())
     a = parser.parse_args()
@@ -302,9 +309,9 @@ def main() -> None:
     elif a.what == "workers":
         workers(a.count or 60)
     elif a.what == "archive":
-        archive(a.count or 100_000, a.kills)
+        archive(a.count or 100_000, a.kills, a.in_process)
     else:
-        driver(a.folder, a.count)
+        driver(a.folder, a.count, a.in_process)
 
 
 if __name__ == "__main__":
