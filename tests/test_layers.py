@@ -14,6 +14,7 @@ LIBRARY = Path(segmed.__file__).parent
 # from the top down; a package imports from lower rows only, and from itself
 LEVELS = (
     ("commands",),
+    ("batch",),
     ("server",),
     ("benchmark",),
     ("reports",),
@@ -39,7 +40,7 @@ OWNERS = {
     "transformers": ("sam/", "methods/"),
     "peft": ("sam/", "methods/"),
     "huggingface_hub": ("weights/", "methods/unet_family.py"),
-    "ray": ("benchmark/ray_runner.py",),
+    "ray": ("benchmark/ray_session.py",),
     "fastapi": ("server/",),
     "starlette": ("server/",),
 }

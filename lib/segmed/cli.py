@@ -9,11 +9,12 @@ import typer
 from rich.console import Console
 
 import segmed
-from segmed.commands import audit, data, labels, models, users, weights
+from segmed.commands import audit, batch, data, labels, models, users, weights
 from segmed.commands.benchmark import benchmark
 from segmed.commands.denoiser import denoiser
 from segmed.commands.doctor import doctor
-from segmed.commands.export import export
+from segmed.commands.exports.datasets import import_labels
+from segmed.commands.exports.export import export
 from segmed.commands.features import features
 from segmed.commands.info import info
 from segmed.commands.prediction.masks import masks
@@ -28,6 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.add_typer(batch.app, name="batch")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(labels.app, name="labels")
@@ -41,6 +43,7 @@ app.command()(masks)
 app.command()(train)
 app.command()(features)
 app.command()(export)
+app.command("import")(import_labels)
 app.command()(denoiser)
 app.command()(report)
 app.command()(benchmark)

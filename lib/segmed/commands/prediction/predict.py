@@ -10,8 +10,14 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from segmed.commands.models import REGISTRY
-from segmed.commands.prediction.inputs import boxes_of_file, check_out, previous_mask, scribble_maps
-from segmed.commands.prediction.loading import check_model, load_predictor
+from segmed.commands.prediction.inputs import (
+    boxes_of_file,
+    check_out,
+    previous_mask,
+    scribble_maps,
+    write_prediction_provenance,
+)
+from segmed.commands.prediction.loading import check_model, default_model, load_model
 from segmed.commands.prediction.options import (
     Backbone,
     Device,
@@ -28,6 +34,7 @@ if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers a
     import numpy as np
 
     from segmed.imaging.picture import Picture
+    from segmed.registry.predictors import LoadedModel
 
 
 def predict(
@@ -80,21 +87,26 @@ def predict(
         if refinement and refinement not in REFINEMENT_NAMES:
             raise ValueError(f"--refinement {refinement!r} must be one of {', '.join(REFINEMENT_NAMES)}.")
         check_model(model, backbone, precision)
-        check_out(out)
-        found = _predict(
+        check_out(out, provenance=True)
+        options = _Options(model, backbone, window, device, precision, refinement, denoise, registry)
+        prompts = box or [], boxes, point or [], not_point or [], mask, scribbles
+        labels, picture, names, loaded = _predict(image, *prompts, options)
+        _write(out, image, labels, picture, names)
+        write_prediction_provenance(
+            out,
             image,
-            box or [],
-            boxes,
-            point or [],
-            not_point or [],
-            mask,
-            scribbles,
-            _Options(model, backbone, window, device, precision, refinement, denoise, registry),
+            picture,
+            loaded,
+            model or default_model(backbone),
+            dict(zip(_PROMPTS, prompts, strict=True)),
+            {"refinement": refinement, "denoise": denoise},
         )
-        _write(out, image, *found)
     except (ValueError, OSError) as error:
         say(str(error), "red")
         raise typer.Exit(2) from error
+
+
+_PROMPTS = ("boxes", "box_file", "points", "not_points", "mask", "scribbles")
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,7 @@ def _predict(
     mask: Path | None,
     scribbles: Path | None,
     options: _Options,
-) -> tuple[np.ndarray, Picture, list[str]]:
+) -> tuple[np.ndarray, Picture, list[str], LoadedModel]:
     import numpy as np
 
     from segmed.denoising.dncnn import load_dncnn
@@ -129,7 +141,7 @@ def _predict(
     from segmed.inference.predictor import Masks
     from segmed.inference.refinement.refinement import REFINEMENTS
 
-    model = options.model or ("medsam" if options.backbone else "segmed")
+    model = options.model or default_model(options.backbone)
     with console.status(f"reading {image.name}"):
         picture = open_picture(image, options.window)
         if options.denoise:
@@ -138,17 +150,16 @@ def _predict(
         boxes = [*boxes, *boxes_of_file(box_file, image, picture)]
         previous = previous_mask(mask, image, picture) if mask else None
         strokes = scribble_maps(scribbles, image, picture, len(boxes)) if scribbles else None
-    predictor, automatic = load_predictor(
-        model, options.backbone, options.device, options.precision, options.registry
-    )
-    if automatic:
+    loaded = load_model(model, options.backbone, options.device, options.precision, options.registry)
+    predictor = loaded.predictor
+    if loaded.automatic:
         if boxes or points or not_points or mask or scribbles:
             raise ValueError(f"The model {model!r} takes no prompts. Leave them out, or take {model}_prompt.")
         with console.status("labelling"):
             found = predictor.segment_classes(picture)
         for value, name in enumerate(predictor.segmenter.labels, start=1):
             say(f"label {value} is {name}")
-        return found, picture, list(predictor.segmenter.labels)
+        return found, picture, list(predictor.segmenter.labels), loaded
     refinement, through = REFINEMENTS.get(options.refinement), model.endswith("_3d")
     flat = picture.shape[2] == 1
     rois = [_numbers(b, 4 if flat else 6, 6, "--box") for b in boxes]
@@ -193,7 +204,7 @@ def _predict(
             bar.update(task, total=done, completed=done)
     for value, one in enumerate(masks, start=1):
         labels[(stack_slices(one, picture.shape) > 0) & (labels == 0)] = value
-    return labels, picture, []
+    return labels, picture, [], loaded
 
 
 def _write(out: Path, image: Path, labels: np.ndarray, picture: Picture, names: list[str]) -> None:
