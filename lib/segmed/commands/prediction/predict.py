@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from segmed.commands.models import REGISTRY
+from segmed.commands.prediction.following import Following, Stopped
 from segmed.commands.prediction.inputs import check_out, previous_mask, scribble_maps
 from segmed.commands.prediction.loading import check_model, load_predictor
 from segmed.commands.prediction.options import (
@@ -28,6 +29,8 @@ if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers a
     import numpy as np
 
     from segmed.imaging.picture import Picture
+    from segmed.imaging.prompts import Prompt
+    from segmed.inference.progress import Progress
 
 
 def predict(
@@ -59,6 +62,9 @@ def predict(
     refinement: Annotated[str, typer.Option(help="Refinement of each mask: outline, crf or level set.")] = "",
     denoise: Annotated[str, typer.Option(help="gaussian, or a file that `segmed denoiser` wrote.")] = "",
     registry: Models = REGISTRY,
+    keep_partial: Annotated[
+        bool, typer.Option("--keep-partial", help="Ctrl+C writes what was found until then.")
+    ] = False,
 ) -> None:
     """Segment one image without a server: from boxes and clicks, or by a model that needs none.
 
@@ -84,9 +90,12 @@ def predict(
             not_point or [],
             mask,
             scribbles,
-            _Options(model, backbone, window, device, precision, refinement, denoise, registry),
+            _Options(model, backbone, window, device, precision, refinement, denoise, registry, keep_partial),
         )
         _write(out, image, *found)
+    except Stopped as stopped:
+        say("Stopped; nothing was written. With --keep-partial, Ctrl+C writes what was found.", "yellow")
+        raise typer.Exit(130) from stopped
     except (ValueError, OSError) as error:
         say(str(error), "red")
         raise typer.Exit(2) from error
@@ -102,6 +111,7 @@ class _Options:
     refinement: str
     denoise: str
     registry: Path
+    keep_partial: bool
 
 
 def _predict(
@@ -120,7 +130,6 @@ def _predict(
     from segmed.imaging.labels.masks import stack_slices
     from segmed.imaging.picture import open_picture
     from segmed.imaging.prompts import parse_prompt
-    from segmed.inference.predictor import Masks
     from segmed.inference.refinement.refinement import REFINEMENTS
 
     model = options.model or ("medsam" if options.backbone else "segmed")
@@ -137,8 +146,13 @@ def _predict(
     if automatic:
         if boxes or points or not_points or mask or scribbles:
             raise ValueError(f"The model {model!r} takes no prompts. Leave them out, or take {model}_prompt.")
-        with console.status("labelling"):
-            found = predictor.segment_classes(picture)
+        following = Following(options.keep_partial)
+        with following.shown():
+            found = following.run(
+                "labels",
+                lambda advance: predictor.segment_classes(picture, advance),
+                lambda masks: stack_slices(masks, picture.shape),
+            )
         for value, name in enumerate(predictor.segmenter.labels, start=1):
             say(f"label {value} is {name}")
         return found, picture, list(predictor.segmenter.labels)
@@ -153,13 +167,8 @@ def _predict(
     if len(rois) > 1 and (stray := [p for p in fore if not any(_inside(p, roi) for roi in rois)]):
         say(f"{len(stray)} of the clicks lie in none of the boxes and are ignored.", "yellow")
     labels = np.zeros(picture.shape, np.uint8)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    ) as bar:
+    following = Following(options.keep_partial)
+    with following.shown():
         prompts, asked = [], [*rois, *([] if rois else [None])]
         for roi in asked:
             mine = fore if len(rois) < 2 else [p for p in fore if _inside(p, roi)]
@@ -169,21 +178,18 @@ def _predict(
                 say(warning, "yellow")
         # a model with a memory looks at a slice once for all objects
         together = through and predictor.segmenter.has_memory
-        masks: list[Masks] = []
+        masks: list[dict[int, np.ndarray]] = []
+
+        def segment(group: list[Prompt], advance: Progress) -> list[dict[int, np.ndarray]]:
+            if through:
+                return predictor.segment_objects(picture, group, advance, refinement)
+            return [predictor.segment_slices(picture, prompt, advance, refinement) for prompt in group]
+
         for group in [prompts] if together else [[prompt] for prompt in prompts]:
             name = f"object {len(masks) + 1}" if len(group) == 1 else f"{len(group)} objects"
-            task = bar.add_task(f"{name}, slices", total=None)
-
-            def advance(done: int, total: int, task: TaskID = task) -> None:
-                bar.update(task, completed=done, total=total)
-
-            masks += (
-                predictor.segment_objects(picture, group, advance, refinement)
-                if through
-                else [predictor.segment_slices(picture, prompt, advance, refinement) for prompt in group]
-            )
-            done = max(int(bar.tasks[task].completed), 1)
-            bar.update(task, total=done, completed=done)
+            masks += following.run(name, partial(segment, group), lambda found: [found])
+            if following.stopped:
+                break
     for value, one in enumerate(masks, start=1):
         labels[(stack_slices(one, picture.shape) > 0) & (labels == 0)] = value
     return labels, picture, []
