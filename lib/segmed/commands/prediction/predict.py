@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers a
 
     from segmed.imaging.picture import Picture
     from segmed.imaging.prompts import Prompt
-    from segmed.inference.progress import Progress
+    from segmed.inference.progress import Masks, Progress
 
 
 def predict(
@@ -130,7 +130,6 @@ def _predict(
     from segmed.imaging.labels.masks import stack_slices
     from segmed.imaging.picture import open_picture
     from segmed.imaging.prompts import parse_prompt
-    from segmed.inference.refinement.refinement import REFINEMENTS
 
     model = options.model or ("medsam" if options.backbone else "segmed")
     with console.status(f"reading {image.name}"):
@@ -156,7 +155,6 @@ def _predict(
         for value, name in enumerate(predictor.segmenter.labels, start=1):
             say(f"label {value} is {name}")
         return found, picture, list(predictor.segmenter.labels)
-    refinement, through = REFINEMENTS.get(options.refinement), model.endswith("_3d")
     flat = picture.shape[2] == 1
     rois = [_numbers(b, 4 if flat else 6, 6, "--box") for b in boxes]
     rois = [roi if len(roi) == 6 else [*roi, 0, 0] for roi in rois]
@@ -166,33 +164,44 @@ def _predict(
         raise ValueError(f"{len(rois)} boxes are too many for one mask, which holds 255 labels. Split them.")
     if len(rois) > 1 and (stray := [p for p in fore if not any(_inside(p, roi) for roi in rois)]):
         say(f"{len(stray)} of the clicks lie in none of the boxes and are ignored.", "yellow")
+    prompts, asked = [], [*rois, *([] if rois else [None])]
+    for roi in asked:
+        mine = fore if len(rois) < 2 else [p for p in fore if _inside(p, roi)]
+        prompt, warnings = parse_prompt(picture.shape, roi, mine, back, previous, strokes)
+        prompts.append(prompt)
+        for warning in warnings:
+            say(warning, "yellow")
+    masks = _segmented(predictor, picture, prompts, model.endswith("_3d"), options)
     labels = np.zeros(picture.shape, np.uint8)
+    for value, one in enumerate(masks, start=1):
+        labels[(stack_slices(one, picture.shape) > 0) & (labels == 0)] = value
+    return labels, picture, []
+
+
+def _segmented(
+    predictor: Predictor, picture: Picture, prompts: list[Prompt], through: bool, options: _Options
+) -> list[Masks]:
+    """Masks (H, W) by slice for each prompt, through the volume or on the prompted slices."""
+    from segmed.inference.refinement.refinement import REFINEMENTS
+
+    refinement = REFINEMENTS.get(options.refinement)
+    # a model with a memory looks at a slice once for all objects
+    together = through and predictor.segmenter.has_memory
+    masks: list[Masks] = []
+
+    def segment(group: list[Prompt], advance: Progress) -> list[Masks]:
+        if through:
+            return predictor.segment_objects(picture, group, advance, refinement)
+        return [predictor.segment_slices(picture, prompt, advance, refinement) for prompt in group]
+
     following = Following(options.keep_partial)
     with following.shown():
-        prompts, asked = [], [*rois, *([] if rois else [None])]
-        for roi in asked:
-            mine = fore if len(rois) < 2 else [p for p in fore if _inside(p, roi)]
-            prompt, warnings = parse_prompt(picture.shape, roi, mine, back, previous, strokes)
-            prompts.append(prompt)
-            for warning in warnings:
-                say(warning, "yellow")
-        # a model with a memory looks at a slice once for all objects
-        together = through and predictor.segmenter.has_memory
-        masks: list[dict[int, np.ndarray]] = []
-
-        def segment(group: list[Prompt], advance: Progress) -> list[dict[int, np.ndarray]]:
-            if through:
-                return predictor.segment_objects(picture, group, advance, refinement)
-            return [predictor.segment_slices(picture, prompt, advance, refinement) for prompt in group]
-
         for group in [prompts] if together else [[prompt] for prompt in prompts]:
             name = f"object {len(masks) + 1}" if len(group) == 1 else f"{len(group)} objects"
             masks += following.run(name, partial(segment, group), lambda found: [found])
             if following.stopped:
                 break
-    for value, one in enumerate(masks, start=1):
-        labels[(stack_slices(one, picture.shape) > 0) & (labels == 0)] = value
-    return labels, picture, []
+    return masks
 
 
 def _write(out: Path, image: Path, labels: np.ndarray, picture: Picture, names: list[str]) -> None:
