@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers a
 
     from segmed.imaging.picture import Picture
     from segmed.imaging.prompts import Prompt
+    from segmed.inference.predictor import Predictor
     from segmed.inference.progress import Masks, Progress
 
 
