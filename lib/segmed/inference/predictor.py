@@ -21,7 +21,7 @@ from segmed.inference.predictor_steps import (
     uncertainty_of,
     with_exclusions,
 )
-from segmed.inference.progress import Masks, Progress, without_masks
+from segmed.inference.progress import Masks, Progress
 from segmed.inference.propagation import PropagationRule, propagate
 from segmed.inference.refinement.refinement import Refinement, Rough
 from segmed.inference.volume_propagation import track_objects, walk_neighbours
@@ -227,12 +227,17 @@ class Predictor:
         """Masks (H, W) of slices by slice index, refined if `refine` is given."""
         if refine is None:
             return self.predict(picture, prompts, progress)
-        found = self.predict(picture, prompts, without_masks(progress), probability_of)
         masks: Masks = {}
-        for k, probability in found.items():
-            masks[k] = self.refined(picture, k, probability, prompts[k], refine)
-            if progress:
-                progress(len(masks), len(prompts), {k: masks[k]})
+        ks = list(prompts)
+        for start in range(0, len(ks), self.batch):
+            chunk = {k: prompts[k] for k in ks[start : start + self.batch]}
+            found = self.predict(picture, chunk, read=probability_of)
+            for k, probability in found.items():
+                if progress:
+                    progress(len(masks), len(prompts), {})
+                masks[k] = self.refined(picture, k, probability, prompts[k], refine)
+                if progress:
+                    progress(len(masks), len(prompts), {k: masks[k]})
         return masks
 
     def refined(

@@ -15,11 +15,3 @@ Progress = Callable[[int, int, Mapping[int, np.ndarray]], None]
 call by slice index; a later mask of a slice replaces an earlier one. The prediction is stopped by raising an
 exception in this function: nothing is predicted after it, so that it ends within one slice.
 """
-
-
-def without_masks(progress: Progress | None) -> Progress | None:
-    """The same progress for intermediate results, such as probabilities, which are not masks yet."""
-    if progress is None:
-        return None
-    tell = progress
-    return lambda done, most, found: tell(done, most, {})

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
-from conftest import Client  # type: ignore[import-not-found]
+from watching_client import Client
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
 from segmed.imaging.labels.surface import surface_mesh

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from conftest import Client  # type: ignore[import-not-found]
+from watching_client import Client
 from running import Server
 from segmed.data.phantom import Phantom
 from segmed.server.segmenting.jobs import Job, Jobs, Stopped

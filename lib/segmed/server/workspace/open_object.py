@@ -70,6 +70,7 @@ class OpenObject:
             "box": box,
             "foreground": [list(point) for point in self.foreground],
             "background": [list(point) for point in self.background],
+            **({} if self.axis == 2 else {"axis": self.axis}),
         }
 
     def in_plane(self, axis: int) -> OpenObject:
