@@ -6,10 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
-from watching_client import Client
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
 from segmed.imaging.labels.surface import surface_mesh
+from watching_client import Client
 
 AXES = {"sagittal": 0, "coronal": 1}
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from watching_client import Client
 from running import Server
 from segmed.data.phantom import Phantom
 from segmed.server.segmenting.jobs import Job, Jobs, Stopped
 from segmed.server.workspace.patches import Patch
+from watching_client import Client
 
 KEY = ("", "reader", "ct")
 
