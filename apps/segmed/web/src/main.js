@@ -1,5 +1,6 @@
 /** The page: makes its parts and has them tell each other what happens. */
 import { listen } from "./keyboard.js";
+import { SLICES } from "./image/planes.js";
 import { Viewer } from "./image/viewer.js";
 import { Opening } from "./opening.js";
 import { Overlay } from "./overlay/overlay.js";
@@ -132,6 +133,11 @@ function askModel(prompt) {
   if (!models.chosen) {
     say("This server offers no model that takes prompts.", "warning");
     return;
+  }
+  const across = prompt.plane ? viewer.meta.planes[prompt.plane] : SLICES;
+  const ends = prompt.box?.slice(2 * across, 2 * across + 2) ?? [0, 0];
+  if (models.chosenModel.dimension === 2 && ends[0] < ends[1]) {
+    say("This model segments one slice of the box. Choose one through the volume for all of them.");
   }
   const refine = models.takeRefine();
   const { chosen: model, overwrite } = models;

@@ -61,7 +61,7 @@ def run_prompt(actions: WorkspaceActions, body: PromptBody, job: Job) -> dict[st
             )
         )
     except Stopped as ended:
-        if not ended.keep:
+        if not (ended.keep and found):
             return _dropped(actions, preview, ended)
         masks, notes, stopped = _present(asked.mask if corrected else None) | found, [ended.note], "kept"
     actions.notes += notes
@@ -111,7 +111,7 @@ def run_automatic(actions: WorkspaceActions, body: SegmentBody, job: Job) -> dic
     try:
         labels, names, notes = actions.timed(lambda: task.segment(clean, body.device, progress=progress))
     except Stopped as ended:
-        if not ended.keep:
+        if not (ended.keep and labels_found):
             work.labels = known
             return _dropped(actions, preview, ended)
         labels, notes, stopped = stack_slices(labels_found, work.shape), [ended.note], "kept"
@@ -128,7 +128,7 @@ def run_automatic(actions: WorkspaceActions, body: SegmentBody, job: Job) -> dic
 
 def _dropped(actions: WorkspaceActions, preview: Preview, ended: Stopped) -> dict[str, Any]:
     """The answer to a request that was stopped and has changed nothing."""
-    actions.notes.append(ended.note)
+    actions.notes.append(f"{ended.note} Nothing had been found yet." if ended.keep else ended.note)
     return actions.to_json(preview.corrections()) | {"stopped": "dropped"}
 
 

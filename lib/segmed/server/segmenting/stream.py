@@ -17,7 +17,6 @@ what it has found: the user finds it when the page is opened again.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import json
 import logging
 import threading
@@ -46,8 +45,7 @@ class _Work:
         self.answer: dict[str, Any] = {}
         self.error: Exception | None = None
         self.ended = threading.Event()
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._run, run), name="segmenting", daemon=True).start()
+        threading.Thread(target=self._run, args=(run,), name="segmenting", daemon=True).start()
 
     def _run(self, run: Callable[[], dict[str, Any]]) -> None:
         try:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from segmed.imaging.planes import PlaneView
 from segmed.imaging.prompts import Box, Point, Prompt, parse_prompt
 from segmed.imaging.scribbles import Scribbles, check_slice, draw_lasso, draw_stroke
 from segmed.server.workspace.bodies import Lasso, Stroke
@@ -168,8 +167,7 @@ class OpenObject:
         """The scribbles; later strokes count where they cross earlier ones."""
         out = Scribbles()
         for foreground, patch in self.strokes:
-            view = PlaneView(shape, patch.axis, (1.0, 1.0, 1.0))
-            for k, pixels in view.stored_masks({patch.k: patch.full(view.plain_size)}).items():
+            for k, pixels in patch.on_slices(shape).items():
                 out = out.with_stroke(k, pixels, foreground)
         return out
 

@@ -82,6 +82,18 @@ class Patch:
         self.put(out)
         return out
 
+    def on_slices(self, shape: Sequence[int]) -> dict[int, np.ndarray]:
+        """The stored slices k (H, W) of an image of the shape (I, J, K) on which the patch has values."""
+        if self.axis == 2:
+            return {self.k: self.full(shape)}
+        out = {}
+        for k, row in enumerate(self.values() > 0, start=self.j[0]):
+            if row.any():
+                out[k] = np.zeros((shape[1], shape[0]), bool)
+                line = out[k][self.k] if self.axis == 1 else out[k][:, self.k]
+                line[self.i[0] : self.i[1]] = row
+        return out
+
     def to_json(self) -> dict[str, Any]:
         """The patch as JSON values for clients."""
         return {
