@@ -97,7 +97,7 @@ def test_masks_are_told_as_soon_as_they_are_found() -> None:
         assert asked[0] < asked[-1]  # not all at the end
     told.clear()
     seer = Seer(truth, np.zeros_like(truth))
-    corrected = seer.run(Prompt(foreground=((30, 28, 16),), mask=ndimage.binary_erosion(truth)), start)
+    corrected = seer.run(Prompt(foreground=((43, 28, 16),), mask=ndimage.binary_erosion(truth)), start)
     assert set(told) <= set(corrected)
     assert 16 in told
     assert all((corrected[k] == mask).all() for k, mask in told.items())

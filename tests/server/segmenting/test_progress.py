@@ -128,3 +128,20 @@ def test_the_time_limit_is_told_in_a_sentence() -> None:
     ) as caught:
         job.report(4, 10)
     assert caught.value.keep
+
+
+def test_errors_amid_the_work_are_told_as_usual(client: Client, box: list[int]) -> None:
+    """A request that waited for its turn meanwhile knows an older state than the server."""
+    state = client.do("accept")
+    lines = client.watch("prompt", **_slow(box))
+    while not client.labels.any():
+        next(lines)
+    late = client.watch("prompt", model="classical", box=box, revision=state["revision"], boot=state["boot"])
+    waiting = next(late)
+    assert (waiting["event"], waiting["most"], waiting["left"]) == ("progress", 0, None)
+    client.post("stop", keep=True)
+    *_, last = late
+    assert (last["event"], last["status"]) == ("error", 409)
+    assert "has changed" in last["detail"]
+    *_, first = lines
+    assert first["stopped"] == "kept"

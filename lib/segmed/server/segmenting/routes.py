@@ -26,7 +26,10 @@ router = APIRouter(prefix="/api", route_class=SentenceRoute)
 
 @router.post("/images/{image}/prompt")
 def prompt(image: str, body: PromptBody, who: Who, http: Request) -> Any:
-    """Add to the prompt of the open object, and segment it again; see `stream.py` for the progress."""
+    """Add to the prompt of the open object, and segment it again.
+
+    With `Accept: application/x-ndjson`, lines with the progress and partial masks come before the answer.
+    """
 
     def run(job: Job) -> dict[str, Any]:
         with actions_of(image, body.client, who, http).open(belief=body) as actions:
@@ -38,7 +41,10 @@ def prompt(image: str, body: PromptBody, who: Who, http: Request) -> Any:
 
 @router.post("/images/{image}/segment")
 def segment(image: str, body: SegmentBody, who: Who, http: Request) -> Any:
-    """Label the volume by an automatic model; see `stream.py` for the progress."""
+    """Label the volume by an automatic model.
+
+    With `Accept: application/x-ndjson`, lines with the progress and partial masks come before the answer.
+    """
 
     def run(job: Job) -> dict[str, Any]:
         with actions_of(image, body.client, who, http).open(belief=body) as actions:

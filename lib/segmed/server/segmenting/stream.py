@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -27,10 +26,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from monailabel.interfaces.utils.app import app_instance
 
-from segmed.server.http.errors import BadRequest
 from segmed.server.segmenting.jobs import Job, Key
-
-logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/x-ndjson"
 _AT_ONCE = 0.3  # s in which most requests are answered, or fail with a status of their own
@@ -78,10 +74,12 @@ def answered(http: Request, key: Key, run: Callable[[Job], dict[str, Any]]) -> A
     work.ended.wait(_AT_ONCE)
     if work.error is not None:
         raise work.error
-    return StreamingResponse(_lines(work, job), media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
+    return StreamingResponse(
+        _lines(http, work, job), media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"}
+    )
 
 
-async def _lines(work: _Work, job: Job) -> AsyncIterator[bytes]:
+async def _lines(http: Request, work: _Work, job: Job) -> AsyncIterator[bytes]:
     silent, before = 0.0, (-1, -1)
     try:
         while not work.ended.is_set():
@@ -94,19 +92,18 @@ async def _lines(work: _Work, job: Job) -> AsyncIterator[bytes]:
         if work.error is None:
             yield _line({"event": "answer", **work.answer})
         else:
-            yield _line(_failure(work.error))
+            yield _line(await _failure(http, work.error))
     finally:
         if not work.ended.is_set():
             job.stop(keep=True)
 
 
-def _failure(error: Exception) -> dict[str, Any]:
-    status = getattr(error, "status", None) or (404 if isinstance(error, FileNotFoundError) else 400)
-    if isinstance(error, ValueError | BadRequest | FileNotFoundError):
-        return {"event": "error", "status": status, "detail": str(error)}
-    logger.error("a request that was under way failed", exc_info=error)
-    detail = "Something unexpected went wrong while this was segmented; the server's log tells more."
-    return {"event": "error", "status": 500, "detail": detail}
+async def _failure(http: Request, error: Exception) -> dict[str, Any]:
+    """The error as the application tells it, with the handlers that give errors their status."""
+    handlers = http.app.exception_handlers
+    handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
+    response = await handler(http, error)
+    return {"event": "error", "status": response.status_code, **json.loads(response.body)}
 
 
 def _line(told: dict[str, Any]) -> bytes:
