@@ -80,7 +80,7 @@ export const helpRows = (tools) => [
   ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
   ["Enter", "accept the object: the next prompt begins another"],
   ...tools.map(({ key, title }) => [key.toUpperCase(), title.toLowerCase()]),
-  ["Wheel while drawing", "a box over several slices; its sides can be dragged in all views"],
+  ["Wheel while drawing", "a box over several slices; its handles can be dragged in all views"],
   ["O", "hide and show the mask"],
   ["1 2 3 4", "axial, coronal, sagittal, all three"],
   ["Right button", "drag: brightness (up, down) and contrast (left, right)"],

@@ -66,10 +66,12 @@ test("the sides of a box are dragged, also a flat one in the view across it", ()
   const tile = tileOf(PLAIN, "coronal", 2);
   const box = [1, 3, 1, 3, 1, 1];
   const [x, top] = tile.toScreen([2, 1.5]);
-  assert.deepEqual(sideAt(tile, box, x, top), [null, 1]);
-  assert.deepEqual(dragged(tile, box, [null, 1], ...tile.toScreen([2, 2])), [1, 3, 1, 3, 1, 2]);
-  assert.deepEqual(dragged(tile, box, [null, 1], ...tile.toScreen([2, 0])), box); // not beyond the other side
+  const upper = sideAt(tile, box, x, top);
+  assert.deepEqual(upper, { at: 1, end: 1 });
+  assert.deepEqual(dragged(tile, box, upper, ...tile.toScreen([2, 2])), [1, 3, 1, 3, 1, 2]);
+  assert.deepEqual(dragged(tile, box, upper, ...tile.toScreen([2, 0])), box); // not beyond the other side
   assert.equal(sideAt(tile, box, 0, 0), null);
+  assert.equal(sideAt(tile, box, ...tile.toScreen([0.5, 1.5])), null); // a corner, where another box may begin
   assert.equal(sideAt(tileOf(PLAIN, "coronal", 0), box, x, top), null); // not on this slice
   const open = { box, axis: 2 };
   const tool = new BoxTool(viewer(2), { size: 3 }, () => open);

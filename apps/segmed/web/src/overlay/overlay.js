@@ -1,5 +1,5 @@
 /** What lies over the image: prompts, the gesture being made, outlines of models that are compared. */
-import { boxOnScreen } from "../tools/box-handles.js";
+import { boxOnScreen, handles } from "../tools/box-handles.js";
 import { COLOURS, dot, line } from "./pen.js";
 
 /**
@@ -147,15 +147,9 @@ function drawBox(pen, tile, box) {
   pen.beginPath();
   pen.rect(from[0], from[1], to[0] - from[0], to[1] - from[1]);
   line(pen, COLOURS.region, 1.5);
-  const middle = [0, 1].map((at) => (from[at] + to[at]) / 2);
-  for (const end of shown.ends) {
-    for (const [x, y] of [
-      [end[0], middle[1]],
-      [middle[0], end[1]],
-    ]) {
-      pen.fillStyle = COLOURS.region;
-      pen.fillRect(x - HANDLE / 2, y - HANDLE / 2, HANDLE, HANDLE);
-    }
+  pen.fillStyle = COLOURS.region;
+  for (const { place } of handles(shown.ends)) {
+    pen.fillRect(place[0] - HANDLE / 2, place[1] - HANDLE / 2, HANDLE, HANDLE);
   }
 }
 

@@ -1,8 +1,8 @@
-/** The sides of a box on the screen, which can be dragged in each plane that shows the box. */
+/** A box on the screen, and the handles by which its sides are dragged in each plane that shows it. */
 
 /** @typedef {import("../image/tile.js").Tile} Tile */
 
-const NEAR = 7; // pixels around a side that belong to it
+const NEAR = 8; // pixels around a handle that belong to it
 
 /**
  * A box on the screen; null if the slice does not show it.
@@ -22,48 +22,49 @@ export function boxOnScreen(tile, box) {
 }
 
 /**
- * The sides of a box that a place on the screen is near to: for each of the two axes of the plane 0 for the lower side,
- * 1 for the upper one, or null. Null if it is near to none.
- * @param {Tile} tile
- * @param {number[]} box
- * @param {number} x
- * @param {number} y
- * @returns {(0 | 1 | null)[] | null}
+ * The handles of a box, in the middles of its sides.
+ * @param {[number, number][]} ends corners on the screen
+ * @returns {{at: 0 | 1, end: 0 | 1, place: [number, number]}[]} axis of the plane, lower or upper side, place
  */
-export function sideAt(tile, box, x, y) {
-  const shown = boxOnScreen(tile, box);
-  if (!shown) return null;
-  const place = [x, y];
-  const { ends } = shown;
-  const isWithin = [0, 1].every((at) => {
-    const [from, to] = [ends[0][at], ends[1][at]].sort((a, b) => a - b);
-    return place[at] >= from - NEAR && place[at] <= to + NEAR;
-  });
-  if (!isWithin) return null;
-  const sides = [0, 1].map((at) => {
-    const far = ends.map((end) => Math.abs(place[at] - end[at]));
-    if (Math.min(...far) > NEAR) return null;
-    return far[0] < far[1] ? 0 : 1;
-  });
-  return sides.every((side) => side === null) ? null : /** @type {(0 | 1 | null)[]} */ (sides);
+export function handles(ends) {
+  const middle = [0, 1].map((at) => (ends[0][at] + ends[1][at]) / 2);
+  return /** @type {(0 | 1)[]} */ ([0, 1]).flatMap((end) => [
+    { at: /** @type {0} */ (0), end, place: /** @type {[number, number]} */ ([ends[end][0], middle[1]]) },
+    { at: /** @type {1} */ (1), end, place: /** @type {[number, number]} */ ([middle[0], ends[end][1]]) },
+  ]);
 }
 
 /**
- * The box with these sides moved to a place on the screen.
+ * The side of a box whose handle is at a place on the screen; null if there is none, so that another box can begin at a
+ * corner of this one.
  * @param {Tile} tile
  * @param {number[]} box
- * @param {(0 | 1 | null)[]} sides
  * @param {number} x
  * @param {number} y
  */
-export function dragged(tile, box, sides, x, y) {
+export function sideAt(tile, box, x, y) {
+  const shown = boxOnScreen(tile, box);
+  const far = (shown ? handles(shown.ends) : [])
+    .map(({ at, end, place }) => ({ at, end, distance: Math.hypot(place[0] - x, place[1] - y) }))
+    .filter(({ distance }) => distance <= NEAR)
+    .sort((a, b) => a.distance - b.distance);
+  return far.length ? { at: far[0].at, end: far[0].end } : null;
+}
+
+/**
+ * The box with a side moved to a place on the screen, but not beyond the other side.
+ * @param {Tile} tile
+ * @param {number[]} box
+ * @param {{at: 0 | 1, end: 0 | 1}} side
+ * @param {number} x
+ * @param {number} y
+ */
+export function dragged(tile, box, { at, end }, x, y) {
   const { low, high } = boxOnScreen(tile, box);
-  const to = tile.toShown(x, y);
-  tile.axes.forEach((axis, at) => {
-    const value = Math.min(tile.grid.shown[axis] - 1, Math.max(0, Math.round(to[at])));
-    if (sides[at] === 0) low[axis] = Math.min(value, high[axis]);
-    if (sides[at] === 1) high[axis] = Math.max(value, low[axis]);
-  });
+  const axis = tile.axes[at];
+  const value = Math.min(tile.grid.shown[axis] - 1, Math.max(0, Math.round(tile.toShown(x, y)[at])));
+  if (end) high[axis] = Math.max(value, low[axis]);
+  else low[axis] = Math.min(value, high[axis]);
   const ends = [tile.grid.toStored(low), tile.grid.toStored(high)];
   return [0, 1, 2].flatMap((axis) => ends.map((end) => end[axis]).sort((a, b) => a - b));
 }

@@ -29,19 +29,19 @@ export class BoxTool extends Tool {
     this.from = this.to = [x, y];
     this.first = nearestVoxel(tile, x, y);
     const { box } = this.open();
-    this.sides = box ? sideAt(tile, box, x, y) : null;
+    this.side = box ? sideAt(tile, box, x, y) : null;
     this.box = box;
   }
 
   /** @type {Tool["move"]} */
   move(x, y) {
     this.to = [x, y];
-    if (this.sides) this.box = dragged(this.tile, this.box, this.sides, x, y);
+    if (this.side) this.box = dragged(this.tile, this.box, this.side, x, y);
   }
 
   /** @type {Tool["release"]} */
   release(x, y) {
-    return this.sides ? this.#resized() : this.#drawn(x, y);
+    return this.side ? this.#resized() : this.#drawn(x, y);
   }
 
   #resized() {
@@ -76,7 +76,7 @@ export class BoxTool extends Tool {
 
   /** @type {Tool["draw"]} */
   draw(pen) {
-    const ends = this.sides ? boxOnScreen(this.tile, this.box)?.ends : [this.from, this.to];
+    const ends = this.side ? boxOnScreen(this.tile, this.box)?.ends : [this.from, this.to];
     if (!ends) return;
     pen.beginPath();
     pen.rect(ends[0][0], ends[0][1], ends[1][0] - ends[0][0], ends[1][1] - ends[0][1]);
