@@ -66,5 +66,5 @@ export function dragged(tile, box, { at, end }, x, y) {
   if (end) high[axis] = Math.max(value, low[axis]);
   else low[axis] = Math.min(value, high[axis]);
   const ends = [tile.grid.toStored(low), tile.grid.toStored(high)];
-  return [0, 1, 2].flatMap((axis) => ends.map((end) => end[axis]).sort((a, b) => a - b));
+  return [0, 1, 2].flatMap((stored) => ends.map((voxel) => voxel[stored]).sort((a, b) => a - b));
 }
