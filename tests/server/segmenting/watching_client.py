@@ -49,6 +49,7 @@ class Client:
             f"{self.url}/{what}", json=body, headers=headers, stream=True, timeout=120
         ) as answer:
             assert answer.status_code == 200, answer.text[:500]
+            assert answer.headers["X-Accel-Buffering"] == "no"  # for reverse proxies
             for line in answer.iter_lines():
                 yield self.take(json.loads(line))
 

@@ -29,6 +29,7 @@ from monailabel.interfaces.utils.app import app_instance
 from segmed.server.segmenting.jobs import Job, Key
 
 MEDIA_TYPE = "application/x-ndjson"
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # nginx would hold lines back
 _AT_ONCE = 0.3  # s in which most requests are answered, or fail with a status of their own
 _EVERY = 0.2  # s between two looks at the progress
 _SILENT = 2.0  # s after which a line is sent in any case
@@ -74,9 +75,7 @@ def answered(http: Request, key: Key, run: Callable[[Job], dict[str, Any]]) -> A
     work.ended.wait(_AT_ONCE)
     if work.error is not None:
         raise work.error
-    return StreamingResponse(
-        _lines(http, work, job), media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"}
-    )
+    return StreamingResponse(_lines(http, work, job), media_type=MEDIA_TYPE, headers=_HEADERS)
 
 
 async def _lines(http: Request, work: _Work, job: Job) -> AsyncIterator[bytes]:
