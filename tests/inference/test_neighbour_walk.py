@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,34 @@ def test_a_click_bounds_no_other_slice() -> None:
     seer = Seer(_ball())
     seer.run(Prompt(foreground=((30, 28, 10),)))
     assert len(seer.asked) > 10 and all(prompt.box is None for _, prompt in seer.asked)
+
+
+def test_masks_are_told_as_soon_as_they_are_found() -> None:
+    truth = _ball()
+    told: Masks = {}
+    asked: list[int] = []
+
+    def tell(k: int, mask: np.ndarray) -> None:
+        told[k] = mask
+        asked.append(len(seer.asked))
+
+    def start(walk: NeighbourWalk) -> NeighbourWalk:
+        return replace(walk, found=tell)
+
+    for prompt in (Prompt(Box((16, 44), (14, 42), (16, 16))), Prompt(Box((16, 44), (14, 42), (4, 28)))):
+        told.clear()
+        asked.clear()
+        seer = Seer(truth)
+        found = seer.run(prompt, start)
+        assert {k: mask.tolist() for k, mask in told.items()} == {k: m.tolist() for k, m in found.items()}
+        assert asked == sorted(asked)
+        assert asked[0] < asked[-1]  # not all at the end
+    told.clear()
+    seer = Seer(truth, np.zeros_like(truth))
+    corrected = seer.run(Prompt(foreground=((43, 28, 16),), mask=ndimage.binary_erosion(truth)), start)
+    assert set(told) <= set(corrected)
+    assert 16 in told
+    assert all((corrected[k] == mask).all() for k, mask in told.items())
 
 
 def test_a_box_over_slices_says_where_the_object_begins_and_ends() -> None:

@@ -204,12 +204,9 @@ def test_clicks_boxes_and_strokes_are_sent_in_stored_voxels(page: Page, client: 
     assert corners.min(0).tolist() == [10, 6] and corners.max(0).tolist() == [30, 15]
 
     page.keyboard.press("1")
-    page.keyboard.press("b")
-    count = len(sent)
-    place = at(page, (20, 10, 33))
-    drag(page, [place, [place[0] + 80, place[1] + 60]])
-    assert len(sent) == count
-    expect(page.locator("#messages")).to_contain_text("drawn in the sagittal view")
+    go_to(page, (20, 10, 33))
+    box(page, (12, 10, 30), (28, 10, 44))
+    assert (sent[-1]["box"], sent[-1]["plane"]) == ([12, 28, 10, 10, 30, 44], "axial")
 
 
 def test_the_first_five_minutes(

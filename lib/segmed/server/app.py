@@ -40,6 +40,7 @@ from segmed.server.learning.learning import ActiveLearning
 from segmed.server.learning.retrainer import check_options, is_remote
 from segmed.server.learning.scoring import ImageScoring, LabelDice
 from segmed.server.learning.strategies import strategies
+from segmed.server.segmenting.jobs import Jobs
 from segmed.server.tasks.automatic import AutomaticInferTask
 from segmed.server.tasks.detection import DetectionInferTask
 from segmed.server.tasks.infer import PromptInferTask
@@ -64,7 +65,7 @@ class SegMedApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         settings = ServerSettings.from_conf(conf or {})
         set_most_voxels(settings.max_voxels)
-        self.turns = Turns()
+        self.turns, self.jobs = Turns(), Jobs()
         self.engine = Engine(settings, Registry(settings.registry or Path(app_dir) / "model" / "trained"))
         self.codes = read_codes(settings.codes) if settings.codes else None
         super().__init__(

@@ -46,6 +46,7 @@ from segmed.server.learning import learning_routes, report_routes
 from segmed.server.leaving import CLOSED
 from segmed.server.pages import api_page as interface_page
 from segmed.server.pages import log_page, ohif, proxy, web
+from segmed.server.segmenting import routes as segmenting_routes
 from segmed.server.tasks import batch_routes
 from segmed.server.workspace import routes as workspace_routes
 
@@ -65,6 +66,7 @@ def _put_in_front(app: FastAPI) -> None:
         info_routes,
         learning_routes,
         report_routes,
+        segmenting_routes,
         workspace_routes,
         session_routes,
         routes,

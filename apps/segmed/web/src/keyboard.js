@@ -14,7 +14,7 @@
  * @property {() => void} mask hide or show it
  * @property {() => void} fit
  * @property {() => void} help
- * @property {() => void} cancel what is being drawn or segmented
+ * @property {() => void} cancel what is being drawn
  */
 
 /**
@@ -80,9 +80,10 @@ export const helpRows = (tools) => [
   ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
   ["Enter", "accept the object: the next prompt begins another"],
   ...tools.map(({ key, title }) => [key.toUpperCase(), title.toLowerCase()]),
+  ["Wheel while drawing", "a box over several slices; its handles can be dragged in all views"],
   ["O", "hide and show the mask"],
   ["1 2 3 4", "axial, coronal, sagittal, all three"],
   ["Right button", "drag: brightness (up, down) and contrast (left, right)"],
   ["Shift + drag, Ctrl + wheel, 0", "move, zoom, fit"],
-  ["Esc", "give up what is being drawn or segmented"],
+  ["Esc", "give up what is being drawn"],
 ];

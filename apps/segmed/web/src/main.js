@@ -1,5 +1,6 @@
 /** The page: makes its parts and has them tell each other what happens. */
 import { listen } from "./keyboard.js";
+import { SLICES } from "./image/planes.js";
 import { Viewer } from "./image/viewer.js";
 import { Opening } from "./opening.js";
 import { Overlay } from "./overlay/overlay.js";
@@ -11,15 +12,19 @@ import { button, find, findAll, onClick, wireDialogs } from "./panels/dom.js";
 import { LabelPanel } from "./panels/labels.js";
 import { say } from "./panels/messages.js";
 import { ModelPanel } from "./panels/models.js";
+import { ProgressPanel } from "./panels/progress.js";
 import { ResultPanel } from "./panels/result.js";
+import { SlicesPanel } from "./panels/slices.js";
 import { showPlace, showSeconds } from "./panels/status.js";
 import { Studies } from "./panels/studies.js";
+import { SurfaceView } from "./panels/surface.js";
 import { ToolBar, showHelp } from "./panels/toolbar.js";
 import { UserPanel } from "./panels/user.js";
 import { Pointer } from "./tools/pointer.js";
 import { Work } from "./work/work.js";
 
-const NEED_AN_IMAGE = "#accept, #clear, #compare, #save, #former, #nifti, #names-table, #nrrd, #segment";
+const NEED_AN_IMAGE =
+  "#accept, #clear, #compare, #save, #former, #nifti, #names-table, #nrrd, #segment, #interpolate, #show-surface";
 const STUDIES_GONE = [0, 424]; // statuses that tell that the server or the PACS is gone
 
 const imageCanvas = find("#image", HTMLCanvasElement);
@@ -36,12 +41,21 @@ const work = new Work(viewer, {
   client,
   changed: showWork,
   busy: (words) => showBusy("work", words),
+  progress: (one) => progress.show(one),
   warn: (text) => say(text, "warning"),
   fail,
 });
+const progress = new ProgressPanel((keep) => work.stop(keep));
+const slices = new SlicesPanel(viewer, {
+  prompt: () => work.state.prompt,
+  ask: askModel,
+  interpolate: (request) => work.interpolate({ ...request, label: labels.name, overwrite: models.overwrite }),
+});
+new SurfaceView({ shown: labelsWithVoxels, fail });
 const pointer = new Pointer(overlayCanvas, viewer, overlay, {
   done: useGesture,
   labelValue: () => work.value(labels.name),
+  open: () => work.state.prompt,
   hover: showVoxel,
 });
 const toolbar = new ToolBar(pointer);
@@ -88,6 +102,7 @@ function showWork() {
   overlay.prompts = [prompt, ...work.pending];
   overlay.draw();
   labels.show(values, work.value(labels.name));
+  slices.show();
   showSeconds(work.id ? work.seconds : 0);
 }
 
@@ -106,11 +121,23 @@ function useGesture({ prompt, painted, erased, hint }) {
   if (prompt) askModel(prompt);
 }
 
+/** The image, and its labels that have voxels. */
+function labelsWithVoxels() {
+  const counts = viewer.labels.counts();
+  const values = Object.entries(work.state.labels).filter(([, value]) => counts[value]);
+  return { id: work.id, client: client(), labels: values };
+}
+
 /** @param {import("./types.js").Prompt} prompt */
 function askModel(prompt) {
   if (!models.chosen) {
     say("This server offers no model that takes prompts.", "warning");
     return;
+  }
+  const across = prompt.plane ? viewer.meta.planes[prompt.plane] : SLICES;
+  const ends = prompt.box?.slice(2 * across, 2 * across + 2) ?? [0, 0];
+  if (models.chosenModel.dimension === 2 && ends[0] < ends[1]) {
+    say("This model segments one slice of the box. Choose one through the volume for all of them.");
   }
   const refine = models.takeRefine();
   const { chosen: model, overwrite } = models;
@@ -146,10 +173,7 @@ function wire() {
     mask: () => display.toggleMask(),
     fit: () => viewer.meta && viewer.fit(),
     help: showHelp,
-    cancel: () => {
-      pointer.cancel();
-      work.cancel();
-    },
+    cancel: () => pointer.cancel(),
   });
   viewer.onDraw = () => {
     overlay.draw();

@@ -18,6 +18,8 @@ function viewer() {
   return /** @type {any} */ ({
     told,
     labels,
+    meta: { planes: { axial: 2, coronal: 1, sagittal: 0 } },
+    slice: () => 1,
     intensities: { window: [100, 300] },
     goTo: (/** @type {number[]} */ voxel) => told.push(["goTo", voxel]),
   });

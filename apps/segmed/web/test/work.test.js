@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { colour, lookupTable } from "../src/image/colours.js";
 import { describe } from "../src/panels/description.js";
 import { matches } from "../src/panels/studies.js";
-import { CANCELLED, fileName, post } from "../src/server/requests.js";
+import { fileName } from "../src/server/requests.js";
 import { difference, rectangles, valueOf, voxelsByName } from "../src/work/label-edits.js";
 
 test("strokes are sent as the smallest rectangle of each slice", () => {
@@ -55,11 +55,4 @@ test("the image is told in words", () => {
   const planes = [{ plane: "axial", index: 11, count: 40 }];
   assert.equal(describe(planes, [-160, 240.00001]), "axial slice 12 of 40; black at -160, white at 240");
   assert.equal(describe([{ plane: "axial", index: 0, count: 1 }], [0, 255]), "axial; black at 0, white at 255");
-});
-
-test("a request that is given up says so, and not that the server is gone", async () => {
-  const model = new AbortController();
-  const asked = post("http://127.0.0.1:9/prompt", {}, model.signal);
-  model.abort();
-  await assert.rejects(asked, { status: CANCELLED, message: "Cancelled; the mask is as it was." });
 });

@@ -35,6 +35,7 @@ class ServerSettings:
         embedding_bytes: Memory for slice embeddings in bytes.
         max_voxels: Largest number of voxels of an image; None for the default limit.
         batch: Number of slices encoded together, on GPUs and by small models.
+        time_limit: Longest time in seconds of a request of the page or of OHIF; 0 for no limit.
         untrained: Whether methods that need training are offered without it, for demonstrations.
         loose_parts: Whether parts that are not connected with the object are kept in volumes.
         registry: Folder of trained models; None for that of the app.
@@ -54,6 +55,7 @@ class ServerSettings:
     embedding_bytes: int = 1024 * _MIB
     max_voxels: int | None = None
     batch: int = 4
+    time_limit: int = 3600
     untrained: bool = False
     loose_parts: bool = False
     registry: Path | None = None
@@ -78,6 +80,8 @@ class ServerSettings:
         "embedding_cache_mb": "memory for encoded slices, in MiB",
         "max_voxels": "largest size of an image by its header; 2^29, less on machines with little memory",
         "batch": "slices encoded together, on GPUs and by small models",
+        "time_limit": "seconds after which a request of the web page or of OHIF is stopped and keeps what it "
+        "has found; 3600",
         "registry": "folder of trained models, if not model/trained of the app",
         "denoiser": "weights of a denoiser that `segmed denoiser` made, offered as the option denoise",
         "codes": "JSON file of DICOM codes by name, see `segmed export --help`, for DICOM SEG and RTSTRUCT",
@@ -138,6 +142,7 @@ class ServerSettings:
             embedding_bytes=_positive("embedding_cache_mb", conf.get("embedding_cache_mb", "1024")) * _MIB,
             max_voxels=_positive("max_voxels", conf["max_voxels"]) if conf.get("max_voxels") else None,
             batch=_positive("batch", conf.get("batch", "4")),
+            time_limit=_positive("time_limit", conf.get("time_limit", "3600")),
             untrained=_switch("untrained", conf),
             loose_parts=_switch("loose_parts", conf),
             registry=Path(registry).expanduser() if registry else None,

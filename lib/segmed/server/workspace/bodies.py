@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from segmed.imaging.planes import PlaneName
 from segmed.inference.refinement.refinement import RefinementName
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
@@ -30,7 +31,7 @@ class Client(BaseModel):
 
 
 class Stroke(BaseModel):
-    """A scribble on slice `k`: points [i, j], `width` px wide, of the object or not."""
+    """A scribble on slice `k`: points [i, j], `width` px wide, of the object or not; see `PromptBody`."""
 
     k: int
     foreground: bool
@@ -39,7 +40,7 @@ class Stroke(BaseModel):
 
 
 class Lasso(BaseModel):
-    """A closed line on slice `k`: points [i, j]."""
+    """A closed line on slice `k`: points [i, j]; see `PromptBody`."""
 
     k: int
     points: Points
@@ -57,6 +58,10 @@ class PromptBody(Client):
         scribbles: Strokes to add.
         lasso: Closed line in place of a box.
         refine: Whether the present label becomes a mask prompt.
+        plane: Plane in which the prompt was drawn and the image is segmented; None for the stored slices. In
+            another plane, a box may have a single voxel along the axis across that plane, `k` of scribbles
+            and lassos is the index along that axis, and their points are voxel indices along the two other
+            axes, in the order i, j, k. `GET /api/images/{image}` tells the axis across each plane.
         window: Intensity window.
         device: Device, one of those in the model's `config`.
         refinement: Refinement of each mask.
@@ -74,6 +79,7 @@ class PromptBody(Client):
     scribbles: list[Stroke] = Field(default=[], max_length=200)
     lasso: Lasso | None = None
     refine: bool = False
+    plane: PlaneName | None = None
     window: str | None = None
     device: str | None = Field(default=None, max_length=256)
     refinement: RefinementName = "nothing"

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 import segmed
 from segmed.data.pairs import natural
+from segmed.imaging.planes import plane_axes
 from segmed.imaging.reading import fingerprint
 from segmed.server.access.audit import digest, note
 from segmed.server.access.gate import login_name, login_role
@@ -28,7 +29,7 @@ from segmed.server.http.routes import USER
 from segmed.server.http.sentence_route import SentenceRoute, describe
 from segmed.server.http.volume_stream import nifti_pieces
 from segmed.server.learning.strategies import user_name
-from segmed.server.leaving import ends_with
+from segmed.server.segmenting.jobs import Key
 from segmed.server.tasks.automatic import AutomaticInferTask
 from segmed.server.tasks.infer import PromptInferTask
 from segmed.server.workspace.actions import WorkspaceActions, workspace_key
@@ -36,9 +37,7 @@ from segmed.server.workspace.bodies import (
     Client,
     LabelMapParams,
     PaintBody,
-    PromptBody,
     SaveBody,
-    SegmentBody,
 )
 from segmed.server.workspace.label_output import write_download
 from segmed.server.workspace.patches import Patch, inflate
@@ -53,9 +52,15 @@ Named = Annotated[str, Query(max_length=128)]
 Writer = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 
 
-def _actions(image: str, client: str, who: User, http: Request) -> WorkspaceActions:
+def actions_of(image: str, client: str, who: User, http: Request) -> WorkspaceActions:
+    """The actions of the user who sends a request, on an image."""
     login = login_name(http)
     return WorkspaceActions(app_instance(), image, login or client, who.username, user_name(client, http))
+
+
+def key_of(image: str, client: str, who: User, http: Request) -> Key:
+    """The key of that user's workspace."""
+    return workspace_key(who.username, login_name(http) or client, user_name(client, http), image)
 
 
 @router.get("/state", dependencies=USER)
@@ -120,6 +125,7 @@ def image(image: str) -> dict[str, Any]:
         "name": str(info.get("description") or image),
         "shape": list(picture.shape),
         "affine": picture.affine.tolist(),
+        "planes": plane_axes(picture.affine),
         "window": list(picture.levels),
         "study": info.get("StudyInstanceUID"),
         "series": info.get("SeriesInstanceUID"),
@@ -141,7 +147,7 @@ def volume(image: str, http: Request) -> Response:
 @router.get("/images/{image}/work")
 def work(image: str, who: Who, http: Request, client: Named = "") -> dict[str, Any]:
     """The user's whole work on this image; a finished label is opened for correction."""
-    with _actions(image, client, who, http).open(returning=True) as actions:
+    with actions_of(image, client, who, http).open(returning=True) as actions:
         return actions.to_json(actions.work.everything())
 
 
@@ -153,33 +159,10 @@ def revision(image: str, who: Who, http: Request, client: Named = "") -> dict[st
     return {"revision": spaces.revision(key), "boot": spaces.boot}
 
 
-@router.post("/images/{image}/prompt")
-def prompt(image: str, body: PromptBody, who: Who, http: Request) -> dict[str, Any]:
-    """Add to the prompt of the open object, and segment it again."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions, ends_with(http):
-        answer = actions.prompt(body)
-        note(
-            http,
-            prompt=digest(body.model_dump_json().encode()),
-            model=actions.work.model,
-            version=actions.work.version,
-        )
-        return answer
-
-
-@router.post("/images/{image}/segment")
-def segment(image: str, body: SegmentBody, who: Who, http: Request) -> dict[str, Any]:
-    """Label the volume by an automatic model."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions, ends_with(http):
-        answer = actions.segment(body)
-        note(http, model=actions.work.model, version=actions.work.version)
-        return answer
-
-
 @router.post("/images/{image}/accept")
 def accept(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Finish the open object; the next prompt begins another one."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
+    with actions_of(image, body.client, who, http).open(belief=body) as actions:
         actions.work.accept()
         return actions.to_json([])
 
@@ -187,7 +170,7 @@ def accept(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
 @router.post("/images/{image}/paint")
 def paint(image: str, body: PaintBody, who: Who, http: Request) -> dict[str, Any]:
     """Paint strokes of brush or eraser, which finishes the open object."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
+    with actions_of(image, body.client, who, http).open(belief=body) as actions:
         known = {0, *actions.work.labels.values()}
         if body.label:
             known.add(actions.work.value_of(body.label, keep=False))
@@ -212,28 +195,28 @@ def labelmap(
         given = LabelMapParams.model_validate(read_object(params, "The field params"))
     except ValidationError as error:
         raise BadRequest(f"params.{describe(error.errors()[0])}") from error
-    with _actions(image, given.client, who, http).open(belief=given) as actions:
+    with actions_of(image, given.client, who, http).open(belief=given) as actions:
         return actions.replace(given, lambda size: inflate(file.file.read(), size))
 
 
 @router.post("/images/{image}/undo")
 def undo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Undo the last step."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
+    with actions_of(image, body.client, who, http).open(belief=body) as actions:
         return actions.to_json(actions.work.undo())
 
 
 @router.post("/images/{image}/redo")
 def redo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Redo the last undone step."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
+    with actions_of(image, body.client, who, http).open(belief=body) as actions:
         return actions.to_json(actions.work.redo())
 
 
 @router.post("/images/{image}/clear")
 def clear(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Empty the label map, which can be undone."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
+    with actions_of(image, body.client, who, http).open(belief=body) as actions:
         empty = np.zeros_like(actions.work.slice(0))
         return actions.to_json(actions.work.change(dict.fromkeys(actions.work.filled(), empty)))
 
@@ -242,7 +225,7 @@ def clear(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
 def save(image: str, body: SaveBody, who: Writer, http: Request) -> dict[str, Any]:
     """Save the label map into the studies."""
     check_tag(body.tag)
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
+    with actions_of(image, body.client, who, http).open(belief=body) as actions:
         answer = actions.save(body.tag)
         file = app_instance().datastore().get_label_uri(answer["label"], body.tag)
         checksum = digest(Path(file)) if file else ""
@@ -260,7 +243,7 @@ def download(
 ) -> Response:
     """The label map as a file; `names` is the table with the meaning of the values of the NIfTI file."""
     with (
-        _actions(image, client, who, http).open() as actions,
+        actions_of(image, client, who, http).open() as actions,
         tempfile.TemporaryDirectory(prefix="download-") as folder,
     ):
         out = Path(folder) / f"labels{_KINDS[format]}"

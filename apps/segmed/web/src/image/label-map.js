@@ -5,6 +5,7 @@
  * @typedef {import("../types.js").Voxel} Voxel
  * @typedef {import("../types.js").LabelRectangle} LabelRectangle
  */
+import { SLICES, inPlane } from "./planes.js";
 
 const RIM_OPACITY = 0.95;
 
@@ -30,16 +31,23 @@ export class LabelMap {
    */
   apply(changes) {
     const touched = new Bounds();
-    for (const { k, i, j, values } of changes) {
+    for (const { k, i, j, values, axis = SLICES } of changes) {
+      const [p, q] = inPlane(axis);
+      const voxel = [0, 0, 0];
+      const place = (/** @type {number} */ column, /** @type {number} */ row) => {
+        [voxel[p], voxel[q], voxel[axis]] = [column, row, k];
+        return voxel;
+      };
       let from = 0;
       for (let row = j[0]; row < j[1]; row++) {
-        let at = this.grid.offset(i[0], row, k);
-        for (let column = i[0]; column < i[1]; column++, at += this.grid.step[0]) {
+        place(i[0], row);
+        let at = this.grid.offset(voxel[0], voxel[1], voxel[2]);
+        for (let column = i[0]; column < i[1]; column++, at += this.grid.step[p]) {
           this.nv.drawBitmap[at] = values[from++];
         }
       }
-      touched.add(this.grid.toShown([i[0], j[0], k]));
-      touched.add(this.grid.toShown([i[1] - 1, j[1] - 1, k]));
+      touched.add(this.grid.toShown(place(i[0], j[0])));
+      touched.add(this.grid.toShown(place(i[1] - 1, j[1] - 1)));
     }
     this.#upload(touched);
   }

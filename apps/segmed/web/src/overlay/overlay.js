@@ -1,4 +1,5 @@
 /** What lies over the image: prompts, the gesture being made, outlines of models that are compared. */
+import { boxOnScreen, handles } from "../tools/box-handles.js";
 import { COLOURS, dot, line } from "./pen.js";
 
 /**
@@ -16,6 +17,7 @@ import { COLOURS, dot, line } from "./pen.js";
  * @property {number[]} radius along x and y
  */
 
+const HANDLE = 6; // pixels of a side of the squares by which a box is dragged
 const MANY_POINTS = 12; // from here on they come from a scribble, and are drawn small
 
 export class Overlay {
@@ -139,15 +141,16 @@ function drawPrompt(pen, tile, { box, foreground = [], background = [] }) {
  * @param {number[]} box [i0, i1, j0, j1, k0, k1]
  */
 function drawBox(pen, tile, box) {
-  const corners = [0, 1].map((end) => tile.grid.toShown([box[end], box[2 + end], box[4 + end]]));
-  const low = corners[0].map((value, axis) => Math.min(value, corners[1][axis]));
-  const high = corners[0].map((value, axis) => Math.max(value, corners[1][axis]));
-  if (low[tile.depth] > tile.index || tile.index > high[tile.depth]) return;
-  const from = tile.toScreen(tile.axes.map((axis) => low[axis] - 0.5));
-  const to = tile.toScreen(tile.axes.map((axis) => high[axis] + 0.5));
+  const shown = boxOnScreen(tile, box);
+  if (!shown) return;
+  const [from, to] = shown.ends;
   pen.beginPath();
   pen.rect(from[0], from[1], to[0] - from[0], to[1] - from[1]);
   line(pen, COLOURS.region, 1.5);
+  pen.fillStyle = COLOURS.region;
+  for (const { place } of handles(shown.ends)) {
+    pen.fillRect(place[0] - HANDLE / 2, place[1] - HANDLE / 2, HANDLE, HANDLE);
+  }
 }
 
 /**

@@ -1,7 +1,5 @@
 /** Requests to the server. Paths are relative, so that the page works below any address. */
 
-export const CANCELLED = 499; // status of a request that the page gave up
-
 /** A request that failed, with the server's sentence; `status` is 0 when nobody answered. */
 export class Failure extends Error {
   /**
@@ -15,15 +13,16 @@ export class Failure extends Error {
 }
 
 /**
+ * The answer to a request.
  * @param {string} path
  * @param {RequestInit} [options]
+ * @throws {Failure}
  */
-async function request(path, options) {
+export async function ask(path, options) {
   let answer;
   try {
     answer = await fetch(path, options);
   } catch {
-    if (options?.signal?.aborted) throw new Failure("Cancelled; the mask is as it was.", CANCELLED);
     throw new Failure("The server does not answer. Is it still running?", 0);
   }
   if (answer.ok) return answer;
@@ -38,21 +37,19 @@ async function request(path, options) {
  * @returns {Promise<any>} the JSON of the answer
  * @throws {Failure}
  */
-export const get = async (path) => (await request(path)).json();
+export const get = async (path) => (await ask(path)).json();
 
 /**
  * @param {string} path
  * @param {object} body sent as JSON
- * @param {AbortSignal} [signal] gives the request up; the server then ends what it computes for it
  * @returns {Promise<any>} the JSON of the answer
  * @throws {Failure}
  */
-export async function post(path, body, signal) {
-  const answer = await request(path, {
+export async function post(path, body) {
+  const answer = await ask(path, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
-    signal,
   });
   return answer.json();
 }
@@ -65,7 +62,7 @@ export async function post(path, body, signal) {
  * @throws {Failure}
  */
 export async function getBytes(path, progress = () => {}) {
-  const answer = await request(path);
+  const answer = await ask(path);
   const size = Number(answer.headers.get("Content-Length"));
   if (!size || answer.headers.has("Content-Encoding")) return answer.arrayBuffer();
   const bytes = new Uint8Array(size);
@@ -95,7 +92,7 @@ export function fileName(header) {
  * @throws {Failure}
  */
 export async function download(path) {
-  const answer = await request(path);
+  const answer = await ask(path);
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await answer.blob());
   link.download = fileName(answer.headers.get("Content-Disposition"));

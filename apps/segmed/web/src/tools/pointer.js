@@ -14,6 +14,7 @@ import { LassoTool, NegativeScribbleTool, PositiveScribbleTool } from "./trace.j
  * @typedef {object} PointerActions
  * @property {(result: Result) => void} done what has come of a gesture
  * @property {() => number} labelValue what the brush paints
+ * @property {() => import("../types.js").Prompt} open the prompt of the open object
  * @property {(voxel: Voxel | null) => void} hover the voxel under the mouse
  */
 
@@ -38,7 +39,7 @@ export class Pointer {
     /** @type {Tool[]} those with a button and a key, in the order of the buttons */
     this.tools = [
       new CrosshairTool(viewer, this.settings),
-      new BoxTool(viewer, this.settings),
+      new BoxTool(viewer, this.settings, actions.open),
       new PositiveClickTool(viewer, this.settings),
       new NegativeClickTool(viewer, this.settings),
       new PositiveScribbleTool(viewer, this.settings),
@@ -100,12 +101,6 @@ export class Pointer {
     event.preventDefault();
     /** @type {HTMLElement} */ (document.activeElement)?.blur();
     const tool = this.#toolFor(event);
-    const { drawingPlane } = this.viewer;
-    if (tool.inDrawingPlane && tile.plane !== drawingPlane) {
-      const hint = `Boxes, scribbles and lassos are drawn in the ${drawingPlane} view of this image.`;
-      this.actions.done({ hint });
-      return;
-    }
     this.#gesture = tool;
     this.#take(tool.press(tile, x, y));
   }

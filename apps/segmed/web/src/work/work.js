@@ -3,7 +3,8 @@
  * the one before has done.
  */
 import { decodeAll, encode } from "../server/changes.js";
-import { CANCELLED, get, imagePath, post } from "../server/requests.js";
+import { get, imagePath, post } from "../server/requests.js";
+import { postWatched } from "../server/stream.js";
 import { difference, rectangles, valueOf, voxelsByName } from "./label-edits.js";
 
 /**
@@ -16,6 +17,8 @@ import { difference, rectangles, valueOf, voxelsByName } from "./label-edits.js"
  * @property {() => string} client who works
  * @property {() => void} changed the state is another one
  * @property {(words: string) => void} busy what is being done; "" at the end
+ * @property {(progress: import("../server/stream.js").Progress | null) => void} progress of a long request; null at
+ *   its end
  * @property {(text: string) => void} warn
  * @property {(error: import("../server/requests.js").Failure) => void} fail
  */
@@ -27,8 +30,6 @@ const CONFLICT = 409; // the state is not the one that the request was meant for
 
 export class Work {
   #last = Promise.resolve(); // of the requests
-  /** @type {AbortController | null} of the request that a model answers */
-  #model = null;
 
   /**
    * @param {import("../image/viewer.js").Viewer} viewer
@@ -86,19 +87,35 @@ export class Work {
     const shown = { box: body.box, foreground: body.foreground, background: body.background };
     this.pending.push(shown);
     this.actions.changed();
-    await this.#askModel("prompt", body);
+    await this.#watch("prompt", body);
     this.pending = this.pending.filter((one) => one !== shown);
     this.actions.changed();
   }
 
   /** @param {{model: string, overwrite: boolean}} body an automatic model */
   segment(body) {
-    return this.#askModel("segment", body);
+    return this.#watch("segment", body);
   }
 
-  /** Give up what a model is computing; the label map stays as it was. */
-  cancel() {
-    this.#model?.abort();
+  /**
+   * Fill the slices between those that show a label.
+   * @param {{label: string, plane?: string, between: number[], overwrite: boolean}} body
+   */
+  interpolate(body) {
+    return this.#ask("interpolate", "Interpolating", body);
+  }
+
+  /**
+   * Stop what is being segmented; its answer tells what is left.
+   * @param {boolean} keep what was found
+   */
+  async stop(keep) {
+    if (!this.id) return;
+    try {
+      await post(imagePath(this.id, "/stop"), { client: this.actions.client(), keep });
+    } catch (error) {
+      this.actions.fail(error);
+    }
   }
 
   accept() {
@@ -186,17 +203,21 @@ export class Work {
   }
 
   /**
-   * A request that may take long and can be cancelled.
-   * @param {"prompt" | "segment"} what
+   * Ask for something that may take long, and show what it finds meanwhile.
+   * @param {string} what the last part of the address
    * @param {object} body
    */
-  #askModel(what, body) {
+  #watch(what, body) {
     return this.#change("Segmenting", async (id) => {
-      const model = (this.#model = new AbortController());
       try {
-        return await post(imagePath(id, `/${what}`), { ...this.#belief, ...body }, model.signal);
+        return await postWatched(imagePath(id, `/${what}`), { ...this.#belief, ...body }, async (progress) => {
+          if (this.id !== id) return;
+          this.actions.progress(progress);
+          const changes = await decodeAll(progress.changes);
+          if (this.id === id && changes.length) this.viewer.labels.apply(changes);
+        });
       } finally {
-        this.#model = null;
+        this.actions.progress(null);
       }
     });
   }
@@ -247,7 +268,7 @@ export class Work {
         return await request(id);
       } catch (error) {
         this.actions.fail(error);
-        stale = error.status === CONFLICT || error.status === CANCELLED; // it may have been too late
+        stale = error.status === CONFLICT || Boolean(error.stale);
       } finally {
         this.#end();
       }
