@@ -107,6 +107,8 @@ class ImageInfo:
         shape: Number of voxels along i, j, k.
         affine: Voxel indices to RAS mm, (4, 4).
         window: Grey values shown black and white.
+        planes: Axis of the voxel grid across each plane, by the plane's name; empty where the server takes
+            prompts in the stored slices only.
         study: StudyInstanceUID; None where the image is no DICOM series.
         series: SeriesInstanceUID, likewise.
     """
@@ -116,6 +118,7 @@ class ImageInfo:
     shape: list[int]
     affine: list[list[float]]
     window: list[float] = field(default_factory=list)
+    planes: dict[str, int] = field(default_factory=dict)
     study: str | None = None
     series: str | None = None
 
@@ -125,16 +128,18 @@ class LabelChange:
     """Label values of a rectangle of one slice.
 
     Attributes:
-        k: Index of the slice.
-        i: First column, and the one after the last.
-        j: First row, and the one after the last.
+        k: Index of the slice along `axis`.
+        i: First column, and the one after the last, along the first of the two other axes.
+        j: First row, and the one after the last, along the second.
         data: Values by rows, uint8, deflated (zlib), in base64.
+        axis: Axis of the voxel grid across the slice.
     """
 
     k: int
     i: list[int]
     j: list[int]
     data: str
+    axis: int = 2
 
     @classmethod
     def of(cls, k: int, i: int, j: int, values: np.ndarray) -> LabelChange:
@@ -147,7 +152,7 @@ class LabelChange:
         """Write the values into a label map (I, J, K)."""
         values = np.frombuffer(zlib.decompress(base64.b64decode(self.data)), np.uint8)
         (i0, i1), (j0, j1) = self.i, self.j
-        labels[i0:i1, j0:j1, self.k] = values.reshape(j1 - j0, i1 - i0).T
+        np.moveaxis(labels, self.axis, 2)[i0:i1, j0:j1, self.k] = values.reshape(j1 - j0, i1 - i0).T
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,7 @@ class WorkAnswer:
         unsaved: Whether anything has changed since the last save.
         revision: Number that grows with each change.
         boot: Run of the server.
+        stopped: "kept" or "dropped" if the request was stopped, for what it had found; else "".
         warnings: Messages for the user.
         seconds: Time that parts of the request took.
     """
@@ -188,6 +194,7 @@ class WorkAnswer:
     slices: list[int] = field(default_factory=list)
     replaced: dict[str, int] = field(default_factory=dict)
     unsaved: bool = False
+    stopped: str = ""
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -196,6 +203,23 @@ class WorkAnswer:
         changes = [read_answer(LabelChange, change) for change in told["changes"]]
         prompt = read_answer(OpenPrompt, told.get("prompt") or {})
         return read_answer(cls, {**told, "changes": changes, "prompt": prompt})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a request is.
+
+    Attributes:
+        done: Number of slices that are done.
+        most: Largest number of slices that there can be.
+        seconds: Time that it has taken.
+        left: Estimated time that it will still take; None where that is not known.
+    """
+
+    done: int
+    most: int
+    seconds: float = 0.0
+    left: float | None = None
 
 
 @dataclass(frozen=True)

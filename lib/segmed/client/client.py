@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from .answers import ImageEntry, ImageInfo, ServerState, read_answer
-from .errors import NotAllowedError
 from .monai_label import MonaiLabel
 from .transport import Transport
 from .version import check_version
@@ -41,7 +39,6 @@ class SegMedClient:
         self.name = name
         self._transport = Transport(url, token, timeout, http)
         self.monai = MonaiLabel(self._transport, name)
-        self._fields: dict[str, Any] | None = None
 
     @property
     def url(self) -> str:
@@ -95,17 +92,3 @@ class SegMedClient:
     def open(self, image: str) -> Work:
         """Begin or continue the work on an image; a finished label is opened for correction."""
         return Work(self._transport, self.image(image), self.name)
-
-    def takes(self, body: str, field: str) -> bool:
-        """Whether the server knows a field of the body of a request, such as `plane` of `Lasso`.
-
-        Servers ignore fields that they do not know, so a client asks before it sends one that changes what
-        the other fields mean.
-        """
-        if self._fields is None:
-            try:
-                told = self._transport.json("GET", "/openapi.json")
-            except NotAllowedError:
-                return False
-            self._fields = told.get("components", {}).get("schemas", {})
-        return field in self._fields.get(body, {}).get("properties", {})

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-PLANES = ("sagittal", "coronal", "axial")
-"""Planes by the voxel axis i, j, k along which their slices are counted: names for the usual orientation."""
 
 
 @dataclass(frozen=True)
@@ -17,36 +14,36 @@ class Stroke:
     """A scribble on a slice.
 
     Attributes:
-        k: Index of the slice.
+        k: Index of the slice along `axis`.
         foreground: Whether it runs through the object, or beside it.
-        points: Positions [i, j] along the stroke, in voxels; in another plane the two voxel axes that
-            remain, in their order.
+        points: Positions [i, j] along the stroke, in voxels; on a slice across another axis, the two axes
+            that remain, in their order.
         width: Width in voxels.
-        plane: Plane of the slice.
+        axis: Axis of the voxel grid across the slice.
     """
 
     k: int
     foreground: bool
     points: list[list[float]]
     width: float = 3.0
-    plane: str = "axial"
+    axis: int = 2
 
     def to_json(self) -> dict[str, Any]:
-        """The stroke as a JSON value; `plane` is sent only where it is not the usual one."""
-        return _without_usual_plane(asdict(self))
+        """The stroke as a JSON value; its plane is that of the whole request."""
+        return {"k": self.k, "foreground": self.foreground, "points": self.points, "width": self.width}
 
 
 @dataclass(frozen=True)
 class Lasso:
-    """A closed line on a slice; `points` and `plane` as in `Stroke`."""
+    """A closed line on a slice; the attributes are those of `Stroke`."""
 
     k: int
     points: list[list[float]]
-    plane: str = "axial"
+    axis: int = 2
 
     def to_json(self) -> dict[str, Any]:
-        """The line as a JSON value; `plane` is sent only where it is not the usual one."""
-        return _without_usual_plane(asdict(self))
+        """The line as a JSON value; its plane is that of the whole request."""
+        return {"k": self.k, "points": self.points}
 
 
 def to_voxels(
@@ -77,37 +74,26 @@ def strokes_through(
         points: Positions (N, 3) in voxels, in any plane of the grid.
         foreground: Whether the line runs through the object.
         width: Width in voxels.
-        planes: Whether the server takes strokes in other planes. Otherwise the line is divided into one
-            stroke for each axial slice that it crosses.
+        planes: Whether to keep a line in another plane than that of the stored slices whole, for a request
+            with a model in that plane. Otherwise it is divided into a stroke for each stored slice that it
+            crosses.
     """
     axis = _axis(points)
     if planes or axis == 2:
         k, flat = _on_slice(points, axis)
-        return [Stroke(k, foreground, flat, width, PLANES[axis])]
+        return [Stroke(k, foreground, flat, width, axis)]
     dense = _dense(points)
-    slices = np.round(dense[:, 2]).astype(int)
-    cuts = np.flatnonzero(np.diff(slices)) + 1
+    cuts = np.flatnonzero(np.diff(np.round(dense[:, 2]))) + 1
     return [
         Stroke(int(np.round(part[0, 2])), foreground, part[:, :2].tolist(), width)
         for part in np.split(dense, cuts)
     ]
 
 
-def lasso_through(points: np.ndarray, planes: bool = False) -> Lasso:
-    """The closed line through voxel positions (N, 3); the arguments are those of `strokes_through`.
-
-    Raises:
-        ValueError: The line lies in another plane, and the server takes none there.
-    """
+def lasso_through(points: np.ndarray) -> Lasso:
+    """The closed line through voxel positions (N, 3), in any plane of the grid."""
     axis = _axis(points)
-    if axis != 2 and not planes:
-        raise ValueError(
-            f"This server takes a lasso in axial slices only, and this one lies in a {PLANES[axis]} one. "
-            "Draw a box "
-            "or a scribble there, or update the server."
-        )
-    k, flat = _on_slice(points, axis)
-    return Lasso(k, flat, PLANES[axis])
+    return Lasso(*_on_slice(points, axis), axis)
 
 
 def _axis(points: np.ndarray) -> int:
@@ -129,7 +115,3 @@ def _dense(points: np.ndarray) -> np.ndarray:
         for a, b in zip(points[:-1], points[1:])  # noqa: B905, RUF007, not in Python 3.9
     ]
     return np.concatenate([*pieces, points[-1:]])
-
-
-def _without_usual_plane(told: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in told.items() if (key, value) != ("plane", "axial")}

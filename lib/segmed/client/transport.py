@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +14,7 @@ from .errors import NoServerError, NotAllowedError, SegMedError, StaleWorkError
 from .version import HEADER, check_version
 
 _CONNECTS_WITHIN = 10.0  # s
+_PARTS = "application/x-ndjson"
 
 
 class Transport:
@@ -70,6 +72,39 @@ class Transport:
     def json(self, method: str, path: str, **request: Any) -> Any:
         """The JSON value of the answer to a request; see `ask`."""
         return self.ask(method, path, **request).json()
+
+    def lines(self, path: str, body: Any, on_line: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Post a request whose answer may come in parts; see `ask` for errors.
+
+        Args:
+            path: Path below the address of the server.
+            body: JSON value of the request.
+            on_line: Called with each part before the answer.
+
+        Returns:
+            The answer.
+        """
+        headers = {**self._headers(), "Accept": f"{_PARTS}, application/json"}
+        with (
+            self._sentences(),
+            self._http.stream("POST", self.url + path, headers=headers, json=body) as answer,
+        ):
+            if _PARTS not in answer.headers.get("content-type", ""):
+                answer.read()
+                self.check(answer)
+                return dict(answer.json())
+            self.check(answer)
+            for line in answer.iter_lines():
+                told = json.loads(line)
+                if told["event"] == "answer":
+                    return dict(told)
+                if told["event"] == "error":
+                    raise SegMedError(told["detail"], told["status"])
+                on_line(told)
+        raise NoServerError(
+            f"The server at {self.url} ended before it had answered. What it had found until then may be "
+            "there: open the image again."
+        )
 
     def check(self, answer: httpx.Response) -> None:
         """Raise the error that an answer stands for, whose body has been read; see `ask`."""

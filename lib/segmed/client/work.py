@@ -11,12 +11,13 @@ from urllib.parse import quote
 
 import numpy as np
 
-from .answers import ImageInfo, LabelChange, SavedLabel, WorkAnswer, read_answer
-from .errors import StaleWorkError
+from .answers import ImageInfo, LabelChange, Progress, SavedLabel, WorkAnswer, read_answer
+from .errors import SegMedError, StaleWorkError
 from .geometry import Lasso, Stroke
 from .transport import Transport
 
 Points = Sequence[Sequence[float]]
+OnProgress = Callable[[Progress], None]
 
 
 class Work:
@@ -52,9 +53,7 @@ class Work:
     def reload(self) -> WorkAnswer:
         """Load the whole work again."""
         self.labels[:] = 0
-        self.told = self._load()
-        self.on_change(self.told.changes)
-        return self.told
+        return self._load()
 
     def prompt(
         self,
@@ -65,6 +64,7 @@ class Work:
         background: Points = (),
         strokes: Iterable[Stroke] = (),
         lasso: Lasso | None = None,
+        on_progress: OnProgress | None = None,
         **options: Any,
     ) -> WorkAnswer:
         """Add to the prompt of the open object, and segment it again.
@@ -77,13 +77,19 @@ class Work:
             background: Clicks beside it.
             strokes: Scribbles.
             lasso: Closed line around the object.
+            on_progress: Called while the request is worked on, after `labels` shows what was found until
+                then. It may call `stop`.
             options: Other fields of the request, such as `refine`, `overwrite`, `window` and `device`; see
                 the interface of the server at `/docs`.
 
         Raises:
+            ValueError: Lines lie in several planes, or in one in which the server takes none.
             SegMedError: The prompt is unusable, and nothing has changed.
         """
+        strokes = list(strokes)
         body: dict[str, Any] = {"model": model, "label": label, **options}
+        if plane := self._plane({line.axis for line in [*strokes, lasso] if line is not None}):
+            body["plane"] = plane
         given = {"box": box, "foreground": foreground, "background": background}
         body.update(
             {key: _plain(points) for key, points in given.items() if points is not None and len(points)}
@@ -92,11 +98,23 @@ class Work:
             body["scribbles"] = drawn
         if lasso is not None:
             body["lasso"] = lasso.to_json()
-        return self._do("prompt", **body)
+        return self._do("prompt", on_progress, **body)
 
-    def segment(self, model: str, **options: Any) -> WorkAnswer:
-        """Label the volume by an automatic model; `options` as in `prompt`."""
-        return self._do("segment", model=model, **options)
+    def segment(self, model: str, on_progress: OnProgress | None = None, **options: Any) -> WorkAnswer:
+        """Label the volume by an automatic model; `on_progress` and `options` as in `prompt`."""
+        return self._do("segment", on_progress, model=model, **options)
+
+    def stop(self, keep: bool = True) -> None:
+        """Stop the running requests of this user on the image, from another thread or from `on_progress`.
+
+        Args:
+            keep: Whether what was found until then is kept.
+        """
+        self._transport.ask("POST", f"{self._path}/stop", json={"client": self.name, "keep": keep})
+
+    def interpolate(self, label: str, **options: Any) -> WorkAnswer:
+        """Fill the slices between those that show a label; `options` such as `plane` and `between`."""
+        return self._do("interpolate", label=label, **options)
 
     def accept(self) -> WorkAnswer:
         """Finish the open object; the next prompt begins another one."""
@@ -179,29 +197,70 @@ class Work:
     def _belief(self) -> dict[str, Any]:
         return {"client": self.name, "revision": self.told.revision, "boot": self.told.boot}
 
-    def _do(self, what: str, **body: Any) -> WorkAnswer:
-        return self._send(what, json={**self._belief(), **body})
+    def _plane(self, axes: set[int]) -> str:
+        """Name of the plane of lines across these axes; "" for the stored slices."""
+        if axes <= {2}:
+            return ""
+        names = {axis: name for name, axis in self.image.planes.items()}
+        if len(axes) == 1 and names:
+            return names[axes.pop()]
+        raise ValueError(
+            "Lines of one request lie in one plane; send those of other planes in requests of their own."
+            if names
+            else "This server takes lines in the stored slices only. Draw there, or divide the line "
+            "(planes=False of strokes_through)."
+        )
+
+    def _do(self, what: str, on_progress: OnProgress | None = None, **body: Any) -> WorkAnswer:
+        body = {**self._belief(), **body}
+        if on_progress is None:
+            return self._send(what, json=body)
+        watch, shown = on_progress, False
+
+        def show(line: Mapping[str, Any]) -> None:
+            nonlocal shown
+            shown = True
+            self._put([read_answer(LabelChange, change) for change in line.get("changes", [])])
+            watch(read_answer(Progress, line))
+
+        try:
+            told = self._transport.lines(f"{self._path}/{what}", body, show)
+        except SegMedError as error:
+            if shown or isinstance(error, StaleWorkError):
+                self._reload_after(error)
+            raise
+        return self._answered(told)
 
     def _send(self, what: str, **request: Any) -> WorkAnswer:
-        self.told = self._take(self._ask(what, **request))
-        self.on_change(self.told.changes)
-        return self.told
+        return self._answered(self._ask(what, **request))
 
     def _ask(self, what: str, **request: Any) -> Any:
         try:
             return self._transport.json("POST", f"{self._path}/{what}", **request)
-        except StaleWorkError:
-            self.reload()
+        except StaleWorkError as error:
+            self._reload_after(error)
             raise
 
-    def _load(self) -> WorkAnswer:
-        return self._take(self._transport.json("GET", f"{self._path}/work", params={"client": self.name}))
+    def _reload_after(self, error: SegMedError) -> None:
+        """Load the work again, as the copy here differs from it; the error is raised in any case."""
+        try:
+            self.reload()
+        except SegMedError as other:
+            raise error from other
 
-    def _take(self, told: Mapping[str, Any]) -> WorkAnswer:
-        answer = WorkAnswer.read(told)
-        for change in answer.changes:
+    def _answered(self, told: Mapping[str, Any]) -> WorkAnswer:
+        self.told = WorkAnswer.read(told)
+        self._put(self.told.changes)
+        return self.told
+
+    def _put(self, changes: Sequence[LabelChange]) -> None:
+        for change in changes:
             change.put(self.labels)
-        return answer
+        self.on_change(changes)
+
+    def _load(self) -> WorkAnswer:
+        asked = {"client": self.name}
+        return self._answered(self._transport.json("GET", f"{self._path}/work", params=asked))
 
 
 def _plain(points: Any) -> Any:
