@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import MagicMock
 
 import nrrd
@@ -86,13 +86,16 @@ class Node(MagicMock):
 
     # lists of points
     def GetNumberOfControlPoints(self) -> int:
-        return len(self.points)
+        return len(self.points) or int(self.box is not None)
 
     def GetNthControlPointPosition(self, n: int) -> list[float]:
         return self.points[n]
 
     def AddControlPoint(self, point: Sequence[float]) -> None:
         self.points.append([float(v) for v in point])
+
+    def GetNthControlPointPositionWorld(self, n: int, out: list[float]) -> None:
+        out[:] = self.points[n]
 
     def RemoveAllControlPoints(self) -> None:
         self.points, self.box = [], None
@@ -108,6 +111,12 @@ class Node(MagicMock):
     def GetSize(self) -> list[float]:
         assert self.box is not None
         return list((self.box[1] - self.box[0]).tolist())
+
+    def GetObjectToWorldMatrix(self) -> Matrix:
+        assert self.box is not None
+        matrix = Matrix()
+        matrix.values[:3, 3] = (self.box[0] + self.box[1]) / 2
+        return matrix
 
     # segmentations
     def GetSegmentation(self) -> Segmentation:
@@ -262,6 +271,38 @@ class Item(MagicMock):
         return self.content
 
 
+class Text(MagicMock):
+    """QLineEdit and QLabel."""
+
+    Password = 2
+
+    def __init__(self, text: str = "", **more: Any) -> None:
+        super().__init__(**more)
+        self.text = text
+
+    def _get_child_mock(self, **more: Any) -> MagicMock:
+        return MagicMock(**more)
+
+    def setText(self, text: str) -> None:
+        self.text = text
+
+
+class Button(MagicMock):
+    """QPushButton; `pressed` are the functions to call, by the text of the button."""
+
+    pressed: ClassVar[dict[str, Callable[[], None]]] = {}
+
+    def __init__(self, text: str = "", **more: Any) -> None:
+        super().__init__(**more)
+        self.caption = text
+
+    def _get_child_mock(self, **more: Any) -> MagicMock:
+        return MagicMock(**more)
+
+    def connect(self, _: str, slot: Callable[[], None]) -> None:
+        self.pressed[self.caption] = slot
+
+
 class CheckBox(MagicMock):
     """QCheckBox."""
 
@@ -403,6 +444,10 @@ class Stub:
             tempDirectory=lambda *a: str(self.folder),
             getNodesByClass=lambda kind: [node for node in self.scene.nodes if node.kind == kind],
             saveNode=self._save,
+            arrayFromVTKMatrix=lambda matrix: matrix.values,
+            arrayFromMarkupsCurvePoints=lambda node, world: np.array(node.points),
+            updateSegmentBinaryLabelmapFromArray=self._set_segment,
+            arrayFromSegmentBinaryLabelmap=lambda node, name, volume: node.segmentation.segments[name].mask.T,
             loadVolume=lambda path: self.volume(Path(path), Path(path).name),
             **{f"{kind}Display": self._show for kind in ("error", "warning", "info")},
         )
@@ -420,7 +465,16 @@ class Stub:
             ),
         )
         slicer.modules.segmentations.logic = lambda: logic  # type: ignore[attr-defined]
-        qt = _module("qt", QDialog=object, QCheckBox=CheckBox, QComboBox=Combo, QTableWidgetItem=Item)
+        qt = _module(
+            "qt",
+            QLineEdit=Text,
+            QLabel=Text,
+            QPushButton=Button,
+            QDialog=object,
+            QCheckBox=CheckBox,
+            QComboBox=Combo,
+            QTableWidgetItem=Item,
+        )
         qt.QSettings = lambda: MagicMock(value=self.settings.get, setValue=self.settings.__setitem__)  # type: ignore[attr-defined]
         vtk = _module("vtk", vtkMatrix4x4=Matrix, mutable=Mutable, vtkStringArray=Strings)
         made = [slicer, util, loadable, qt, vtk, _module("ctk", ctkSettingsPanel=object)]
@@ -431,6 +485,11 @@ class Stub:
 
     def _show(self, text: str, **_: Any) -> None:
         self.shown.append(text)
+
+    @staticmethod
+    def _set_segment(array: np.ndarray, node: Node, name: str, volume: Node) -> None:
+        assert volume.image is not None and array.shape[::-1] == volume.image.GetSize()
+        node.segmentation.segments[name].mask = array.T > 0
 
     def _download(self, nodeNames: str, fileNames: str, uris: str, checksums: str | None) -> list[Node]:
         path = self.folder / fileNames
