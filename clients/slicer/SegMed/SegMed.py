@@ -41,8 +41,7 @@ class SegMed(ScriptedLoadableModule):
         parent.contributors = ["The authors of SegMed"]
         parent.helpText = (
             "Segment images of a SegMed server by boxes, points, scribbles and lassos in any plane. For "
-            "research; not a "
-            "medical device."
+            "research; not a medical device."
         )
 
 

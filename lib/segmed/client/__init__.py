@@ -28,7 +28,7 @@ from .errors import (
     SegMedError,
     StaleWorkError,
 )
-from .geometry import Lasso, Stroke, lasso_through, strokes_through, to_voxels
+from .geometry import Lasso, Stroke, box_around, lasso_through, strokes_through, to_voxels
 from .monai_label import Mask
 from .version import API_VERSION
 from .work import Work
@@ -54,6 +54,7 @@ __all__ = [
     "Stroke",
     "Work",
     "WorkAnswer",
+    "box_around",
     "lasso_through",
     "strokes_through",
     "to_voxels",

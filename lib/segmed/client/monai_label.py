@@ -90,9 +90,15 @@ class MonaiLabel:
         """Delete the image of a session."""
         self._transport.ask("DELETE", f"/session/{session}")
 
-    def add_image(self, path: Path, image: str = "") -> str:
-        """Add an image to the studies; its identifier."""
-        asked = {"image": image} if image else {}
+    def add_image(self, path: Path, image: str = "", new_name: bool = False) -> str:
+        """Add an image to the studies; its identifier.
+
+        Args:
+            path: File of the image.
+            image: Identifier to give it; "" for the name of the file.
+            new_name: Whether an identifier that is taken gets a number behind it; otherwise it is refused.
+        """
+        asked = {"image": image, "new_name": str(new_name).lower()} if image else {}
         files = {"file": (path.name, path.read_bytes())}
         return str(self._transport.json("PUT", "/datastore/image", params=asked, files=files)["image"])
 

@@ -40,8 +40,7 @@ def _folder() -> Path:
     if found is None:
         raise ModuleNotFoundError(
             "The client of SegMed is not beside this module. Install the built extension, or use the "
-            "module from a "
-            "checkout of SegMed."
+            "module from a checkout of SegMed."
         )
     return found
 
