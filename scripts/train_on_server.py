@@ -22,7 +22,6 @@ import nibabel as nib
 import numpy as np
 from segmed.client import NoServerError, SegMedClient
 from segmed.data.datasets.msd import load_msd
-from segmed.data.slices import LabelledVolume
 from segmed.evaluation.metrics import Overlap
 from segmed.imaging.reading import read_volume
 
