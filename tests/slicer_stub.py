@@ -217,6 +217,13 @@ class Combo:
         self.items.append(text)
         self.currentIndex = max(self.currentIndex, 0)
 
+    def addItems(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            self.addItem(text)
+
+    def setCurrentText(self, text: str) -> None:
+        self.currentText = text
+
     def itemText(self, n: int) -> str:
         return self.items[n] if 0 <= n < len(self.items) else ""
 
@@ -362,6 +369,7 @@ class Scene(MagicMock):
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)
         self.nodes: list[Node] = []
+        self.on_close: Callable[[], None] = lambda: None
 
     def _get_child_mock(self, **more: Any) -> MagicMock:
         return MagicMock(**more)
@@ -387,6 +395,7 @@ class Scene(MagicMock):
         self.nodes = [other for other in self.nodes if other is not node]
 
     def Clear(self, _: int = 0) -> None:
+        self.on_close()
         self.nodes = []
 
 
@@ -430,14 +439,11 @@ class Stub:
 
     def _modules(self) -> dict[str, ModuleType]:
         slicer, util = _module("slicer"), _module("slicer.util")
-        base = type("Base", (), {"__init__": lambda self, *a, **k: None, "addObserver": lambda *a: None})
-        parts = {name: base for name in ("ScriptedLoadableModule", "ScriptedLoadableModuleWidget")}
-        parts |= {name: base for name in ("ScriptedLoadableModuleLogic", "ScriptedLoadableModuleTest")}
+        names = ("", "Widget", "Logic", "Test")
+        parts = {f"ScriptedLoadableModule{name}": _Base for name in names}
         loadable = _module("slicer.ScriptedLoadableModule", **parts)
         util.__dict__.update(
-            VTKObservationMixin=type(
-                "Mixin", (), {"__init__": lambda self: None, "addObserver": lambda *a: None}
-            ),
+            VTKObservationMixin=_Base,
             settingsValue=lambda key, default, converter=None: self.settings.get(key, default),
             toBool=bool,
             confirmOkCancelDisplay=lambda *a, **k: True,
@@ -464,6 +470,8 @@ class Stub:
                 ModificationModeSet="set", ModificationModeAdd="add"
             ),
         )
+        red = slicer.app.layoutManager.return_value.sliceWidget.return_value.sliceLogic.return_value
+        red.GetSliceOffset.return_value = 0.0
         slicer.modules.segmentations.logic = lambda: logic  # type: ignore[attr-defined]
         qt = _module(
             "qt",
@@ -551,6 +559,21 @@ class Stub:
             node.segmentation.segments[name] = Segment(name, mask)
             n += 1
         return node
+
+
+class _Base:
+    """The base classes of scripted modules."""
+
+    def __init__(self, *_: Any) -> None:
+        self.layout = MagicMock()
+
+    def setup(self) -> None:
+        pass
+
+    def addObserver(self, *_: Any) -> None:
+        pass
+
+    removeObserver = addObserver
 
 
 def _module(name: str, **parts: Any) -> ModuleType:

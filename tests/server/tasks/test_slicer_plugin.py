@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import requests
 from guarded_server import PASSWORD, Guarded, guarded
-from running import Server
+from running import Server, Start
 from scipy import ndimage
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
@@ -69,11 +69,18 @@ class Module:
         widget._parameterNode = MagicMock(
             GetParameter=lambda key: self.parameters.get(key, ""), SetParameter=self.parameters.__setitem__
         )
+        stub.scene.on_close = self.close
         widget.parent, widget.resourcePath = None, lambda name: name
         widget.tmpdir = str(stub.folder)
         widget.logic = self.source.MONAILabelLogic(str(stub.folder), resourcePath=str)
         widget.ui.serverComboBox.currentText = url
         self.widget, self.ui = widget, widget.ui
+
+    def close(self) -> None:
+        """The scene is closed, and the module begins anew."""
+        parameters = self.widget._parameterNode
+        self.widget.onSceneStartClose(None, None)
+        self.widget._parameterNode = parameters
 
     def roi(self, place: str) -> Node | None:
         return self.widget._sam2ROINode if place == "sam2" else self.widget._scribblesROINode
@@ -105,6 +112,19 @@ class Module:
         node.box = corners.min(0), corners.max(0)
 
 
+@pytest.fixture(scope="module")
+def slicer_server(
+    start: Start, bodies: dict[str, Phantom], weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Server:
+    """Three volumes, and models of each type."""
+    studies = tmp_path_factory.mktemp("plugin")
+    for name, body in bodies.items():
+        nib.save(nib.Nifti1Image(body.image, body.affine), studies / f"{name}.nii.gz")
+    words = {"models": "segmed,classical,lora", "untrained": "true", "backbone_lora": str(weights)}
+    words["labels"] = ",".join(NAMES)
+    return start(studies, *(w for key, value in words.items() for w in ("--conf", key, value)))
+
+
 @pytest.fixture
 def stub(tmp_path: Path) -> Iterator[Stub]:
     stub = Stub(tmp_path)
@@ -118,7 +138,7 @@ def module(stub: Stub, slicer_server: Server, monkeypatch: pytest.MonkeyPatch) -
     module = Module(stub, slicer_server.url)
     module.connect()
     monkeypatch.setattr(module.source.time, "sleep", lambda _: None)
-    stub.settings["MONAILabel/clientId"] = stub.folder.name
+    stub.settings["MONAILabel/clientId"] = "Dr Lee"
     return module
 
 
@@ -144,7 +164,6 @@ def test_data_and_active_learning(module: Module, slicer_server: Server) -> None
     for strategy in module.ui.strategyBox.items[:3]:
         module.next_sample(strategy)
         assert list(module.widget._segmentNode.segmentation.segments) == NAMES
-        module.widget._segmentNode = module.widget._sam2ROINode = module.widget._scribblesROINode = None
     sample = module.widget.current_sample
     assert (module.stub.folder / sample["name"]).is_file()
 
@@ -168,6 +187,7 @@ def test_smart_edit_clicks_then_a_box_then_the_volume(module: Module, bodies: di
     module.parameters["CurrentLabel"] = "liver"
     module.ui.labelComboBox.currentText = "spleen"
     module.widget.onSelectLabel()
+    module.ui.deepgrowModelSelector.currentText = "classical_3d"
     module.box(truth(body_of(module, bodies), "spleen"))
     module.widget.onUpdateDeepgrow()
     assert module.stub.shown == [] and module.mask("spleen").any() and module.mask("liver").any()
@@ -203,7 +223,8 @@ def test_scribbles(module: Module, bodies: dict[str, Phantom]) -> None:
     segments.segments["foreground_scribbles"].mask[i - 2 : i + 3, j, k] = True
     segments.segments["background_scribbles"].mask[1:5, 2, k] = True
     module.ui.scribLabelComboBox.currentText = "liver"
-    module.ui.scribblesMethodSelector.currentText = "classical_scribbles"
+    methods = module.ui.scribblesMethodSelector
+    methods.currentText = next(name for name in methods.items if name.startswith("classical"))
     module.box(slab(liver), "scribbles")
     module.widget.onUpdateScribbles()
     assert module.stub.shown == [] and module.mask("liver")[i - 2 : i + 3, j, k].all()
@@ -249,9 +270,9 @@ def test_own_volumes_are_uploaded_and_bad_names_refused(
     assert not module.widget.onUploadImage() and "Rename it" in module.stub.shown[0]
     node.SetName("uploaded by hand")
     assert module.widget.onUploadImage()
-    path = slicer_server.studies / "uploaded by hand.nii.gz"
-    assert path.is_file()
-    path.unlink()
+    assert (slicer_server.studies / "uploaded by hand.nii.gz").is_file()
+    removed = requests.delete(f"{slicer_server.url}/datastore/image?id=uploaded by hand", timeout=30)
+    assert removed.status_code == 200
 
 
 def test_options_and_training(module: Module, slicer_server: Server) -> None:

@@ -10,7 +10,7 @@ _WITHOUT_EFFECT = {
     "dataset": "SegMed reads the labels by itself, encodes each slice once, and keeps little in memory",
     "val_batch_size": "held-out cases are measured one after the other",
 }
-_QUIET = {"client_id", "model", "name"}  # who asks, and for what, which the address says too
+_QUIET = {"client_id", "model"}  # who asks, and for what, which the address says too
 
 
 def own_names(request: Mapping[str, Any], known: Collection[str]) -> tuple[dict[str, Any], list[str]]:
