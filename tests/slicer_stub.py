@@ -443,7 +443,7 @@ class Stub:
         parts = {f"ScriptedLoadableModule{name}": _Base for name in names}
         loadable = _module("slicer.ScriptedLoadableModule", **parts)
         util.__dict__.update(
-            VTKObservationMixin=_Base,
+            VTKObservationMixin=type("Mixin", (), {"__init__": lambda self: None}),
             settingsValue=lambda key, default, converter=None: self.settings.get(key, default),
             toBool=bool,
             confirmOkCancelDisplay=lambda *a, **k: True,
