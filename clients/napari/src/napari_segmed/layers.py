@@ -52,19 +52,24 @@ class ImageWork:
                 contrast_limits=None if rgb else (low, max(high, low + 1)),
             )
         self.image = layer
-        where = {"scale": layer.scale[-3:], "translate": layer.translate[-3:], "ndim": 3}
-        self.labels: Labels = viewer.add_labels(
-            np.ascontiguousarray(self.work.labels.T),
-            name="labels",
-            scale=where["scale"],
-            translate=where["translate"],
-        )
+        where: dict[str, Any] = {
+            "scale": np.r_[1.0, layer.scale][-3:],  # a picture has two axes, its label map three
+            "translate": np.r_[0.0, layer.translate][-3:],
+        }
+        self.labels: Labels = viewer.add_labels(self.work.labels.T.copy(), name="labels", **where)
         self._shapes: dict[str, Shapes] = {}
         self._points: dict[str, Points] = {}
         for role, colour in (("object", _GREEN), ("beside", _RED)):
-            self._points[role] = viewer.add_points(name=f"points {role}", face_color=colour, size=4, **where)
+            self._points[role] = viewer.add_points(
+                name=f"points {role}", face_color=colour, size=4, ndim=3, **where
+            )
             self._shapes[role] = viewer.add_shapes(
-                name=f"shapes {role}", edge_color=colour, face_color="transparent", edge_width=1, **where
+                name=f"shapes {role}",
+                edge_color=colour,
+                face_color="transparent",
+                edge_width=1,
+                ndim=3,
+                **where,
             )
         self._name_labels()
 
@@ -89,14 +94,12 @@ class ImageWork:
         Args:
             label: Label for painted values that have no name yet.
         """
-        painted = np.asarray(self.labels.data.T)
-        unknown = np.setdiff1d(np.unique(painted), [0, *self.work.values().values()])
-        free = set(range(1, 256)) - set(self.work.values().values())
-        if unknown.size and label not in self.work.values():
-            painted = np.where(np.isin(painted, unknown), min(free), painted)
-        elif unknown.size:
-            painted = np.where(np.isin(painted, unknown), self.work.values()[label], painted)
-        self.work.paint(painted.astype(np.uint8), label)
+        painted, values = np.asarray(self.labels.data.T), self.work.values()
+        unnamed = np.setdiff1d(np.unique(painted), [0, *values.values()])
+        if unnamed.size:
+            value = values.get(label) or min(set(range(1, 256)) - set(values.values()))
+            painted = np.where(np.isin(painted, unnamed), value, painted)
+        self.work.paint(painted.astype(np.uint8), label if unnamed.size else "")
         self.show()
 
     def clear(self) -> None:

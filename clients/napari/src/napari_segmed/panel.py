@@ -100,7 +100,7 @@ class SegMedPanel(QWidget):
 
             def show(answer: Any) -> str:
                 work.clear()
-                work.labels.selected_label = answer.labels[label]
+                work.labels.selected_label = answer.labels.get(label.strip(), 1)
                 return " ".join(answer.warnings) or f"{label} was segmented."
 
             self._start(run, show)
