@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -29,6 +29,7 @@ napari = pytest.importorskip(
     exc_type=ImportError,
 )
 sys.path.append(str(ROOT / "clients" / "napari" / "src"))
+import napari.components  # noqa: E402
 from napari_segmed import offline  # noqa: E402
 from napari_segmed.panel import SegMedPanel  # noqa: E402
 from qtpy.QtWidgets import QApplication  # noqa: E402
@@ -36,12 +37,15 @@ from qtpy.QtWidgets import QApplication  # noqa: E402
 K = 14
 
 
+@pytest.fixture(scope="module")
+def application() -> Any:
+    return QApplication.instance() or QApplication([])
+
+
 @pytest.fixture
-def viewer() -> Iterator[Any]:
-    viewer = napari.Viewer(show=False)
-    yield viewer
-    viewer.close()
-    QApplication.processEvents()
+def viewer(application: Any) -> Any:
+    """A viewer with all but its canvas, which needs OpenGL."""
+    return napari.components.ViewerModel()
 
 
 @pytest.fixture
