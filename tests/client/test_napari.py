@@ -23,16 +23,16 @@ from segmed.evaluation.metrics import Overlap
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 if folder := os.environ.get("SEGMED_NAPARI", ""):
     sys.path.append(folder)
-napari = pytest.importorskip(
+pytest.importorskip(
     "napari",
     reason="napari is not installed: pip install --target DIR 'napari[pyside6]', and set SEGMED_NAPARI=DIR",
     exc_type=ImportError,
 )
 sys.path.append(str(ROOT / "clients" / "napari" / "src"))
-import napari.components  # noqa: E402
-from napari_segmed import offline  # noqa: E402
-from napari_segmed.panel import SegMedPanel  # noqa: E402
-from qtpy.QtWidgets import QApplication  # noqa: E402
+from napari.components import ViewerModel
+from napari_segmed import offline
+from napari_segmed.panel import SegMedPanel
+from qtpy.QtWidgets import QApplication
 
 K = 14
 
@@ -45,7 +45,7 @@ def application() -> Any:
 @pytest.fixture
 def viewer(application: Any) -> Any:
     """A viewer with all but its canvas, which needs OpenGL."""
-    return napari.components.ViewerModel()
+    return ViewerModel()
 
 
 @pytest.fixture
