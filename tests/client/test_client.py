@@ -120,12 +120,15 @@ def test_lines_in_another_plane_name_it_where_the_server_has_planes() -> None:
     assert bodies[0]["scribbles"][0] == {**bodies[0]["lasso"], "foreground": False, "width": 3.0}
     work.prompt("m", "liver", lasso=lasso_through(sagittal[:, [1, 2, 0]]))
     assert "plane" not in bodies[1] and bodies[1]["lasso"] == bodies[0]["lasso"]
+    work.prompt("m", "liver", box=[1, 8, 4, 4, 2, 6])
+    work.prompt("m", "liver", box=[1, 8, 4, 4, 2, 2])
+    assert bodies[2]["plane"] == "coronal" and "plane" not in bodies[3]
     with pytest.raises(ValueError, match="lie in one plane"):
         work.prompt("m", "liver", strokes=[stroke], lasso=lasso_through(sagittal[:, [1, 2, 0]]))
     planes.clear()
     with pytest.raises(ValueError, match="in the stored slices only"):
         pretended(answer).open("ct").prompt("m", "liver", strokes=[stroke])
-    assert len(bodies) == 2
+    assert len(bodies) == 4
 
 
 def _lines(*told: dict[str, Any]) -> httpx.Response:

@@ -157,11 +157,13 @@ class LabelChange:
 
 @dataclass(frozen=True)
 class OpenPrompt:
-    """The prompt of the open object: a box [i0, i1, j0, j1, k0, k1], and clicks [i, j, k], in voxels."""
+    """The prompt of the open object: a box [i0, i1, j0, j1, k0, k1], and clicks [i, j, k], in voxels; `axis`
+    is the axis of the voxel grid across its slices."""
 
     box: list[float] | None = None
     foreground: list[list[float]] = field(default_factory=list)
     background: list[list[float]] = field(default_factory=list)
+    axis: int = 2
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ class Work:
         Args:
             model: Model that takes prompts.
             label: Name of the structure; another name than before begins another object.
-            box: Box [i0, i1, j0, j1, k0, k1] in voxels.
+            box: Box [i0, i1, j0, j1, k0, k1] in voxels; one that is a single voxel deep along i or j belongs
+                to the plane across that axis.
             foreground: Clicks [i, j, k] on the object.
             background: Clicks beside it.
             strokes: Scribbles.
@@ -88,8 +89,11 @@ class Work:
         """
         strokes = list(strokes)
         body: dict[str, Any] = {"model": model, "label": label, **options}
-        if plane := self._plane({line.axis for line in [*strokes, lasso] if line is not None}):
-            body["plane"] = plane
+        axes = {stroke.axis for stroke in strokes} | ({lasso.axis} if lasso is not None else set())
+        if not axes and self.image.planes:
+            axes = _across(box)
+        if plane := self._plane(axes):
+            body.setdefault("plane", plane)
         given = {"box": box, "foreground": foreground, "background": background}
         body.update(
             {key: _plain(points) for key, points in given.items() if points is not None and len(points)}
@@ -261,6 +265,13 @@ class Work:
     def _load(self) -> WorkAnswer:
         asked = {"client": self.name}
         return self._answered(self._transport.json("GET", f"{self._path}/work", params=asked))
+
+
+def _across(box: Sequence[float] | None) -> set[int]:
+    """The axis along which a box has a single voxel; empty if that is k, or there is none."""
+    if box is None or len(box) != 6 or box[4] == box[5]:
+        return set()
+    return {axis for axis in (0, 1) if box[2 * axis] == box[2 * axis + 1]}
 
 
 def _plain(points: Any) -> Any:
