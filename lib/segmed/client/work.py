@@ -102,11 +102,11 @@ class Work:
             body["scribbles"] = drawn
         if lasso is not None:
             body["lasso"] = lasso.to_json()
-        return self._do("prompt", on_progress, **body)
+        return self.do("prompt", on_progress, **body)
 
     def segment(self, model: str, on_progress: OnProgress | None = None, **options: Any) -> WorkAnswer:
         """Label the volume by an automatic model; `on_progress` and `options` as in `prompt`."""
-        return self._do("segment", on_progress, model=model, **options)
+        return self.do("segment", on_progress, model=model, **options)
 
     def stop(self, keep: bool = True) -> None:
         """Stop the running requests of this user on the image, from another thread or from `on_progress`.
@@ -118,23 +118,23 @@ class Work:
 
     def interpolate(self, label: str, **options: Any) -> WorkAnswer:
         """Fill the slices between those that show a label; `options` such as `plane` and `between`."""
-        return self._do("interpolate", label=label, **options)
+        return self.do("interpolate", label=label, **options)
 
     def accept(self) -> WorkAnswer:
         """Finish the open object; the next prompt begins another one."""
-        return self._do("accept")
+        return self.do("accept")
 
     def undo(self) -> WorkAnswer:
         """Undo the last step."""
-        return self._do("undo")
+        return self.do("undo")
 
     def redo(self) -> WorkAnswer:
         """Redo the last undone step."""
-        return self._do("redo")
+        return self.do("redo")
 
     def clear(self) -> WorkAnswer:
         """Empty the label map, which can be undone."""
-        return self._do("clear")
+        return self.do("clear")
 
     def paint(self, labels: np.ndarray, label: str = "") -> WorkAnswer:
         """Replace the label map by one that was edited here; only rectangles that differ are sent.
@@ -158,7 +158,7 @@ class Work:
             i, j = (np.flatnonzero(differs[:, :, k].any(axis=axis)) for axis in (1, 0))
             part = labels[i[0] : i[-1] + 1, j[0] : j[-1] + 1, k].T
             changes.append(vars(LabelChange.of(int(k), int(i[0]), int(j[0]), part)))
-        return self._do("paint", label=label, changes=changes)
+        return self.do("paint", label=label, changes=changes)
 
     def replace(
         self, labels: np.ndarray, affine: Sequence[Sequence[float]] | np.ndarray, names: Mapping[int, str]
@@ -193,6 +193,33 @@ class Work:
         )
         return saved
 
+    def do(self, what: str, on_progress: OnProgress | None = None, **body: Any) -> WorkAnswer:
+        """Any request that changes the work, also one for which this class has no method.
+
+        Args:
+            what: Last part of the path, such as `interpolate`.
+            on_progress: As in `prompt`.
+            body: Fields of the request.
+        """
+        body = {**self._belief(), **body}
+        if on_progress is None:
+            return self._send(what, json=body)
+        watch, shown = on_progress, False
+
+        def show(line: Mapping[str, Any]) -> None:
+            nonlocal shown
+            shown = True
+            self._put([read_answer(LabelChange, change) for change in line.get("changes", [])])
+            watch(read_answer(Progress, line))
+
+        try:
+            told = self._transport.lines(f"{self._path}/{what}", body, show)
+        except SegMedError as error:
+            if shown or isinstance(error, StaleWorkError):
+                self._reload_after(error)
+            raise
+        return self._answered(told)
+
     def download(self, kind: str = "nifti") -> bytes:
         """The label map as a file: `nifti`, `nrrd`, `names`, `seg` or `rtstruct`."""
         asked = {"client": self.name, "format": kind}
@@ -214,26 +241,6 @@ class Work:
             else "This server takes lines in the stored slices only. Draw there, or divide the line "
             "(planes=False of strokes_through)."
         )
-
-    def _do(self, what: str, on_progress: OnProgress | None = None, **body: Any) -> WorkAnswer:
-        body = {**self._belief(), **body}
-        if on_progress is None:
-            return self._send(what, json=body)
-        watch, shown = on_progress, False
-
-        def show(line: Mapping[str, Any]) -> None:
-            nonlocal shown
-            shown = True
-            self._put([read_answer(LabelChange, change) for change in line.get("changes", [])])
-            watch(read_answer(Progress, line))
-
-        try:
-            told = self._transport.lines(f"{self._path}/{what}", body, show)
-        except SegMedError as error:
-            if shown or isinstance(error, StaleWorkError):
-                self._reload_after(error)
-            raise
-        return self._answered(told)
 
     def _send(self, what: str, **request: Any) -> WorkAnswer:
         return self._answered(self._ask(what, **request))
