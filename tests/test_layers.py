@@ -28,6 +28,7 @@ LEVELS = (
     ("data", "weights"),
     ("dicom",),
     ("imaging",),
+    ("client",),
 )
 MOST_FILES = 17  # with __init__.py
 MOST_LINES = 300

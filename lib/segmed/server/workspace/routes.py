@@ -16,6 +16,7 @@ from monailabel.interfaces.utils.app import app_instance
 from pydantic import ValidationError
 
 import segmed
+from segmed.client.version import API_VERSION
 from segmed.data.pairs import natural
 from segmed.imaging.planes import plane_axes
 from segmed.imaging.reading import fingerprint
@@ -80,6 +81,7 @@ def state(http: Request) -> dict[str, Any]:
     ]
     return {
         "version": segmed.__version__,
+        "api": API_VERSION,
         "studies": app.studies_state(),
         "models": models,
         "labels": list(app.engine.settings.labels),
