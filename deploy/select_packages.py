@@ -15,8 +15,8 @@ from pathlib import Path
 _LEFT_OUT = {
     "cuda": re.compile(r"(?!)"),
     "cpu": re.compile(r"torch|torchvision|triton|nvidia-.+|cuda-.+"),
-    # libtorch_cuda.so is linked against the others and does not load without them
-    "cuda-without-gpu": re.compile(r"triton|cuda-bindings|cuda-pathfinder"),
+    # PyTorch does not load without the others, as libtorch_cuda.so is linked against them
+    "cuda-without-gpu": re.compile(r"triton|cuda-bindings|cuda-pathfinder|nvidia-cusolver|nvidia-nvtx"),
 }
 _NAME = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(\[.*\])?==")
 

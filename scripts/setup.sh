@@ -7,9 +7,10 @@
 #   CUDA cannot be had, the other one is taken, after a notice. The choice is kept for later calls.
 # --dev: also what the checks, the tests and benchmarks on many machines need.
 #
-# The packages come from requirements.lock, whose hashes say that they are those that SegMed was tested with. Where that
-# fails, as with mirrors that build packages themselves, the same versions are taken without hashes, after a notice;
-# SEGMED_REQUIRE_HASHES=1 ends the set-up instead. SEGMED_TORCH_INDEX is where PyTorch without CUDA comes from.
+# The packages come from requirements.lock and, with --dev, requirements-dev.lock, whose hashes say that they are those
+# that SegMed was tested with. Where that fails, as with mirrors that build packages themselves, the same versions are
+# taken without hashes, after a notice; SEGMED_REQUIRE_HASHES=1 ends the set-up instead. SEGMED_TORCH_INDEX is where
+# PyTorch without CUDA comes from.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -30,9 +31,12 @@ before=$(cat $stamp 2>/dev/null || true)
 [ -n "$torch" ] || torch=auto
 case $torch in auto | cpu | cuda) ;; *) usage "--torch $torch is unknown." ;; esac
 
+has_gpu() { [ -d /proc/driver/nvidia ] || command -v nvidia-smi >/dev/null; }
 locks=(requirements.lock)
 [ -z "$dev" ] || locks+=(requirements-dev.lock)
-wanted=$(for lock in "${locks[@]}" pyproject.toml; do sha256sum "$lock"; done; echo "torch $torch")
+wanted=$(for lock in "${locks[@]}" pyproject.toml; do sha256sum "$lock"; done
+  echo "torch $torch"
+  [ $torch != auto ] || if has_gpu; then echo "with a GPU"; else echo "without a GPU"; fi)
 missing=$(grep -vxF "$before" <<<"$wanted" || true)
 if [ -x .venv/bin/segmed ] && [ -z "$missing" ]; then
   exec scripts/build_web.sh
@@ -69,7 +73,7 @@ install() {
     "${installer[@]}" "$@" >&2
   else
     "${installer[@]}" "$@" 2>"$work/said" | awk '
-      /^Collecting/ { if (++n % 20 == 0) { print "  " n " packages …"; fflush() } }
+      /^(Collecting|Processing)/ { if (++n % 20 == 0) { print "  " n " packages …"; fflush() } }
       /^Installing collected/ { print "  unpacking …"; fflush() }' >&2
   fi
 }
@@ -77,7 +81,6 @@ complain() { grep -v '^WARNING' "$work/said" 2>/dev/null | tail -n 12 >&2 || tru
 
 # --- which build of PyTorch ---
 build=cuda
-has_gpu() { [ -d /proc/driver/nvidia ] || command -v nvidia-smi >/dev/null; }
 if [ "$(uname)" = Linux ] && { [ "$torch" = cpu ] || { [ "$torch" = auto ] && ! has_gpu; }; }; then
   index=${SEGMED_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}
   sed -nE 's/^(torch|torchvision)==([^ ]+).*/\1==\2+cpu/p' requirements.txt >"$work/torch.txt"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-# modules and names that only some systems have; standard libraries that use them themselves are imported before
+# modules and names that only some systems have; libraries that use them themselves are imported before
 _SCRIPT = """
 import sys, os, time, signal, multiprocessing, subprocess, tempfile, asyncio
 import psutil, filelock, torch, uvicorn

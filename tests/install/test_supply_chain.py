@@ -48,7 +48,7 @@ def test_both_locks_are_installed_together() -> None:
 
 def test_what_a_resolver_says_is_told(tmp_path: Path) -> None:
     uv = tmp_path / "uv"
-    uv.write_text("#!/bin/sh\necho no wheels of $8 >&2\ncase \"$*\" in *windows*) exit 1;; esac\n")
+    uv.write_text('#!/bin/sh\necho no wheels of $8 >&2\ncase "$*" in *windows*) exit 1;; esac\n')
     uv.chmod(uv.stat().st_mode | stat.S_IXUSR)
     assert package_lock.resolves(str(uv), "manylinux_2_28_x86_64", "3.12") == ""
     assert "no wheels" in package_lock.resolves(str(uv), "win_amd64", "3.12")
