@@ -42,8 +42,12 @@ if [ -x .venv/bin/segmed ] && [ -z "$missing" ]; then
   exec scripts/build_web.sh
 fi
 
+build_of() { grep -E '^torch |a GPU$' || true; }
 if [ -e .venv/.segmed-installed ]; then
   echo "NOTICE: .venv is of an earlier version with other packages, and is made anew." >&2
+  rm -rf .venv
+elif [ -n "$before" ] && [ "$(build_of <<<"$before")" != "$(build_of <<<"$wanted")" ]; then
+  echo "NOTICE: .venv has another build of PyTorch, and is made anew." >&2
   rm -rf .venv
 fi
 python=""
