@@ -22,16 +22,19 @@ for home, names in {
             delattr(home, name)
 """
 _IMPORTS = """
-import importlib, pkgutil, segmed
+import importlib, pkgutil, traceback, segmed
+from pathlib import Path
+home = str(Path(segmed.__file__).parent) + os.sep
 failed = []
 for module in pkgutil.walk_packages(segmed.__path__, "segmed."):
     try:
         importlib.import_module(module.name)
-    except ImportError as error:
-        if error.name in hidden or "cannot import name" in str(error):
+    except (ImportError, AttributeError) as error:
+        # other packages are built for this system, and may ask for what it has
+        if traceback.extract_tb(error.__traceback__)[-1].filename.startswith(home) and (
+            getattr(error, "name", None) in (*hidden, None) or isinstance(error, AttributeError)
+        ):
             failed.append(f"{module.name}: {error}")
-    except AttributeError as error:
-        failed.append(f"{module.name}: {error}")
 print(failed)
 """
 _STATE = """
