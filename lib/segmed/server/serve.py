@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -102,8 +103,7 @@ def serve(studies: str, host: str, port: int, conf: Mapping[str, str], access: A
         FileNotFoundError: studies or weights are not there.
         ModuleNotFoundError: MONAI Label is not installed.
     """
-    import monailabel  # noqa: F401, says what to do if it is not there
-
+    find_spec("monailabel")  # says what to do if it is not there
     spare_imports()
     from segmed.inference.backbone_check import check_backbones
     from segmed.server.config.settings import ServerSettings  # MONAI comes with it
