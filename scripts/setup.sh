@@ -102,7 +102,7 @@ fi
 
 # --- everything else ---
 for lock in "${locks[@]}"; do "$PWD/.venv/bin/python" deploy/select_packages.py $build "$lock"; done >"$work/packages.txt"
-case $build in cpu) size=1.5 ;; cuda) size=6.5 ;; *) size=5.5 ;; esac
+case $build in cpu) size=2.2 ;; cuda) size=7 ;; *) size=5.7 ;; esac
 echo "Installing $(grep -c == "$work/packages.txt") packages into .venv (about $size GB, once) …" >&2
 if ! install --no-deps --require-hashes -r "$work/packages.txt"; then
   complain
