@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -156,7 +157,13 @@ def _say(text: str, style: str = "") -> None:
 
 def main() -> None:
     """Entry point of the `segmed` command."""
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        if error.name != "monailabel":
+            raise
+        _say(str(error), "red")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

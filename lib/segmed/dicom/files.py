@@ -98,7 +98,7 @@ class DicomFiles:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
                 for n, path in enumerate(stored.files):
-                    (folder / f"{n:06d}.dcm").symlink_to(path)
+                    _link(folder / f"{n:06d}.dcm", path)
                 self._linked[series] = stored.files
             return folder
 
@@ -110,6 +110,16 @@ class DicomFiles:
             headers[path] = known if known and known.stamp == stamp else _read(self.root, path, stamp)
         if headers != self._headers:
             self._headers, self._series = headers, group_by_series(headers)
+
+
+def _link(name: Path, file: Path) -> None:
+    """Give a file a second name; Windows wants a privilege for symbolic links, and none for hard ones."""
+    try:
+        name.symlink_to(file)
+    except OSError:
+        if os.name != "nt":
+            raise
+        name.hardlink_to(file)
 
 
 def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
