@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -15,6 +16,7 @@ from segmed.data.phantom import Phantom, make_phantom
 from web_page import Voxel, at, filled, go_to, ready
 
 LIVER = 1
+_readers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +37,14 @@ def server(start: Start, phantom: Phantom, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def sent(page: Page, server: Server, request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+def sent(page: Page, server: Server) -> list[dict[str, Any]]:
     """The prompts that the page sends; the image is open, and nobody has worked on it."""
     prompts: list[dict[str, Any]] = []
     page.on(
         "request",
         lambda r: prompts.append(json.loads(r.post_data or "{}")) if r.url.endswith("/prompt") else None,
     )
-    page.add_init_script(f"localStorage.setItem('segmed.client', '{request.node.name}')")
+    page.add_init_script(f"localStorage.setItem('segmed.client', 'reader {next(_readers)}')")
     page.goto(server.url)
     page.locator('#images button[data-id="abdomen"]').click()
     expect(page.locator("#title")).to_have_text("abdomen")
