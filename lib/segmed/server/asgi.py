@@ -46,6 +46,7 @@ from segmed.server.pages import api_page as interface_page
 from segmed.server.pages import log_page, ohif, proxy, web
 from segmed.server.tasks import batch_routes
 from segmed.server.workspace import routes as workspace_routes
+from segmed.server.workspace.edits import routes as edit_routes
 
 run_in_threads()
 with contextlib.redirect_stdout(io.StringIO()):  # it prints its CORS setting, which the guard overrules
@@ -64,6 +65,7 @@ def _put_in_front(app: FastAPI) -> None:
         learning_routes,
         report_routes,
         workspace_routes,
+        edit_routes,
         session_routes,
         routes,
     )

@@ -23,6 +23,7 @@ from segmed.server.tasks.infer import PromptInferTask
 from segmed.server.workspace.bodies import Client, LabelMapParams, PromptBody, SegmentBody
 from segmed.server.workspace.client_grid import parse_grid
 from segmed.server.workspace.crossings import crossed_labels, crossing_note
+from segmed.server.workspace.edits.labels import keep_locked
 from segmed.server.workspace.journal import image_identity
 from segmed.server.workspace.patches import Patch
 from segmed.server.workspace.prompt import described_object, merged_slices
@@ -37,6 +38,7 @@ _STALE = (
     "Your work on this image has changed in another tab, by another user of your name or by a restart of the "
     "server. It is shown again; nothing was done, so repeat the last action."
 )
+_REPLACES = "Another label of this image was saved since you began. Yours will replace it."
 _LARGER = 8  # times the image that a sent label map may be
 
 
@@ -99,9 +101,7 @@ class WorkspaceActions:
                 )
             elif returning and self.work.base != stored_label_id(self.app, self.image):
                 if self.work.unsaved:
-                    self.notes.append(
-                        "Another label of this image was saved since you began. Yours will replace it."
-                    )
+                    self.notes.append(_REPLACES)
                 else:
                     self._reload("")
             if belief is not None:
@@ -126,7 +126,7 @@ class WorkspaceActions:
         empty: dict[str, Any] = {"box": None, "foreground": [], "background": []}
         return {
             "changes": [patch.to_json() for patch in patches],
-            "labels": work.labels,
+            **work.naming.to_json(),
             "can_undo": work.can_undo,
             "can_redo": work.can_redo,
             "prompt": work.opened.to_json() if work.opened else empty,
@@ -160,9 +160,10 @@ class WorkspaceActions:
         involved = sorted({*opened.under, *masks, *scribbles.foreground, *scribbles.background})
         bare = {k: opened.without_it(k, work.slice(k)) for k in involved}
         opened, slices = opened.painted(masks, scribbles, bare, body.overwrite)
+        slices, locked = keep_locked(work, body.locked, bare, slices)
         work.value_of(body.label)
         result = {k: patch.full(work.shape) for k, patch in opened.result.items()}
-        replaced = self._crossed(result, bare, [opened.value], body.overwrite)
+        replaced = self._crossed(result, bare, [opened.value, *locked], body.overwrite)
         patches = work.change(slices, opened)
         work.prompts += 1
         self._answered(task, body.model, body.device)
@@ -183,7 +184,8 @@ class WorkspaceActions:
         self.notes += notes
         table = np.array([0, *(work.value_of(name) for name in names)], np.uint8)
         slices, masks, bare = merged_slices(work, labels, table, body.overwrite)
-        replaced = self._crossed(masks, bare, table[1:].tolist(), body.overwrite)
+        slices, locked = keep_locked(work, body.locked, bare, slices)
+        replaced = self._crossed(masks, bare, [*table[1:].tolist(), *locked], body.overwrite)
         self._answered(task, body.model, body.device)
         return self.to_json(work.change(slices), replaced=replaced)
 
@@ -201,9 +203,7 @@ class WorkspaceActions:
         work, size = self.work, tuple(given.size)
         count = math.prod(size)
         if min(size) < 1 or count > _LARGER * math.prod(work.shape):
-            raise BadRequest(
-                f"A label map of the size {list(size)} does not belong to this image. Check its size."
-            )
+            raise BadRequest(f"A label map of the size {list(size)} is not of this image. Check its size.")
         array = np.frombuffer(read(count), np.uint8).reshape(size, order="F")
         grid = self.grid
         moved = move_labels(array, parse_grid(given, grid), grid)

@@ -8,8 +8,9 @@ import numpy as np
 
 from segmed.inference.predictor import Masks
 from segmed.server.workspace.bodies import PromptBody
+from segmed.server.workspace.edits.names import label_name
 from segmed.server.workspace.open_object import OpenObject
-from segmed.server.workspace.workspace import Workspace, label_name
+from segmed.server.workspace.workspace import Workspace
 
 
 def described_object(work: Workspace, body: PromptBody) -> tuple[OpenObject, list[str]]:
