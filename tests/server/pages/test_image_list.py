@@ -18,9 +18,11 @@ def test_the_list_tells_whose_image_it_is_unless_that_is_hidden(tmp_path: Path) 
     (image,) = store.list_images()
     entry = list_entry(store, image, [], [image])
     files = len(list((tmp_path / "a").iterdir()))
-    assert entry["patient"] and entry["patient_id"] == "phantom" and entry["slices"] == files
+    assert entry["patient"] and entry["patient_id"] == "phantom-axial" and entry["slices"] == files
     assert entry["date"] == "2026-01-01" and entry["unsaved"] and entry["labelled_by"] == ""
-    assert download_name(store.get_image_info(image), image, "seg", ".dcm").startswith("phantom-2026-01-01-")
+    assert download_name(store.get_image_info(image), image, "seg", ".dcm").startswith(
+        "phantom-axial-2026-01-01-"
+    )
     store.show_patient = False
     entry = list_entry(store, image, [], [])
     assert (entry["patient"], entry["patient_id"], entry["date"]) == ("", "", "2026-01-01")

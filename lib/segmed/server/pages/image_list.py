@@ -55,8 +55,8 @@ def download_name(info: Mapping[str, Any], image: str, kind: str, extension: str
     parts = [patient, _day(info), str(info.get("description") or "")]
     if not info.get("SeriesInstanceUID"):
         parts = [image]
-    parts = [plain for part in parts if (plain := _plain(part))]
-    return "-".join([*(parts or [_plain(image)]), kind]) + extension
+    words = [word for part in (*parts, kind) if (word := _plain(part))]
+    return "-".join(words) + extension
 
 
 def _day(info: Mapping[str, Any]) -> str:

@@ -6,14 +6,16 @@
  * @typedef {import("../types.js").LabelRectangle} LabelRectangle
  */
 
-const RIM_OPACITY = 0.95;
-
 export class LabelMap {
   /** @param {import("@niivue/niivue").Niivue} nv */
   constructor(nv) {
     this.nv = nv;
     /** @type {import("./grid.js").Grid | null} of the open image */
     this.grid = null;
+    /** Grows with each change. */
+    this.version = 0;
+    /** Whether the mask is shown at all. */
+    this.isShown = true;
   }
 
   /**
@@ -89,10 +91,29 @@ export class LabelMap {
     this.#upload(all);
   }
 
-  /** @param {number} value 0 to 1; at 0 the rim of the mask is hidden too */
+  /** @param {number} value 0 to 1; at 0 the outlines are hidden too */
   set opacity(value) {
-    this.nv.drawRimOpacity = value ? RIM_OPACITY : 0;
+    this.isShown = value > 0;
     this.nv.setDrawOpacity(value);
+  }
+
+  /**
+   * The values on a plane, in shown order: rows along the first axis of the plane.
+   * @param {number} depth shown axis across the plane
+   * @param {number} index of the slice along it
+   */
+  plane(depth, index) {
+    const [columns, rows, slices] = this.grid.shown;
+    const { drawBitmap } = this.nv;
+    const area = columns * rows;
+    if (depth === 2) return drawBitmap.subarray(index * area, (index + 1) * area);
+    const width = depth === 1 ? columns : rows;
+    const values = new Uint8Array(width * slices);
+    const [start, step] = depth === 1 ? [index * columns, 1] : [index, columns];
+    for (let z = 0, to = 0; z < slices; z++) {
+      for (let n = 0, at = start + z * area; n < width; n++, at += step) values[to++] = drawBitmap[at];
+    }
+    return values;
   }
 
   /**
@@ -100,6 +121,7 @@ export class LabelMap {
    * @param {Bounds} part
    */
   #upload({ low, high }) {
+    this.version++;
     if (low[0] <= high[0]) {
       const { gl, drawTexture, drawBitmap } = this.nv;
       const [width, height] = this.grid.shown;
