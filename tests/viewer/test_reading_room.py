@@ -1,4 +1,4 @@
-"""The page as a reading room: labels and objects, windows, measuring, keyboard and fingers, who may see it."""
+"""The page as a reading room: labels, objects, windows, distances, keyboard, fingers, accessibility."""
 
 from __future__ import annotations
 
