@@ -195,7 +195,7 @@ def test_keyboard_alone_segments_an_object(page: Page, client: str) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#title")).to_have_text("cells")
     ready(page)
-    page.evaluate("document.activeElement.blur()")
+    page.locator("#overlay").focus()
     page.keyboard.press("b")
     page.keyboard.press("Shift+ArrowUp")
     for _ in range(2):

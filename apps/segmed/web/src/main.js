@@ -135,12 +135,13 @@ function pickProposal({ foreground = [], background = [] }) {
   if (!voxel || !proposals.toggleAt(voxel)) say("Click on a proposed object, or close the proposals to go on.");
 }
 
-/** A new object begins: where each has a label of its own, that is one without voxels. */
+/** A new object begins: where each has a label of its own, that is a numbered one without voxels. */
 function beginObject() {
   if (!labels.eachItsOwn || work.pending.length) return;
   const { prompt, labels: values } = work.state;
   const isOpen = prompt.box || prompt.foreground?.length || prompt.background?.length;
-  if (!isOpen && viewer.labels.counts()[values[labels.name]]) labels.name = nextObject(values, labels.name);
+  const isFree = / \d+$/.test(labels.name) && !viewer.labels.counts()[values[labels.name]];
+  if (!isOpen && !isFree) labels.name = nextObject(values, labels.name);
 }
 
 /** @param {import("./types.js").Prompt} prompt */

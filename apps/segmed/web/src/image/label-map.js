@@ -7,6 +7,8 @@
  */
 
 export class LabelMap {
+  #counts = new Array(256).fill(0); // of voxels by value, kept up to date, as a volume has too many to count each time
+
   /** @param {import("@niivue/niivue").Niivue} nv */
   constructor(nv) {
     this.nv = nv;
@@ -36,9 +38,7 @@ export class LabelMap {
       let from = 0;
       for (let row = j[0]; row < j[1]; row++) {
         let at = this.grid.offset(i[0], row, k);
-        for (let column = i[0]; column < i[1]; column++, at += this.grid.step[0]) {
-          this.nv.drawBitmap[at] = values[from++];
-        }
+        for (let column = i[0]; column < i[1]; column++, at += this.grid.step[0]) this.#set(at, values[from++]);
       }
       touched.add(this.grid.toShown([i[0], j[0], k]));
       touched.add(this.grid.toShown([i[1] - 1, j[1] - 1, k]));
@@ -54,7 +54,7 @@ export class LabelMap {
   paint(voxels, value) {
     const touched = new Bounds();
     for (const voxel of voxels) {
-      this.nv.drawBitmap[this.grid.offset(voxel[0], voxel[1], voxel[2])] = value;
+      this.#set(this.grid.offset(voxel[0], voxel[1], voxel[2]), value);
       touched.add(this.grid.toShown(voxel));
     }
     this.#upload(touched);
@@ -78,13 +78,38 @@ export class LabelMap {
 
   /** Numbers of voxels by label value. */
   counts() {
-    const counts = new Array(256).fill(0);
-    for (const value of this.nv.drawBitmap) counts[value]++;
-    return counts;
+    return [...this.#counts];
+  }
+
+  /**
+   * Another image is open, on which nothing is labelled yet.
+   * @param {import("./grid.js").Grid} grid
+   */
+  begin(grid) {
+    this.grid = grid;
+    this.#forget();
+    this.version++;
+  }
+
+  #forget() {
+    this.#counts.fill(0);
+    this.#counts[0] = this.grid.size;
+  }
+
+  /**
+   * @param {number} at place of a voxel
+   * @param {number} value
+   */
+  #set(at, value) {
+    const { drawBitmap } = this.nv;
+    this.#counts[drawBitmap[at]]--;
+    this.#counts[value]++;
+    drawBitmap[at] = value;
   }
 
   empty() {
     this.nv.drawBitmap.fill(0);
+    this.#forget();
     const all = new Bounds();
     all.add([0, 0, 0]);
     all.add(this.grid.shown.map((size) => size - 1));

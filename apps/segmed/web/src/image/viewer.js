@@ -80,10 +80,10 @@ export class Viewer {
     this.nv.scene.pan2Dxyzmm = [0, 0, 0, 1];
     this.nv.addVolume(image);
     this.nv.createEmptyDrawing();
-    this.grid = this.labels.grid = turned?.grid ?? new Grid(meta.shape, image.permRAS);
+    this.grid = turned?.grid ?? new Grid(meta.shape, image.permRAS);
     this.meta = meta;
     this.style.reset();
-    this.labels.version++;
+    this.labels.begin(this.grid);
     this.nv.scene.crosshairPos = triple(this.grid.shown.map((size) => (Math.floor(size / 2) + 0.5) / size));
     this.nv.volumes[0].cal_min = low;
     this.nv.volumes[0].cal_max = high;
