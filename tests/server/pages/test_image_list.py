@@ -27,7 +27,7 @@ def test_the_list_tells_whose_image_it_is_unless_that_is_hidden(tmp_path: Path) 
     entry = list_entry(store, image, [], [])
     assert (entry["patient"], entry["patient_id"], entry["date"]) == ("", "", "2026-01-01")
     assert "PatientID" not in store.json()["objects"][image]["image"]["info"]
-    assert "phantom" not in download_name(store.get_image_info(image), image, "seg", ".dcm")
+    assert "axial" not in download_name(store.get_image_info(image), image, "seg", ".dcm")
 
 
 @pytest.mark.parametrize(

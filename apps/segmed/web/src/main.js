@@ -108,7 +108,7 @@ function showWork() {
   result.show(Boolean(viewer.meta?.series));
   overlay.prompts = [prompt, ...work.pending];
   overlay.draw();
-  const facts = viewer.meta ? labelFacts(values, viewer.labels.counts(), viewer.meta.affine) : [];
+  const facts = viewer.meta ? labelFacts(values, viewer.labels.counts(), viewer.meta.affine, viewer.isFlat) : [];
   labels.show(facts, work.value(labels.name));
   showSeconds(work.id ? work.seconds : 0);
 }

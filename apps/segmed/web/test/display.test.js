@@ -54,4 +54,5 @@ test("volumes are told in units that people read", () => {
   assert.equal(volumeText(1534.2), "1534 ml");
   assert.equal(volumeText(12.34), "12.3 ml");
   assert.equal(volumeText(0.0123), "12 mm³");
+  assert.equal(volumeText(NaN, 12), "12 px");
 });

@@ -34,6 +34,7 @@ export class Viewer {
     this.nv = new Niivue({
       isRadiologicalConvention: true,
       sagittalNoseLeft: true,
+      showAllOrientationMarkers: true,
       multiplanarShowRender: NEVER,
       multiplanarPadPixels: 4,
       backColor: [0.04, 0.05, 0.06, 1],

@@ -40,7 +40,9 @@ export class LabelMenu {
     const { name, value, voxels, ml } = facts;
     const isLocked = style.locked.has(value);
     find("#label-menu h2").replaceChildren(element("bdi", {}, name));
-    const size = voxels ? `${volumeText(ml)}, ${voxels.toLocaleString()} voxels` : "no voxels yet";
+    const size = voxels
+      ? `${Number.isNaN(ml) ? "" : `${volumeText(ml)}, `}${voxels.toLocaleString()} voxels`
+      : "no voxels yet";
     find("#label-facts").textContent = `${size}; value ${value}${isLocked ? "; locked: unlock it to change it" : ""}`;
     input("#new-name").value = name;
     input("#new-colour").value = style.hex(value);

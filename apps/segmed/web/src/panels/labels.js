@@ -7,7 +7,7 @@ import { patternSwatch } from "./pattern-swatch.js";
  * @property {string} name
  * @property {number} value
  * @property {number} voxels
- * @property {number} ml
+ * @property {number} ml NaN where the image is a single slice
  *
  * @typedef {object} LabelActions
  * @property {() => void} changed another label is chosen
@@ -79,7 +79,7 @@ export class LabelPanel {
     const { name, value, voxels, ml } = facts;
     const { hidden, locked } = this.style;
     const chosen = this.#button("choose", name, `Go on with ${name}`, () => (this.name = name));
-    const size = voxels ? element("small", { title: `${voxels.toLocaleString()} voxels` }, volumeText(ml)) : "";
+    const size = voxels ? element("small", { title: `${voxels.toLocaleString()} voxels` }, volumeText(ml, voxels)) : "";
     const written = element("bdi", {}, name);
     chosen.append(patternSwatch(this.style.hex(value), this.style.dash(value)), written, size);
     chosen.ariaPressed = String(name === this.name);
@@ -136,8 +136,13 @@ export class LabelPanel {
   }
 }
 
-/** @param {number} ml */
-export function volumeText(ml) {
+/**
+ * The size of a label: its volume, or its pixels where it has none.
+ * @param {number} ml
+ * @param {number} voxels
+ */
+export function volumeText(ml, voxels = 0) {
+  if (Number.isNaN(ml)) return `${voxels.toLocaleString()} px`;
   if (ml >= 100) return `${Math.round(ml)} ml`;
   return ml >= 0.1 ? `${ml.toFixed(1)} ml` : `${Number((1000 * ml).toPrecision(2))} mm³`;
 }

@@ -22,6 +22,9 @@ export class TouchGestures {
   #start = { x: 0, y: 0 };
   #timer = 0;
   #scrolled = 0; // pixels since the last slice
+  /** Both fingers when they were looked at last: they move one after the other, and are looked at together. */
+  #seen = /** @type {Place[]} */ ([]);
+  #frame = 0; // the browser's number of the next look
   #first = 0; // id of the first finger
 
   /**
@@ -60,6 +63,7 @@ export class TouchGestures {
       if (this.#state === "tool" || this.#state === "window") this.#send("pointercancel", place);
       this.#state = "two";
       this.#scrolled = 0;
+      this.#seen = [...this.#fingers.values()];
       return;
     }
     this.#state = "waiting";
@@ -77,10 +81,9 @@ export class TouchGestures {
    * @param {Place} place
    */
   #move(id, place) {
-    const before = this.#fingers.get(id);
-    if (!before) return;
-    if (this.#state === "two") this.#moveTwo(id, before, place);
+    if (!this.#fingers.has(id)) return;
     this.#fingers.set(id, place);
+    if (this.#state === "two" && !this.#frame) this.#frame = requestAnimationFrame(() => this.#moveTwo());
     if (this.#state === "waiting" && distance(place, this.#start) > SLOP) this.#begin();
     if (this.#state === "tool" || this.#state === "window") this.#send("pointermove", place);
   }
@@ -107,26 +110,26 @@ export class TouchGestures {
     this.#send("pointerdown", this.#start);
   }
 
-  /**
-   * @param {number} id of the finger that moves
-   * @param {Place} before
-   * @param {Place} now
-   */
-  #moveTwo(id, before, now) {
-    const other = [...this.#fingers].find(([one]) => one !== id)?.[1];
-    if (!other) return;
+  #moveTwo() {
+    this.#frame = 0;
+    const [before, now] = [this.#seen, [...this.#fingers.values()]];
+    this.#seen = now;
+    if (now.length !== 2 || before.length !== 2) return;
     const box = this.canvas.getBoundingClientRect();
-    const [x, y] = [(other.x + now.x) / 2 - box.left, (other.y + now.y) / 2 - box.top];
+    const middle = (/** @type {Place[]} */ [one, other]) => [(one.x + other.x) / 2, (one.y + other.y) / 2];
+    const [x, y] = [middle(now)[0] - box.left, middle(now)[1] - box.top];
     const tile = this.viewer.tileAt(x, y);
     if (!tile) return;
-    const [was, is] = [distance(before, other), distance(now, other)];
-    if (was > SLOP && is > SLOP && Math.abs(is - was) > 0.5) this.viewer.zoom(is / was, tile, x, y);
-    if (Math.abs(is - was) > Math.abs(now.y - before.y)) return; // pinched, not scrolled
-    this.#scrolled += (now.y - before.y) / 2; // both fingers move
+    const [was, is] = [distance(before[0], before[1]), distance(now[0], now[1])];
+    const moved = middle(now)[1] - middle(before)[1];
+    if (Math.abs(is - was) > Math.abs(moved)) {
+      if (was > SLOP && is > SLOP) this.viewer.zoom(is / was, tile, x, y);
+      return;
+    }
+    this.#scrolled += moved;
     const slices = Math.trunc(this.#scrolled / PER_SLICE);
-    if (!slices) return;
     this.#scrolled -= slices * PER_SLICE;
-    this.viewer.setSlice(tile.plane, tile.index - slices);
+    if (slices) this.viewer.setSlice(tile.plane, tile.index - slices);
   }
 
   /**

@@ -7,10 +7,11 @@ const MM3_PER_ML = 1000;
  * @param {Object<string, number>} labels values by name
  * @param {number[]} counts of voxels by value
  * @param {number[][]} affine stored voxel to right-anterior-superior mm
+ * @param {boolean} isFlat whether the image is a single slice, which has no volume
  * @returns {import("../panels/labels.js").LabelFacts[]}
  */
-export function labelFacts(labels, counts, affine) {
-  const ml = voxelVolume(affine) / MM3_PER_ML;
+export function labelFacts(labels, counts, affine, isFlat = false) {
+  const ml = isFlat ? NaN : voxelVolume(affine) / MM3_PER_ML;
   return Object.entries(labels)
     .map(([name, value]) => ({ name, value, voxels: counts[value] ?? 0, ml: (counts[value] ?? 0) * ml }))
     .sort((a, b) => a.value - b.value);

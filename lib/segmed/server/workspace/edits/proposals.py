@@ -14,6 +14,7 @@ from segmed.server.workspace.patches import Patch
 
 _MOST = 255  # objects that a label map holds
 _PRESET = "relaxed"
+_SMALLEST = 16  # px; less is noise, and cannot be clicked on
 
 
 def propose(actions: WorkspaceActions, body: ProposalsBody) -> list[dict[str, Any]]:
@@ -39,5 +40,6 @@ def propose(actions: WorkspaceActions, body: ProposalsBody) -> list[dict[str, An
     config = replace(PRESETS[_PRESET], points_per_side=body.points)
     with actions.learning.user_request():
         found = automatic_masks(engine.predictor(task.method, body.device), picture, body.k, config)
-    cut = ((one.score, Patch.cut(body.k, one.mask, one.mask)) for one in found[:_MOST])
+    seen = [one for one in found if one.mask.sum() >= _SMALLEST][:_MOST]
+    cut = ((one.score, Patch.cut(body.k, one.mask, one.mask)) for one in seen)
     return [{"score": round(score, 4), **patch.to_json()} for score, patch in cut if patch is not None]
