@@ -74,21 +74,21 @@ def values(page: Page) -> set[int]:
 def test_labels_have_a_menu(page: Page, client: str, picture: Picture, tmp_path: Path) -> None:
     open_image(page, "abdomen")
     paint(page, "liver", (60, 60, K))
-    paint(page, "Milz 🫀", (100, 60, K))
+    paint(page, "Milz", (100, 60, K))
     count = len({one for one in filled(page) if one[3] == 1})
     expect(chip(page, "liver", "choose")).to_contain_text(f"{count * 2.2 * 2.2 * 4 / 1000:.1f} ml")
 
-    chip(page, "Milz 🫀", "menu").click()
+    chip(page, "Milz", "menu").click()
     expect(page.locator("#label-facts")).to_contain_text("voxels; value 4")
     picture(page, "page-label-menu")
-    page.locator("#new-name").fill("الطحال")
+    page.locator("#new-name").fill("الطحال 🫀")
     page.keyboard.press("Enter")
-    expect(chip(page, "الطحال", "choose")).to_have_attribute("aria-pressed", "true")
-    chip(page, "الطحال", "menu").click()
+    expect(chip(page, "الطحال 🫀", "choose")).to_have_attribute("aria-pressed", "true")
+    chip(page, "الطحال 🫀", "menu").click()
     page.locator("#new-colour").fill("#cc79a7")
     ready(page)
     chip(page, "liver", "lock").click()
-    paint(page, "الطحال", (60, 60, K))  # on the liver, which is locked
+    paint(page, "الطحال 🫀", (60, 60, K))  # on the liver, which is locked
     assert len({one for one in filled(page) if one[3] == 1}) == count
     chip(page, "liver", "choose").click()
     page.keyboard.press("p")
@@ -98,7 +98,7 @@ def test_labels_have_a_menu(page: Page, client: str, picture: Picture, tmp_path:
     expect(chip(page, "liver", "hide")).to_have_attribute("aria-label", "Show liver")
     chip(page, "liver", "lock").click()
 
-    chip(page, "الطحال", "menu").click()
+    chip(page, "الطحال 🫀", "menu").click()
     page.locator("#merge-into").select_option("liver")
     page.locator("#merge").click()
     ready(page)
@@ -114,7 +114,7 @@ def test_labels_have_a_menu(page: Page, client: str, picture: Picture, tmp_path:
     with page.expect_download() as download:
         page.locator("#names-table").click()
     download.value.save_as(tmp_path / "names.tsv")
-    assert "الطحال" in (tmp_path / "names.tsv").read_text() and download.value.suggested_filename.startswith(
+    assert "الطحال 🫀" in (tmp_path / "names.tsv").read_text() and download.value.suggested_filename.startswith(
         "abdomen"
     )
 
@@ -162,7 +162,7 @@ def test_window_slices_and_distances(page: Page, client: str, picture: Picture) 
     page.locator("#window-width").fill("300")
     page.locator("#window-level").fill("50")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#image').ariaLabel.endsWith('white at 200')")
+    expect(page.locator("#image")).to_have_attribute("aria-label", re.compile("white at 200$"))
     assert window(page) == (-100, 200)
     expect(page.locator("#window option:checked")).to_have_text("Own window")
     page.keyboard.press("i")

@@ -9,14 +9,14 @@ export class SliceSlider {
     this.field.addEventListener("input", () => viewer.setSlice(this.#plane, this.field.valueAsNumber));
   }
 
-  /** The plane that the slider moves: the one that is shown, or that of the stored slices. */
+  /** The plane that the slider moves: the one that is shown alone. */
   get #plane() {
-    return this.viewer.view === "multi" ? this.viewer.drawingPlane : this.viewer.view;
+    return /** @type {import("../types.js").Plane} */ (this.viewer.view);
   }
 
   /** The planes have been drawn again. */
   show() {
-    const isUseful = Boolean(this.viewer.meta) && !this.viewer.isFlat;
+    const isUseful = Boolean(this.viewer.meta) && !this.viewer.isFlat && this.viewer.view !== "multi";
     find("#slices").hidden = !isUseful;
     if (!isUseful) return;
     const plane = this.#plane;
