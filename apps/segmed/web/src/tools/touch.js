@@ -11,6 +11,7 @@ import { sendPointer } from "./synthetic.js";
 const HOLD = 500; // ms
 const SLOP = 8; // pixels that a finger moves while it is still
 const PER_SLICE = 14; // pixels
+const PINCH = 16; // pixels by which fingers part or meet before they zoom, so that scrolling does not
 const RIGHT = 2; // button of the mouse
 
 export class TouchGestures {
@@ -24,6 +25,7 @@ export class TouchGestures {
   #scrolled = 0; // pixels since the last slice
   /** Both fingers when they were looked at last: they move one after the other, and are looked at together. */
   #seen = /** @type {Place[]} */ ([]);
+  #apart = 0; // pixels between them at first; 0 once they zoom
   #frame = 0; // the browser's number of the next look
   #first = 0; // id of the first finger
 
@@ -64,6 +66,7 @@ export class TouchGestures {
       this.#state = "two";
       this.#scrolled = 0;
       this.#seen = [...this.#fingers.values()];
+      this.#apart = distance(this.#seen[0], this.#seen[1]);
       return;
     }
     this.#state = "waiting";
@@ -121,8 +124,9 @@ export class TouchGestures {
     const tile = this.viewer.tileAt(x, y);
     if (!tile) return;
     const [was, is] = [distance(before[0], before[1]), distance(now[0], now[1])];
+    if (this.#apart && Math.abs(is - this.#apart) > PINCH) this.#apart = 0;
     const moved = middle(now)[1] - middle(before)[1];
-    if (Math.abs(is - was) > Math.abs(moved)) {
+    if (!this.#apart && Math.abs(is - was) > Math.abs(moved)) {
       if (was > SLOP && is > SLOP) this.viewer.zoom(is / was, tile, x, y);
       return;
     }
