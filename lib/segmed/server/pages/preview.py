@@ -13,7 +13,6 @@ from PIL import Image
 
 from segmed.imaging.picture import Picture
 from segmed.server.decoding import decoder
-from segmed.server.http.errors import BadRequest
 from segmed.server.http.routes import USER
 from segmed.server.http.sentence_route import SentenceRoute
 
@@ -25,16 +24,14 @@ _FEWEST = 8  # files; smaller series are there at once
 def preview(image: str) -> Response:
     """The middle slice of a DICOM series as PNG, columns to the right and rows downwards, of square pixels.
 
-    Only the file of that slice is read, so that a series of hundreds of slices is seen within a second.
-
-    Raises:
-        BadRequest: (404) The image is no series of single slices.
+    Only the file of that slice is read, so that a series of hundreds of slices is seen within a second. The
+    answer is empty (204) where the image is no series of single slices.
     """
     app = app_instance()
     path = Path(app.image_path(image))
     files = sorted(path.iterdir()) if path.is_dir() else []
     if len(files) < _FEWEST:
-        raise BadRequest("There is no preview of this image. Load the volume.", 404)
+        return Response(status_code=204)  # browsers would note an error for a 404
     picture = decoder().picture(files[len(files) // 2], app.engine.settings.window)
     out = io.BytesIO()
     _square(picture).save(out, "PNG", compress_level=1)
