@@ -103,12 +103,9 @@ def open_rows(page: Page, fresh: Callable[[], str], repeats: int) -> Iterator[Ro
         expect(button).to_be_visible()
         start = time.perf_counter()
         button.click()
-        page.wait_for_function(
-            "!document.querySelector('#preview').hidden || document.querySelector('#title').textContent",
-            timeout=_LONG,
-        )
+        page.wait_for_selector("#preview:not([hidden]), #title:not(:empty)", timeout=_LONG)
         first.append(time.perf_counter() - start)
-        page.wait_for_function("document.querySelector('#title').textContent", timeout=_LONG)
+        page.wait_for_selector("#title:not(:empty)", timeout=_LONG)
         page.wait_for_selector("main[aria-busy=false]", timeout=_LONG)
         whole.append(time.perf_counter() - start)
     yield "512×512×300: first picture", first, 0
