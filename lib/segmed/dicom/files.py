@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _TAGS = [
     "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality", "SeriesDescription", "StudyDate",
     "PatientID", "SeriesNumber", "InstanceNumber", "ReferencedSeriesSequence", "ContentDate", "ContentTime",
-    "ImagePositionPatient", "ImageOrientationPatient",
+    "ImagePositionPatient", "ImageOrientationPatient", "PatientName",
 ]  # fmt: skip
 _LOOKED_AT = 20_000  # files, until a folder counts as one without DICOM
 _ROOT_OF_MADE_UIDS = "2.25."
@@ -164,6 +164,7 @@ def _read(root: Path, path: Path, stamp: tuple[int, int]) -> FileFacts:
         text["StudyDate"],
         text["PatientID"],
         whole(text["SeriesNumber"]),
+        patient_name=text["PatientName"],
     )
     made = text["ContentDate"] + text["ContentTime"]
     place = text["ImagePositionPatient"] and text["ImagePositionPatient"] + text["ImageOrientationPatient"]

@@ -161,9 +161,10 @@ class SegMedApp(MONAILabelApp):
         if is_remote(self.studies):
             return PacsStudies(self.studies, settings.dicomweb, settings.structures, self.codes)
         if is_dicom_folder(Path(self.studies)):
-            return DicomFolderStudies(
-                Path(self.studies), settings.dicomweb.modalities, settings.structures, self.codes
-            )
+            dicom = settings.dicomweb
+            store = DicomFolderStudies(Path(self.studies), dicom.modalities, settings.structures, self.codes)
+            store.show_patient = dicom.show_patient
+            return store
         return FolderDatastore.of_folder(
             self.studies,
             monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,

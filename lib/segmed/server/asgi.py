@@ -45,10 +45,11 @@ from segmed.server.http.turns import TOO_MANY
 from segmed.server.learning import learning_routes, report_routes
 from segmed.server.leaving import CLOSED
 from segmed.server.pages import api_page as interface_page
-from segmed.server.pages import log_page, ohif, proxy, web
+from segmed.server.pages import log_page, ohif, preview, proxy, web
 from segmed.server.segmenting import routes as segmenting_routes
 from segmed.server.tasks import batch_routes
 from segmed.server.workspace import routes as workspace_routes
+from segmed.server.workspace.edits import routes as edit_routes
 
 run_in_threads()
 with contextlib.redirect_stdout(io.StringIO()):  # it prints its CORS setting, which the guard overrules
@@ -68,6 +69,8 @@ def _put_in_front(app: FastAPI) -> None:
         report_routes,
         segmenting_routes,
         workspace_routes,
+        edit_routes,
+        preview,
         session_routes,
         routes,
     )

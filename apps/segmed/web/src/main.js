@@ -9,22 +9,29 @@ import { Comparison } from "./panels/comparison.js";
 import { describe } from "./panels/description.js";
 import { DisplayPanel } from "./panels/display.js";
 import { button, find, findAll, onClick, wireDialogs } from "./panels/dom.js";
+import { LabelMenu } from "./panels/label-menu.js";
 import { LabelPanel } from "./panels/labels.js";
 import { say } from "./panels/messages.js";
 import { ModelPanel } from "./panels/models.js";
 import { ProgressPanel } from "./panels/progress.js";
+import { Proposals } from "./panels/proposals.js";
 import { ResultPanel } from "./panels/result.js";
+import { SliceSlider } from "./panels/slice-slider.js";
 import { SlicesPanel } from "./panels/slices.js";
 import { showPlace, showSeconds } from "./panels/status.js";
 import { Studies } from "./panels/studies.js";
 import { SurfaceView } from "./panels/surface.js";
 import { ToolBar, showHelp } from "./panels/toolbar.js";
 import { UserPanel } from "./panels/user.js";
+import { KeyboardCursor } from "./tools/keyboard-cursor.js";
 import { Pointer } from "./tools/pointer.js";
+import { TouchGestures } from "./tools/touch.js";
+import { labelFacts, nextObject } from "./work/label-facts.js";
 import { Work } from "./work/work.js";
 
 const NEED_AN_IMAGE =
-  "#accept, #clear, #compare, #save, #former, #nifti, #names-table, #nrrd, #segment, #interpolate, #show-surface";
+  "#accept, #clear, #compare, #save, #former, #nifti, #names-table, #nrrd, #segment, #propose, #reset, #invert, " +
+  "#interpolate, #show-surface";
 const STUDIES_GONE = [0, 424]; // statuses that tell that the server or the PACS is gone
 
 const imageCanvas = find("#image", HTMLCanvasElement);
@@ -32,8 +39,15 @@ const overlayCanvas = find("#overlay", HTMLCanvasElement);
 
 const user = new UserPanel({ changed: anotherUser, fail });
 const models = new ModelPanel();
-const labels = new LabelPanel(showWork);
 const viewer = new Viewer(imageCanvas);
+const labels = new LabelPanel(viewer.style, {
+  changed: showWork,
+  restyled: () => {
+    viewer.restyle();
+    showWork();
+  },
+  menu: (facts) => labelMenu.open(facts),
+});
 const overlay = new Overlay(overlayCanvas, viewer);
 const display = new DisplayPanel(viewer);
 const client = () => user.name;
@@ -62,6 +76,10 @@ const toolbar = new ToolBar(pointer);
 const studies = new Studies({ open: (image) => opening.open(image), state: showState, client });
 const opening = new Opening({ studies, viewer, work }, { client, opened: showImage, fail });
 const comparison = new Comparison({ work, overlay, viewer, models, labels, user });
+const labelMenu = new LabelMenu({ work, labels, style: viewer.style });
+const proposals = new Proposals({ work, overlay, viewer, models, labels, client });
+const slider = new SliceSlider(viewer);
+const cursor = new KeyboardCursor(overlayCanvas, viewer, pointer);
 const result = new ResultPanel(work, { client, saved: () => studies.refresh(), fail });
 
 /** @param {Error & {status?: number}} error */
@@ -89,11 +107,14 @@ function showImage() {
   models.show(viewer.isFlat);
   display.show();
   comparison.close();
+  proposals.close();
+  pointer.measuring.measures.length = 0;
 }
 
 /** The work on the image has changed. */
 function showWork() {
-  const { labels: values, can_undo, can_redo, prompt, unsaved, revision } = work.state;
+  const { labels: values, colours, can_undo, can_redo, prompt, unsaved, revision } = work.state;
+  if (work.id && viewer.style.takeColours(values, colours)) viewer.restyle();
   if (revision !== undefined) studies.mark(work.id, unsaved);
   for (const one of findAll(NEED_AN_IMAGE, HTMLButtonElement)) one.disabled = !work.id;
   button("#undo").disabled = !can_undo;
@@ -101,7 +122,8 @@ function showWork() {
   result.show(Boolean(viewer.meta?.series));
   overlay.prompts = [prompt, ...work.pending];
   overlay.draw();
-  labels.show(values, work.value(labels.name));
+  const facts = viewer.meta ? labelFacts(values, viewer.labels.counts(), viewer.meta.affine, viewer.isFlat) : [];
+  labels.show(facts, work.value(labels.name));
   slices.show();
   showSeconds(work.id ? work.seconds : 0);
 }
@@ -118,7 +140,23 @@ function showVoxel(voxel) {
 function useGesture({ prompt, painted, erased, hint }) {
   if (hint) say(hint);
   if (painted) work.paint(painted, labels.name, erased);
-  if (prompt) askModel(prompt);
+  if (prompt && proposals.isOpen) pickProposal(prompt);
+  else if (prompt) askModel(prompt);
+}
+
+/** @param {import("./types.js").Prompt} prompt that is a click on a proposal */
+function pickProposal({ foreground = [], background = [] }) {
+  const [voxel] = [...foreground, ...background];
+  if (!voxel || !proposals.toggleAt(voxel)) say("Click on a proposed object, or close the proposals to go on.");
+}
+
+/** A new object begins: where each has a label of its own, that is a numbered one without voxels. */
+function beginObject() {
+  if (!labels.eachItsOwn || work.pending.length) return;
+  const { prompt, labels: values } = work.state;
+  const isOpen = prompt.box || prompt.foreground?.length || prompt.background?.length;
+  const isFree = / \d+$/.test(labels.name) && !viewer.labels.counts()[values[labels.name]];
+  if (!isOpen && !isFree) labels.name = nextObject(values, labels.name);
 }
 
 /** The image, and its labels that have voxels. */
@@ -140,8 +178,14 @@ function askModel(prompt) {
     say("This model segments one slice of the box. Choose one through the volume for all of them.");
   }
   const refine = models.takeRefine();
+  if (!refine) beginObject();
+  const locked = labels.lockedNames(work.state.labels);
+  if (locked.includes(labels.name)) {
+    say(`${labels.name} is locked. Unlock it, or choose another label.`, "warning");
+    return;
+  }
   const { chosen: model, overwrite } = models;
-  work.prompt({ model, label: labels.name, overwrite, ...prompt, ...(refine ? { refine } : {}) });
+  work.prompt({ model, label: labels.name, overwrite, locked, ...prompt, ...(refine ? { refine } : {}) });
 }
 
 /** @param {number} step */
@@ -149,6 +193,16 @@ function moveSlice(step) {
   if (!viewer.meta) return;
   const plane = viewer.view === "multi" ? (pointer.plane ?? viewer.drawingPlane) : viewer.view;
   viewer.setSlice(plane, viewer.slice(plane) + step);
+}
+
+function clear() {
+  const [locked] = labels.lockedNames(work.state.labels);
+  if (locked) say(`${locked} is locked. Unlock it before everything is cleared.`, "warning");
+  else work.clear();
+}
+
+function unmeasure() {
+  if (pointer.measuring.removeLast()) overlay.draw();
 }
 
 function describeImage() {
@@ -160,8 +214,11 @@ function wire() {
   onClick("#undo", () => work.undo());
   onClick("#redo", () => work.redo());
   onClick("#accept", () => work.accept());
-  onClick("#clear", () => work.clear());
-  models.onSegment((request) => work.segment(request));
+  onClick("#clear", () => clear());
+  models.onSegment((request) => work.segment({ ...request, locked: labels.lockedNames(work.state.labels) }));
+  overlay.layers.push((pen, tile) => pointer.measuring.drawAll(pen, tile));
+  overlay.above.push((pen) => cursor.draw(pen));
+  new TouchGestures(overlayCanvas, viewer, () => say("Drag up and down for brightness, left and right for contrast."));
   wireDialogs();
   listen(pointer.tools, {
     slice: moveSlice,
@@ -171,13 +228,19 @@ function wire() {
     tool: (tool) => toolbar.choose(tool),
     view: (view) => display.setView(view),
     mask: () => display.toggleMask(),
+    invert: () => display.invert(),
+    reset: () => display.reset(),
+    unmeasure,
     fit: () => viewer.meta && viewer.fit(),
     help: showHelp,
     cancel: () => pointer.cancel(),
   });
   viewer.onDraw = () => {
     overlay.draw();
-    if (viewer.meta) describeImage();
+    slider.show();
+    if (!viewer.meta) return;
+    describeImage();
+    display.showWindow();
   };
 }
 

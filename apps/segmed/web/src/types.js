@@ -12,6 +12,10 @@
  * @property {string} [name]
  * @property {string} [modality]
  * @property {string} [date]
+ * @property {string} [patient] name; "" where the server hides it
+ * @property {string} [patient_id]
+ * @property {number} [slices] number of images of a series; 0 if not known
+ * @property {string} [labelled_by] whose the final label is
  * @property {boolean} [labelled] whether it has a final label
  * @property {boolean} [unsaved] whether this user has work on it that is not saved
  *
@@ -74,6 +78,7 @@
  *
  * @typedef {object} WorkState what the server keeps of a user's work on an image
  * @property {Object<string, number>} labels values by name
+ * @property {Object<string, string>} colours as #rrggbb, by name, of labels that have one of their own
  * @property {boolean} can_undo
  * @property {boolean} can_redo
  * @property {Prompt} prompt of the open object

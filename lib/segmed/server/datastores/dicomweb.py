@@ -46,6 +46,7 @@ _FIELDS = (
     "SeriesNumber",
     "NumberOfSeriesRelatedInstances",
     "PatientID",
+    "PatientName",
 )
 _AS_STORED = (("application/dicom", "*"),)
 _UID = re.compile(r"^[0-9]+(\.[0-9]+)*$")
@@ -276,6 +277,13 @@ def _value(item: Mapping[str, Any], keyword: str) -> Any:
     return next(iter(item.get(_tag(keyword), {}).get("Value") or ()), "")
 
 
+def _person(value: Any) -> str:
+    """A name out of its representations; the ideographic one where there is no alphabetic one."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return next((str(v) for form in ("Alphabetic", "Ideographic", "Phonetic") if (v := value.get(form))), "")
+
+
 def _facts(item: Mapping[str, Any]) -> SeriesFacts | None:
     series, study = (str(_value(item, name)) for name in ("SeriesInstanceUID", "StudyInstanceUID"))
     if not all(_UID.match(uid) and len(uid) <= 64 for uid in (series, study)):  # they become names of folders
@@ -289,4 +297,5 @@ def _facts(item: Mapping[str, Any]) -> SeriesFacts | None:
         str(_value(item, "PatientID")),
         whole(_value(item, "SeriesNumber")),
         whole(_value(item, "NumberOfSeriesRelatedInstances")),
+        _person(_value(item, "PatientName")),
     )

@@ -18,6 +18,7 @@ from segmed.server.tasks.automatic import AutomaticInferTask
 from segmed.server.tasks.infer import PromptInferTask
 from segmed.server.workspace.actions import WorkspaceActions
 from segmed.server.workspace.bodies import PromptBody, SegmentBody
+from segmed.server.workspace.edits.labels import keep_locked
 from segmed.server.workspace.open_object import OpenObject
 from segmed.server.workspace.prompt import described_object, merged_slices
 
@@ -70,9 +71,10 @@ def run_prompt(actions: WorkspaceActions, body: PromptBody, job: Job) -> dict[st
     involved = sorted({*opened.under, *stored, *scribbles.foreground, *scribbles.background})
     bare = {k: opened.without_it(k, work.slice(k)) for k in involved}
     opened, slices = opened.painted(stored, scribbles, bare, body.overwrite)
+    slices, locked = keep_locked(work, body.locked, bare, slices)
     work.value_of(body.label)
     result = {k: patch.full(work.shape) for k, patch in opened.result.items()}
-    replaced = actions.crossed(result, bare, [opened.value], body.overwrite)
+    replaced = actions.crossed(result, bare, [opened.value, *locked], body.overwrite)
     patches = work.change(slices, opened)
     work.prompts += 1
     actions.answered(task, body.model, body.device)
@@ -117,9 +119,10 @@ def run_automatic(actions: WorkspaceActions, body: SegmentBody, job: Job) -> dic
         labels, notes, stopped = stack_slices(labels_found, work.shape), [ended.note], "kept"
     actions.notes += notes
     slices, masks, bare = merged_slices(work, labels, table, body.overwrite)
+    slices, locked = keep_locked(work, body.locked, bare, slices)
     if stopped:
         slices, masks = ({k: one[k] for k in labels_found if k in one} for one in (slices, masks))
-    replaced = actions.crossed(masks, bare, table[1:].tolist(), body.overwrite)
+    replaced = actions.crossed(masks, bare, [*table[1:].tolist(), *locked], body.overwrite)
     actions.answered(task, body.model, body.device)
     patches = work.change(slices)
     answer = actions.to_json([*patches, *preview.corrections()], replaced=replaced)

@@ -35,6 +35,7 @@ _STALE = (
     "Your work on this image has changed in another tab, by another user of your name or by a restart of the "
     "server. It is shown again; nothing was done, so repeat the last action."
 )
+_REPLACES = "Another label of this image was saved since you began. Yours will replace it."
 _LARGER = 8  # times the image that a sent label map may be
 
 
@@ -98,9 +99,7 @@ class WorkspaceActions:
                 )
             elif returning and self.work.base != stored_label_id(self.app, self.image):
                 if self.work.unsaved:
-                    self.notes.append(
-                        "Another label of this image was saved since you began. Yours will replace it."
-                    )
+                    self.notes.append(_REPLACES)
                 else:
                     self._reload("")
             if belief is not None:
@@ -125,7 +124,7 @@ class WorkspaceActions:
         empty: dict[str, Any] = {"box": None, "foreground": [], "background": []}
         return {
             "changes": [patch.to_json() for patch in patches],
-            "labels": work.labels,
+            **work.naming.to_json(),
             "can_undo": work.can_undo,
             "can_redo": work.can_redo,
             "prompt": work.opened.to_json() if work.opened else empty,
@@ -152,9 +151,7 @@ class WorkspaceActions:
         work, size = self.work, tuple(given.size)
         count = math.prod(size)
         if min(size) < 1 or count > _LARGER * math.prod(work.shape):
-            raise BadRequest(
-                f"A label map of the size {list(size)} does not belong to this image. Check its size."
-            )
+            raise BadRequest(f"A label map of the size {list(size)} is not of this image. Check its size.")
         array = np.frombuffer(read(count), np.uint8).reshape(size, order="F")
         grid = self.grid
         moved = move_labels(array, parse_grid(given, grid), grid)

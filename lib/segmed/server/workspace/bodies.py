@@ -10,6 +10,7 @@ from segmed.imaging.planes import PlaneName
 from segmed.inference.refinement.refinement import RefinementName
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
+Locked = Annotated[list[Name], Field(max_length=255)]
 Denoise = Literal["nothing", "gaussian", "dncnn"]
 Points = Annotated[list[Annotated[list[FiniteFloat], Field(max_length=3)]], Field(max_length=10_000)]
 
@@ -69,6 +70,7 @@ class PromptBody(Client):
         overwrite: Whether the object takes voxels of other labels; otherwise these stay as they are.
         trial: Whether the prompt is a trial, such as with another model for comparison, which active learning
             ignores.
+        locked: Names of labels whose voxels stay even with `overwrite`.
     """
 
     model: Name
@@ -86,6 +88,7 @@ class PromptBody(Client):
     denoise: Denoise = "nothing"
     overwrite: bool = False
     trial: bool = False
+    locked: Locked = []
 
 
 class SegmentBody(Client):
@@ -96,6 +99,7 @@ class SegmentBody(Client):
     device: str | None = Field(default=None, max_length=256)
     denoise: Denoise = "nothing"
     overwrite: bool = False
+    locked: Locked = []
 
 
 class ChangeBody(BaseModel):

@@ -10,8 +10,9 @@ from segmed.imaging.planes import PlaneView
 from segmed.inference.progress import Masks
 from segmed.server.segmenting.plane_prompts import with_drawing
 from segmed.server.workspace.bodies import PromptBody
+from segmed.server.workspace.edits.names import label_name
 from segmed.server.workspace.open_object import OpenObject
-from segmed.server.workspace.workspace import Workspace, label_name
+from segmed.server.workspace.workspace import Workspace
 
 
 def described_object(work: Workspace, body: PromptBody, view: PlaneView) -> tuple[OpenObject, list[str]]:

@@ -30,6 +30,7 @@ from segmed.server.http.routes import USER
 from segmed.server.http.sentence_route import SentenceRoute, describe
 from segmed.server.http.volume_stream import nifti_pieces
 from segmed.server.learning.strategies import user_name
+from segmed.server.pages.image_list import download_name, list_entry
 from segmed.server.segmenting.jobs import Key
 from segmed.server.tasks.automatic import AutomaticInferTask
 from segmed.server.tasks.infer import PromptInferTask
@@ -98,22 +99,9 @@ def images(who: Who, http: Request, client: Named = "") -> list[dict[str, Any]]:
     labelled = set(store.get_labeled_images())
     key = workspace_key(who.username, login_name(http) or client, user_name(client, http), "")
     unsaved = app_instance().workspaces.unsaved(key[:-1])
-    entries = []
     listed = store.list_images()
-    for image in sorted(listed, key=natural) if isinstance(store, LocalDatastore) else listed:
-        info = store.get_image_info(image)
-        day = str(info.get("StudyDate") or info.get("date") or "")
-        entries.append(
-            {
-                "id": image,
-                "name": str(info.get("description") or image),
-                "modality": str(info.get("modality") or info.get("Modality") or ""),
-                "date": f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 and day.isdecimal() else day,
-                "labelled": image in labelled,
-                "unsaved": image in unsaved,
-            }
-        )
-    return entries
+    ordered = sorted(listed, key=natural) if isinstance(store, LocalDatastore) else listed
+    return [list_entry(store, image, labelled, unsaved) for image in ordered]
 
 
 @router.get("/images/{image}", dependencies=USER)
@@ -254,10 +242,9 @@ def download(
             actions.work.segments(), actions.grid, actions.path, out, format, *made_by, app_instance().codes
         )
         content = out.read_bytes()
-    name = f"{format}-{image}{_KINDS[format]}"
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)
+    name = download_name(actions.app.datastore().get_image_info(image), image, format, _KINDS[format])
     return Response(
         content,
         media_type=_MEDIA.get(_KINDS[format], "application/octet-stream"),
-        headers={"Content-Disposition": f'attachment; filename="{plain}"', "Cache-Control": "no-store"},
+        headers={"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"},
     )

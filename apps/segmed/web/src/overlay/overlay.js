@@ -1,6 +1,7 @@
 /** What lies over the image: prompts, the gesture being made, outlines of models that are compared. */
 import { boxOnScreen, handles } from "../tools/box-handles.js";
-import { COLOURS, dot, line } from "./pen.js";
+import { LabelOutlines } from "./label-outlines.js";
+import { COLOURS, dot, line, sign } from "./pen.js";
 
 /**
  * @typedef {import("../image/tile.js").Tile} Tile
@@ -10,6 +11,9 @@ import { COLOURS, dot, line } from "./pen.js";
  * @typedef {object} Outline of a mask
  * @property {string} colour
  * @property {Map<number, Path2D>} paths in stored voxels, by slice k
+ * @property {number[]} [dash] lengths of dashes and gaps in pixels
+ * @property {string} [mark] a sign in the middle of the mask
+ * @property {Voxel} [at] where that is
  *
  * @typedef {object} Cursor an ellipse around the mouse
  * @property {number} x
@@ -36,6 +40,11 @@ export class Overlay {
     this.gesture = null;
     /** @type {Cursor | null} */
     this.cursor = null;
+    this.labelOutlines = new LabelOutlines(viewer);
+    /** @type {((pen: CanvasRenderingContext2D, tile: Tile) => void)[]} further parts of the page that draw on planes */
+    this.layers = [];
+    /** @type {((pen: CanvasRenderingContext2D) => void)[]} and those that draw above all planes */
+    this.above = [];
   }
 
   draw() {
@@ -45,11 +54,14 @@ export class Overlay {
       pen.beginPath();
       pen.rect(tile.left, tile.top, tile.width, tile.height);
       pen.clip();
+      this.labelOutlines.draw(pen, tile);
       this.#drawOutlines(pen, tile);
+      for (const layer of this.layers) layer(pen, tile);
       for (const prompt of this.prompts) drawPrompt(pen, tile, prompt);
       drawCaption(pen, tile);
       pen.restore();
     }
+    for (const draw of this.above) draw(pen);
     this.gesture?.(pen);
     if (this.cursor) {
       const { x, y, radius } = this.cursor;
@@ -80,14 +92,17 @@ export class Overlay {
   #drawOutlines(pen, tile) {
     if (tile.plane !== this.viewer.drawingPlane) return;
     const k = tile.toStored(tile.left, tile.top)[2];
-    for (const { colour, paths } of this.outlines) {
+    for (const { colour, paths, dash = [], mark, at } of this.outlines) {
       const path = paths.get(k);
       if (!path) continue;
       const placed = new Path2D();
       placed.addPath(path, voxelsToScreen(tile, k));
       pen.lineWidth = 2;
       pen.strokeStyle = colour;
+      pen.setLineDash(dash);
       pen.stroke(placed);
+      pen.setLineDash([]);
+      if (mark && at) sign(pen, mark, onScreen(tile, at), colour);
     }
   }
 }

@@ -1,6 +1,7 @@
 /** The mouse (or pen, or finger) on the image: it hands presses, moves and releases to the chosen tool. */
 import { BoxTool } from "./box.js";
 import { NegativeClickTool, PositiveClickTool } from "./click.js";
+import { MeasureTool } from "./measure.js";
 import { CrosshairTool, PanTool, WindowTool } from "./navigation.js";
 import { BrushTool, EraserTool } from "./paint.js";
 import { LassoTool, NegativeScribbleTool, PositiveScribbleTool } from "./trace.js";
@@ -36,6 +37,7 @@ export class Pointer {
     this.overlay = overlay;
     this.actions = actions;
     this.settings = { size: 8 };
+    this.measuring = new MeasureTool(viewer, this.settings);
     /** @type {Tool[]} those with a button and a key, in the order of the buttons */
     this.tools = [
       new CrosshairTool(viewer, this.settings),
@@ -47,6 +49,7 @@ export class Pointer {
       new LassoTool(viewer, this.settings),
       new BrushTool(viewer, this.settings, actions.labelValue),
       new EraserTool(viewer, this.settings, actions.labelValue),
+      this.measuring,
     ];
     this.windowing = new WindowTool(viewer, this.settings);
     this.panning = new PanTool(viewer, this.settings);
@@ -97,7 +100,7 @@ export class Pointer {
     const [x, y] = this.#place(event);
     const tile = this.viewer.tileAt(x, y);
     if (!tile || this.#gesture) return;
-    this.canvas.setPointerCapture(event.pointerId);
+    if (event.isTrusted) this.canvas.setPointerCapture(event.pointerId);
     event.preventDefault();
     /** @type {HTMLElement} */ (document.activeElement)?.blur();
     const tool = this.#toolFor(event);

@@ -1,6 +1,6 @@
 /** Lines drawn freely on a slice: scribbles in and beside the object, and lassos around it. */
 import { axisAcross, inPlane, promptPlane } from "../image/planes.js";
-import { COLOURS, line } from "../overlay/pen.js";
+import { COLOURS, dot, line } from "../overlay/pen.js";
 import { nearestVoxel, withoutRepetitions } from "./geometry.js";
 import { Tool } from "./tool.js";
 
@@ -8,6 +8,7 @@ class TraceTool extends Tool {
   /** @type {Tool["press"]} */
   press(tile, x, y) {
     this.tile = tile;
+    /** @type {[number, number][]} */
     this.places = [[x, y]];
     this.across = axisAcross(tile.grid, tile.plane);
     this.k = tile.toStored(x, y)[this.across];
@@ -66,6 +67,7 @@ class ScribbleTool extends TraceTool {
     pen.strokeStyle = this.foreground ? COLOURS.positive : COLOURS.negative;
     pen.stroke();
     pen.globalAlpha = 1;
+    dot(pen, this.places[0], 6, this.foreground);
   }
 }
 

@@ -11,7 +11,7 @@ import { difference, rectangles, valueOf, voxelsByName } from "./label-edits.js"
  * @typedef {import("../types.js").Prompt} Prompt
  * @typedef {import("../types.js").Voxel} Voxel
  * @typedef {import("../types.js").WorkState} WorkState
- * @typedef {{model: string, label: string, overwrite: boolean, refine?: boolean} & Prompt} PromptRequest
+ * @typedef {{model: string, label: string, overwrite: boolean, locked?: string[], refine?: boolean} & Prompt} PromptRequest
  *
  * @typedef {object} WorkActions
  * @property {() => string} client who works
@@ -24,7 +24,7 @@ import { difference, rectangles, valueOf, voxelsByName } from "./label-edits.js"
  */
 
 /** @type {WorkState} */
-const NOTHING = { labels: {}, can_undo: false, can_redo: false, prompt: {}, unsaved: false };
+const NOTHING = { labels: {}, colours: {}, can_undo: false, can_redo: false, prompt: {}, unsaved: false };
 const LOOK_EVERY = 4000; // ms between two looks at what other pages do
 const CONFLICT = 409; // the state is not the one that the request was meant for
 
@@ -92,7 +92,7 @@ export class Work {
     this.actions.changed();
   }
 
-  /** @param {{model: string, overwrite: boolean}} body an automatic model */
+  /** @param {{model: string, overwrite: boolean, locked?: string[]}} body an automatic model */
   segment(body) {
     return this.#watch("segment", body);
   }
@@ -116,6 +116,19 @@ export class Work {
     } catch (error) {
       this.actions.fail(error);
     }
+  }
+
+  /** @param {{label: string, action: string, to?: string, colour?: string}} body a label as a whole; see the server */
+  changeLabel(body) {
+    return this.#ask("labels", "Changing the label", body);
+  }
+
+  /**
+   * Add objects whose masks are known already.
+   * @param {{objects: {label: string, changes: object[]}[], overwrite: boolean, locked: string[]}} body
+   */
+  addObjects(body) {
+    return this.#ask("objects", "Adding", body);
   }
 
   accept() {
