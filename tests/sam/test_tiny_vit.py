@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from segmed.methods.adapter.adapter import AdapterSam, AdapterSamConfig
+from segmed.methods.imedsam.imedsam import Imedsam
+from segmed.methods.lora import LoraSam, LoraSamConfig
+from segmed.methods.sam.decoder_tuning import DecoderTuning, DecoderTuningConfig
 from segmed.sam.checkpoints.keymap import infer_config, to_transformers
 from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.encoders.tiny_vit import TinyVitShape
@@ -196,3 +200,33 @@ def test_incomplete_weights_are_refused_by_name(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"local_conv\.bn\.running_var.*is missing"):
         load_sam(str(tmp_path / "w.pth"))
+
+
+def test_methods_that_change_a_vit_say_that_there_is_none(tmp_path: Path) -> None:
+    torch.save(published(SHAPE), tmp_path / "w.pth")
+    model = load_sam(str(tmp_path / "w.pth"), 160)
+    for build in (
+        lambda: LoraSam(model, LoraSamConfig(("one",), rank=1)),
+        lambda: AdapterSam(model, AdapterSamConfig(("one",))),
+        lambda: Imedsam(model),
+    ):
+        with pytest.raises(ValueError, match=r"changes the layers of a ViT.*or the method medsam"):
+            build()
+
+
+def test_the_whole_encoder_learns_and_can_recompute(tmp_path: Path) -> None:
+    torch.save(published(SHAPE), tmp_path / "w.pth")
+    gradients = []
+    for spare in (False, True):
+        method = DecoderTuning(load_sam(str(tmp_path / "w.pth"), 160), DecoderTuningConfig("full"))
+        method.prepare_training()
+        if spare:
+            method.spare_memory()
+        method.train()
+        images = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+        method.encode(images).features.square().mean().backward()
+        encoder = dict(method.model.vision_encoder.named_parameters())
+        assert all(p.grad is not None for p in encoder.values())
+        gradients.append(encoder["stages.1.layers.0.attn.attention_biases"].grad)
+    assert gradients[0].abs().max() > 0
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
