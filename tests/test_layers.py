@@ -40,7 +40,7 @@ OWNERS = {
     "ultralytics": ("methods/detector/yolo.py",),
     "transformers": ("sam/", "methods/"),
     "peft": ("sam/", "methods/"),
-    "huggingface_hub": ("weights/", "methods/unet_family.py"),
+    "huggingface_hub": ("weights/", "methods/imagenet_encoders.py"),
     "ray": ("benchmark/ray_session.py",),
     "fastapi": ("server/",),
     "starlette": ("server/",),
