@@ -116,9 +116,9 @@ class Module:
 def slicer_server(
     start: Start, bodies: dict[str, Phantom], weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Server:
-    """Three volumes, and models of each type."""
+    """Two volumes whose axes are those of the patient, and models of each type."""
     studies = tmp_path_factory.mktemp("plugin")
-    for name, body in bodies.items():
+    for name, body in ((name, bodies[name]) for name in ("lps", "ras")):
         nib.save(nib.Nifti1Image(body.image, body.affine), studies / f"{name}.nii.gz")
     words = {"models": "segmed,classical,lora", "untrained": "true", "backbone_lora": str(weights)}
     words["labels"] = ",".join(NAMES)
