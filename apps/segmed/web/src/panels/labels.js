@@ -81,7 +81,7 @@ export class LabelPanel {
     const chosen = this.#button("choose", name, `Go on with ${name}`, () => (this.name = name));
     const size = voxels ? element("small", { title: `${voxels.toLocaleString()} voxels` }, volumeText(ml, voxels)) : "";
     const written = element("bdi", {}, name);
-    chosen.append(patternSwatch(this.style.hex(value), this.style.dash(value)), written, size);
+    chosen.append(patternSwatch(this.style.hex(value), this.style.dash(value)), written, " ", size);
     chosen.ariaPressed = String(name === this.name);
     const row = element("li", { className: hidden.has(value) ? "hidden-label" : "" }, chosen);
     row.append(
