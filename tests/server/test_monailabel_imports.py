@@ -70,9 +70,8 @@ def test_what_a_stand_in_is_not_asked_for_is_missing() -> None:
         stand_in.image_from_array()
 
 
-@pytest.mark.parametrize("words", [["serve", "--port", "0"], ["info"]])
-def test_without_monai_label_the_command_says_how_to_install_it(words: list[str]) -> None:
-    script = f"import sys; sys.argv = ['segmed', *{words!r}]\nfrom segmed.cli import main\nmain()"
+def test_without_monai_label_the_command_says_how_to_install_it() -> None:
+    script = "import sys; sys.argv = ['segmed', 'serve', '--port', '0']\nfrom segmed.cli import main\nmain()"
     done = _run(script, ("monailabel",))
     assert done.returncode == 2
     assert " ".join(done.stderr.split()) == " ".join(NOT_INSTALLED.split())
