@@ -75,6 +75,7 @@ def test_a_picture_is_segmented_by_boxes_of_a_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     mask = np.asarray(Image.open(tmp_path / "mask.png"))
-    assert set(np.unique(mask)) == {0, 1, 2}
-    assert (mask[10:20, 15:25] == 1).mean() > 0.9
-    assert (mask[34:37, 66:74] == 2).mean() > 0.9
+    nothing, first, second = np.unique(mask)  # spread over the greys, so that they can be seen
+    assert nothing == 0
+    assert (mask[10:20, 15:25] == first).mean() > 0.9
+    assert (mask[34:37, 66:74] == second).mean() > 0.9
