@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Print the part of requirements.lock that a container needs, with its hashes: select_packages.py cpu|cuda
+"""Print the part of a lock that one build of PyTorch needs, with its hashes: select_packages.py BUILD [LOCK]
 
-The tools of developers and the optional extras are left out; for `cpu` also PyTorch, which is installed from
-its own index, and the libraries of CUDA.
+BUILD is cuda (everything), cpu (without PyTorch, which has an index of its own for that build, and without
+the libraries of CUDA), or cuda-without-gpu: the build with CUDA on a machine that has no GPU, where nothing
+compiles for one.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ import re
 import sys
 from pathlib import Path
 
-_EXTRAS = ("requirements-baselines.txt", "requirements-cluster.txt", "requirements-dev.txt")
-_CUDA = re.compile(r"(torch|torchvision|triton|nvidia-.+|cuda-.+)")
+_LEFT_OUT = {
+    "cuda": re.compile(r"(?!)"),
+    "cpu": re.compile(r"torch|torchvision|triton|nvidia-.+|cuda-.+"),
+    # PyTorch does not load without the others, as libtorch_cuda.so is linked against them
+    "cuda-without-gpu": re.compile(r"triton|cuda-bindings|cuda-pathfinder|nvidia-cusolver|nvidia-nvtx"),
+}
 _NAME = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(\[.*\])?==")
 
 
@@ -26,24 +31,22 @@ def named(text: str) -> set[str]:
     return {normal(found[1]) for line in text.splitlines() if (found := _NAME.match(line))}
 
 
-def select(lock: str, unwanted: set[str], variant: str) -> str:
+def select(lock: str, build: str) -> str:
     """The lines of a lock file whose packages are wanted.
 
     Args:
         lock: contents of requirements.lock.
-        unwanted: names of packages to leave out.
-        variant: `cpu` or `cuda`.
+        build: `cuda`, `cpu` or `cuda-without-gpu`.
 
     Raises:
-        ValueError: another variant.
+        ValueError: another build.
     """
-    if variant not in ("cpu", "cuda"):
-        raise ValueError(f"The variant {variant!r} is unknown. Choose cpu or cuda.")
+    if build not in _LEFT_OUT:
+        raise ValueError(f"The build {build!r} is unknown. Choose {', '.join(_LEFT_OUT)}.")
     kept, wanted = [], False
     for line in lock.splitlines():
         if found := _NAME.match(line):
-            name = normal(found[1])
-            wanted = name not in unwanted and not (variant == "cpu" and _CUDA.fullmatch(name))
+            wanted = not _LEFT_OUT[build].fullmatch(normal(found[1]))
         elif not line.startswith(" "):
             wanted = False  # comments
         if wanted:
@@ -52,10 +55,9 @@ def select(lock: str, unwanted: set[str], variant: str) -> str:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[2]) if len(sys.argv) > 2 else Path()
-    lists = "\n".join((folder / name).read_text(encoding="utf-8") for name in _EXTRAS)
     try:
-        chosen = select((folder / "requirements.lock").read_text(encoding="utf-8"), named(lists), sys.argv[1])
+        path = Path(sys.argv[2] if len(sys.argv) > 2 else "requirements.lock")
+        chosen = select(path.read_text(encoding="utf-8"), sys.argv[1])
     except (ValueError, IndexError) as error:
-        sys.exit(f"{error}\nUsage: select_packages.py cpu|cuda [FOLDER]")
+        sys.exit(f"{error}\nUsage: select_packages.py cuda|cpu|cuda-without-gpu [LOCK]")
     sys.stdout.write(chosen)

@@ -4,8 +4,8 @@
 A drawn CT of 512×512×100 lies in a local Orthanc, or in a DICOM folder where Orthanc is not installed, and is
 segmented by the embedded default model on the CPU. 3D Slicer is stood for by a client that sends what its
 module sends; the web page and OHIF run in Chromium if it is there, which draws by software. All boxes are on
-a slice that was prompted before. Prints a Markdown table. Usage: python scripts/bench_viewers.py [--repeats
-10] [--folder] [--no-browser]
+a slice that was prompted before. Prints a Markdown table. `--page` measures the page itself instead, see
+`page_speed.py`. Usage: python scripts/bench_viewers.py [--repeats 10] [--folder] [--no-browser] [--page]
 """
 
 from __future__ import annotations
@@ -38,6 +38,14 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "viewer")]  # the clie
 from browser import _ARGUMENTS as CHROMIUM  # noqa: E402
 from ohif_page import Ohif, uids  # noqa: E402
 from orthanc import Pacs  # noqa: E402
+from page_speed import (  # noqa: E402
+    draw_long,
+    draw_many,
+    list_rows,
+    load_row,
+    open_rows,
+    scroll_rate,
+)
 from playwright.sync_api import Error, Page, expect, sync_playwright  # noqa: E402
 from running import free_port, stop, wait_for  # noqa: E402
 from slicer_client import Slicer  # noqa: E402
@@ -201,6 +209,28 @@ def show(row: Row) -> None:
     print(f"| {what} | {statistics.median(times):.2f} s | {max(times):.2f} s | {told} |", flush=True)
 
 
+def page_table(work: Path, repeats: int) -> None:
+    """The page itself: loading, long lists, long series."""
+    draw_long(work / "long")
+    draw_many(work / "many")
+    print(f"web page, {os.cpu_count()} CPUs, pictures drawn without a graphics card\n")
+    print("| what | median | worst | answer |\n|---|---|---|---|")
+    with contextlib.ExitStack() as stack, browser_page() as page:
+
+        def fresh() -> str:
+            stack.close()
+            return stack.enter_context(served(work, work / "long", True))[0]
+
+        for row in open_rows(page, fresh, min(3, repeats)):
+            show(row)
+        print(f"| 512×512×300: scrolling | {scroll_rate(page):.0f} pictures/s | | |", flush=True)
+        stack.close()
+        url, _ = stack.enter_context(served(work, work / "many", True))
+        show(load_row(page, url, repeats))
+        for row in list_rows(page, url, repeats):
+            show(row)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -210,9 +240,13 @@ def main() -> None:
         "--folder", action="store_true", help="a DICOM folder even where Orthanc is installed"
     )
     parser.add_argument("--no-browser", action="store_true", help="leave out the page and OHIF")
+    parser.add_argument("--page", action="store_true", help="measure the page itself instead")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
+        if arguments.page:
+            page_table(work, arguments.repeats)
+            return
         body, _, corners = draw()
         write_series(work / "series", body.image, body.affine)
         study, image = uids(work / "series")

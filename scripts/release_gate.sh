@@ -20,6 +20,9 @@ echo "A PACS that is silent, or that answers every other time …"
 $python -m pytest -q tests/server/http/test_threads.py tests/server/datastores/test_flapping_pacs.py
 echo "Sixteen clients for ${SOAK_MINUTES:-10} minutes …"
 $python scripts/soak.py --minutes "${SOAK_MINUTES:-10}" --seed "$first"
+echo "An archive of 100,000 items, in which workers and runs are killed; kills at every change of a manifest …"
+$python scripts/bench_batch.py archive
+SEGMED_KILL_STEP=1 $python -m pytest -q tests/batch/test_batch_killed.py
 echo "Memory after 10,000 requests, and waiting times of many …"
 $python scripts/bench_memory.py
 $python scripts/bench_crowd.py

@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""What SegMed is made of: the lock with hashes, the bill of materials, the licences, and known
+"""What SegMed is made of: the locks with hashes, the bill of materials, the licences, and known
 vulnerabilities.
 
-    python scripts/supply_chain.py lock      # writes requirements.lock from requirements*.txt
-    python scripts/supply_chain.py report    # writes supply-chain/{sbom.json, licences.md, audit.json}
+    python scripts/supply_chain.py lock         # writes requirements.lock and requirements-dev.lock
+    python scripts/supply_chain.py platforms    # wheels for Linux, Windows, macOS and Python 3.11 to 3.13?
+    python scripts/supply_chain.py report       # writes supply-chain/{sbom.json, licences.md, audit.json}
 
 Its tools are installed apart, as they need packages that SegMed does not: `python -m venv TOOLS`,
 `TOOLS/bin/pip install -r requirements-supply-chain.txt`, then `--tools TOOLS/bin`. `report` looks at the
@@ -22,26 +23,15 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from packaging.specifiers import SpecifierSet
+import package_lock
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCK = ROOT / "requirements.lock"
-LISTS = ("requirements.txt", "requirements-baselines.txt", "requirements-cluster.txt", "requirements-dev.txt")
 CLEAN, COMPLAINTS, FAILED, UNKNOWN = range(4)
-_HEADER = (
-    "# Made by scripts/supply_chain.py from requirements*.txt: every package with the hashes of its files on "
-    "PyPI,\n"
-    "# for Python 3.11 on Linux x86-64. Do not edit.\n"
-)
-_PLACES = re.compile(
-    r"://|^\s*(-i|-f|-e|--index-url|--extra-index-url|--find-links|--editable)\b|\s@\s", re.MULTILINE
-)
 
 # By the words of SPDX expressions and of classifiers. SegMed distributes none of these packages, so that a
 # licence that asks for changes of the package itself to be published (weak copyleft) is no obstacle, and one
@@ -78,67 +68,22 @@ def tool(name: str, folder: Path | None) -> str:
     )
 
 
-def check_lock(text: str) -> list[str]:
-    """What a lock must not have: addresses of indexes and places on this machine, and packages without a
-    hash."""
-    wrong = [
-        f"line {text[: m.start()].count(chr(10)) + 1} names a place: {m[0].strip()}"
-        for m in _PLACES.finditer(text)
-    ]
-    for block in re.split(
-        r"\n(?=\S)", "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    ):
-        if block.strip() and "--hash=sha256:" not in block:
-            wrong.append(f"{block.split()[0]} has no hash")
-    return wrong
-
-
-def _for_all(package: metadata.Distribution) -> bool:
-    """Whether a package takes any Python 3.11; Debian 12 has 3.11.2."""
-    wanted = SpecifierSet(package.metadata.get("Requires-Python") or "")
-    return wanted.contains("3.11.0") and package.metadata["Name"] not in ("segmed", "pip")
-
-
-def lock(folder: Path | None) -> int:
-    """Write the lock: what is installed and tested here stays as it is, as far as requirements*.txt allow."""
-    installed = {one.metadata["Name"]: one.version for one in metadata.distributions() if _for_all(one)}
-    with tempfile.TemporaryDirectory() as work:
-        known, made = Path(work) / "installed.txt", Path(work) / "made.txt"
-        known.write_text(
-            "".join(f"{name}=={version}\n" for name, version in sorted(installed.items())), encoding="utf-8"
-        )
-        command = [
-            tool("uv", folder),
-            "pip",
-            "compile",
-            *LISTS,
-            "--constraint",
-            str(known),
-            "--generate-hashes",
-        ]
-        command += [
-            "--python-version",
-            "3.11",
-            "--python-platform",
-            "x86_64-manylinux_2_28",
-            "--quiet",
-            "--no-header",
-        ]
-        command += [
-            "--no-emit-index-url",
-            "--no-emit-find-links",
-            "--no-annotate",
-            "--output-file",
-            str(made),
-        ]
-        if subprocess.run(command, cwd=ROOT).returncode:
-            raise Trouble("uv could not resolve requirements*.txt, see above.")
-        text = _HEADER + made.read_text(encoding="utf-8")
-    if wrong := check_lock(text):
-        raise Trouble("The lock would be wrong: " + "; ".join(wrong[:5]))
-    LOCK.write_text(text, encoding="utf-8")
-    print(f"{LOCK.name}: {text.count('==')} packages")
+def lock(folder: Path | None, upgrade: bool) -> int:
+    """Write both locks."""
+    try:
+        made = package_lock.write_locks(tool("uv", folder), upgrade)
+    except (package_lock.UnresolvedError, ValueError) as error:
+        raise Trouble(f"The lock could not be made: {error}") from error
+    for path, count in made.items():
+        print(f"{path.name}: {count} packages")
     return CLEAN
+
+
+def platforms(folder: Path | None) -> int:
+    """Say for which systems there are wheels of everything."""
+    text, good = package_lock.table(tool("uv", folder))
+    print(text)
+    return CLEAN if good else COMPLAINTS
 
 
 def licence_of(component: Mapping[str, Any]) -> str:
@@ -197,7 +142,13 @@ def licences(components: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
 
 def audit(folder: Path | None, out: Path) -> int:
     """Ask PyPI's database about the versions in the lock."""
-    command = [tool("pip-audit", folder), "--requirement", str(LOCK), "--disable-pip", "--require-hashes"]
+    command = [
+        tool("pip-audit", folder),
+        "--requirement",
+        str(package_lock.LOCK),
+        "--disable-pip",
+        "--require-hashes",
+    ]
     done = subprocess.run(
         [*command, "--format", "json", "--progress-spinner", "off"], capture_output=True, text=True
     )
@@ -248,12 +199,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("lock", "report"))
+    parser.add_argument("what", choices=("lock", "platforms", "report"))
+    parser.add_argument("--upgrade", action="store_true", help="lock: take the newest of what is not pinned")
     parser.add_argument("--tools", type=Path, help="folder with uv, cyclonedx-py and pip-audit")
     parser.add_argument("--out", type=Path, default=ROOT / "supply-chain", help="folder for the reports")
     a = parser.parse_args()
     try:
-        return lock(a.tools) if a.what == "lock" else report(a.tools, a.out)
+        if a.what == "report":
+            return report(a.tools, a.out)
+        return lock(a.tools, a.upgrade) if a.what == "lock" else platforms(a.tools)
     except Trouble as error:
         print(error, file=sys.stderr)
         return FAILED

@@ -2,7 +2,7 @@
 # Set up as for serving, then check style and types, of the JavaScript too, and run every test: ./scripts/test.sh [pytest options]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-./scripts/setup.sh
+./scripts/setup.sh --dev
 # a PACS, a browser, a checker of DICOM files and a reverse proxy; without them their tests are skipped with a notice
 missing=()
 command -v Orthanc >/dev/null || missing+=(orthanc orthanc-dicomweb)

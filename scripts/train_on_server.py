@@ -10,7 +10,7 @@ Train, waits, asks the trained model for the other volumes without a prompt, and
 from __future__ import annotations
 
 import argparse
-import json
+import gzip
 import shutil
 import socket
 import subprocess
@@ -18,61 +18,55 @@ import tempfile
 import time
 from pathlib import Path
 
-import nrrd
+import nibabel as nib
 import numpy as np
-import requests
-from monailabel.client import MONAILabelClient
+from segmed.client import NoServerError, SegMedClient
 from segmed.data.datasets.msd import load_msd
-from segmed.data.slices import LabelledVolume
 from segmed.evaluation.metrics import Overlap
 from segmed.imaging.reading import read_volume
 
 SERVE = Path(__file__).resolve().parent / "serve.sh"
 
 
-def start(studies: Path, registry: Path, labels: str) -> tuple[subprocess.Popen[bytes], str]:
-    """A server on a free port, ready."""
+def start(studies: Path, registry: Path, labels: str) -> tuple[subprocess.Popen[bytes], SegMedClient]:
+    """A server on a free port, ready, and its client."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = [str(SERVE), "--studies", str(studies), "--port", str(port)]
     process = subprocess.Popen([*words, "--conf", "registry", str(registry), "--conf", "labels", labels])
-    url = f"http://127.0.0.1:{port}"
+    client = SegMedClient(f"http://127.0.0.1:{port}", "annotator")
     for _ in range(600):
         try:
-            requests.get(f"{url}/info/", timeout=5)
-            return process, url
-        except requests.ConnectionError:
+            client.state()
+            return process, client
+        except NoServerError:
             time.sleep(0.2)
     raise TimeoutError("The server did not start.")
 
 
-def submit(url: str, volume: LabelledVolume, names: list[str]) -> None:
-    info = json.dumps({"label_info": [{"name": name, "idx": n} for n, name in enumerate(names, 1)]})
-    with volume.label.open("rb") as file:
-        answer = requests.put(
-            f"{url}/datastore/label?image={volume.patient}",
-            data={"params": info},
-            files={"label": file},
-            timeout=60,
-        )
-    answer.raise_for_status()
-
-
-def train(url: str, model: str, options: dict[str, float]) -> str:
+def train(client: SegMedClient, model: str, options: dict[str, float]) -> str:
     """Press Train and wait; what the server says at the end."""
-    requests.post(f"{url}/train/{model}", json=options, timeout=60).raise_for_status()
+    for warning in client.monai.train(model, **options)["warnings"]:
+        print(warning)
     told = ""
     while True:
         time.sleep(5)
-        status = requests.get(f"{url}/train/", timeout=60).json()["status"]
-        stats = requests.get(f"{url}/info/", timeout=60).json()["train_stats"].get(model, {})
+        status = client.monai.training()["status"]
+        stats = client.monai.info()["train_stats"].get(model, {})
         now = f"pass {stats.get('epoch')}/{stats.get('total_epochs')}, best Dice {stats.get('best_metric')}"
         if now != told:
             told = now
             print(f"{stats.get('elapsed', '')}  {now}", flush=True)
         if status not in ("SUBMITTED", "RUNNING"):
             return f"{status}: {stats.get('message')}"
+
+
+def predict(client: SegMedClient, model: str, image: str) -> tuple[np.ndarray, dict[str, int]]:
+    """The label map (I, J, K) of a model, and its values by name."""
+    mask = client.monai.infer(model, image, {"result_extension": ".nii.gz"})
+    found = nib.Nifti1Image.from_bytes(gzip.decompress(mask.content))
+    return np.asarray(found.dataobj), mask.params["label_names"]
 
 
 def main() -> None:
@@ -96,18 +90,17 @@ def main() -> None:
         studies.mkdir()
         for volume in chosen:
             shutil.copy(volume.image, studies / f"{volume.patient}.nii.gz")
-        process, url = start(studies, Path(folder) / "registry", ",".join(names))
+        process, client = start(studies, Path(folder) / "registry", ",".join(names))
         try:
             for volume in chosen[: options.submit]:
-                submit(url, volume, names)
-            print(train(url, options.model, {"epochs": options.epochs, "batch": options.batch}))
-            client = MONAILabelClient(url, folder)
+                client.monai.submit_label(volume.patient, volume.label, names)
+            print(train(client, options.model, {"epochs": options.epochs, "batch": options.batch}))
             dice: dict[str, list[float]] = {name: [] for name in names}
             for volume in chosen[options.submit :]:
-                file, told = client.infer(options.model, volume.patient, {"result_extension": ".nrrd"})
-                found, truth = nrrd.read(file)[0], read_volume(volume.label).array
+                found, values = predict(client, options.model, volume.patient)
+                truth = read_volume(volume.label).array
                 for value, name in enumerate(names, 1):
-                    dice[name].append(Overlap.of(found == told["label_names"][name], truth == value).dice())
+                    dice[name].append(Overlap.of(found == values[name], truth == value).dice())
         finally:
             process.terminate()
             process.wait(30)

@@ -83,7 +83,7 @@ def test_a_box_gives_the_liver_on_the_grid_of_the_image(
     assert _dice(array[:, :, k], phantom.labels[:, :, k] == LIVER) > 0.8
     voxels = int(array.sum())
     assert f"label 1: {voxels} voxels, {voxels * 3.6 * 3.6 * 12 / 1000:.2f} ml" in _text(result)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["liver.nii.gz", "liver.tsv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["liver.json", "liver.nii.gz", "liver.tsv"]
 
 
 def test_a_box_in_reverse_gives_the_same_mask_as_nrrd(

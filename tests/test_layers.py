@@ -14,6 +14,7 @@ LIBRARY = Path(segmed.__file__).parent
 # from the top down; a package imports from lower rows only, and from itself
 LEVELS = (
     ("commands",),
+    ("batch",),
     ("server",),
     ("benchmark",),
     ("reports",),
@@ -27,6 +28,7 @@ LEVELS = (
     ("data", "weights"),
     ("dicom",),
     ("imaging",),
+    ("client",),
 )
 MOST_FILES = 17  # with __init__.py
 MOST_LINES = 300
@@ -38,8 +40,8 @@ OWNERS = {
     "ultralytics": ("methods/detector/yolo.py",),
     "transformers": ("sam/", "methods/"),
     "peft": ("sam/", "methods/"),
-    "huggingface_hub": ("weights/", "methods/unet_family.py"),
-    "ray": ("benchmark/ray_runner.py",),
+    "huggingface_hub": ("weights/", "methods/imagenet_encoders.py"),
+    "ray": ("benchmark/ray_session.py",),
     "fastapi": ("server/",),
     "starlette": ("server/",),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +10,12 @@ import typer
 from rich.console import Console
 
 import segmed
-from segmed.commands import audit, data, labels, models, users, weights
+from segmed.commands import audit, batch, data, labels, models, users, weights
 from segmed.commands.benchmark import benchmark
 from segmed.commands.denoiser import denoiser
 from segmed.commands.doctor import doctor
-from segmed.commands.export import export
+from segmed.commands.exports.datasets import import_labels
+from segmed.commands.exports.export import export
 from segmed.commands.features import features
 from segmed.commands.info import info
 from segmed.commands.prediction.masks import masks
@@ -28,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.add_typer(batch.app, name="batch")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(labels.app, name="labels")
@@ -41,6 +44,7 @@ app.command()(masks)
 app.command()(train)
 app.command()(features)
 app.command()(export)
+app.command("import")(import_labels)
 app.command()(denoiser)
 app.command()(report)
 app.command()(benchmark)
@@ -153,7 +157,13 @@ def _say(text: str, style: str = "") -> None:
 
 def main() -> None:
     """Entry point of the `segmed` command."""
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        if error.name != "monailabel":
+            raise
+        _say(str(error), "red")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from segmed.cli import app
 from segmed.evaluation.case_scores import CaseScore
 from segmed.evaluation.metrics import Overlap
+from segmed.imaging.labels.provenance import checksum_of
 from segmed.imaging.picture import open_picture
 from segmed.imaging.reading import read_volume
 from segmed.imaging.store import ByteBoundedStore
@@ -60,6 +62,33 @@ def test_the_served_version_answers(registry: Registry, tmp_path: Path) -> None:
     wanted = Predictor(segmenter, ByteBoundedStore(2**20)).segment_classes(open_picture(image))
     assert wanted.any()
     assert np.array_equal(read_volume(tmp_path / "out.nii.gz").array, wanted)
+    facts = json.loads((tmp_path / "out.json").read_text())
+    weights = checksum_of(served.folder / "weights.safetensors")
+    assert facts["Model"] == {"Name": "unet", "Version": served.version, "Weights": weights}
+    assert facts["Image"]["SHA256"] == checksum_of(image) and facts["Prompt"] == {}
+
+
+def test_a_mask_can_be_made_again_from_its_file(registry: Registry, tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    noise = np.random.default_rng(0).integers(0, 90, (60, 80), dtype=np.uint8)
+    noise[20:40, 20:50] += 120
+    Image.fromarray(noise).save(image)
+    words = ("--model", "classical", "--box", "19,50,18,40", "--point", "30,30", "--refinement", "outline")
+    code, said = _predict(image, tmp_path / "a.png", registry, *words)
+    assert code == 0, said
+    facts = json.loads((tmp_path / "a.json").read_text())
+    assert facts["Prompt"] == {"boxes": ["19,50,18,40"], "points": ["30,30"]}
+    again = [
+        *("--model", facts["Model"]["Name"], "--window", facts["Image"]["Window"]),
+        *(word for box in facts["Prompt"]["boxes"] for word in ("--box", box)),
+        *(word for point in facts["Prompt"]["points"] for word in ("--point", point)),
+        *("--refinement", facts["Options"]["refinement"]),
+    ]
+    assert _predict(image, tmp_path / "b.png", registry, *again)[0] == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    (tmp_path / "c.json").write_text("{}")
+    code, said = _predict(image, tmp_path / "c.png", registry, *words)
+    assert code == 2 and "would be replaced" in said and not (tmp_path / "c.png").exists()
 
 
 @pytest.mark.parametrize(

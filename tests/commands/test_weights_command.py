@@ -90,20 +90,18 @@ def test_names_that_are_not_here_say_what_to_do(server: FileServer) -> None:
         assert f"segmed weights get {NAME}" in result.output
     assert "Fetch some: segmed weights get NAME" in _run("verify").output
     assert "Did you mean medsam-vit-base" in _run("get", "medsam-vit-bas").output
-    by_hand = _run("get", "litemedsam", "--yes")
+    by_hand = _run("get", "sam-med2d", "--yes")
     assert by_hand.exit_code == 2
-    assert "by hand from https://github.com/bowang-lab/MedSAM" in by_hand.output
+    assert "by hand: open https://github.com/OpenGVLab/SAM-Med2D" in by_hand.output
     for conf in ({"models": "sam", "backbone": NAME}, {"backbone_sam2": "medsam2"}):
         with pytest.raises(FileNotFoundError, match="Fetch them: segmed weights get"):
             ServerSettings.from_conf(conf)
-    with pytest.raises(ValueError, match="cannot load mobilesam"):
-        BackboneConfig("mobilesam")
 
 
-def test_the_list_tells_what_cannot_be_loaded(server: FileServer) -> None:
+def test_the_list_tells_how_weights_are_used(server: FileServer) -> None:
     rows = {line.split()[1]: line for line in _run("list").stdout.splitlines() if line.startswith("│")}
     assert set(PUBLISHED) <= set(rows)
-    assert "not supported yet" in rows["mobilesam"]
+    assert "--conf backbone mobilesam" in rows["mobilesam"]
     assert "--conf backbone_sam2 medsam2" in rows["medsam2"]
     assert "research and education" in rows["medsam2"]
 

@@ -95,35 +95,41 @@ numpy==1.26.4 \\
     --hash=sha256:bb
 nvidia-cublas==13.1 \\
     --hash=sha256:cc
-pytest==9.2.0 \\
-    --hash=sha256:dd
 Torch==2.14.1 \\
+    --hash=sha256:dd
+triton==3.8.0 ; sys_platform == 'linux' \\
     --hash=sha256:ee
 """
 
 
 @pytest.mark.parametrize(
-    ("variant", "names"), [("cpu", {"numpy"}), ("cuda", {"numpy", "nvidia-cublas", "torch"})]
+    ("build", "names"),
+    [
+        ("cpu", {"numpy"}),
+        ("cuda", {"numpy", "nvidia-cublas", "torch", "triton"}),
+        ("cuda-without-gpu", {"numpy", "nvidia-cublas", "torch"}),
+    ],
 )
-def test_packages_are_selected_with_their_hashes(variant: str, names: set[str]) -> None:
-    chosen = SELECT["select"](LOCK, SELECT["named"]("# tools\npytest==9.2.0\n"), variant)
+def test_packages_are_selected_with_their_hashes(build: str, names: set[str]) -> None:
+    chosen = SELECT["select"](LOCK, build)
     assert SELECT["named"](chosen) == names
     assert "--hash=sha256:bb" in chosen
-    assert "sha256:dd" not in chosen
+    assert ("sha256:dd" in chosen) == ("torch" in names)
+    assert ("sha256:ee" in chosen) == ("triton" in names)
     assert "#" not in chosen
 
 
 def test_an_unknown_variant_is_refused() -> None:
-    with pytest.raises(ValueError, match="cpu or cuda"):
-        SELECT["select"](LOCK, set(), "rocm")
+    with pytest.raises(ValueError, match="Choose cuda, cpu"):
+        SELECT["select"](LOCK, "rocm")
 
 
 def test_the_lock_has_all_that_the_image_needs() -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     wanted = SELECT["named"]((ROOT / "requirements.txt").read_text(encoding="utf-8"))
     tools = SELECT["named"]((ROOT / "requirements-dev.txt").read_text(encoding="utf-8"))
-    chosen = SELECT["named"](SELECT["select"](lock, tools, "cuda"))
+    chosen = SELECT["named"](SELECT["select"](lock, "cuda"))
     assert {"torch", "monailabel", "setuptools"} < chosen
     assert wanted <= chosen
     assert not tools & chosen
-    assert wanted - SELECT["named"](SELECT["select"](lock, tools, "cpu")) == {"torch", "torchvision"}
+    assert wanted - SELECT["named"](SELECT["select"](lock, "cpu")) == {"torch", "torchvision"}

@@ -27,9 +27,9 @@ def test_workflows_have_few_rights_and_run_what_there_is() -> None:
             assert (ROOT / script).is_file(), script
 
 
-def test_the_experimental_job_cannot_fail_the_workflow() -> None:
+def test_only_systems_that_were_never_run_cannot_fail_the_workflow() -> None:
     jobs = yaml.safe_load((GITHUB / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
-    assert jobs["elsewhere"]["continue-on-error"] is True
+    assert jobs["elsewhere"]["continue-on-error"] == "${{ matrix.os != 'ubuntu-latest' }}"
     assert not any(job.get("continue-on-error") for name, job in jobs.items() if name != "elsewhere")
 
 

@@ -22,7 +22,7 @@ from pydicom.sr._concepts_dict import concepts
 from pydicom.sr.coding import Code
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 from scipy import ndimage
-from segmed.commands.export import export
+from segmed.commands.exports.export import export
 from segmed.data.datasets import amos, btcv, flare
 from segmed.data.phantom.volume import _ORGANS
 from segmed.dicom import codes as codes_module

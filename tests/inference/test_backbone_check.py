@@ -33,7 +33,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     (folder / "page.pth").write_text("<!doctype html><html>log in</html>")
     (folder / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
-    save_file({"image_encoder.patch_embed.seq.0.c.weight": torch.zeros(1)}, folder / "mobile.safetensors")
+    save_file({"image_encoder.features.0.0.c.weight": torch.zeros(1)}, folder / "edge.safetensors")
     (folder / "empty").mkdir()
     return folder
 
@@ -61,7 +61,7 @@ def test_right_files_pass(files: Path, name: str, kind: str) -> None:
         ("cut.safetensors", "sam", "cut off"),
         ("page.pth", "sam", "is a web page and not weights"),
         ("pointer.safetensors", "sam", "is a Git LFS pointer and not weights"),
-        ("mobile.safetensors", "sam", "TinyViT"),
+        ("edge.safetensors", "sam", "RepViT"),
         ("empty", "sam", "no model.safetensors"),
     ],
 )

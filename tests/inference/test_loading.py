@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from segmed.inference.loading import BackboneConfig, Loader, find_method
 from segmed.methods import METHODS
+from segmed.methods.base.segmenter import Segmenter
 from segmed.methods.classical import Classical
 from segmed.methods.sam.sam import Sam
 from segmed.methods.segmed.network import PromptNetwork
@@ -72,6 +75,24 @@ def test_without_its_weights_the_default_gives_way_and_says_so(
     assert "Restore the folder" in warning
     with pytest.raises((FileNotFoundError, ValueError)):
         loader.get("segmed", BackboneConfig())
+
+
+def test_a_full_gpu_is_left_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader, whole, asked = Loader(), Loader.get, []
+
+    def full(
+        self: Loader, method: str, backbone: BackboneConfig, device: str = "cpu", *rest: Any
+    ) -> Segmenter:
+        asked.append(device)
+        if device != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, method, backbone, device, *rest)
+
+    monkeypatch.setattr(Loader, "get", full)
+    segmenter, warning = loader.get_or_fallback("classical", BackboneConfig(), "cuda:0")
+    assert isinstance(segmenter, Segmenter)
+    assert asked == ["cuda:0", "cpu"]
+    assert warning.startswith("cuda:0 has no memory left for classical, which therefore runs on the CPU")
 
 
 def test_weights_that_the_user_names_have_no_fallback(tmp_path: Path) -> None:

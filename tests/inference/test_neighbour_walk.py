@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from segmed.evaluation.metrics import Overlap
+from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.prompts import Box, Prompt, SlicePrompt
 from segmed.inference.near_clicks import near_clicks
 from segmed.inference.neighbour_walk import NeighbourWalk
@@ -69,9 +71,44 @@ def test_a_flat_box_fills_the_object_to_its_ends() -> None:
     assert max(found) in (ks[-1], ks[-1] - 1)
     assert _dice(found, truth) > 0.98
     assert min(k for k, _ in seer.asked) >= ks[0] - 1  # one slice beyond the end is tried, no more
-    boxed = [k for k, prompt in seer.asked if prompt.box is not None]
-    assert boxed == [16]  # all others see their neighbour
-    assert all(prompt.neighbour is not None for k, prompt in seer.asked if k != 16)
+    assert [k for k, prompt in seer.asked if prompt.neighbour is None] == [16]
+    for _, prompt in seer.asked:  # all others see their neighbour, whose box bounds them
+        if prompt.neighbour is not None:
+            assert prompt.loose and prompt.box == slice_box(prompt.neighbour.mask)
+
+
+def test_a_click_bounds_no_other_slice() -> None:
+    seer = Seer(_ball())
+    seer.run(Prompt(foreground=((30, 28, 10),)))
+    assert len(seer.asked) > 10 and all(prompt.box is None for _, prompt in seer.asked)
+
+
+def test_masks_are_told_as_soon_as_they_are_found() -> None:
+    truth = _ball()
+    told: Masks = {}
+    asked: list[int] = []
+
+    def tell(k: int, mask: np.ndarray) -> None:
+        told[k] = mask
+        asked.append(len(seer.asked))
+
+    def start(walk: NeighbourWalk) -> NeighbourWalk:
+        return replace(walk, found=tell)
+
+    for prompt in (Prompt(Box((16, 44), (14, 42), (16, 16))), Prompt(Box((16, 44), (14, 42), (4, 28)))):
+        told.clear()
+        asked.clear()
+        seer = Seer(truth)
+        found = seer.run(prompt, start)
+        assert {k: mask.tolist() for k, mask in told.items()} == {k: m.tolist() for k, m in found.items()}
+        assert asked == sorted(asked)
+        assert asked[0] < asked[-1]  # not all at the end
+    told.clear()
+    seer = Seer(truth, np.zeros_like(truth))
+    corrected = seer.run(Prompt(foreground=((43, 28, 16),), mask=ndimage.binary_erosion(truth)), start)
+    assert set(told) <= set(corrected)
+    assert 16 in told
+    assert all((corrected[k] == mask).all() for k, mask in told.items())
 
 
 def test_a_box_over_slices_says_where_the_object_begins_and_ends() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from segmed.imaging.store import ByteBoundedStore
 from segmed.imaging.volume import Volume
 from segmed.inference.device_queue import DeviceQueue
 from segmed.inference.predictor import Masks, Predictor
+from segmed.inference.refinement.refinement import Refinement
 from segmed.methods.base.segmenter import Logits, StackPrompt
 from segmed.methods.classical import Classical
 from segmed.methods.sam.medsam import MedSam
@@ -191,13 +192,43 @@ def test_background_clicks_reach_propagated_slices(scan: tuple[Picture, np.ndarr
     assert any(len(p.background) for p in method.seen)
 
 
-def test_progress_reaches_its_total(scan: tuple[Picture, np.ndarray]) -> None:
+@pytest.mark.parametrize("refine", [None, lambda rough: rough.probability > 0.5])
+def test_progress_reaches_its_total_and_tells_the_masks(
+    scan: tuple[Picture, np.ndarray], refine: Refinement | None
+) -> None:
     picture, _ = scan
     told: list[tuple[int, int]] = []
-    Predictor(Classical(), _store()).segment_volume(
-        picture, Prompt(Box((40, 90), (40, 100), (10, 15))), lambda done, total: told.append((done, total))
-    )
-    assert told == [(n, 6) for n in range(1, 7)]
+    masks: dict[int, np.ndarray] = {}
+
+    def progress(done: int, most: int, found: Mapping[int, np.ndarray]) -> None:
+        told.append((done, most))
+        masks.update(found)
+
+    prompt = Prompt(Box((40, 90), (40, 100), (10, 15)))
+    result = Predictor(Classical(), _store()).segment_volume(picture, prompt, progress, refine)
+    assert told == [(n, 6) for n in (0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6)]
+    assert masks.keys() == result.keys()
+    assert all((masks[k] == result[k]).all() for k in result)
+
+
+class Enough(Exception):
+    """Stops a prediction."""
+
+
+@pytest.mark.parametrize("box", [Box((40, 90), (40, 100), (12, 12)), Box((40, 90), (40, 100), (10, 15))])
+def test_a_prediction_stops_before_the_next_slice(scan: tuple[Picture, np.ndarray], box: Box) -> None:
+    picture, _ = scan
+    masks: dict[int, np.ndarray] = {}
+
+    def progress(done: int, most: int, found: Mapping[int, np.ndarray]) -> None:
+        masks.update(found)
+        if len(masks) == 3:
+            raise Enough
+
+    predictor = Predictor(Classical(), _store())
+    with pytest.raises(Enough):
+        predictor.segment_volume(picture, Prompt(box), progress)
+    assert len(masks) == predictor.encoded == 3
 
 
 def test_the_queue_serves_in_order_of_coming() -> None:

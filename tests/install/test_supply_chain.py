@@ -12,6 +12,7 @@ import pytest
 from running import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
+import package_lock
 import supply_chain
 
 
@@ -20,13 +21,39 @@ def _pins(text: str) -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins}
 
 
-def test_the_lock_has_every_pin_with_hashes_and_names_no_place() -> None:
-    text = supply_chain.LOCK.read_text(encoding="utf-8")
-    assert supply_chain.check_lock(text) == []
+@pytest.mark.parametrize(
+    ("lock", "lists"),
+    [
+        (package_lock.LOCK, (*package_lock.SERVER, package_lock.ALONE)),
+        (package_lock.DEV_LOCK, package_lock.DEVELOPERS),
+    ],
+)
+def test_a_lock_has_every_pin_with_hashes_and_names_no_place(lock: Path, lists: tuple[str, ...]) -> None:
+    text = lock.read_text(encoding="utf-8")
+    assert package_lock.check_lock(text) == []
     locked = _pins(text)
-    for name in supply_chain.LISTS:
+    for name in lists:
         for package, version in _pins((ROOT / name).read_text(encoding="utf-8")).items():
             assert locked[package] == version, f"{name}: {package}; python scripts/supply_chain.py lock"
+
+
+def test_both_locks_are_installed_together() -> None:
+    """A package may be in both only for different systems, as pip refuses one that it is given twice."""
+    server, more = (
+        {block.split(" \\")[0] for block in package_lock.blocks(path.read_text(encoding="utf-8"))}
+        for path in (package_lock.LOCK, package_lock.DEV_LOCK)
+    )
+    assert not {one.split("==")[0] for one in server} & {one.split("==")[0] for one in more}
+
+
+def test_what_a_resolver_says_is_told(tmp_path: Path) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\necho no wheels of $8 >&2\ncase "$*" in *windows*) exit 1;; esac\n')
+    uv.chmod(uv.stat().st_mode | stat.S_IXUSR)
+    assert package_lock.resolves(str(uv), "manylinux_2_28_x86_64", "3.12") == ""
+    assert "no wheels" in package_lock.resolves(str(uv), "win_amd64", "3.12")
+    text, good = package_lock.table(str(uv))
+    assert not good and "| `win_amd64` | no | no | no |" in text
 
 
 @pytest.mark.parametrize(
@@ -41,8 +68,8 @@ def test_the_lock_has_every_pin_with_hashes_and_names_no_place() -> None:
 )
 def test_a_lock_with_a_place_or_without_hashes_is_refused(line: str) -> None:
     good = f"b==2 \\\n    --hash=sha256:{'0' * 64}\n"
-    assert supply_chain.check_lock(good) == []
-    assert supply_chain.check_lock(good + line + "\n")
+    assert package_lock.check_lock(good) == []
+    assert package_lock.check_lock(good + line + "\n")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from segmed.inference.refinement.refinement import Rough
 from segmed.methods.sam.sam2 import Sam2
 from segmed.registry.versions import Registry
 from segmed.sam.embedding import Embedding
-from segmed.sam.sam2 import Sam2Weights, image_model, load_sam2
+from segmed.sam.sam2 import Sam2Weights, StackSession, image_model, load_sam2
 from segmed.server.config.settings import ServerSettings
 from segmed.server.engine import Engine
 from tiny_sam import save_folder, tiny_sam
@@ -58,7 +58,7 @@ def _predictor(memory: Sam2VideoModel, room: int = 2**28) -> Predictor:
 
 def _pixels(method: Sam2, picture: Picture) -> Tensor:
     prepared = torch.stack([method.prepare(picture.slice(k))[0] for k in range(picture.shape[2])])
-    return (prepared - method.mean) / method.sd
+    return method.preparation.normalise(prepared)
 
 
 def _to_model(xy: Any) -> Tensor:
@@ -266,14 +266,56 @@ def test_clicks_correct_a_mask_before_it_is_remembered(memory: Sam2VideoModel, p
     assert any((masks[k] != without[k]).any() for k in (2, 4))
 
 
-def test_a_click_beside_the_object_changes_the_slice_it_is_on(
-    memory: Sam2VideoModel, picture: Picture
+@pytest.mark.parametrize("inside", [False, True], ids=["beside", "inside"])
+def test_clicks_on_followed_slices_correct_them_and_are_followed_again(
+    memory: Sam2VideoModel, picture: Picture, inside: bool
 ) -> None:
     predictor = _predictor(memory)
+    click = ((40, 25, 5),)
     plain = predictor.segment_volume(picture, Prompt(SAID))
-    corrected = predictor.segment_volume(picture, Prompt(SAID, background=((40, 25, 5),)))
-    assert (plain[4] == corrected[4]).all()
-    assert (plain[5] != corrected[5]).any()
+    prompt = Prompt(SAID, foreground=click) if inside else Prompt(SAID, background=click)
+    corrected = predictor.segment_volume(picture, prompt)
+    assert sorted(corrected) == [*range(DEPTH)]
+    assert (plain[3] == corrected[3]).all()  # the box itself
+    # transformers: follow the object to the slice, click there, remember the result, follow it again
+    session = Sam2VideoInferenceSession(_pixels(_method(memory), picture), HEIGHT, WIDTH, dtype=torch.float32)
+    session.obj_id_to_idx(1)
+    corners = {"point_coords": _to_model([BOX[:2], BOX[2:]])[None, None]}
+    session.add_point_inputs(0, 3, {**corners, "point_labels": torch.tensor([[[2, 3]]]).int()})
+    session.obj_with_new_inputs = [1]
+    memory(session, frame_idx=3)
+    memory(session, frame_idx=4)
+    memory(session, frame_idx=5)
+    point = {"point_coords": _to_model([(40, 25)])[None, None]}
+    session.add_point_inputs(0, 5, {**point, "point_labels": torch.tensor([[[int(inside)]]]).int()})
+    session.obj_with_new_inputs = [1]
+    theirs = {5: _full(memory(session, frame_idx=5).pred_masks)}
+    outputs = session.output_dict_per_obj[0]
+    outputs["cond_frame_outputs"][5] = outputs["non_cond_frame_outputs"].pop(5)
+    outputs["non_cond_frame_outputs"].clear()
+    theirs |= {k: _full(memory(session, frame_idx=k).pred_masks) for k in (4, 6)}
+    assert all(np.mean(corrected[k] == theirs[k]) > 0.999 for k in (4, 5, 6))
+    assert any((plain[k] != corrected[k]).any() for k in (4, 6))
+
+
+def test_only_prompted_slices_and_those_in_reach_are_remembered(
+    memory: Sam2VideoModel, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most, stored = 0, StackSession.store_output
+
+    def counted(self: StackSession, *args: Any, **named: Any) -> None:
+        nonlocal most
+        stored(self, *args, **named)
+        most = max(most, len(self.output_dict_per_obj[self.object]["non_cond_frame_outputs"]))
+
+    monkeypatch.setattr(StackSession, "store_output", counted)
+    array = np.concatenate([picture.array] * 12, axis=2)
+    long = Picture(array, picture.affine, "longer", "auto")
+    middle = Box(SAID.i, SAID.j, (40, 40))
+    masks = _predictor(memory).segment_volume(long, Prompt(middle, foreground=((40, 25, 80),)))
+    assert sorted(masks) == [*range(12 * DEPTH)]
+    reach = max(memory.num_maskmem, memory.config.max_object_pointers_in_encoder)
+    assert most <= max(2 * reach + 2, 80 - 40)  # and not 84, as many as there are slices
 
 
 def test_an_object_that_is_not_seen_any_more_is_over(picture: Picture) -> None:
@@ -412,3 +454,13 @@ def test_it_is_offered_with_weights_of_its_own_only(memory: Sam2VideoModel, tmp_
     assert not isinstance(engine.predictor("sam", "cpu").segmenter, Sam2)
     with pytest.raises(ValueError, match="backbone_sam2"):
         ServerSettings.from_conf({"models": "sam2", "backbone": str(sam)})
+
+
+def test_medsam2_is_a_model_of_its_own_at_its_own_size(memory: Sam2VideoModel, tmp_path: Path) -> None:
+    folder = save_sam2(memory, tmp_path / "m")
+    settings = ServerSettings.from_conf({"backbone_medsam2": str(folder), "models": "medsam2"})
+    engine = Engine(settings, Registry(tmp_path / "none"))
+    assert [name for method in engine.offered() for name in engine.names(method)] == ["medsam2", "medsam2_3d"]
+    assert engine.predictor("medsam2", "cpu").segmenter.input_size == 512
+    other = ServerSettings.from_conf({"backbone_medsam2": str(folder), "image_size": "160"})
+    assert Engine(other, Registry(tmp_path / "none")).predictor("medsam2", "cpu").segmenter.input_size == 160

@@ -77,7 +77,7 @@ def test_sam_is_the_processor_pipeline(model: SamModel, picture: np.ndarray) -> 
     processed = processor(np.stack([picture] * 3, -1), return_tensors="pt")
     method = Sam(model)
     prepared, frame = method.prepare(picture)
-    normalised = (prepared - method.mean) / method.sd
+    normalised = method.preparation.normalise(prepared)
     theirs = processed["pixel_values"][0]
     rows, columns = frame.content
     assert (normalised - theirs)[:, :rows, :columns].abs().mean() < 0.02

@@ -153,11 +153,11 @@ def test_sam_and_sam2_are_told_apart(model: Sam2VideoModel, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "family"),
     [
-        ("image_encoder.patch_embed.seq.0.c.weight", "TinyViT"),
-        ("image_encoder.backbone.input_stem.op_list.0.conv.weight", "EfficientViT-SAM"),
+        ("image_encoder.backbone.input_stem.op_list.0.conv.weight", "EfficientViT-B"),
         ("module.image_encoder.features.0.0.c.weight", "RepViT"),
-        ("image_encoder.blocks.0.Adapter.channel.0.weight", "SAM-Med2D"),
         ("mask_decoder.hf_token.weight", "HQ-SAM"),
+        ("w_a_000", "SAMed"),
+        ("upsampler.up1.range_temp", "FeatUp"),
         ("detector.backbone.vision_backbone.trunk.pos_embed", "SAM 3"),
         ("image_encoder.trunk.blocks.0.attn.qkv.weight", "EfficientTAM"),
     ],
@@ -168,7 +168,7 @@ def test_unknown_families_are_named(tmp_path: Path, name: str, family: str) -> N
     for load in (load_sam, load_sam2):
         for file in ("w.pt", "w.safetensors"):
             with pytest.raises(
-                ValueError, match=rf"w\.\w+ cannot be used\. This is .*{family}.*cannot load it yet"
+                ValueError, match=rf"w\.\w+ cannot be used\. This is .*{family}.*cannot load it as a backbone"
             ):
                 load(str(tmp_path / file))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from segmed.sam.checkpoints.inspection import inspect
 from segmed.sam.checkpoints.keymap import infer_config, to_transformers
 from segmed.sam.sources import check_source, is_hub_id
 from segmed.sam.weights import load_sam, weights_version
@@ -158,6 +160,24 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="holds code instead of weights"):
             load_sam(str(tmp_path / name))
     assert not marker.exists()
+
+
+def test_a_pickle_that_would_fill_the_memory_is_not_opened(tmp_path: Path) -> None:
+    with (tmp_path / "plain.pth").open("wb") as file:
+        file.write(b"\x80\x02X\x00\x00\x00\x7f")  # a text of 2 GB
+        file.truncate(2**31)  # which takes no space on the disk
+    with (
+        zipfile.ZipFile(tmp_path / "zip.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+        packed.open("archive/data.pkl", "w") as part,
+    ):
+        part.writelines([bytes(2**20)] * 65)
+    for name, text in (
+        ("plain.pth", "torch.save wrote no such file"),
+        ("zip.pth", "pickled part takes 65 MB"),
+    ):
+        for check in (load_sam, lambda path: inspect(Path(path), "sam")):
+            with pytest.raises(ValueError, match=text):
+                check(str(tmp_path / name))
 
 
 def test_wrong_folders_are_refused(model: SamModel, tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +64,15 @@ def test_damage_is_seen(tmp_path: Path) -> None:
 def test_the_file_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    full = threading.Event()
+
+    class Disk(io.FileIO):
+        def write(self, data: Any, /) -> int:
+            if full.is_set():
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    monkeypatch.setattr(os, "fdopen", lambda handle, *_, **__: Disk(handle, "r+"))
     path = tmp_path / "embeddings.bin"
     slot = EmbeddingFile(path, LIKE, 9, 10**6).slot
     file = EmbeddingFile(path, LIKE, 9, 2 * slot + 1)
@@ -69,10 +81,7 @@ def test_the_file_is_bounded(
     assert path.stat().st_size == 2 * slot
     assert [file.get(n) is None for n in range(3)] == [False, False, True]
 
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "pwrite", full)
+    full.set()
     file.put(1, _embedding(5))
     assert "No space left" in caplog.text
     assert file.get(0) is not None

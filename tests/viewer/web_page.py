@@ -9,7 +9,7 @@ import zlib
 from typing import Any
 
 import numpy as np
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 Voxel = tuple[int, int, int]
 Labelled = set[tuple[int, ...]]
@@ -73,6 +73,22 @@ _READ_ALL = f"places => {{ {_READ} return places.map(([x, y]) => read(x, y)); }}
 def ready(page: Page) -> None:
     """Wait until nothing is on its way."""
     page.wait_for_selector("main[aria-busy=false]", timeout=120_000)
+
+
+def open_image(page: Page, name: str) -> None:
+    page.locator(f'#images button[data-id="{name}"]').click()
+    expect(page.locator("#title")).to_have_text(name)
+    ready(page)
+
+
+def drag(page: Page, places: list[Any]) -> None:
+    """With the left button from place to place, in pixels of the window."""
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=3)
+    page.mouse.up()
+    ready(page)
 
 
 def view(page: Page) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from httpx2 import ReadTimeout, RemoteProtocolError
+from segmed.sam.preparation import PREPARATIONS
 from segmed.sam.sources import is_name
 from segmed.weights import hub
 from segmed.weights.errors import DamagedError, FetchError
@@ -217,17 +218,28 @@ def test_a_full_disk_under_the_cache(hosted: Published, monkeypatch: pytest.Monk
         fetch(hosted)
 
 
-def test_weights_that_nobody_may_fetch_say_where_they_are() -> None:
-    with pytest.raises(ValueError, match=r"by hand from https://github\.com/OpenGVLab.*cannot load it"):
-        fetch(find("sam-med2d"))
+def test_weights_that_no_program_can_fetch_are_taken_from_the_folder(plain: Published) -> None:
+    by_hand = replace(plain, url="", page="https://example.org/weights")
+    with pytest.raises(
+        ValueError, match=r"by hand: open https://example\.org/weights .* save w\.pth in .*own"
+    ):
+        fetch(by_hand)
+    weights_folder().mkdir(parents=True)
+    (weights_folder() / "w.pth").write_bytes(CONTENT)
+    assert fetch(by_hand) == fetched(by_hand) == weights_folder() / "w.pth"
+    assert "first download" in verify(by_hand)
 
 
 def test_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="Did you mean medsam-vit-base"):
         find("medsam-vit-b")
-    with pytest.raises(ValueError, match="SegMed cannot load mobilesam: its TinyViT encoder"):
-        resolve("mobilesam")
+    unknown = Published(
+        "theirs", "", "its encoder is not supported", "MIT", 1, ("w.pth",), page="https://x.org"
+    )
+    monkeypatch.setitem(PUBLISHED, "theirs", unknown)
+    with pytest.raises(ValueError, match="SegMed cannot load theirs: its encoder is not supported"):
+        resolve("theirs")
     assert is_name("medsam2")
     Path("medsam2").mkdir()
     assert not is_name("medsam2")
@@ -242,6 +254,8 @@ def test_the_table_is_complete() -> None:
         assert weights.good_for
         assert len(weights.files) == 1 or weights.repository
         assert len(weights.sha256) in (0, 64)
+        assert weights.preparation in ("", *PREPARATIONS)
+        assert not weights.member or weights.url
         assert bool(weights.setting) == bool(weights.kind) == bool(weights.methods)
 
 

@@ -11,6 +11,10 @@ const STEPS = [
   ['redo', 'Redo', 'Bring it back'],
   ['auto', 'Auto', 'Run the model chosen on the right through the whole series'],
 ];
+const STOPS = [
+  ['keep', 'Stop', 'End after this slice; what was found stays and can be undone'],
+  ['drop', 'Discard', 'End after this slice; everything is as before'],
+];
 const PAINT = [
   ['brush', 'Brush', 'Paint with the label'],
   ['eraser', 'Eraser', 'Rub out'],
@@ -50,6 +54,7 @@ export class Bar {
     add(STEPS.slice(1));
     this.automatic = field('automatic', 'select', 'Model of Auto');
     add(ENDS);
+    add(STOPS);
     this.status = this.element.appendChild(make('output', { id: 'segmed-status' }));
     this.user = this.element.appendChild(make('span', { id: 'segmed-user', hidden: true }));
     const leave = { type: 'button', id: 'segmed-logout', textContent: 'Log out', hidden: true };
@@ -84,18 +89,21 @@ export class Bar {
   }
 
   /** Show what can be pressed now. */
-  update({ ready, canUndo, canRedo, tool, busy, message }) {
+  update({ ready, canUndo, canRedo, tool, busy, message, progress }) {
     for (const button of Object.values(this.buttons)) {
       button.disabled = !ready;
     }
     this.buttons.undo.disabled ||= !canUndo;
     this.buttons.redo.disabled ||= !canRedo;
     this.buttons.auto.disabled ||= !this.automatic.value;
+    for (const [name] of STOPS) {
+      this.buttons[name].hidden = !progress;
+    }
     for (const name of ['box', 'foreground', 'background', 'brush', 'eraser']) {
       this.buttons[name].ariaPressed = String(name === tool);
     }
     this.element.ariaBusy = String(busy);
-    this.status.textContent = busy ? 'Working …' : message;
+    this.status.textContent = busy ? progress || 'Working …' : message;
     this.status.title = message;
   }
 }

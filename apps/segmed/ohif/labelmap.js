@@ -9,9 +9,10 @@ import { turnAlong, volumeViewports } from './viewports.js';
 
 const ID = '1';
 const MODIFIED = 'CORNERSTONE_TOOLS_SEGMENTATION_DATA_MODIFIED';
+// those of Okabe and Ito (2008), as on the page, where the value 1 has the second one
 // prettier-ignore
 const COLOURS = [
-  [255, 99, 71], [64, 160, 255], [255, 200, 60], [60, 200, 120], [200, 110, 255], [255, 130, 190], [90, 220, 220],
+  [204, 121, 167], [230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0],
 ];
 
 const service = () => window.services.segmentationService;

@@ -32,6 +32,8 @@ class SegMed {
       fresh: () => session.act('accept'),
       undo: () => session.act('undo'),
       redo: () => session.act('redo'),
+      keep: () => session.stop(true),
+      drop: () => session.stop(false),
       auto: () => this.segmentAutomatically(),
       next: () => session.run(() => this.openNext()),
       save: () => session.run(() => session.save()),
@@ -180,10 +182,10 @@ class SegMed {
 
   /** Show what can be pressed now. */
   refresh() {
-    const { current, pending, message } = this.session;
+    const { current, pending, message, progress } = this.session;
     const [tool, kind] = window.services ? tools.used() : [];
     const names = { [tools.BOX]: 'box', [tools.POINT]: kind, [tools.BRUSH]: 'brush', [tools.ERASER]: 'eraser' };
-    this.bar.update({ ready: Boolean(current), ...current, tool: names[tool], busy: pending > 0, message });
+    this.bar.update({ ready: Boolean(current), ...current, tool: names[tool], busy: pending > 0, message, progress });
   }
 }
 

@@ -1,5 +1,7 @@
 // The server's interface, from wherever this script was loaded.
 
+import { answerOf } from './stream.js';
+
 export const root = new URL('..', import.meta.url);
 
 /** Who works here: the same person after a reload, another one in another browser. */
@@ -13,6 +15,18 @@ export const client = (localStorage['segmed.client'] ||= anyone());
  * @throws {Error & {status: number}} the server's sentence
  */
 async function ask(path, options) {
+  const answer = await respond(path, options);
+  return answer.json().catch(() => ({}));
+}
+
+/**
+ * The response to a request that went well.
+ * @param {string} path
+ * @param {RequestInit} [options]
+ * @returns {Promise<Response>}
+ * @throws {Error & {status: number}} the server's sentence
+ */
+async function respond(path, options) {
   let answer;
   try {
     answer = await fetch(new URL(path, root), options);
@@ -22,12 +36,12 @@ async function ask(path, options) {
   if (answer.status === 401) {
     logIn(`${location.pathname}${location.search}`.slice(root.pathname.length));
   }
-  const told = await answer.json().catch(() => ({}));
   if (!answer.ok) {
+    const told = await answer.json().catch(() => ({}));
     const detail = typeof told.detail === 'string' ? told.detail : `The server answered ${answer.status}.`;
     throw Object.assign(new Error(detail), { status: answer.status });
   }
-  return told;
+  return answer;
 }
 
 /** Go to the page of the login, and from there to a page below the server's address. */
@@ -61,6 +75,19 @@ export const work = series => ask(`${image(series)}/work?client=${encodeURICompo
  * @param {object} body
  */
 export const post = (series, what, body = {}) => ask(`${image(series)}/${what}`, json({ client, ...body }));
+
+/**
+ * Ask for a step of the work that may take long.
+ * @param {string} series UID
+ * @param {string} what prompt or segment
+ * @param {object} body
+ * @param {(progress: object) => Promise<void>} tell hears how far it is
+ */
+export async function postWatched(series, what, body, tell) {
+  const options = json({ client, ...body });
+  options.headers.Accept = 'application/x-ndjson';
+  return answerOf(await respond(`${image(series)}/${what}`, options), tell);
+}
 
 /**
  * Send a whole label map.

@@ -4,9 +4,11 @@
 import { GridMap } from './grid.js';
 import * as labelmap from './labelmap.js';
 import * as server from './server.js';
+import { progressWords } from './stream.js';
 import * as tools from './tools.js';
 
 const SETTLED_AFTER = 250; // ms without further strokes
+const LONG = ['prompt', 'segment']; // requests that may take long
 const CONFLICT = 409; // the server's state is not the one that the request was meant for
 
 export class Session {
@@ -16,6 +18,8 @@ export class Session {
   pending = 0;
   /** What the tool bar says. */
   message = '';
+  /** How far a long request is; '' if there is none. */
+  progress = '';
   #dirty = false; // whether anybody else has changed voxels
   #settling = 0; // timer after such a change
   #pressed = false; // the mouse
@@ -41,7 +45,7 @@ export class Session {
       .then(work)
       .catch(async error => {
         tools.keepOnly(this.current?.prompt);
-        if (error.status === CONFLICT && this.current) {
+        if ((error.status === CONFLICT || error.stale) && this.current) {
           await this.#renew(this.current).catch(failure => this.tell(failure.message, 'error'));
         }
         this.tell(error.message, 'error');
@@ -58,8 +62,36 @@ export class Session {
     return this.run(async () => {
       await this.push();
       const here = this.current;
-      await this.#draw(here, await server.post(here.series, what, { ...belief(here), ...body }));
+      const asked = { ...belief(here), ...body };
+      const answer = LONG.includes(what)
+        ? await this.#watched(here, what, asked)
+        : await server.post(here.series, what, asked);
+      await this.#draw(here, answer);
     });
+  }
+
+  /** Stop what is being segmented, and keep what was found or drop it. */
+  async stop(keep) {
+    try {
+      await server.post(this.current.series, 'stop', { keep });
+    } catch (error) {
+      this.tell(error.message, 'error');
+    }
+  }
+
+  /** The answer to a long request, whose partial masks are shown meanwhile. */
+  async #watched(here, what, body) {
+    try {
+      return await server.postWatched(here.series, what, body, async progress => {
+        this.progress = progressWords(progress);
+        this.changed();
+        if (here === this.current) {
+          await labelmap.write(progress.changes, progress.labels, here.map, here.known);
+        }
+      });
+    } finally {
+      this.progress = '';
+    }
   }
 
   /**

@@ -6,7 +6,6 @@ gate notices what is forgotten."""
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from segmed.active.replay import replay_set
 from segmed.active.retraining import Job, Outcome
 from segmed.active.store.labels import LabelRecord
 from segmed.data.slices import SliceDataset
+from segmed.imaging.file_locks import lock
 from segmed.registry.model_version import ModelVersion
 from segmed.registry.versions import Registry
 from segmed.training.job import hold_out
@@ -99,7 +99,7 @@ def training_lock(folder: Path) -> Iterator[None]:
     """Wait until no other process trains in this folder, such as one left over from a killed server."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".retraining.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file)
         yield
 
 

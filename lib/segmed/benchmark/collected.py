@@ -112,6 +112,7 @@ def _entry(mine: Sequence[tuple[BenchmarkJob, Mapping[str, Any]]]) -> EntryResul
     errors = [f"seed {job.seed}: {result['error']}" for job, result in mine if "error" in result]
     if not good:
         return EntryResult(entry, reason=errors[0].partition(": ")[2])
+    errors += [f"seed {job.seed}: {r['training']}" for job, r in good if r.get("ended") == "background only"]
     job, first = good[0]
     try:
         rows = tuple(rows_of(entry.name, [result for _, result in good]))

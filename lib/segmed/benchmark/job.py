@@ -125,6 +125,7 @@ def _measured(job: BenchmarkJob, stop: Callable[[], bool] | None) -> dict[str, A
         "trainable": trainable,
         "steps": training.step if training else 0,
         "training": training.message if training else "not trained here",
+        "ended": training.ended if training else "",
         "resumed_at_step": resumed,
         "train_seconds": trained_seconds,
         "split": how,

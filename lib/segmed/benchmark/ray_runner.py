@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,13 +10,13 @@ from typing import Any
 import torch
 
 from segmed.benchmark.job import run_job
+from segmed.benchmark.ray_session import ray_session
 from segmed.benchmark.settings import PROGRESS, BenchmarkJob
 
 Result = dict[str, Any]
 Tell = Callable[[Sequence[float], str], None]
 _POLL_SECONDS = 1.0  # time between two reports of progress
 _RETRIES = 3  # retries of a job whose worker dies
-_STORE_BYTES = 100 * 2**20  # size of the object store; jobs return small dictionaries only
 
 
 def run_jobs(
@@ -57,42 +53,7 @@ def run_jobs(
 
 
 def _run_on_ray(jobs: Sequence[BenchmarkJob], workers: int, address: str, tell: Tell | None) -> list[Result]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no usage statistics are sent
-    if not address:
-        os.environ |= {
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps Ray to the loopback interface, on Linux as well
-            "RAY_AUTH_MODE": "token",  # only this process can submit jobs
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),  # otherwise Ray writes one to the home folder
-            "RAY_worker_niceness": "0",  # by default workers have a lower priority than other programs
-        }
-    try:
-        import ray
-    except ImportError as error:
-        raise ValueError(
-            "Jobs side by side need Ray, which is not installed: pip install 'segmed[cluster]', or -r "
-            "requirements-cluster.txt in a checkout. Or run one job at a time."
-        ) from error
-
-    temporary = "" if address else tempfile.mkdtemp(prefix="segmed-ray-")
-    try:
-        if address:
-            try:
-                ray.init(address, log_to_driver=False)
-            except Exception as error:
-                raise ValueError(
-                    f"There is no Ray cluster at {address!r} ({error!s:.200}). Start one with `ray start "
-                    "--head`, or leave --ray-address out to use this machine."
-                ) from error
-        else:
-            ray.init(
-                "local",
-                num_cpus=workers,
-                include_dashboard=False,
-                log_to_driver=False,
-                object_store_memory=_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=temporary,
-            )
+    with ray_session(workers, address) as ray:
         gpus = torch.cuda.device_count() / workers if any(job.device != "cpu" for job in jobs) else 0
         remote: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(run_job)
         waiting = [remote.remote(replace(job, threads=1)) for job in jobs]
@@ -114,10 +75,6 @@ def _run_on_ray(jobs: Sequence[BenchmarkJob], workers: int, address: str, tell: 
             if tell:
                 tell(*_state(jobs, set(results)))
         return [results[n] for n in range(len(jobs))]
-    finally:
-        ray.shutdown()
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _watch(tell: Tell, jobs: Sequence[BenchmarkJob], place: int) -> Callable[[], bool]:

@@ -90,18 +90,24 @@ def examine(studies: str, host: str, port: int) -> Iterator[Finding]:
 
 
 def python_version(version: tuple[int, ...]) -> Finding:
-    """SegMed's dependencies are pinned for one version of Python."""
+    """SegMed is for those versions of Python that all of its dependencies have wheels for."""
     found = ".".join(map(str, version))
-    if version[:2] == (3, 11):
+    if (3, 11) <= version[:2] <= (3, 13):
         return Finding("Python", "ok", found)
     return Finding(
-        "Python", "failed", found, "Install Python 3.11, remove .venv and run ./scripts/setup.sh again."
+        "Python",
+        "failed",
+        found,
+        "Install Python 3.11 to 3.13, remove .venv and run ./scripts/setup.sh again.",
     )
 
 
 def packages() -> Finding:
-    """Whether what is installed is what SegMed's metadata asks for."""
+    """Whether what is installed is what SegMed's metadata asks for, and MONAI Label, which it cannot ask
+    for."""
     from packaging.requirements import Requirement
+
+    from segmed.server.monailabel_imports import PINNED
 
     try:
         wanted = [Requirement(text) for text in metadata.requires("segmed") or ()]
@@ -109,6 +115,7 @@ def packages() -> Finding:
         return Finding(
             "packages", "warning", "SegMed runs from a folder without being installed", "pip install -e ."
         )
+    wanted.append(Requirement(PINNED))
     wrong = []
     for one in wanted:
         if one.marker and not one.marker.evaluate({"extra": ""}):
@@ -123,9 +130,9 @@ def packages() -> Finding:
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         again = (
-            "pip install --force-reinstall the wheel"
+            f"pip install --force-reinstall the wheel, then pip install --no-deps {PINNED}"
             if INSTALLED
-            else "rm .venv/.segmed-installed; ./scripts/setup.sh"
+            else "rm .venv/.segmed-packages; ./scripts/setup.sh"
         )
         return Finding("packages", "warning", "; ".join(wrong[:3]) + more, f"Install what is pinned: {again}")
     return Finding("packages", "ok", f"{len(wanted)} as pinned")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from segmed.commands.export_model import export_model
 from segmed.places import REGISTRY
 
 if TYPE_CHECKING:  # torch is imported late, so that --help answers at once
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # torch is imported late, so that --help answers at once
 app = typer.Typer(
     help="Trained versions of the models: list, compare, serve, roll back.", no_args_is_help=True
 )
+app.command("export")(export_model)
 console = Console(stderr=True)
 
 Folder = Annotated[Path, typer.Option("--registry", help="Folder that training keeps its models in.")]

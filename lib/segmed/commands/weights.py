@@ -45,7 +45,7 @@ def list_weights(
         table = Table("name", "good for", "MB", "use it with", "here", "licence")
         table.columns[0].no_wrap = True
         for weights in PUBLISHED.values():
-            here = "yes" if not weights.page and fetched(weights) else ""
+            here = "yes" if fetched(weights) else ""
             use = weights.setting or "not supported yet"
             table.add_row(weights.name, weights.good_for, str(weights.megabytes), use, here, weights.licence)
         Console().print(table)
@@ -98,7 +98,7 @@ def verify(
     from segmed.weights.table import PUBLISHED, find
 
     with _told():
-        chosen = [find(name)] if name else [w for w in PUBLISHED.values() if not w.page and fetched(w)]
+        chosen = [find(name)] if name else [w for w in PUBLISHED.values() if fetched(w)]
         if not chosen:
             raise FileNotFoundError(
                 "No published weights are on this machine. Fetch some: segmed weights get NAME"
@@ -122,7 +122,7 @@ def where(name: Name) -> None:
 
     with _told():
         weights = find(name)
-        path = None if weights.page else fetched(weights)
+        path = fetched(weights)
         if path is None:
             raise FileNotFoundError(f"{name} is not on this machine. Fetch it: segmed weights get {name}")
         print(path)

@@ -24,6 +24,7 @@ class SeriesFacts:
         patient: PatientID.
         number: SeriesNumber.
         slices: Number of files.
+        patient_name: PatientName as DICOM writes it, `Doe^Jane`.
     """
 
     series: str
@@ -34,6 +35,7 @@ class SeriesFacts:
     patient: str = ""
     number: int = 0
     slices: int = 0
+    patient_name: str = ""
 
     @property
     def owner(self) -> str:
@@ -59,6 +61,7 @@ class SeriesFacts:
             "Modality": self.modality,
             "StudyDate": self.date,
             "PatientID": self.patient,
+            "PatientName": ", ".join(filter(None, self.patient_name.split("=")[0].split("^")[:2])),
         }
 
 

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _TAGS = [
     "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality", "SeriesDescription", "StudyDate",
     "PatientID", "SeriesNumber", "InstanceNumber", "ReferencedSeriesSequence", "ContentDate", "ContentTime",
-    "ImagePositionPatient", "ImageOrientationPatient",
+    "ImagePositionPatient", "ImageOrientationPatient", "PatientName",
 ]  # fmt: skip
 _LOOKED_AT = 20_000  # files, until a folder counts as one without DICOM
 _ROOT_OF_MADE_UIDS = "2.25."
@@ -98,7 +98,7 @@ class DicomFiles:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
                 for n, path in enumerate(stored.files):
-                    (folder / f"{n:06d}.dcm").symlink_to(path)
+                    _link(folder / f"{n:06d}.dcm", path)
                 self._linked[series] = stored.files
             return folder
 
@@ -110,6 +110,16 @@ class DicomFiles:
             headers[path] = known if known and known.stamp == stamp else _read(self.root, path, stamp)
         if headers != self._headers:
             self._headers, self._series = headers, group_by_series(headers)
+
+
+def _link(name: Path, file: Path) -> None:
+    """Give a file a second name; Windows wants a privilege for symbolic links, and none for hard ones."""
+    try:
+        name.symlink_to(file)
+    except OSError:
+        if os.name != "nt":
+            raise
+        name.hardlink_to(file)
 
 
 def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -154,6 +164,7 @@ def _read(root: Path, path: Path, stamp: tuple[int, int]) -> FileFacts:
         text["StudyDate"],
         text["PatientID"],
         whole(text["SeriesNumber"]),
+        patient_name=text["PatientName"],
     )
     made = text["ContentDate"] + text["ContentTime"]
     place = text["ImagePositionPatient"] and text["ImagePositionPatient"] + text["ImageOrientationPatient"]

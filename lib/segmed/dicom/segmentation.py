@@ -33,6 +33,8 @@ def write_segmentation(
     version: str = segmed.__version__,
     automatic: bool = False,
     codes: Mapping[str, SegmentCodes] | None = None,
+    parameters: Mapping[str, str] | None = None,
+    seed: str = "",
 ) -> Segmentation:
     """Write a label map as a DICOM SEG that refers to its series slice by slice.
 
@@ -49,6 +51,8 @@ def write_segmentation(
         version: Version of the model.
         automatic: Whether the model ran without a user's prompt.
         codes: Codes of the user, see `read_codes`.
+        parameters: What the model was run with, see `Provenance.dicom_parameters`.
+        seed: Text from which the UIDs are derived, see `new_series`.
 
     Returns:
         The written dataset.
@@ -64,11 +68,12 @@ def write_segmentation(
         pixel_array=_pixels(stored, segments),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
-            _describe(n, segment, model, version, automatic) for n, segment in enumerate(segments, start=1)
+            _describe(n, segment, _algorithm(model, version, parameters), automatic)
+            for n, segment in enumerate(segments, start=1)
         ],
         content_description="Segmentation",
         content_label="SEGMENTATION",
-        **new_series("Segmentation", _SERIES_NUMBER, model),
+        **new_series("Segmentation", _SERIES_NUMBER, model, seed),
     )
     seg.copy_patient_and_study_information(series.headers[0])
     seg.SpecificCharacterSet = UTF8
@@ -86,13 +91,25 @@ def _pixels(stored: Segments, segments: Sequence[Segment]) -> np.ndarray:
     return np.stack([stored.mask(segment.stored).T for segment in segments], -1).astype(np.uint8)
 
 
-def _describe(number: int, segment: Segment, model: str, version: str, automatic: bool) -> SegmentDescription:
-    kind, algorithm = SegmentAlgorithmTypeValues.MANUAL, None
-    if model:
+def _algorithm(
+    model: str, version: str, parameters: Mapping[str, str] | None
+) -> AlgorithmIdentificationSequence | None:
+    if not model:
+        return None
+    return AlgorithmIdentificationSequence(
+        f"SegMed {model}"[:64],
+        _FAMILIES.ArtificialIntelligence,
+        version[:64],
+        parameters=dict(parameters) if parameters else None,
+    )
+
+
+def _describe(
+    number: int, segment: Segment, algorithm: AlgorithmIdentificationSequence | None, automatic: bool
+) -> SegmentDescription:
+    kind = SegmentAlgorithmTypeValues.MANUAL
+    if algorithm is not None:
         kind = SegmentAlgorithmTypeValues.AUTOMATIC if automatic else SegmentAlgorithmTypeValues.SEMIAUTOMATIC
-        algorithm = AlgorithmIdentificationSequence(
-            f"SegMed {model}"[:64], _FAMILIES.ArtificialIntelligence, version[:64]
-        )
     codes = segment.codes
     description = SegmentDescription(
         number,

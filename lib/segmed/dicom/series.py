@@ -18,6 +18,7 @@ import pydicom
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 
 import segmed
 from segmed.imaging.durable import appear_whole
@@ -157,13 +158,26 @@ def without_patient(header: Dataset) -> Dataset:
     return plain
 
 
-def new_series(kind: str, number: int, model: str) -> dict[str, Any]:
-    """Arguments of highdicom for a new series with one instance, and for the equipment that made it."""
+def new_series(kind: str, number: int, model: str, seed: str = "") -> dict[str, Any]:
+    """Arguments of highdicom for a new series with one instance, and for the equipment that made it.
+
+    Args:
+        kind: What it holds, for its description.
+        number: SeriesNumber.
+        model: Model that made it, or "".
+        seed: Text from which the UIDs are derived, so that a repeated export gives the same object; "" for
+            new UIDs.
+    """
+    series, instance = (
+        (highdicom.UID(), highdicom.UID())
+        if not seed
+        else (generate_uid(entropy_srcs=[kind, part, seed]) for part in ("series", "instance"))
+    )
     return {
-        "series_instance_uid": highdicom.UID(),
+        "series_instance_uid": series,
         "series_number": number,
         "series_description": f"{kind} by SegMed {model}".strip()[:64],
-        "sop_instance_uid": highdicom.UID(),
+        "sop_instance_uid": instance,
         "instance_number": 1,
         "manufacturer": "SegMed",
         "manufacturer_model_name": f"SegMed {model}".strip()[:64],

@@ -12,6 +12,7 @@ import numpy as np
 from segmed.imaging.intensity import resolve_window, stretch, window_range
 from segmed.imaging.reading import fingerprint, read_volume
 from segmed.imaging.store import ByteBoundedStore
+from segmed.imaging.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,20 @@ class Picture:
 def open_picture(path: str | os.PathLike[str], window: str = "auto") -> Picture:
     """Read and window an image. Raises what `read_volume` and `window_range` raise."""
     key = fingerprint(path) if os.path.exists(path) else ""  # noqa: PTH110 - path may be a str
-    volume = read_volume(path)
+    return windowed(read_volume(path), window, key)
+
+
+def windowed(volume: Volume, window: str = "auto", key: str = "") -> Picture:
+    """A volume in an intensity window.
+
+    Args:
+        volume: The image.
+        window: Name of the window.
+        key: What identifies the image in caches.
+
+    Raises:
+        ValueError: The window is unknown.
+    """
     levels, shown = window_range(volume, window), resolve_window(volume, window)
     return Picture(stretch(volume, *levels), volume.affine, f"{key}:{window}", shown, levels)
 

@@ -22,12 +22,17 @@ class Box:
     k: Range
 
     @classmethod
-    def from_roi(cls, roi: Sequence[float], shape: Sequence[int]) -> Box:
+    def from_roi(cls, roi: Sequence[float], shape: Sequence[int], across: int = 2) -> Box:
         """A viewer's region [i0, i1, j0, j1, k0, k1], ends in any order, clamped to the image.
 
+        Args:
+            roi: The region.
+            shape: Size of the image in voxels along (i, j, k).
+            across: Axis along which the region may have a single voxel.
+
         Raises:
-            ValueError: The region is not six finite numbers, lies outside the image, or has no extent in i or
-                j.
+            ValueError: The region is not six finite numbers, lies outside the image, or has no extent in its
+                plane.
         """
         if len(roi) != 6 or not all(_is_finite(v) for v in roi):
             raise ValueError(
@@ -42,10 +47,11 @@ class Box:
                     f"at {size - 1}. Draw the box on the image."
                 )
             ranges.append((max(low, 0), min(high, size - 1)))
-        if any(low == high and size > 1 for (low, high), size in zip(ranges[:2], shape[:2], strict=True)):
+        plane = [axis for axis in range(3) if axis != across]
+        if any(ranges[axis][0] == ranges[axis][1] and shape[axis] > 1 for axis in plane):
+            told = ", ".join(f"{'ijk'[axis]} {ranges[axis]}" for axis in plane)
             raise ValueError(
-                f"The box is empty: i {ranges[0]}, j {ranges[1]}. Draw it around the object, at least two "
-                f"voxels wide."
+                f"The box is empty: {told}. Draw it around the object, at least two voxels wide."
             )
         return cls(*ranges)
 
@@ -204,6 +210,7 @@ def parse_prompt(
     background: Sequence[Sequence[float]] = (),
     mask: np.ndarray | None = None,
     scribbles: Mapping[int, np.ndarray] | None = None,
+    across: int = 2,
 ) -> tuple[Prompt, list[str]]:
     """Convert a viewer's numbers to a `Prompt`; clicks outside the image are left out and reported.
 
@@ -214,6 +221,7 @@ def parse_prompt(
         background: Background clicks in the same form.
         mask: Previous mask (I, J, K).
         scribbles: Strokes (H, W) by slice, int8 as those of a `SlicePrompt`.
+        across: Axis along which the region may have a single voxel.
 
     Returns:
         The prompt, and messages for the user about what was left out.
@@ -232,7 +240,7 @@ def parse_prompt(
                 f"{tuple(shape)}."
             )
     inside = [_points_inside(points, shape, warnings) for points in (foreground, background)]
-    box = Box.from_roi(roi, shape) if roi is not None and len(roi) else None
+    box = Box.from_roi(roi, shape, across) if roi is not None and len(roi) else None
     if warnings and box is None and not inside[0] and mask is None and not scribbles:
         raise ValueError(f"{' '.join(warnings)} Click on the image.")
     return Prompt(box, inside[0], inside[1], mask, scribbles or {}), warnings

@@ -7,7 +7,7 @@ crops).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from torchvision.ops import batched_nms, masks_to_boxes
 
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import SlicePrompt
-from segmed.inference.predictor import Predictor, Progress, is_blank
+from segmed.inference.predictor import Predictor, is_blank
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def automatic_masks(
     picture: Picture,
     k: int,
     config: AutomaticMasksConfig | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[ProposedMask]:
     """Propose masks for all objects on slice k, which is encoded once.
 

@@ -24,7 +24,7 @@ def check_backbones(methods: Iterable[str], backbones: Mapping[str, BackboneConf
     seen: set[tuple[str, str]] = set()
     for name in methods:
         method, source = find_method(name), backbones[name].source
-        kind = "sam" if not method.own_format else "sam2" if method.name == "sam2" else ""
+        kind = "sam" if not method.own_format else "" if method.weights else "sam2"
         if not method.needs_backbone or not source or (kind, source) in seen:
             continue
         seen.add((kind, source))

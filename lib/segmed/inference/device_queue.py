@@ -6,6 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from segmed.inference.cancelling import raise_if_cancelled
+
 T = TypeVar("T")
 
 
@@ -19,5 +21,10 @@ class DeviceQueue:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
 
     def run(self, work: Callable[[], T]) -> T:
-        """Run `work` when its turn comes, wait for it, and return its result or raise its error."""
+        """Run `work` when its turn comes, wait for it, and return its result or raise its error.
+
+        Raises:
+            Cancelled: Nobody waits for the result any more, see `cancelled_by`.
+        """
+        raise_if_cancelled()
         return self._worker.submit(work).result()

@@ -59,11 +59,14 @@ class Loader:
         if chosen.weights and not backbone.source:
             backbone = replace(backbone, source=chosen.weights)
         if not chosen.needs_backbone:
-            backbone, device = BackboneConfig(), device if chosen.learns else "cpu"
+            runtime = backbone.runtime if chosen.learns else "torch"
+            backbone, device = BackboneConfig(runtime=runtime), device if chosen.learns else "cpu"
         elif not backbone.source:
             raise ValueError(missing_weights(chosen))
         with self._lock:
             key = (method, backbone, device, trained, labels)
+            if key not in self._segmenters and backbone.runtime != "torch":
+                self._segmenters[key] = _on_runtime(method, backbone, device, trained, labels)
             if key not in self._segmenters:
                 if trained is None and chosen.build is not None:
                     model, version = (
@@ -93,25 +96,48 @@ class Loader:
         """Get a segmenter as `get` does, or a fallback if its weights are missing or damaged.
 
         The fallback of trained weights is the untrained method, and that of a method with embedded weights
-        `classical`.
+        `classical`. A method that does not fit into the memory of the GPU runs on the CPU.
 
         Returns:
             The segmenter, and a warning for the user: "" or the reason for the fallback.
         """
+        try:
+            return self._get_or_simpler(method, backbone, device, trained, labels)
+        except torch.OutOfMemoryError as error:
+            if torch.device(device).type == "cpu":
+                raise
+            logger.warning("%s does not fit into the memory of %s: %s", method, device, error)
+            segmenter, warning = self._get_or_simpler(method, backbone, "cpu", trained, labels)
+            told = (
+                f"{device} has no memory left for {method}, which therefore runs on the CPU, more slowly. "
+                "End other programs on the GPU, or take smaller weights, and start again."
+            )
+            return segmenter, f"{told} {warning}".strip()
+
+    def _get_or_simpler(
+        self,
+        method: str,
+        backbone: BackboneConfig,
+        device: str,
+        trained: Path | None = None,
+        labels: tuple[str, ...] = (),
+    ) -> tuple[Segmenter, str]:
         chosen = find_method(method)
         if trained is not None and chosen.ready:
             try:
-                return self.get(method, backbone, device, trained), ""
+                found = self.get(method, backbone, device, trained)
+                return found, found.notice
             except (ValueError, FileNotFoundError) as error:
                 logger.warning("%s is served untrained: %s", method, error)
-                plain, warning = self.get_or_fallback(method, backbone, device)
+                plain, warning = self._get_or_simpler(method, backbone, device)
                 return (
                     plain,
                     f"The weights that were trained here cannot be used, the original ones answer. {error}"
                     + (f" {warning}" if warning else ""),
                 )
         try:
-            return self.get(method, backbone, device, trained, labels), ""
+            found = self.get(method, backbone, device, trained, labels)
+            return found, found.notice
         except (ValueError, FileNotFoundError) as error:
             if not chosen.weights or (backbone.source and backbone.source != chosen.weights):
                 raise
@@ -184,6 +210,30 @@ class Loader:
                 model.vision_encoder = prepare_encoder(model.vision_encoder, target, backbone.precision)
             self._models[key] = model, f"{version}-{backbone.precision}"
         return self._models[key]
+
+
+def _on_runtime(
+    method: str, backbone: BackboneConfig, device: str, trained: Path | None, labels: tuple[str, ...]
+) -> Segmenter:
+    """A segmenter whose networks another runtime computes; PyTorch where that is impossible, with a notice.
+
+    The weights in PyTorch are read by a loader of their own, so that they are freed afterwards.
+    """
+    plain = replace(backbone, runtime="torch")
+    why = "it runs on CPUs only"
+    if device == "cpu":
+        from segmed.inference.runtimes.compiled import compile_method
+
+        try:
+            exact = Loader().get(method, replace(plain, precision="fp32"), device, trained, labels)
+            return compile_method(exact, backbone.precision)
+        except ValueError as error:
+            why = str(error)
+    logger.warning("%s runs on PyTorch and not on %s: %s", method, backbone.runtime, why)
+    segmenter = Loader().get(method, plain, device, trained, labels)
+    if device == "cpu":
+        segmenter.notice = f"{method} runs on PyTorch and not on {backbone.runtime}. {why}"
+    return segmenter
 
 
 def _sam(backbone: BackboneConfig) -> tuple[Any, str]:

@@ -41,6 +41,7 @@ class NeighbourWalk:
         thickness: Distance of neighbouring slices in px of a slice.
         rule: The conditions under which a slice still shows the object.
         clean: Whether parts that are not connected with the object are removed.
+        found: Function called with each slice and its mask as soon as it belongs to the result.
     """
 
     prompt: Prompt
@@ -50,6 +51,7 @@ class NeighbourWalk:
     thickness: float = 1.0
     rule: PropagationRule = NEIGHBOUR_RULE
     clean: bool = True
+    found: Callable[[int, np.ndarray], None] = lambda k, mask: None
 
     def run(self) -> Masks:
         """Masks (H, W) of all slices that show the object."""
@@ -130,6 +132,8 @@ class NeighbourWalk:
         """
         masks = {k: m for k, m in anchors.items() if m.any()}
         ordered = sorted(masks)
+        for anchor in ordered:
+            self.found(anchor, masks[anchor])
         for n, anchor in enumerate(ordered):
             below = (ordered[n - 1] + anchor) // 2 if n else ends[0] - 1
             above = (anchor + ordered[n + 1]) // 2 if n + 1 < len(ordered) else ends[1]
@@ -152,6 +156,7 @@ class NeighbourWalk:
                 continue
             masks[k] = before = current
             at, missed = k, 0
+            self.found(k, current)
         return masks
 
     def _is_alike(self, k: int, mask: np.ndarray, reference: np.ndarray) -> bool:
@@ -161,16 +166,17 @@ class NeighbourWalk:
 
     def _propagated(self, k: int, at: int, mask: np.ndarray) -> np.ndarray:
         """The mask of the object on slice k, predicted from its mask on slice `at`."""
-        prompt = SlicePrompt(neighbour=Neighbour(mask, self.image(at)), **self._bounds(), **self._marks_on(k))
+        near = Neighbour(mask, self.image(at))
+        prompt = SlicePrompt(neighbour=near, **self._bounds(mask), **self._marks_on(k))
         return self._cleaned(k, self._clipped_to_box(self.predict(k, prompt)[0]))
 
-    def _bounds(self) -> dict[str, Any]:
-        """A box over several slices, which bounds the object on each, as arguments of a `SlicePrompt`."""
-        box = self.prompt.box
-        if box is None or box.is_flat:
-            return {}
-        (i0, i1), (j0, j1) = box.i, box.j
-        return {"box": (float(i0), float(j0), float(i1), float(j1)), "loose": True}
+    def _bounds(self, near: np.ndarray) -> dict[str, Any]:
+        """A box that bounds the object on the next slice, as arguments of a `SlicePrompt`.
+
+        A box is drawn where the object is large, so that the object hardly becomes wider than its mask `near`
+        on the slice before. A click may lie anywhere and bounds nothing.
+        """
+        return {} if self.prompt.box is None else {"box": slice_box(near), "loose": True}
 
     def _marks_on(self, k: int) -> dict[str, Any]:
         """Clicks and strokes on slice k, as arguments of a `SlicePrompt`."""
@@ -227,7 +233,10 @@ class NeighbourWalk:
             for k in self._marked_slices()
             if (prompt := self.prompt.on_slice(k)) is not None and not prompt.is_satisfied
         ]
-        corrected = {k: self._correct_slice(k, result) for k in marked}
+        corrected = {}
+        for k in marked:
+            corrected[k] = self._correct_slice(k, result)
+            self.found(k, corrected[k])
         for n, k in enumerate(marked):
             before = result.get(k, np.zeros_like(corrected[k]))
             above = marked[n + 1] if n + 1 < len(marked) else self.depth
@@ -283,4 +292,5 @@ class NeighbourWalk:
                     break
             masks[k] = before = current
             at = k
+            self.found(k, current)
         return masks

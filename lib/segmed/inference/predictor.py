@@ -21,9 +21,10 @@ from segmed.inference.predictor_steps import (
     uncertainty_of,
     with_exclusions,
 )
+from segmed.inference.progress import Masks, Progress
 from segmed.inference.propagation import PropagationRule, propagate
 from segmed.inference.refinement.refinement import Refinement, Rough
-from segmed.inference.volume_propagation import Masks, Progress, track_objects, walk_neighbours
+from segmed.inference.volume_propagation import track_objects, walk_neighbours
 from segmed.methods.base.segmenter import Logits, Segmenter, StackPrompt
 from segmed.methods.detector.boxes import Boxes
 from segmed.sam.embedding import Embedding
@@ -104,18 +105,22 @@ class Predictor:
         masks = self.segment(picture, prompts, progress, refine)
         if has_thick_box(prompt):
             return masks
-        done = len(masks)
+        done, depth = len(masks), picture.shape[2]
 
         def predict(k: int, slice_prompt: SlicePrompt) -> np.ndarray:
             nonlocal done
-            done += 1
             if progress:
-                progress(min(done, picture.shape[2]), picture.shape[2])
+                progress(min(done, depth), depth, {})
+            done += 1
             with_clicks = with_exclusions(slice_prompt, prompt, k, self.segmenter.carries_mask)
             return self.segment(picture, {k: with_clicks}, None, refine)[k]
 
+        def found(k: int, mask: np.ndarray) -> None:
+            if progress:
+                progress(min(done, depth), depth, {k: mask})
+
         rule = PropagationRule(margin=self.segmenter.margin)
-        return propagate(masks, picture.shape[2], predict, picture.slice, rule)
+        return propagate(masks, depth, predict, picture.slice, rule, found)
 
     def segment_objects(
         self,
@@ -153,7 +158,7 @@ class Predictor:
             labels[:, :, chunk.start : chunk.stop] = self.queue.run(decode).transpose(2, 1, 0)
             labels[:, :, [k for k in chunk if is_blank(picture, k)]] = 0
             if progress:
-                progress(chunk.stop, picture.shape[2])
+                progress(chunk.stop, picture.shape[2], {k: labels[:, :, k].T for k in chunk})
         return labels
 
     def boxes(self, picture: Picture, progress: Progress | None = None) -> list[Boxes]:
@@ -172,7 +177,7 @@ class Predictor:
             else:
                 found.append(self.queue.run(partial(self._detect, detect, picture, k)))
             if progress:
-                progress(k + 1, picture.shape[2])
+                progress(k + 1, picture.shape[2], {})
         return found
 
     def uncertainty(self, picture: Picture, prompt: Prompt) -> Masks:
@@ -222,8 +227,18 @@ class Predictor:
         """Masks (H, W) of slices by slice index, refined if `refine` is given."""
         if refine is None:
             return self.predict(picture, prompts, progress)
-        found = self.predict(picture, prompts, progress, probability_of)
-        return {k: self.refined(picture, k, found[k], prompts[k], refine) for k in found}
+        masks: Masks = {}
+        ks = list(prompts)
+        for start in range(0, len(ks), self.batch):
+            chunk = {k: prompts[k] for k in ks[start : start + self.batch]}
+            found = self.predict(picture, chunk, read=probability_of)
+            for k, probability in found.items():
+                if progress:
+                    progress(len(masks), len(prompts), {})
+                masks[k] = self.refined(picture, k, probability, prompts[k], refine)
+                if progress:
+                    progress(len(masks), len(prompts), {k: masks[k]})
+        return masks
 
     def refined(
         self, picture: Picture, k: int, probability: np.ndarray, prompt: SlicePrompt, refine: Refinement
@@ -255,7 +270,9 @@ class Predictor:
                 )
                 return read(logits)[:, 0].cpu().numpy()
 
+            if progress:
+                progress(len(masks), len(prompts), {})
             masks.update(zip(chunk, self.queue.run(decode), strict=True))
             if progress:
-                progress(len(masks), len(prompts))
+                progress(len(masks), len(prompts), {k: masks[k] for k in chunk})
         return masks

@@ -13,7 +13,7 @@ from segmed.methods.base.segmenter import Logits
 
 def is_blank(picture: Picture, k: int) -> bool:
     """Whether all pixels of a slice have the same value."""
-    image = picture.array[:, :, k]
+    image = picture.slice(k)
     return bool(image.min() == image.max())
 
 

@@ -64,6 +64,7 @@ def propagate(
     predict: Predict,
     grey: Callable[[int], np.ndarray],
     rule: PropagationRule | None = None,
+    found: Callable[[int, np.ndarray], None] = lambda k, mask: None,
 ) -> dict[int, np.ndarray]:
     """Propagate masks from prompted slices to their neighbours in both directions.
 
@@ -74,6 +75,7 @@ def propagate(
         predict: Function that returns the mask of slice k for a prompt.
         grey: Function that returns the 8-bit image of slice k.
         rule: The stop rule, or None for its default values.
+        found: Function called with each propagated mask as soon as it belongs to the object.
 
     Returns:
         Masks of all slices that show the object, the anchors among them, by slice index.
@@ -92,6 +94,7 @@ def propagate(
                 if not rule.holds(mask, before) or likeness(grey(k), mask, reference) < rule.min_likeness:
                     break
                 masks[k] = before = mask
+                found(k, mask)
     return masks
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,8 @@ from torch import Tensor
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt, SlicePrompt
 from segmed.inference.neighbour_walk import NeighbourWalk
-from segmed.inference.predictor_steps import has_box_or_clicks, is_blank
+from segmed.inference.predictor_steps import has_box_or_clicks, has_thick_box, is_blank
+from segmed.inference.progress import Masks, Progress
 from segmed.inference.propagation import box_around
 from segmed.inference.refinement.refinement import Refinement
 from segmed.methods.base.segmenter import Logits, StackPrompt
@@ -19,8 +20,7 @@ from segmed.methods.base.segmenter import Logits, StackPrompt
 if TYPE_CHECKING:
     from segmed.inference.predictor import Predictor
 
-Progress = Callable[[int, int], None]
-Masks = dict[int, np.ndarray]
+_TRIED = 5  # slices of a box that are tried before one of them is followed
 
 
 def walk_neighbours(
@@ -32,6 +32,8 @@ def walk_neighbours(
 ) -> Masks:
     """Segment a volume with a method that reads neighbouring slices: masks (H, W) by slice index."""
     depth, done, quality = picture.shape[2], 0, 1.0
+    box = prompt.box
+    most = box.k[1] - box.k[0] + 1 + _TRIED if box and has_thick_box(prompt) else depth
 
     def read(logits: Logits) -> Tensor:
         nonlocal quality
@@ -42,15 +44,19 @@ def walk_neighbours(
         nonlocal done, quality
         done, quality = done + 1, 1.0
         if progress:
-            progress(min(done, depth), depth)
+            progress(min(done - 1, most), most, {})
         if refine:
             return predictor.segment(picture, {k: slice_prompt}, None, refine)[k], quality
         return predictor.predict(picture, {k: slice_prompt}, None, read)[k], quality
 
+    def found(k: int, mask: np.ndarray) -> None:
+        if progress:
+            progress(min(done, most), most, {k: mask})
+
     steps = np.linalg.norm(picture.affine[:3, :3], axis=0)
     thickness = float(steps[2] / max(np.sqrt(steps[0] * steps[1]), 1e-6)) or 1.0
     clean = not predictor.loose_parts
-    return NeighbourWalk(prompt, depth, picture.slice, predict, thickness, clean=clean).run()
+    return NeighbourWalk(prompt, depth, picture.slice, predict, thickness, clean=clean, found=found).run()
 
 
 def track_objects(
@@ -95,5 +101,5 @@ def track_objects(
             mask = predictor.refined(picture, k, probability, box_around(mask, 0), refine)
         found[n].setdefault(k, mask)
         if progress:
-            progress(min(done, total), total)
+            progress(min(done, total), total, {k: found[n][k]} if len(prompts) == 1 else {})
     return found

@@ -99,6 +99,15 @@ METHODS: dict[str, Method] = {
             own_format=True,
             example="sam2.1-hiera-tiny",
         ),
+        Method(
+            "medsam2",
+            "MedSAM2: a box, carried through volumes by its memory",
+            "segmed.methods.sam.sam2:MEDSAM2",
+            ready=True,
+            learns=False,
+            own_format=True,
+            example="medsam2",
+        ),
     )
 }
 

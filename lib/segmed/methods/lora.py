@@ -21,7 +21,7 @@ from segmed.methods.sam.class_head import (
     head_names,
     learning_rate,
 )
-from segmed.methods.sam.sharing import share_weights
+from segmed.methods.sam.sharing import encoder_layers, share_weights
 from segmed.sam.stem import ConvStem
 
 if TYPE_CHECKING:
@@ -98,7 +98,15 @@ class LoraSam(TrainableClassSegmenter):
         super().__init__(model, config, version)
         # Warm-up, weight decay, optimiser and epochs: Zhang and Liu (2023), who stop after 160 of 200 epochs.
         self.recipe = Recipe(
-            {"": learning_rate(1)}, "dice_ce", "adamw", 0.1, "poly", warmup=250, epochs=160, prompted=False
+            {"": learning_rate(1)},
+            "dice_ce",
+            "adamw",
+            weight_decay=0.1,
+            schedule="poly",
+            warmup=250,
+            epochs=160,
+            prompted=False,
+            batch=12,
         )
         vision, decoder = self.model.config.vision_config, self.model.config.mask_decoder_config
         narrowest = min(vision.hidden_size, decoder.hidden_size // decoder.attention_downsample_rate)
@@ -109,7 +117,7 @@ class LoraSam(TrainableClassSegmenter):
             )
         from peft import LoraConfig
 
-        for layer in self.model.vision_encoder.layers:
+        for layer in encoder_layers(self.model, self.name):
             layer.attn.qkv = SplitQkv(layer.attn.qkv)
         # Where the encoder is mostly a stem, its convolutions get low-rank updates as well.
         stem = isinstance(self.model.vision_encoder.patch_embed, ConvStem)

@@ -7,7 +7,7 @@ Segment anything in medical images (Nature Communications, 2024), whose DeepLabV
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from segmed.data.augment import MEAN, STANDARD_DEVIATION
 from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.base.graph import Graph, Run, RunNetwork
 from segmed.methods.base.method import Parts, Training
 from segmed.methods.base.segmenter import Logits
 from segmed.methods.base.trainable import Recipe, TrainableSegmenter
@@ -102,6 +103,7 @@ class UnetFamily(TrainableSegmenter):
     architecture: ClassVar[str]
     least: ClassVar[int] = _STRIDE
     config: UnetFamilyConfig
+    no_graphs = ""
     keeps_slices = True
     mean: Tensor
     sd: Tensor
@@ -200,6 +202,15 @@ class UnetFamily(TrainableSegmenter):
         else:
             logits = _fullest(self._run(pictures), boxes)
         return Logits(embedding.frame.restore(logits, size))
+
+    def graphs(self) -> tuple[Graph, ...]:
+        side = self.config.input_size
+        pixels = torch.zeros(1, 3 + self.config.box_channel, side, side)
+        free = {"pixel_values": {0: "slices"}, "logits": {0: "slices"}}
+        return (Graph("network", self.network, {"pixel_values": pixels}, ("logits",), free),)
+
+    def run_by(self, runs: Mapping[str, Run]) -> None:
+        self.network = RunNetwork(runs["network"])
 
     def _run(self, pictures: Tensor) -> Tensor:
         alone = self.network.training and len(pictures) == 1

@@ -10,7 +10,6 @@ One process at a time writes, under the lock of the model; readers need no lock.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import re
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 import segmed
 from segmed.evaluation.case_scores import CaseScore
 from segmed.imaging.durable import flush
+from segmed.imaging.file_locks import lock
 from segmed.registry.gate import GateConfig, Verdict, compare
 from segmed.registry.model_version import (
     RECORD,
@@ -233,7 +233,7 @@ class Registry:
             known = ", ".join(self.names()) or "none yet; train one"
             raise FileNotFoundError(f"There is no model {name!r} in the registry. There are: {known}.")
         with (home / ".lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed or the process ends
+            lock(file)  # released when the file is closed or the process ends
             yield
 
     def _add(self, name: str, write: Callable[[Path], None], record: VersionRecord) -> ModelVersion:

@@ -46,21 +46,44 @@ class Frame:
         return np.asarray(xy, np.float32) * np.array([self.width / columns, self.height / rows], np.float32)
 
     def fit(self, image: Tensor, mode: str, fill: Tensor | float = 0.0) -> Tensor:
-        """Resample a slice with anti-aliasing into the model input.
+        """Resample a slice into the model input, (C, height, width) → (C, size, size).
+
+        Args:
+            image: The slice, of floating point.
+            mode: The interpolation, see `resample`.
+            fill: The value of the padding, one for all channels or (C, 1, 1).
+        """
+        return self.pad(self.resample(image, mode), fill)
+
+    def resample(self, image: Tensor, mode: str) -> Tensor:
+        """Resample a slice to its size within the model input.
 
         Args:
             image: The slice, (C, height, width), of floating point.
-            mode: The interpolation, `bicubic` or `bilinear`.
-            fill: The value of the padding, one for all channels or (C, 1, 1).
+            mode: `bicubic` or `bilinear`, both with anti-aliasing, or `area`, the mean over what a pixel
+                covers, or `nearest`.
 
         Returns:
-            The model input, (C, size, size).
+            The slice, (C, rows, columns) with the numbers of `content`.
         """
         rows, columns = self.content
-        small = F.interpolate(image[None], (rows, columns), mode=mode, align_corners=False, antialias=True)[0]
+        if mode == "area":
+            return _coverage(self.height, rows) @ image @ _coverage(self.width, columns).T
+        if mode == "nearest":
+            return F.interpolate(image[None], (rows, columns), mode=mode)[0]
+        return F.interpolate(image[None], (rows, columns), mode=mode, align_corners=False, antialias=True)[0]
+
+    def pad(self, small: Tensor, fill: Tensor | float = 0.0) -> Tensor:
+        """Place a resampled slice (C, rows, columns) into the model input (C, size, size).
+
+        Args:
+            small: The slice.
+            fill: The value of the padding, one for all channels or (C, 1, 1).
+        """
+        rows, columns = self.content
         if (rows, columns) == (self.size, self.size):
             return small
-        out = torch.zeros((image.shape[0], self.size, self.size), dtype=image.dtype) + fill
+        out = torch.zeros((small.shape[0], self.size, self.size), dtype=small.dtype) + fill
         out[:, :rows, :columns] = small
         return out
 
@@ -79,3 +102,12 @@ class Frame:
             maps = F.interpolate(maps, (self.size, self.size), mode="bilinear", align_corners=False)
             maps = maps[..., :rows, :columns]
         return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+def _coverage(old: int, new: int) -> Tensor:
+    """The share that each of `old` pixels has in each of `new` ones along an axis, (new, old)."""
+    edges = torch.arange(new + 1, dtype=torch.float64) * (old / new)
+    pixel = torch.arange(old, dtype=torch.float64)
+    begin = torch.maximum(edges[:-1, None], pixel)
+    end = torch.minimum(edges[1:, None], pixel + 1)
+    return ((end - begin).clamp(min=0) * (new / old)).float()

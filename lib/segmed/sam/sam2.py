@@ -148,6 +148,11 @@ class StackSession(Sam2VideoInferenceSession):
         """Drop the memory of slice k that was computed without a prompt."""
         self.output_dict_per_obj[self.object]["non_cond_frame_outputs"].pop(k, None)
 
+    def keep(self, k: int) -> None:
+        """Remember slice k, which was followed and then corrected, for good as a prompted one."""
+        outputs = self.output_dict_per_obj[self.object]
+        outputs["cond_frame_outputs"][k] = outputs["non_cond_frame_outputs"].pop(k)
+
     def store_output(
         self,
         obj_idx: int,

@@ -35,6 +35,21 @@ def is_name(source: str) -> bool:
     return source in PUBLISHED and not Path(source).exists()
 
 
+def declared_preparation(source: str) -> str:
+    """How slices are prepared for published weights; "" where nothing is known about the source.
+
+    Args:
+        source: Name, Hugging Face id, or path of a file that has the name of the published one.
+    """
+    if is_name(source):
+        return PUBLISHED[source].preparation
+    file = Path(source).name
+    for weights in PUBLISHED.values():
+        if source == weights.repository or weights.files == (file,):
+            return weights.preparation
+    return ""
+
+
 def check_source(source: str) -> None:
     """Refuse, without reading weights or using a network, what cannot be base weights.
 

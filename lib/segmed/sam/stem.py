@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segmed.sam.encoders.tiny_vit import TinyVitEncoder
+
 if TYPE_CHECKING:
     from transformers import SamConfig, SamModel
 
@@ -80,7 +82,11 @@ class ConvStem(nn.Module):
 
 
 def build_sam(config: SamConfig) -> SamModel:
-    """Build a SamModel, with a convolutional stem if the configuration of its encoder has `stem_channels`.
+    """Build a SamModel with the encoder that the configuration asks for.
+
+    `vision_config` with `tiny_vit` has a TinyViT, with `efficient_vit` an EfficientViT, with
+    `med2d_adapters` the adapters of SAM-Med2D, with
+    `stem_channels` a convolutional stem.
 
     Raises:
         ValueError: If the patch size is not a power of two, or the settings of the stem do not fit it.
@@ -89,6 +95,16 @@ def build_sam(config: SamConfig) -> SamModel:
 
     model = SamModel(config)
     vision = config.vision_config
+    if getattr(vision, "tiny_vit", None):
+        model.vision_encoder = TinyVitEncoder(vision)
+    if getattr(vision, "efficient_vit", None):
+        from segmed.sam.encoders.efficient_vit import EfficientVitEncoder
+
+        model.vision_encoder = EfficientVitEncoder(vision)
+    if getattr(vision, "med2d_adapters", False):
+        from segmed.sam.encoders.med2d import add_adapters
+
+        add_adapters(model.vision_encoder)
     channels = getattr(vision, "stem_channels", None)
     if channels:
         levels = int(vision.patch_size).bit_length() - 1

@@ -18,7 +18,7 @@ from segmed.sam.checkpoints.files import read_state, weights_in
 from segmed.sam.checkpoints.keymap import infer_config, is_original, to_transformers
 from segmed.sam.digest import state_digest
 from segmed.sam.resize import resize_weights, resized_config
-from segmed.sam.sources import WHERE, local_source
+from segmed.sam.sources import WHERE, declared_preparation, local_source
 from segmed.sam.stem import build_sam
 
 _SHARED = "shared_image_embedding.positional_embedding"
@@ -47,12 +47,13 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
         raise ValueError(
             f"{path.name} is a SAM 2, which the model sam2 uses: --conf backbone_sam2 {source}. {WHERE}"
         )
-    if is_original(state):
-        state = to_transformers(state)
-    if _TIED in state:
-        state.setdefault(_SHARED, state[_TIED])
     try:
+        if is_original(state):
+            state = to_transformers(state)
+        if _TIED in state:
+            state.setdefault(_SHARED, state[_TIED])
         config = config or infer_config(state)
+        config.preparation = declared_preparation(source) or getattr(config, "preparation", "")
         if image_size is not None and image_size != config.vision_config.image_size:
             config = resized_config(config, image_size)
         state = resize_weights(state, config)
@@ -73,13 +74,15 @@ def load_sam(source: str, image_size: int | None = None) -> SamModel:
 def weights_version(model: SamModel) -> str:
     """A short hash of architecture and weights: the version under which embeddings are cached."""
     vision, decoder = model.config.vision_config, model.config.mask_decoder_config
-    facts = (
+    facts: tuple[object, ...] = (
         vision.image_size,
         vision.num_attention_heads,
         vision.window_size,
         tuple(vision.global_attn_indexes),
         decoder.num_attention_heads,
     )
+    if prepared := getattr(model.config, "preparation", ""):
+        facts = (*facts, prepared)
     return state_digest(repr(facts), model.state_dict())
 
 

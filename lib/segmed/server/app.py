@@ -40,6 +40,7 @@ from segmed.server.learning.learning import ActiveLearning
 from segmed.server.learning.retrainer import check_options, is_remote
 from segmed.server.learning.scoring import ImageScoring, LabelDice
 from segmed.server.learning.strategies import strategies
+from segmed.server.segmenting.jobs import Jobs
 from segmed.server.tasks.automatic import AutomaticInferTask
 from segmed.server.tasks.batch import BatchInference
 from segmed.server.tasks.detection import DetectionInferTask
@@ -65,7 +66,7 @@ class SegMedApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         settings = ServerSettings.from_conf(conf or {})
         set_most_voxels(settings.max_voxels)
-        self.turns = Turns()
+        self.turns, self.jobs = Turns(), Jobs()
         self.engine = Engine(settings, Registry(settings.registry or Path(app_dir) / "model" / "trained"))
         self.codes = read_codes(settings.codes) if settings.codes else None
         super().__init__(
@@ -164,9 +165,10 @@ class SegMedApp(MONAILabelApp):
         if is_remote(self.studies):
             return PacsStudies(self.studies, settings.dicomweb, settings.structures, self.codes)
         if is_dicom_folder(Path(self.studies)):
-            return DicomFolderStudies(
-                Path(self.studies), settings.dicomweb.modalities, settings.structures, self.codes
-            )
+            dicom = settings.dicomweb
+            store = DicomFolderStudies(Path(self.studies), dicom.modalities, settings.structures, self.codes)
+            store.show_patient = dicom.show_patient
+            return store
         return FolderDatastore.of_folder(
             self.studies,
             monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,

@@ -28,6 +28,7 @@ from monailabel.interfaces.utils.app import app_instance
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from segmed.inference.cancelling import Cancelled
 from segmed.server.access import login_routes, oidc_routes
 from segmed.server.access.audit import Audit, Audited
 from segmed.server.access.gate import MONAILABEL_ROLES, Gate, current_user, login_role
@@ -42,10 +43,13 @@ from segmed.server.http.guard import Guard
 from segmed.server.http.threads import run_in_threads
 from segmed.server.http.turns import TOO_MANY
 from segmed.server.learning import learning_routes, report_routes
+from segmed.server.leaving import CLOSED
 from segmed.server.pages import api_page as interface_page
-from segmed.server.pages import log_page, ohif, proxy, web
+from segmed.server.pages import log_page, ohif, preview, proxy, web
+from segmed.server.segmenting import routes as segmenting_routes
 from segmed.server.tasks import batch_routes
 from segmed.server.workspace import routes as workspace_routes
+from segmed.server.workspace.edits import routes as edit_routes
 
 run_in_threads()
 with contextlib.redirect_stdout(io.StringIO()):  # it prints its CORS setting, which the guard overrules
@@ -63,7 +67,10 @@ def _put_in_front(app: FastAPI) -> None:
         info_routes,
         learning_routes,
         report_routes,
+        segmenting_routes,
         workspace_routes,
+        edit_routes,
+        preview,
         session_routes,
         routes,
     )
@@ -101,6 +108,11 @@ async def _out_of_memory(request: Request, error: Exception) -> JSONResponse:
         "The GPU has not enough free memory for this model. Close other programs that use it, choose the "
         "device cpu, or start with a smaller --conf image_size or --conf batch 1.",
     )
+
+
+async def _cancelled(request: Request, error: Exception) -> JSONResponse:
+    logger.info("the client left before the answer: %s", request.url.path)
+    return _answer(CLOSED, "The request was cancelled, and nothing was changed.")
 
 
 async def _disk(request: Request, error: Exception) -> JSONResponse:
@@ -186,6 +198,7 @@ def create_app() -> ASGIApp:
     app.add_exception_handler(FileNotFoundError, _not_found)
     app.add_exception_handler(MONAILabelException, _monailabel)
     app.add_exception_handler(torch.OutOfMemoryError, _out_of_memory)
+    app.add_exception_handler(Cancelled, _cancelled)
     app.add_exception_handler(OSError, _disk)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)

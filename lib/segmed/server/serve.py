@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -100,7 +101,9 @@ def serve(studies: str, host: str, port: int, conf: Mapping[str, str], access: A
     Raises:
         ValueError: a setting is wrong, or the port is taken.
         FileNotFoundError: studies or weights are not there.
+        ModuleNotFoundError: MONAI Label is not installed.
     """
+    find_spec("monailabel")  # says what to do if it is not there
     spare_imports()
     from segmed.inference.backbone_check import check_backbones
     from segmed.server.config.settings import ServerSettings  # MONAI comes with it
@@ -160,9 +163,14 @@ def _private_folder() -> str:
     removed."""
     for old in Path(tempfile.gettempdir()).glob("segmed-*-*"):
         pid = old.name.split("-")[1]
-        if pid.isdecimal() and old.stat().st_uid == os.getuid() and not psutil.pid_exists(int(pid)):
+        if pid.isdecimal() and _is_ours(old) and not psutil.pid_exists(int(pid)):
             shutil.rmtree(old, ignore_errors=True)
     return tempfile.mkdtemp(prefix=f"segmed-{os.getpid()}-")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether it belongs to this user; on Windows, the folder for temporary files is one user's."""
+    return not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
 
 
 def _environment(temporary: str, host: str) -> dict[str, str]:

@@ -60,8 +60,9 @@ class EmbeddingFile:
         present = path.stat().st_size if path.is_file() else 0
         bound = min(max_bytes, present + int(_LEAST_FREE * shutil.disk_usage(path.parent).free))
         self.slots = min(count, bound // self.slot)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self._close = weakref.finalize(self, os.close, self._file)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+        self._file = os.fdopen(handle, "r+b", buffering=0)
+        self._close = weakref.finalize(self, self._file.close)
 
     def get(self, n: int) -> Embedding | None:
         """The embedding of slice n in half precision, or None if it is missing or damaged."""
@@ -69,7 +70,8 @@ class EmbeddingFile:
             return None
         raw = torch.empty(self.slot, dtype=torch.uint8)
         view = memoryview(raw.numpy())  # type: ignore[arg-type]
-        if os.preadv(self._file, [view], n * self.slot) != self.slot:
+        self._file.seek(n * self.slot)
+        if self._file.readinto(view) != self.slot:
             return None
         if int(raw[:8].view(torch.long)) != _sum(view):
             return None
@@ -90,7 +92,8 @@ class EmbeddingFile:
         view = memoryview(raw.numpy())  # type: ignore[arg-type]
         raw[:8] = torch.tensor([_sum(view)]).view(torch.uint8)
         try:
-            if os.pwrite(self._file, view, n * self.slot) != self.slot:
+            self._file.seek(n * self.slot)
+            if self._file.write(view) != self.slot:
                 raise OSError("the file was cut off")
         except OSError as error:
             self.slots = min(self.slots, n)

@@ -134,9 +134,9 @@ class TrainingRun:
             OSError: If a checkpoint cannot be written; the previous one is intact.
         """
         message, pace, training = "", Pace(), self.training
-        report = (
-            RunReport(self.folder, training.step) if self.processes.first and self.ended is None else None
-        )
+        report = None
+        if self.processes.first and self.ended is None:
+            report = RunReport(self.folder, training.step, asdict(self.config))
 
         def after_step(step: int, loss: float) -> None:
             left = pace.left(training.steps - step)

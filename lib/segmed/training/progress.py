@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from segmed.evaluation.case_scores import CaseScore
+from segmed.training.mlflow_sink import MlflowSink
 from segmed.training.overlay import overlay_sheet
 from segmed.training.validation import ShownCase
 
@@ -61,18 +62,21 @@ class Pace:
 class RunReport:
     """The files in the folder of a run: `log.jsonl`, `curves.png`, `validation.png` and TensorBoard events.
 
-    Errors of writing are logged; reports never end a training.
+    The numbers also go to MLflow, see `MlflowSink`. Errors of writing are logged; reports never end a
+    training.
 
     Args:
         folder: Folder of the run.
         step: Step from which the run continues; later events of an earlier attempt are removed.
+        settings: Settings of the training, for MLflow.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, settings: Mapping[str, Any] | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
 
         self.folder = folder
         self._writer = SummaryWriter(str(folder / "events"), purge_step=step or None)
+        self._mlflow, self._ended = MlflowSink(folder, settings or {}), False
         self._drawn, self._cost = -math.inf, 0.0
 
     def epoch(
@@ -95,12 +99,14 @@ class RunReport:
             lines = "".join(json.dumps(entry) + "\n" for entry in history)
             (self.folder / "log.jsonl").write_text(lines, encoding="utf-8")
             now = history[-1]
-            for name in ("loss", "rate", "dice"):
-                if name in now:
-                    self._writer.add_scalar(name, now[name], now["step"])
+            values = {name: now[name] for name in ("loss", "rate", "dice") if name in now}
             for label in sorted({s.label for s in scores}):
                 mine = [s for s in scores if s.label == label]
-                self._writer.add_scalar(f"dice/{label}", sum(s.dice for s in mine) / len(mine), now["step"])
+                values[f"dice/{label}"] = sum(s.dice for s in mine) / len(mine)
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, now["step"])
+            self._mlflow.log(values, now["step"])
+            self._ended = last
             start = time.monotonic()
             if last or start - self._drawn >= _DRAWING_SHARE * self._cost:
                 self._draw(history, shown)
@@ -112,6 +118,7 @@ class RunReport:
     def close(self) -> None:
         """Close the file of events."""
         self._writer.close()
+        self._mlflow.close(self._ended)
 
     def _draw(self, history: Sequence[Mapping[str, Any]], shown: Sequence[ShownCase]) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # servers import this file, too

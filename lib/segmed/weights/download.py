@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ import httpx
 from huggingface_hub import constants
 
 from segmed.imaging.durable import appear_whole
+from segmed.imaging.file_locks import try_lock
 from segmed.weights.contents import impostor, sha256_of
 from segmed.weights.errors import DamagedError, FetchError, is_full, no_space, offline, unreachable
 from segmed.weights.lock import LockedFile
@@ -181,17 +181,18 @@ def _web_page(answer: httpx.Response) -> DamagedError:
 def _alone(partial: Path) -> Iterator[BinaryIO]:
     """The partial file, for this process alone."""
     with partial.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not partial.exists() or partial.stat().st_ino != os.fstat(file.fileno()).st_ino:
-                raise BlockingIOError("the other process has just finished")
-        except BlockingIOError as error:
-            raise FetchError(f"Another process is downloading {partial.stem}. Wait for it.") from error
+        # the second: it has just finished, and the partial file is no longer this one
+        if not try_lock(file) or not partial.exists() or not _same(partial, file):
+            raise FetchError(f"Another process is downloading {partial.stem}. Wait for it.")
         try:
             yield file
         finally:
             if partial.exists() and not partial.stat().st_size:
                 partial.unlink()
+
+
+def _same(path: Path, file: BinaryIO) -> bool:
+    return path.stat().st_ino == os.fstat(file.fileno()).st_ino
 
 
 def _restart(file: BinaryIO) -> None:

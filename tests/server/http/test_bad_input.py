@@ -210,7 +210,7 @@ def test_tags_extensions_and_archives(server: Server) -> None:
     put = requests.put(
         f"{server.url}/session/?uncompress=true", files={"files": ("x.tar", archive.getvalue())}, timeout=30
     )
-    _refused(put, "Archives are not taken")
+    _refused(put, "Only one .zip file is unpacked")
 
 
 def test_params_cannot_name_models_images_or_files(server: Server) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
@@ -11,8 +13,12 @@ import numpy as np
 import pytest
 import requests
 import SimpleITK as sitk
+from fastapi import UploadFile
 from running import Server, Start
 from segmed.cli import app
+from segmed.data.phantom import Phantom, dicom
+from segmed.server.http import session_routes
+from segmed.server.http.errors import BadRequest
 from typer.testing import CliRunner
 
 NRRD = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 16 16 2\nspacings: 1 1 1\nencoding: raw\nendian: little\n"
@@ -141,3 +147,57 @@ def test_work_on_a_deleted_image_is_not_that_of_a_new_one(odd: Server, tmp_path:
     assert requests.put(f"{url}?image=gone", files=file, timeout=60).status_code == 200
     work = requests.get(f"{odd.url}/api/images/gone/work?client=ann", timeout=60).json()
     assert work["changes"] == [] and not work["can_undo"]
+
+
+def _zipped(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def _session_of(server: Server, archive: bytes, name: str = "series.zip") -> requests.Response:
+    url = f"{server.url}/session/?uncompress=true"
+    return requests.put(url, files={"files": (name, archive)}, timeout=60)
+
+
+def test_a_session_on_a_zip(server: Server, phantom: Phantom, tmp_path: Path) -> None:
+    """Of a series in folders, or of one image; what a name in it leads to does not matter."""
+    series = dicom.write_series(tmp_path, phantom.image, phantom.affine)
+    image = (server.studies / "ct.nii.gz").read_bytes()
+    zips = (
+        _zipped({f"a/../../b/{n}.dcm": path.read_bytes() for n, path in enumerate(series)}),
+        _zipped({"scans/": b"", "scans/ct.nii.gz": image}),
+    )
+    box = json.dumps({"roi": [10, 60, 10, 60, 12, 12], "result_extension": ".nii.gz"})
+    for archive in zips:
+        opened = _session_of(server, archive)
+        assert opened.status_code == 200, opened.text
+        url = f"{server.url}/infer/classical?session_id={opened.json()['session_id']}&output=json"
+        assert requests.post(url, data={"params": box}, timeout=60).status_code == 200
+    assert server.left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("archive", "name", "why"),
+    [
+        (b"PK no zip", "a.zip", "cannot be unpacked"),
+        (_zipped({}), "a.zip", "holds 0 files"),
+        (_zipped({"a.nii.gz": b"x", "evil.py": b"import os"}), "a.zip", "not taken"),
+        (_zipped({"a.mhd": b"ElementDataFile = /etc/passwd"}), "a.zip", "header whose voxels"),
+        (_zipped({"a.nii.gz": b"x"}), "a.tar", "Only one .zip file"),
+        (_zipped({"a.nii.gz": b"0" * 10_000})[:-90] + b"\0" * 90, "a.zip", "cannot be unpacked"),
+    ],
+)
+def test_zips_that_hold_no_image_are_refused(server: Server, archive: bytes, name: str, why: str) -> None:
+    refused = _session_of(server, archive, name)
+    assert refused.status_code == 400 and why in refused.json()["detail"], refused.text
+    assert server.left_behind() == []
+
+
+def test_a_zip_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(session_routes, "MAX_BODY", 3 * 2**20)
+    bomb = UploadFile(io.BytesIO(_zipped({f"{n}.dcm": bytes(2**20) for n in range(4)})), filename="a.zip")
+    with pytest.raises(BadRequest, match="unpacks to more than"):
+        session_routes._unpacked([bomb], tmp_path)

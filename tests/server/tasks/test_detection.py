@@ -15,7 +15,8 @@ from running import Start
 from segmed.data.phantom import Phantom
 from segmed.imaging.picture import Picture
 from segmed.methods.detector.boxes import Boxes
-from segmed.server.tasks.detection import link, markups
+from segmed.methods.detector.regions import link
+from segmed.server.tasks.detection import markups
 
 
 def _boxes(*rows: tuple[float, float, float, float, int, float]) -> Boxes:

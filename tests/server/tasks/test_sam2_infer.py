@@ -43,3 +43,13 @@ def test_it_answers_on_a_slice_and_through_the_volume(server: Server, phantom: P
     assert np.mean(full[:, :, K] == flat[:, :, K]) > 0.99  # one prompt, one mask
     assert full.any((0, 1)).all()  # random weights that see the object everywhere
     assert told["label_names"] == {"object": 1}
+
+
+def test_a_click_on_a_followed_slice_corrects_the_volume(server: Server, phantom: Phantom) -> None:
+    i, j = (np.flatnonzero((phantom.labels[:, :, K] == 1).any(axis)) for axis in (1, 0))
+    roi = [int(i[0]), int(i[-1]), int(j[0]), int(j[-1]), K, K]
+    full, _ = _infer(server, "sam2_3d", roi=roi)
+    corrected, _ = _infer(server, "sam2_3d", roi=roi, foreground=[[int(i[0]), int(j[0]), K + 3]])
+    assert (corrected[:, :, K] == full[:, :, K]).all()
+    changed = (corrected != full).any((0, 1))
+    assert changed[K + 1 : K + 3].any()  # followed again, with the corrected slice in the memory

@@ -465,7 +465,7 @@ def test_download_as_nifti(page: Page, phantom: Phantom, truth: np.ndarray, tmp_
     page.prompt("spleen", box=_box(truth))
     url = f"{page.url}/download"
     answer = requests.get(url, params={"client": page.client, "format": "nifti"}, timeout=60)
-    assert answer.headers["content-disposition"] == 'attachment; filename="nifti-ct.nii.gz"'
+    assert answer.headers["content-disposition"] == 'attachment; filename="ct-nifti.nii.gz"'
     (tmp_path / "x.nii").write_bytes(gzip.decompress(answer.content))
     image = nib.load(tmp_path / "x.nii")
     assert np.allclose(image.affine, phantom.affine, atol=1e-4)

@@ -12,6 +12,9 @@
  * @property {(tool: Tool) => void} tool
  * @property {(view: View) => void} view
  * @property {() => void} mask hide or show it
+ * @property {() => void} invert
+ * @property {() => void} reset the display
+ * @property {() => void} unmeasure take the last distance away
  * @property {() => void} fit
  * @property {() => void} help
  * @property {() => void} cancel what is being drawn
@@ -41,7 +44,12 @@ export function actionOf(event, tools, actions) {
     PageDown: () => actions.slice(-5),
     Enter: actions.accept,
     Escape: actions.cancel,
+    Home: () => actions.slice(-Infinity),
+    End: () => actions.slice(Infinity),
+    Delete: actions.unmeasure,
     o: actions.mask,
+    i: actions.invert,
+    w: actions.reset,
     0: actions.fit,
     1: () => actions.view("axial"),
     2: () => actions.view("coronal"),
@@ -76,13 +84,17 @@ export function listen(tools, actions) {
  * @param {Tool[]} tools
  */
 export const helpRows = (tools) => [
-  ["↑ ↓ or [ ]", "next and previous slice; the wheel does the same"],
+  ["↑ ↓ or [ ], Home, End", "next and previous slice, first and last; the wheel does the same"],
   ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
   ["Enter", "accept the object: the next prompt begins another"],
   ...tools.map(({ key, title }) => [key.toUpperCase(), title.toLowerCase()]),
-  ["O", "hide and show the mask"],
+  ["Wheel while drawing", "a box over several slices; its handles can be dragged in all views"],
+  ["Delete", "take the last measured distance away"],
+  ["O, I, W", "hide the mask, invert black and white, reset the display"],
+  ["Shift + arrows, Space", "a cursor on the image without a mouse; Space presses and releases the tool there"],
   ["1 2 3 4", "axial, coronal, sagittal, all three"],
   ["Right button", "drag: brightness (up, down) and contrast (left, right)"],
   ["Shift + drag, Ctrl + wheel, 0", "move, zoom, fit"],
+  ["Fingers", "one uses the tool, held still: brightness; two: slices and zoom"],
   ["Esc", "give up what is being drawn"],
 ];

@@ -1,6 +1,7 @@
 /** Opening an image: from the list, or the one that is worth labelling next. */
 import { showBusy } from "./panels/busy.js";
 import { onClick } from "./panels/dom.js";
+import { hidePreview, showPreview } from "./panels/preview.js";
 import { say } from "./panels/messages.js";
 import { showTitle } from "./panels/status.js";
 import { get, getBytes, imagePath, post } from "./server/requests.js";
@@ -37,22 +38,29 @@ export class Opening {
     const isCurrent = () => turn === this.#turn;
     studies.choose(id);
     showBusy("open", "Opening");
+    showPreview(imagePath(id, "/preview"));
     try {
-      /** @type {import("./types.js").ImageMeta} */
-      const meta = await get(imagePath(id));
-      const buffer = await getBytes(imagePath(id, "/volume.nii"), (part) => {
-        if (isCurrent()) showBusy("open", `Opening ${Math.round(100 * part)} %`);
-      });
+      /** @type {[import("./types.js").ImageMeta, ArrayBuffer]} */
+      const [meta, buffer] = await Promise.all([
+        get(imagePath(id)),
+        getBytes(imagePath(id, "/volume.nii"), (part) => {
+          if (isCurrent()) showBusy("open", `Opening ${Math.round(100 * part)} %`);
+        }),
+      ]);
       if (!isCurrent()) return;
       work.close();
       await viewer.open(buffer, meta);
+      hidePreview();
       showTitle(meta.name || meta.id);
       this.actions.opened();
       await work.open(meta.id);
     } catch (error) {
       if (isCurrent()) this.actions.fail(error);
     } finally {
-      if (isCurrent()) showBusy("open", "");
+      if (isCurrent()) {
+        hidePreview();
+        showBusy("open", "");
+      }
     }
   }
 

@@ -12,6 +12,10 @@
  * @property {string} [name]
  * @property {string} [modality]
  * @property {string} [date]
+ * @property {string} [patient] name; "" where the server hides it
+ * @property {string} [patient_id]
+ * @property {number} [slices] number of images of a series; 0 if not known
+ * @property {string} [labelled_by] whose the final label is
  * @property {boolean} [labelled] whether it has a final label
  * @property {boolean} [unsaved] whether this user has work on it that is not saved
  *
@@ -21,6 +25,7 @@
  * @property {number[]} shape size along i, j, k
  * @property {number[][]} affine stored voxel to right-anterior-superior mm
  * @property {Range} window values shown black and white at first
+ * @property {Object<Plane, number>} planes stored axis across each plane
  * @property {string} [series] SeriesInstanceUID, where the image is a DICOM series
  *
  * @typedef {object} Model
@@ -43,9 +48,9 @@
  * @property {{state: string, message: string, left_out?: LeftOut[]}} studies
  *
  * @typedef {object} Scribble
- * @property {number} k slice
+ * @property {number} k slice of its plane
  * @property {boolean} foreground
- * @property {number[][]} points [i, j] along the stroke
+ * @property {number[][]} points along the stroke, on the two axes of its plane in the order i, j, k
  * @property {number} width in the smaller voxel edge
  *
  * @typedef {object} Prompt
@@ -54,21 +59,26 @@
  * @property {Voxel[]} [background]
  * @property {Scribble[]} [scribbles]
  * @property {{k: number, points: number[][]}} [lasso]
+ * @property {Plane} [plane] in which it was drawn; the plane of the stored slices if it is missing
+ * @property {number} [axis] stored axis across the plane of the open object, if it is not 2
  *
  * @typedef {object} LabelRectangle label values on a rectangle of one slice
  * @property {number} k slice
  * @property {number[]} i half-open range of columns
  * @property {number[]} j half-open range of rows
  * @property {Uint8Array} values rows of constant j
+ * @property {number} [axis] stored axis across the slice, if it is not 2; i and j are ranges on the two others
  *
  * @typedef {object} PackedRectangle a LabelRectangle as it travels
  * @property {number} k
  * @property {number[]} i
  * @property {number[]} j
  * @property {string} data base64 of the deflated values
+ * @property {number} [axis]
  *
  * @typedef {object} WorkState what the server keeps of a user's work on an image
  * @property {Object<string, number>} labels values by name
+ * @property {Object<string, string>} colours as #rrggbb, by name, of labels that have one of their own
  * @property {boolean} can_undo
  * @property {boolean} can_redo
  * @property {Prompt} prompt of the open object

@@ -43,5 +43,5 @@ test("undo and redo need Ctrl or Cmd, and other keys must not have them", () => 
 test("the help has a row for each tool", () => {
   const rows = helpRows(TOOLS);
   assert.ok(rows.some(([key, words]) => key === "B" && words === "draw a box around the object"));
-  assert.equal(rows.length, 8 + TOOLS.length);
+  assert.equal(rows.length, 12 + TOOLS.length);
 });

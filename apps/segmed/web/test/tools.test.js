@@ -4,6 +4,7 @@ import { Grid } from "../src/image/grid.js";
 import { BoxTool } from "../src/tools/box.js";
 import { NegativeClickTool, PositiveClickTool } from "../src/tools/click.js";
 import { between, disc, nearestVoxel, withoutRepetitions } from "../src/tools/geometry.js";
+import { MeasureTool, distance } from "../src/tools/measure.js";
 import { CrosshairTool, WindowTool } from "../src/tools/navigation.js";
 import { BrushTool, EraserTool } from "../src/tools/paint.js";
 import { LassoTool, NegativeScribbleTool, PositiveScribbleTool } from "../src/tools/trace.js";
@@ -14,10 +15,13 @@ const SETTINGS = { size: 3 };
 /** A viewer that notes what it is told. */
 function viewer() {
   const told = /** @type {any[]} */ ([]);
-  const labels = { paint: (/** @type {any[]} */ ...given) => told.push(["paint", ...given]) };
+  const labels = { paint: (/** @type {any[]} */ ...given) => told.push(["paint", ...given]), at: () => 0 };
   return /** @type {any} */ ({
     told,
     labels,
+    meta: { planes: { axial: 2, coronal: 1, sagittal: 0 } },
+    slice: () => 1,
+    style: { locked: new Set() },
     intensities: { window: [100, 300] },
     goTo: (/** @type {number[]} */ voxel) => told.push(["goTo", voxel]),
   });
@@ -27,7 +31,7 @@ function viewer() {
  * What has come of a gesture.
  * @param {import("../src/tools/tool.js").Tool} tool
  */
-const ended = (tool) => /** @type {import("../src/tools/tool.js").Result} */ (tool.release(0, 0));
+const ended = (tool, x = 0, y = 0) => /** @type {import("../src/tools/tool.js").Result} */ (tool.release(x, y));
 
 /**
  * The middle of a voxel of the plain tile on the screen.
@@ -157,4 +161,29 @@ test("up is brighter with the same contrast, right is less contrast at the same 
   assert.deepEqual(shown.intensities.window, [0, 200]);
   tool.move(100 + 150, 100);
   assert.deepEqual(shown.intensities.window, [0, 400]);
+});
+
+test("distances are in mm, whatever the voxels are", () => {
+  const tile = tileOf(new Grid([21, 21, 3], [1, 2, 3])); // voxels of 2 mm by 1 mm
+  assert.equal(distance(tile, [0, 0], [3, 8]), 10);
+  const tool = new MeasureTool(viewer(), SETTINGS);
+  tool.press(tile, ...tile.toScreen([1, 1]));
+  assert.ok(ended(tool, ...tile.toScreen([1, 1])).hint);
+  tool.press(tile, ...tile.toScreen([1, 1]));
+  tool.release(...tile.toScreen([4, 9]));
+  assert.equal(tool.measures.length, 1);
+  assert.ok(Math.abs(distance(tile, tool.measures[0].from, tool.measures[0].to) - 10) < 1e-9);
+  assert.ok(tool.removeLast() && !tool.removeLast());
+});
+
+test("what is painted leaves locked labels, and a locked label is not painted", () => {
+  const locked = viewer();
+  locked.labels.at = (/** @type {number[]} */ [i]) => (i === 2 ? 7 : 0);
+  locked.style.locked.add(7);
+  const brush = new BrushTool(locked, { size: 9 }, () => 1);
+  brush.press(plainTile(), ...middle(2, 2));
+  const { painted } = ended(brush);
+  assert.ok(painted.length && painted.every(([i]) => i !== 2));
+  const refused = new BrushTool(locked, SETTINGS, () => 7).press(plainTile(), ...middle(1, 1));
+  assert.match(/** @type {any} */ (refused).hint, /locked/);
 });

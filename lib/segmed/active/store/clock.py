@@ -13,6 +13,7 @@ class Reading(NamedTuple):
     Attributes:
         boot: Identifier of the time between two starts of the machine.
         uptime: Time since the start in seconds, including sleep; the same for all processes and never set.
+            The system time where there is no such clock (Windows, macOS).
         wall: System time in seconds since 1970, which may be set forward and back.
     """
 
@@ -31,7 +32,9 @@ def boot_id() -> str:
 
 def read_clock() -> Reading:
     """The current reading of the clocks."""
-    return Reading(boot_id(), time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
+    wall = time.time()
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return Reading("", wall, wall) if clock is None else Reading(boot_id(), time.clock_gettime(clock), wall)
 
 
 def passed(before: Reading, now: Reading) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import sqlite3
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 from segmed.active.store.clock import Reading, passed, read_clock
 from segmed.active.tables.schema import FORMATS
+from segmed.imaging.file_locks import lock
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Database:
         if self._opened is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with (self.path.parent / ".active.lock").open("a") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock(file)
                 try:
                     self._opened = os.getpid(), _open(self.path)
                 except sqlite3.OperationalError:

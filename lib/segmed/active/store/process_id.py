@@ -7,7 +7,12 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from segmed.active.store.clock import boot_id
+
+# Linux; psutil adds the time of the start of the machine, which changes when its clock is set
+_PROCESSES = Path("/proc/self").parent
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,8 @@ class ProcessId:
 
     Attributes:
         pid: Process id.
-        started: Clock ticks between the start of the machine and that of the process.
+        started: Clock ticks between the start of the machine and that of the process; elsewhere than on
+            Linux, hundredths of a second between 1970 and the start of the process.
         boot: Identifier of the run of the machine, see `boot_id`.
         token: Random text that distinguishes the state machines of one process.
     """
@@ -38,8 +44,13 @@ def is_alive(owner: ProcessId) -> bool:
 
 
 def _started(pid: int) -> int | None:
+    if not _PROCESSES.is_dir():
+        try:
+            return int(100 * psutil.Process(pid).create_time())
+        except psutil.Error:
+            return None
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        text = (_PROCESSES / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     values = text.rpartition(")")[2].split()  # the name before it may hold anything

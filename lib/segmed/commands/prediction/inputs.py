@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # numpy is imported late, so that --help answers at once
     import numpy as np
 
     from segmed.imaging.picture import Picture
+    from segmed.registry.predictors import LoadedModel
 
 
 def previous_mask(mask: Path, image: Path, picture: Picture) -> np.ndarray:
@@ -49,8 +51,12 @@ def scribble_maps(file: Path, image: Path, picture: Picture, boxes: int) -> dict
     return Scribbles.from_labels(labels, 1, 2).maps()
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, provenance: bool = False) -> None:
     """Refuse a file that no mask can be written to, before anything is computed.
+
+    Args:
+        out: Path of the mask.
+        provenance: Whether a JSON file is written beside it.
 
     Raises:
         ValueError: a folder, a format that is not known, or another table in the place of that of names and
@@ -58,6 +64,7 @@ def check_out(out: Path) -> None:
         FileNotFoundError: its folder is not there.
     """
     from segmed.imaging.labels.masks import mask_extension
+    from segmed.imaging.labels.provenance import check_provenance_path
     from segmed.imaging.labels.sidecar import check_sidecar
 
     if mask_extension(str(out)).startswith(".nii"):
@@ -66,3 +73,48 @@ def check_out(out: Path) -> None:
         raise ValueError(f"{out} is a folder. Give the name of a file.")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"The folder {out.parent} does not exist. Make it first.")
+    if provenance:
+        check_provenance_path(out)
+
+
+def boxes_of_file(file: Path | None, image: Path, picture: Picture) -> list[str]:
+    """The boxes of a file as values of --box; none without a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the image is a volume, or the file has no boxes of it.
+    """
+    from segmed.data.box_files import read_boxes
+
+    if file is None:
+        return []
+    if picture.shape[2] > 1:
+        raise ValueError(
+            f"--boxes has boxes of pictures, and {image.name} is a volume. Give --box with its slices."
+        )
+    found = read_boxes(file, image.name, (picture.shape[1], picture.shape[0]))
+    return [f"{x0:g},{x1:g},{y0:g},{y1:g}" for x0, y0, x1, y1 in found]
+
+
+def write_prediction_provenance(
+    out: Path,
+    image: Path,
+    picture: Picture,
+    loaded: LoadedModel,
+    model: str,
+    prompt: Mapping[str, Any],
+    options: Mapping[str, str],
+) -> None:
+    """Write beside a mask how it was made; files of a prompt are noted by their checksums."""
+    from segmed.imaging.labels.provenance import Provenance, checksum_of, write_provenance
+
+    noted = {
+        name: {"file": value.name, "SHA256": checksum_of(value)} if isinstance(value, Path) else value
+        for name, value in prompt.items()
+        if value
+    }
+    chosen = {name: value for name, value in options.items() if value}
+    provenance = Provenance(
+        model, loaded.version, loaded.weights, checksum_of(image), picture.window, noted, chosen
+    )
+    write_provenance(provenance, out)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from segmed.commands.models import REGISTRY
-from segmed.commands.prediction.inputs import check_out, previous_mask, scribble_maps
-from segmed.commands.prediction.loading import check_model, load_predictor
+from segmed.commands.prediction.following import Following, Stopped
+from segmed.commands.prediction.inputs import (
+    boxes_of_file,
+    check_out,
+    previous_mask,
+    scribble_maps,
+    write_prediction_provenance,
+)
+from segmed.commands.prediction.loading import check_model, default_model, load_model
 from segmed.commands.prediction.options import (
     Backbone,
     Device,
@@ -28,6 +35,10 @@ if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers a
     import numpy as np
 
     from segmed.imaging.picture import Picture
+    from segmed.imaging.prompts import Prompt
+    from segmed.inference.predictor import Predictor
+    from segmed.inference.progress import Masks, Progress
+    from segmed.registry.predictors import LoadedModel
 
 
 def predict(
@@ -40,6 +51,10 @@ def predict(
         typer.Option(
             help="Box in voxels: i0,i1,j0,j1,k0,k1 (i0,i1,j0,j1 for 2-D images). Repeat for more objects."
         ),
+    ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(help="Boxes of a 2-D image from a file: .txt of YOLO or .json of COCO."),
     ] = None,
     point: Annotated[
         list[str] | None, typer.Option(help="Click into the object, in voxels: i,j,k. Repeatable.")
@@ -59,6 +74,9 @@ def predict(
     refinement: Annotated[str, typer.Option(help="Refinement of each mask: outline, crf or level set.")] = "",
     denoise: Annotated[str, typer.Option(help="gaussian, or a file that `segmed denoiser` wrote.")] = "",
     registry: Models = REGISTRY,
+    keep_partial: Annotated[
+        bool, typer.Option("--keep-partial", help="Ctrl+C writes what was found until then.")
+    ] = False,
 ) -> None:
     """Segment one image without a server: from boxes and clicks, or by a model that needs none.
 
@@ -76,20 +94,31 @@ def predict(
         if refinement and refinement not in REFINEMENT_NAMES:
             raise ValueError(f"--refinement {refinement!r} must be one of {', '.join(REFINEMENT_NAMES)}.")
         check_model(model, backbone, precision)
-        check_out(out)
-        found = _predict(
-            image,
-            box or [],
-            point or [],
-            not_point or [],
-            mask,
-            scribbles,
-            _Options(model, backbone, window, device, precision, refinement, denoise, registry),
+        check_out(out, provenance=True)
+        options = _Options(
+            model, backbone, window, device, precision, refinement, denoise, registry, keep_partial
         )
-        _write(out, image, *found)
+        prompts = box or [], boxes, point or [], not_point or [], mask, scribbles
+        labels, picture, names, loaded = _predict(image, *prompts, options)
+        _write(out, image, labels, picture, names)
+        write_prediction_provenance(
+            out,
+            image,
+            picture,
+            loaded,
+            model or default_model(backbone),
+            dict(zip(_PROMPTS, prompts, strict=True)),
+            {"refinement": refinement, "denoise": denoise},
+        )
+    except Stopped as stopped:
+        say("Stopped; nothing was written. With --keep-partial, Ctrl+C writes what was found.", "yellow")
+        raise typer.Exit(130) from stopped
     except (ValueError, OSError) as error:
         say(str(error), "red")
         raise typer.Exit(2) from error
+
+
+_PROMPTS = ("boxes", "box_file", "points", "not_points", "mask", "scribbles")
 
 
 @dataclass(frozen=True)
@@ -102,17 +131,19 @@ class _Options:
     refinement: str
     denoise: str
     registry: Path
+    keep_partial: bool
 
 
 def _predict(
     image: Path,
     boxes: list[str],
+    box_file: Path | None,
     points: list[str],
     not_points: list[str],
     mask: Path | None,
     scribbles: Path | None,
     options: _Options,
-) -> tuple[np.ndarray, Picture, list[str]]:
+) -> tuple[np.ndarray, Picture, list[str], LoadedModel]:
     import numpy as np
 
     from segmed.denoising.dncnn import load_dncnn
@@ -120,29 +151,31 @@ def _predict(
     from segmed.imaging.labels.masks import stack_slices
     from segmed.imaging.picture import open_picture
     from segmed.imaging.prompts import parse_prompt
-    from segmed.inference.predictor import Masks
-    from segmed.inference.refinement.refinement import REFINEMENTS
 
-    model = options.model or ("medsam" if options.backbone else "segmed")
+    model = options.model or default_model(options.backbone)
     with console.status(f"reading {image.name}"):
         picture = open_picture(image, options.window)
         if options.denoise:
             clean = gaussian() if options.denoise == "gaussian" else load_dncnn(Path(options.denoise))
             picture = clean(picture)
+        boxes = [*boxes, *boxes_of_file(box_file, image, picture)]
         previous = previous_mask(mask, image, picture) if mask else None
         strokes = scribble_maps(scribbles, image, picture, len(boxes)) if scribbles else None
-    predictor, automatic = load_predictor(
-        model, options.backbone, options.device, options.precision, options.registry
-    )
-    if automatic:
+    loaded = load_model(model, options.backbone, options.device, options.precision, options.registry)
+    predictor = loaded.predictor
+    if loaded.automatic:
         if boxes or points or not_points or mask or scribbles:
             raise ValueError(f"The model {model!r} takes no prompts. Leave them out, or take {model}_prompt.")
-        with console.status("labelling"):
-            found = predictor.segment_classes(picture)
+        following = Following(options.keep_partial)
+        with following.shown():
+            found = following.run(
+                "labels",
+                lambda advance: predictor.segment_classes(picture, advance),
+                lambda masks: stack_slices(masks, picture.shape),
+            )
         for value, name in enumerate(predictor.segmenter.labels, start=1):
             say(f"label {value} is {name}")
-        return found, picture, list(predictor.segmenter.labels)
-    refinement, through = REFINEMENTS.get(options.refinement), model.endswith("_3d")
+        return found, picture, list(predictor.segmenter.labels), loaded
     flat = picture.shape[2] == 1
     rois = [_numbers(b, 4 if flat else 6, 6, "--box") for b in boxes]
     rois = [roi if len(roi) == 6 else [*roi, 0, 0] for roi in rois]
@@ -152,41 +185,44 @@ def _predict(
         raise ValueError(f"{len(rois)} boxes are too many for one mask, which holds 255 labels. Split them.")
     if len(rois) > 1 and (stray := [p for p in fore if not any(_inside(p, roi) for roi in rois)]):
         say(f"{len(stray)} of the clicks lie in none of the boxes and are ignored.", "yellow")
+    prompts, asked = [], [*rois, *([] if rois else [None])]
+    for roi in asked:
+        mine = fore if len(rois) < 2 else [p for p in fore if _inside(p, roi)]
+        prompt, warnings = parse_prompt(picture.shape, roi, mine, back, previous, strokes)
+        prompts.append(prompt)
+        for warning in warnings:
+            say(warning, "yellow")
+    masks = _segmented(predictor, picture, prompts, model.endswith("_3d"), options)
     labels = np.zeros(picture.shape, np.uint8)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    ) as bar:
-        prompts, asked = [], [*rois, *([] if rois else [None])]
-        for roi in asked:
-            mine = fore if len(rois) < 2 else [p for p in fore if _inside(p, roi)]
-            prompt, warnings = parse_prompt(picture.shape, roi, mine, back, previous, strokes)
-            prompts.append(prompt)
-            for warning in warnings:
-                say(warning, "yellow")
-        # a model with a memory looks at a slice once for all objects
-        together = through and predictor.segmenter.has_memory
-        masks: list[Masks] = []
-        for group in [prompts] if together else [[prompt] for prompt in prompts]:
-            name = f"object {len(masks) + 1}" if len(group) == 1 else f"{len(group)} objects"
-            task = bar.add_task(f"{name}, slices", total=None)
-
-            def advance(done: int, total: int, task: TaskID = task) -> None:
-                bar.update(task, completed=done, total=total)
-
-            masks += (
-                predictor.segment_objects(picture, group, advance, refinement)
-                if through
-                else [predictor.segment_slices(picture, prompt, advance, refinement) for prompt in group]
-            )
-            done = max(int(bar.tasks[task].completed), 1)
-            bar.update(task, total=done, completed=done)
     for value, one in enumerate(masks, start=1):
         labels[(stack_slices(one, picture.shape) > 0) & (labels == 0)] = value
-    return labels, picture, []
+    return labels, picture, [], loaded
+
+
+def _segmented(
+    predictor: Predictor, picture: Picture, prompts: list[Prompt], through: bool, options: _Options
+) -> list[Masks]:
+    """Masks (H, W) by slice for each prompt, through the volume or on the prompted slices."""
+    from segmed.inference.refinement.refinement import REFINEMENTS
+
+    refinement = REFINEMENTS.get(options.refinement)
+    # a model with a memory looks at a slice once for all objects
+    together = through and predictor.segmenter.has_memory
+    masks: list[Masks] = []
+
+    def segment(group: list[Prompt], advance: Progress) -> list[Masks]:
+        if through:
+            return predictor.segment_objects(picture, group, advance, refinement)
+        return [predictor.segment_slices(picture, prompt, advance, refinement) for prompt in group]
+
+    following = Following(options.keep_partial)
+    with following.shown():
+        for group in [prompts] if together else [[prompt] for prompt in prompts]:
+            name = f"object {len(masks) + 1}" if len(group) == 1 else f"{len(group)} objects"
+            masks += following.run(name, partial(segment, group), lambda found: [found])
+            if following.stopped:
+                break
+    return masks
 
 
 def _write(out: Path, image: Path, labels: np.ndarray, picture: Picture, names: list[str]) -> None:

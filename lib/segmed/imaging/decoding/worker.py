@@ -1,8 +1,8 @@
 """The decoding process: requests as lines of JSON on its input, answers on what was its output.
 
 Started by `workers.Workers` as `python -m segmed.imaging.decoding.worker`. It imports readers only, so that
-limits on its memory can be tight, and it may be killed at any moment. Where the platform knows no such limits
-(Windows), the time on the clock, which the server watches, remains.
+limits on its memory can be tight, and it may be killed at any moment. Memory is limited on Linux, processor
+time on macOS too; on Windows, the time on the clock, which the server watches, remains.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import platform
 import sys
 import time
 import traceback
@@ -31,6 +32,8 @@ try:
 except ImportError:  # pragma: no cover - Windows
     resource = signal = None  # type: ignore[assignment]
 
+# macOS counts the address space of shared caches and does not enforce the limit
+_LIMITS_MEMORY = platform.system() == "Linux"
 _MEMORY_WORDS = ("bad_alloc", "failed to allocate", "out of memory", "cannot allocate", "unable to allocate")
 
 
@@ -57,14 +60,16 @@ class _Meter:
     def stop(self) -> None:
         """The file has been read."""
         if resource is not None:
-            resource.setrlimit(resource.RLIMIT_AS, (_hard(), _hard()))
+            if _LIMITS_MEMORY:
+                resource.setrlimit(resource.RLIMIT_AS, (_hard(), _hard()))
             signal.setitimer(signal.ITIMER_PROF, 0)
 
     def _limit(self) -> None:
         if resource is None:
             return
-        most = self._memory + self._budget.most_memory(self._file, self._voxels)
-        resource.setrlimit(resource.RLIMIT_AS, (most if _hard() < 0 else min(most, _hard()), _hard()))
+        if _LIMITS_MEMORY:
+            most = self._memory + self._budget.most_memory(self._file, self._voxels)
+            resource.setrlimit(resource.RLIMIT_AS, (most if _hard() < 0 else min(most, _hard()), _hard()))
         left = self._budget.most_seconds(self._file, self._voxels) - (time.process_time() - self._began)
         signal.setitimer(signal.ITIMER_PROF, max(left, 0.001))  # its signal ends the process, wherever it is
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from colorsys import hls_to_rgb
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,10 +12,12 @@ from segmed.imaging.formats.limits import check_size
 
 Colour = tuple[int, int, int]
 
+# Okabe and Ito (2008), which people with any colour vision tell apart; black is left out, as images have it
 _PALETTE: tuple[Colour, ...] = (
-    (221, 130, 101), (157, 108, 162), (249, 180, 111), (216, 101, 79), (0, 151, 206), (128, 174, 128),
-    (241, 214, 145), (111, 184, 210), (230, 80, 120), (144, 238, 144), (95, 120, 200), (205, 205, 80),
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+    (204, 121, 167),
 )  # fmt: skip
+_GOLDEN_ANGLE = 137.508 / 360  # of the colour wheel, so that neighbours in value are far apart in hue
 
 
 @dataclass(frozen=True)
@@ -129,8 +132,11 @@ def pack(
 
 
 def colour_of(value: int) -> Colour:
-    """The colour of a value that has none of its own."""
-    return _PALETTE[(value - 1) % len(_PALETTE)]
+    """The colour of a value that has none of its own; the web page shows the same."""
+    if value <= len(_PALETTE):
+        return _PALETTE[value - 1]
+    r, g, b = (round(255 * part) for part in hls_to_rgb(value * _GOLDEN_ANGLE % 1, 0.6, 0.9))
+    return r, g, b
 
 
 def values_in(array: np.ndarray) -> list[int]:

@@ -22,6 +22,7 @@ from segmed.methods.adapter.adapter_layers import (
 from segmed.methods.base.method import Parts, Training
 from segmed.methods.base.trainable import Recipe
 from segmed.methods.sam.class_head import ClassConfig, TrainableClassSegmenter, learning_rate
+from segmed.methods.sam.sharing import encoder_layers
 
 if TYPE_CHECKING:
     from transformers import SamModel
@@ -107,7 +108,7 @@ class AdapterSam(TrainableClassSegmenter):
     def _adapt_encoder(self) -> None:
         vision = self.model.config.vision_config
         side = vision.image_size // vision.patch_size
-        for layer in self.model.vision_encoder.layers:
+        for layer in encoder_layers(self.model, self.name):
             windows = (-(-side // layer.window_size)) ** 2 if layer.window_size else 1
             depth = self._adapter(layer.attn.proj.weight, skip=False) if self.config.depth_adapter else None
             space = self._adapter(layer.attn.proj.weight, skip=True)

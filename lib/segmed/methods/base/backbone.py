@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from segmed.methods.base.method import Method
 from segmed.sam.cpu.number_format import check_precision
 from segmed.sam.sources import check_source, is_name
 from segmed.weights.table import find
+
+#: What can compute networks on a CPU.
+RUNTIMES = ("torch", "openvino")
+
+
+def check_runtime(runtime: str) -> None:
+    """Raises ValueError if it is none of `RUNTIMES`, or is not installed."""
+    if runtime not in RUNTIMES:
+        raise ValueError(f"There is no runtime {runtime!r}. Choose one of {', '.join(RUNTIMES)}.")
+    if runtime != "torch" and find_spec(runtime) is None:
+        raise ValueError(
+            f"The runtime {runtime!r} is not installed. Run `pip install 'segmed[{runtime}]'` (in a checkout "
+            f"`pip install -r requirements-{runtime}.txt`), or choose the runtime torch."
+        )
 
 
 @dataclass(frozen=True)
@@ -19,14 +34,17 @@ class BackboneConfig:
             own or none.
         image_size: input size in px, None for that of the weights.
         precision: `auto`, `bf16` or `fp32`, for the image encoder.
+        runtime: what computes the networks on a CPU, one of `RUNTIMES`.
     """
 
     source: str = ""
     image_size: int | None = None
     precision: str = "auto"
+    runtime: str = "torch"
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
+        check_runtime(self.runtime)
         if self.source:
             check_source(self.source)
         if self.image_size is None and is_name(self.source):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from segmed.imaging.prompts import Prompt, SlicePrompt, has_strokes
 from segmed.imaging.scribbles import scribbles_to_clicks, spread_clicks
+from segmed.methods.base.graph import Graph, Run
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 
@@ -86,6 +87,8 @@ class Segmenter(nn.Module, ABC):
         finds_boxes: Whether `detect` finds the objects of a slice as boxes.
         takes_scribbles: Whether `decode` reads the scribbles of prompts; otherwise the predictor converts
             them to clicks.
+        no_graphs: Why `graphs` has none, as the end of a sentence; "" for methods that have them.
+        notice: A message that users get with every answer, such as the reason for another runtime.
     """
 
     version: str = "0"
@@ -100,6 +103,8 @@ class Segmenter(nn.Module, ABC):
     takes_scribbles: bool = False
     follows_neighbours: bool = False
     corrects_masks: bool = False
+    no_graphs: str = "it is no network"
+    notice: str = ""
 
     def understood(self, prompt: SlicePrompt) -> SlicePrompt:
         """Convert a prompt for `decode`: scribbles become clicks unless the method reads scribbles."""
@@ -182,6 +187,18 @@ class Segmenter(nn.Module, ABC):
             One `Boxes` per slice, in px of the slice.
         """
         raise NotImplementedError(f"{type(self).__name__} finds no boxes.")
+
+    def graphs(self) -> tuple[Graph, ...]:
+        """The networks of the method, on its own weights, for export and for other runtimes.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        raise ValueError(f"There is no graph of this method: {self.no_graphs}.")
+
+    def run_by(self, runs: Mapping[str, Run]) -> None:
+        """From now on, compute each graph by the function of its name; weights in PyTorch are given up."""
+        raise NotImplementedError(f"{type(self).__name__} has no graphs.")
 
     def fit(self, image: Tensor, frame: Frame) -> Tensor:
         """Resample (C, H, W) in [0, 255] into the model input (C, S, S) in [0, 1]."""

@@ -99,6 +99,7 @@ class DetectorSegmenter(TrainableSegmenter):
 
     name: ClassVar[str] = "detector"
     config: DetectorConfig
+    no_graphs = "it consists of a detector and of another method, which can be exported by itself"
     keep_aspect = True
     keeps_slices = True
     finds_boxes = True

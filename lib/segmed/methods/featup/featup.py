@@ -23,6 +23,7 @@ from segmed.methods.featup.jbu import JbuStack, load_jbu
 from segmed.methods.sam.decoder_tuning import DecoderTuning, preset_recipe
 from segmed.methods.sam.sharing import share_weights
 from segmed.sam.embedding import Embedding
+from segmed.sam.preparation import standardised
 
 if TYPE_CHECKING:
     from transformers import SamModel
@@ -41,8 +42,8 @@ class FeatUpConfig:
         variant: `decoder` adds the features at the decoder's own resolution, four times that of the tokens;
             `hires` makes the masks as fine as the features, at four times the memory.
         stages: Doublings of the resolution; 0 for the default of the variant, 2 and 3.
-        jbu: A file from `scripts/pretrain_jbu.py` to start from, "" for random weights. It is not stored with
-            trained weights, which hold the upsampler.
+        jbu: A file from `scripts/pretrain_jbu.py` or FeatUp's authors to start from, "" for random weights.
+            It is not stored with trained weights, which hold the upsampler.
         freeze_jbu: Whether the upsampler stays as it starts; the convolution behind it is trained.
         normalise: Whether images are normalised by ImageNet's mean and standard deviation before the encoder,
             as in the training of plain SAM.
@@ -108,9 +109,10 @@ class FeatUp(DecoderTuning):
 
     Raises:
         FileNotFoundError: If the upsampler of the config does not exist.
-        ValueError: If the upsampler has other channels or stages than this model and config need.
+        ValueError: If the upsampler has fewer stages than the config needs, or is damaged.
     """
 
+    no_graphs = "its decoder is guided by the pixels of each slice"
     name: ClassVar[str] = "featup"
 
     def __init__(self, model: SamModel, config: FeatUpConfig | None = None, version: str = "0") -> None:
@@ -122,7 +124,7 @@ class FeatUp(DecoderTuning):
         width = int(model.config.mask_decoder_config.hidden_size)
         self.jbu = JbuStack(width, config.depth)
         if config.jbu:
-            self.jbu = _checked(load_jbu(Path(config.jbu)), Path(config.jbu).name, width, config.depth)
+            self.jbu = _fitted(load_jbu(Path(config.jbu)), Path(config.jbu).name, width, config.depth)
         self.to_decoder = nn.Conv2d(width, self.model.mask_decoder.upscale_conv2.out_channels, 1)
         nn.init.zeros_(self.to_decoder.weight)
         nn.init.zeros_(self.to_decoder.bias)  # type: ignore[arg-type]
@@ -149,7 +151,9 @@ class FeatUp(DecoderTuning):
                 f"The encoder takes images of {(3, side, side)}, not {tuple(images.shape[1:])}. Prepare "
                 "slices with `prepare`."
             )
-        embedding = self._encode((images - self.mean) / self.sd if self.config.normalise else images)
+        embedding = self._encode(
+            standardised(images) if self.config.normalise else self.preparation.normalise(images)
+        )
         fine = 2**self.config.depth * embedding.features.shape[-1]
         guide = F.adaptive_avg_pool2d(images.float(), fine)
         extra = guide if self.training else self._guidance(embedding.features, guide)
@@ -190,14 +194,25 @@ def _recipe(preset: str) -> Recipe:
     return preset_recipe(preset, {"": 1e-3, "model.mask_decoder.": 1e-4}, ("brats", "segmed"))
 
 
-def _checked(jbu: JbuStack, name: str, channels: int, stages: int) -> JbuStack:
-    if (jbu.channels, len(jbu.stages)) != (channels, stages):
+def _fitted(jbu: JbuStack, name: str, channels: int, stages: int) -> JbuStack:
+    """An upsampler for this backbone: stages do not depend on channels, the mixing behind them does.
+
+    Raises:
+        ValueError: It has fewer stages.
+    """
+    if len(jbu.stages) < stages:
         raise ValueError(
-            f"{name} upsamples {jbu.channels} channels in {len(jbu.stages)} stages, but this backbone and "
-            f"config need {channels} channels and {stages} stages. "
-            "Make another with scripts/pretrain_jbu.py and this backbone."
+            f"{name} upsamples in {len(jbu.stages)} stages, but this config needs {stages}. Take one with "
+            "more, or make one with scripts/pretrain_jbu.py and this backbone."
         )
-    return jbu
+    fitted = JbuStack(channels, stages)
+    fitted.stages = jbu.stages[:stages]
+    if jbu.channels == channels and len(jbu.stages) == stages:
+        fitted.mix = jbu.mix
+    else:  # no correction until it is trained
+        nn.init.zeros_(fitted.mix.weight)
+        nn.init.zeros_(fitted.mix.bias)  # type: ignore[arg-type]
+    return fitted
 
 
 PARTS = Parts(training=Training(FeatUp, FeatUpConfig))

@@ -5,6 +5,8 @@ Source: Fu et al., FeatUp: A Model-Agnostic Framework for Features at Any Resolu
 
 from __future__ import annotations
 
+import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -13,6 +15,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+# up1.range_proj.0.weight, up1.range_temp, fixup_proj.1.weight; the last without up is the mixing of channels
+_PUBLISHED = re.compile(
+    r"(^|\.)(up(?P<stage>\d+)\.(?P<part>range_proj|fixup_proj|range_temp|sigma_spatial)(?P<rest>\.\d+\.\w+)?"
+    r"|fixup_proj\.1(?P<mix>\.\w+))$"
+)
+_STAGE_NAMES = {
+    "range_proj": "range_projection",
+    "fixup_proj": "fixup",
+    "range_temp": "log_temperature",
+    "sigma_spatial": "sigma",
+}
 _FIXUP = 0.1  # factor of the learned corrections of kernels and of features
 
 
@@ -131,7 +144,7 @@ def save_jbu(jbu: JbuStack, path: Path) -> None:
 
 
 def load_jbu(path: Path) -> JbuStack:
-    """Read what `save_jbu` wrote.
+    """Read what `save_jbu` wrote, or a checkpoint of the authors of FeatUp.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -139,6 +152,8 @@ def load_jbu(path: Path) -> JbuStack:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no upsampler at {path}. Make one with scripts/pretrain_jbu.py.")
+    if path.suffix != ".safetensors":
+        return _load_published(path)
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
@@ -149,6 +164,37 @@ def load_jbu(path: Path) -> JbuStack:
         raise ValueError(
             f"{path.name} is not an upsampler, or is damaged ({str(error).splitlines()[0]:.120}). Give a "
             "file that scripts/pretrain_jbu.py wrote."
+        ) from error
+    return jbu
+
+
+def _load_published(path: Path) -> JbuStack:
+    """Read a checkpoint of FeatUp's authors, such as that for DINO: all stages, and their mixing.
+
+    Source of the names: the public code of FeatUp (MIT).
+    """
+    from segmed.sam.checkpoints.pickles import load_pickled
+
+    try:
+        raw = load_pickled(path)
+        state = {}
+        for name, tensor in raw.items():
+            match = _PUBLISHED.search(name)
+            if match and match["stage"]:
+                stage = f"stages.{int(match['stage']) - 1}."
+                state[stage + _STAGE_NAMES[match["part"]] + (match["rest"] or "")] = tensor.float()
+            elif match:
+                state["mix" + match["mix"]] = tensor.float()
+        stages = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("stages."))
+        jbu = JbuStack(state["mix.weight"].shape[0], stages)
+        for name, parameter in jbu.named_parameters():
+            state[name] = state[name].reshape(parameter.shape)  # scalars may be saved as vectors
+        jbu.load_state_dict(state)
+    except (pickle.UnpicklingError, OSError, KeyError, ValueError, RuntimeError, AttributeError) as error:
+        raise ValueError(
+            f"{path.name} is not an upsampler of FeatUp, is damaged, or holds code beside the weights "
+            f"({str(error).splitlines()[0]:.120}). Give a file like "
+            "dino16_jbu_stack_cocostuff.ckpt that holds weights only, or one of scripts/pretrain_jbu.py."
         ) from error
     return jbu
 

@@ -16,6 +16,7 @@ from segmed.methods.gafl.adaptive_filter import ACTIVATIONS, VARIANTS, Activatio
 from segmed.methods.sam.decoder_tuning import DecoderTuning, preset_recipe
 from segmed.methods.sam.sharing import share_weights
 from segmed.sam.embedding import Embedding
+from segmed.sam.preparation import standardised
 
 if TYPE_CHECKING:
     from transformers import SamModel
@@ -64,6 +65,7 @@ class Gafl(DecoderTuning):
         version: Version of the weights.
     """
 
+    no_graphs = "its filter works on complex numbers, which most runtimes do not have"
     name: ClassVar[str] = "gafl"
 
     def __init__(self, model: SamModel, config: GaflConfig | None = None, version: str = "0") -> None:
@@ -89,7 +91,9 @@ class Gafl(DecoderTuning):
 
     def encode(self, images: Tensor) -> Embedding:
         filtered = self.filter(images)
-        return self._encode((filtered - self.mean) / self.sd if self.config.normalise else filtered)
+        return self._encode(
+            standardised(filtered) if self.config.normalise else self.preparation.normalise(filtered)
+        )
 
 
 def _recipe(preset: str) -> Recipe:

@@ -25,7 +25,7 @@ from segmed.methods.imedsam.frequency_adapter import FrequencyAdapters
 from segmed.methods.imedsam.gated_lora import GatedLora
 from segmed.methods.imedsam.imedsam_config import ImedsamConfig
 from segmed.methods.imedsam.implicit_decoder import ImplicitDecoder, Refined
-from segmed.methods.sam.sharing import share_weights
+from segmed.methods.sam.sharing import encoder_layers, share_weights
 from segmed.monai_parts import DiceCELoss
 from segmed.sam.decoding import decode_low_resolution
 from segmed.sam.embedding import Embedding
@@ -52,6 +52,7 @@ class Imedsam(TrainableSegmenter):
         version: Version of the weights.
     """
 
+    no_graphs = "its decoder looks up each pixel of the output by its coordinates"
     name = "imedsam"
     config: ImedsamConfig
     native_truth = True
@@ -63,7 +64,7 @@ class Imedsam(TrainableSegmenter):
         vision = model.config.vision_config
         self.input_size = int(vision.image_size)
         self.model = share_weights(model, _tuned(model))
-        for layer in self.model.vision_encoder.layers:
+        for layer in encoder_layers(self.model, self.name):
             layer.attn.qkv = GatedLora(layer.attn.qkv, self.config.rank, self.config.gate)
         self.frequency = FrequencyAdapters(
             vision.num_hidden_layers,

@@ -103,7 +103,7 @@ class DecoderTuning(MedSam, TrainableSegmenter):
         return super().encode(_noisy(images, self.config.noise) if self.training else images)
 
     def _restore(self, frame: Frame, low: Tensor, size: tuple[int, int]) -> Tensor:
-        """Resample as MedSAM does, but logits while training: saturated probabilities have no gradient."""
+        """Resample as for inference, but logits while training: saturated probabilities have no gradient."""
         return frame.restore(low.float(), size) if self.training else super()._restore(frame, low, size)
 
 

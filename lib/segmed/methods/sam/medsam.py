@@ -5,35 +5,18 @@ Source: Ma et al., Segment anything in medical images (Nature Communications, 20
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import ClassVar
 
 from segmed.methods.sam.sam import Sam
-from segmed.sam.embedding import Embedding
-from segmed.sam.frame import Frame
+from segmed.sam.preparation import MEDSAM, Preparation
 
 
 class MedSam(Sam):
-    """SAM on slices stretched to the input size, in [0, 1]; probabilities are resampled.
+    """SAM that answers a click with one mask, and with MedSAM's preparation if its weights declare none.
 
     The published weights were trained with boxes; clicks work through the frozen prompt encoder as an
     extension.
     """
 
-    keep_aspect = False
     choose_best = False
-
-    def fit(self, image: Tensor, frame: Frame) -> Tensor:
-        # As published, slices are resized and truncated to 8 bit; grey ones are then scaled to their own
-        # range.
-        resized = (frame.fit(image, "bicubic").clamp(0, 255) + 1e-3).floor()
-        if image.shape[0] == 3:
-            return resized / 255
-        low, high = resized.amin(), resized.amax()
-        return (resized - low) / (high - low).clamp(min=1e-8)
-
-    def encode(self, images: Tensor) -> Embedding:
-        return self._encode(images)
-
-    def _restore(self, frame: Frame, low: Tensor, size: tuple[int, int]) -> Tensor:
-        return torch.logit(frame.restore(low.float().sigmoid(), size), eps=1e-6)
+    default_preparation: ClassVar[Preparation] = MEDSAM

@@ -5,51 +5,50 @@ Source: Kirillov et al., Segment Anything (ICCV 2023).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.base.graph import Graph, Run
 from segmed.methods.base.segmenter import Logits, Segmenter
 from segmed.sam.decoding import decode_all, decode_low_resolution
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
+from segmed.sam.preparation import SAM, Preparation, preparation_of
 
 if TYPE_CHECKING:
     from transformers import SamModel
 
 
 class Sam(Segmenter):
-    """SAM on slices scaled by their longer side, normalised and zero-padded; logits are resampled.
+    """SAM on slices that are prepared as its weights were trained, or as SAM was if they do not tell.
 
     Args:
         model: Any SAM-shaped model, encoder and decoder on one device.
         version: Version of the weights.
     """
 
-    keep_aspect = True
+    no_graphs = ""
     choose_best = True
     multimask = True
-    mean: Tensor
-    sd: Tensor
+    default_preparation: ClassVar[Preparation] = SAM
 
     def __init__(self, model: SamModel, version: str = "0") -> None:
         super().__init__()
         self.model = model
         self.version = version
         self.input_size = int(model.prompt_encoder.input_image_size)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
-        self.register_buffer("sd", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+        self.preparation = preparation_of(model, self.default_preparation)
+        self.keep_aspect = self.preparation.keep_aspect
 
     def fit(self, image: Tensor, frame: Frame) -> Tensor:
-        # Padding with the mean becomes zero by the normalisation.
-        image = image.expand(3, -1, -1) / 255
-        return frame.fit(image, "bilinear", fill=self.mean.cpu()).clamp(0, 1)
+        return self.preparation.fit(image, frame)
 
     def encode(self, images: Tensor) -> Embedding:
-        return self._encode((images - self.mean) / self.sd)
+        return self._encode(self.preparation.normalise(images))
 
     def decode(
         self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
@@ -66,8 +65,22 @@ class Sam(Segmenter):
         low, quality = decode_all(self.model, embedding, prompts)
         return Logits(self._restore(embedding.frame, low, size), quality.float())
 
+    def graphs(self) -> tuple[Graph, ...]:
+        if self.no_graphs:
+            return super().graphs()
+        from segmed.methods.sam.graphs import sam_graphs
+
+        return sam_graphs(self.model)
+
+    def run_by(self, runs: Mapping[str, Run]) -> None:
+        from segmed.methods.sam.graphs import RunSam
+
+        self.model = RunSam(self.model, runs)
+
     def _restore(self, frame: Frame, low: Tensor, size: tuple[int, int]) -> Tensor:
         """Resample the decoder's logits (B, K, h, w) to the size (H, W) of the output."""
+        if self.preparation.restores_probabilities:
+            return torch.logit(frame.restore(low.float().sigmoid(), size), eps=1e-6)
         return frame.restore(low.float(), size)
 
     def _encode(self, pixels: Tensor) -> Embedding:

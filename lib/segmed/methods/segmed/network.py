@@ -89,7 +89,7 @@ class PromptNetwork(nn.Module):
         inputs are the certainty of the mask, mean |2p - 1|, its share of the window, and the mean of the
         deepest features. The gradient flows into the features only.
         """
-        count = len(x)
+        count = x.shape[0]  # len would be a constant in exported graphs
         p = halves.detach().float().unflatten(1, (MASKS, 4)).mean(2).sigmoid().flatten(2)  # (B, 4, hw)
         flat = x.float().flatten(2)  # (B, D, hw)
         inside = torch.einsum("bmp,bdp->bmd", p, flat) / (p.sum(2, keepdim=True) + 1)

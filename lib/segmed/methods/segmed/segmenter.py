@@ -8,8 +8,9 @@ box of the final windows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segmed.imaging.prompts import SlicePrompt
+from segmed.methods.base.graph import Graph, Run
 from segmed.methods.base.segmenter import Logits, Segmenter
+from segmed.methods.segmed.graphs import RunPromptNetwork, network_graph
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.prompt_channels import prompt_channels
 from segmed.methods.segmed.views import (
@@ -70,6 +73,7 @@ class Segmed(Segmenter):
         look: The settings of inference.
     """
 
+    no_graphs = ""
     margin = 0
     keeps_slices = True
     # Clicks spread along strokes gave better masks than strokes as channels, see docs/results.md.
@@ -144,6 +148,12 @@ class Segmed(Segmenter):
                 scores.append(trust[head] - _CUT_OFF * (extent[1] if extent else 0))
         shape = (len(prompts), len(CLICK_SIDES) * (masks.shape[1] - 1))
         return Logits(torch.stack(out).unflatten(0, shape), torch.stack(scores).unflatten(0, shape))
+
+    def graphs(self) -> tuple[Graph, ...]:
+        return (network_graph(self.network, self.look.size),)
+
+    def run_by(self, runs: Mapping[str, Run]) -> None:
+        self.network = cast(PromptNetwork, RunPromptNetwork(runs["network"]))
 
     def _framed(
         self, embedding: Embedding, items: Sequence[tuple[int, SlicePrompt]]

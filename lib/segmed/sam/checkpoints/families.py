@@ -7,15 +7,14 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-_NOT_YET = "SegMed cannot load it yet. `segmed weights list` shows what it can load."
+_NOT_YET = "SegMed cannot load it as a backbone. `segmed weights list` shows what it can load."
 # what SegMed cannot load: a name that only this family has, and what to call it
 _FOREIGN: tuple[tuple[str, str], ...] = (
-    (r"image_encoder\.patch_embed\.seq\.", "a SAM with the encoder TinyViT, such as MobileSAM or LiteMedSAM"),
-    (r"image_encoder\.backbone\.(input_)?stem", "an EfficientViT-SAM"),
-    (r"image_encoder\.backbone\.stages\.", "an EfficientViT-SAM"),
+    (r"image_encoder\.backbone\.(input_)?stem", "a SAM with the encoder EfficientViT-B"),
     (r"image_encoder\.features\.\d+\.", "a SAM with the encoder RepViT, such as EdgeSAM or RepViT-SAM"),
-    (r"image_encoder\.blocks\.\d+\.Adapter\.", "a SAM-Med2D, which has adapters in its encoder"),
     (r"mask_decoder\.(hf_token|hf_mlp)\.", "an HQ-SAM"),
+    (r"w_[ab]_\d+$", "a file of SAMed, which holds low-rank updates of a SAM and no encoder"),
+    (r"(upsampler\.)?up1\.range_(proj|temp)", "an upsampler of FeatUp, which the method featup uses (jbu)"),
     (r"(detector|tracker|detector_model|tracker_model|sam3_model)\.", "a SAM 3"),
 )
 _HIERA = re.compile(r"image_encoder\.trunk\.")

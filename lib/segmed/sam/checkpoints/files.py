@@ -6,12 +6,12 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from segmed.sam.checkpoints.families import foreign
+from segmed.sam.checkpoints.pickles import load_pickled
 from segmed.weights.contents import check_file
 
 FILE_TYPES = (".safetensors", ".pth", ".pt", ".bin")
@@ -32,7 +32,8 @@ def read_state(path: Path, where: str) -> dict[str, Tensor]:
     """The named weights of a file, without the `module.` prefix of multi-GPU training.
 
     Args:
-        path: `.safetensors`, or a file of torch.save, which may hold the weights under "model".
+        path: `.safetensors`, or a file of torch.save, which may hold the weights under "model" or
+            "state_dict".
         where: what weights to give instead, for messages.
 
     Raises:
@@ -41,11 +42,7 @@ def read_state(path: Path, where: str) -> dict[str, Tensor]:
     """
     try:
         check_file(path)
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-        )
+        state = load_file(path) if path.suffix == ".safetensors" else load_pickled(path)
     except (
         SafetensorError,
         pickle.UnpicklingError,
@@ -60,8 +57,6 @@ def read_state(path: Path, where: str) -> dict[str, Tensor]:
             f"weights ({str(error).splitlines()[0] if str(error) else type(error).__name__:.120}). Copy it "
             f"again. {where}"
         ) from error
-    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
-        state = state["model"]  # checkpoints of a training, and of SAM 2
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
         raise ValueError(f"{path.name} does not hold named weights. {where}")
     named = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segmed.sam.checkpoints.families import foreign, is_sam2
 from segmed.sam.checkpoints.files import weights_in
+from segmed.sam.checkpoints.pickles import load_pickled
 from segmed.weights.contents import check_file
 
 _MODEL_TYPES = {"sam": ("sam",), "sam2": ("sam2", "sam2_video")}
@@ -70,19 +71,13 @@ def _check_config(folder: Path, kind: str) -> None:
 
 
 def _names(file: Path) -> dict[str, Tensor]:
-    """Names and shapes, with tensors that hold nothing; none for old files that cannot be opened without
-    reading."""
+    """Names and shapes, with tensors that hold nothing."""
     if file.suffix == ".safetensors":
         with safe_open(file, "pt") as opened:
             keys = list(opened.keys())
             shapes = {key: opened.get_slice(key).get_shape() for key in keys}
         return {key.removeprefix("module."): torch.empty(shapes[key], device="meta") for key in keys}
-    with file.open("rb") as start:
-        if start.read(2) != b"PK":  # a zip, as torch.save writes since 2020
-            return {}
-    state = torch.load(file, map_location="meta", weights_only=True, mmap=True)
-    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
-        state = state["model"]
+    state = load_pickled(file, "meta")
     if not isinstance(state, Mapping):
         return {}
     return {str(key).removeprefix("module."): t for key, t in state.items() if isinstance(t, Tensor)}

@@ -7,13 +7,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 from transformers import SamConfig
 
+from segmed.sam.checkpoints import efficient_vit_keymap as efficient_vit
+from segmed.sam.checkpoints import tiny_vit_keymap as tiny_vit
+from segmed.sam.checkpoints.efficient_vit_keymap import is_efficient_vit
+from segmed.sam.checkpoints.tiny_vit_keymap import is_tiny_vit
+
 _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^image_encoder\.", "vision_encoder."),
     (r"\.blocks\.", ".layers."),
+    (r"\.Adapter\.channel\.0\.", ".mlp.adapter.squeeze."),
+    (r"\.Adapter\.channel\.2\.", ".mlp.adapter.excite."),
+    (r"\.Adapter\.spatial\.0\.", ".mlp.adapter.down."),
+    (r"\.Adapter\.spatial\.2\.", ".mlp.adapter.up."),
+    (r"\.Adapter\.norm\.", ".mlp.adapter.norm."),
     (r"\.patch_embed\.proj\.", ".patch_embed.projection."),
     (r"\.norm([1-4])\.", r".layer_norm\1."),
     (r"\.neck\.0\.", ".neck.conv1."),
@@ -51,6 +62,10 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         The same tensors by the names of `SamModel`, the positional matrix under both of its names.
     """
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if is_tiny_vit(state):
+        state = tiny_vit.fold(state)
+    elif is_efficient_vit(state):
+        state = efficient_vit.fold(state)
     depth = {m[1]: 0 for m in (_HEADS.search(name) for name in state) if m}
     for name in state:
         if match := _HEADS.search(name):
@@ -83,14 +98,57 @@ def infer_config(state: Mapping[str, Tensor]) -> SamConfig:
         KeyError: If a weight that every SAM has is missing.
         IndexError: If a numbered part that every SAM has is missing.
     """
+    vision, preparation = _encoder(state)
+    last = "output" if is_efficient_vit(state) else "conv2"
+    vision["output_channels"] = state[f"vision_encoder.neck.{last}.weight"].shape[0]
+    vision["num_pos_feats"] = state[_SHARED].shape[1]
+    mask_tokens, width = state["mask_decoder.mask_tokens.weight"].shape
+    block = "mask_decoder.transformer.layers.0."
+    inner = state[block + "cross_attn_token_to_image.q_proj.weight"].shape[0]
+    return SamConfig(
+        preparation=preparation,
+        vision_config=vision,
+        prompt_encoder_config={
+            "hidden_size": width,
+            "image_size": vision["image_size"],
+            "patch_size": vision["patch_size"],
+            "mask_input_channels": state["prompt_encoder.mask_embed.conv2.weight"].shape[0],
+        },
+        mask_decoder_config={
+            "hidden_size": width,
+            "mlp_dim": state[block + "mlp.lin1.weight"].shape[0],
+            "num_hidden_layers": _count(state, r"mask_decoder\.transformer\.layers\.(\d+)\."),
+            "attention_downsample_rate": width // inner,
+            "num_multimask_outputs": mask_tokens - 1,
+            "iou_head_hidden_dim": state["mask_decoder.iou_prediction_head.proj_in.weight"].shape[0],
+            # transformers' default of 1e-6 is that of SAM's encoder; the authors' decoder has PyTorch's,
+            # which changes logits by some hundredths
+            **({"layer_norm_eps": 1e-5} if preparation and not is_efficient_vit(state) else {}),
+        },
+    )
+
+
+def _encoder(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], str]:
+    """The entries of the encoder's configuration, and the preparation of slices if the weights tell it."""
+    if is_tiny_vit(state):
+        vision = tiny_vit.vision_config(state)
+        # the published one without strides is LiteMedSAM; others do as SAM
+        return vision, "litemedsam" if vision["patch_size"] == 4 else "sam"
+    if is_efficient_vit(state):
+        return efficient_vit.vision_config(state), "sam"
+    vision = _vit_config(state)
+    return vision, "sam-med2d" if vision.get("med2d_adapters") else ""
+
+
+def _vit_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The entries of the configuration of SAM's own encoder."""
     # The image has t × t tokens. A table of relative positions over n tokens has 2 n - 1 rows: layers with 2
     # t - 1 rows attend globally, shorter ones within windows of n tokens.
     projection = state["vision_encoder.patch_embed.projection.weight"]
     hidden, patch = projection.shape[0], projection.shape[-1]
-    depth = 1 + max(int(m[1]) for m in (re.match(r"vision_encoder\.layers\.(\d+)\.", n) for n in state) if m)
+    depth = _count(state, r"vision_encoder\.layers\.(\d+)\.")
     relative = [state.get(f"vision_encoder.layers.{i}.attn.rel_pos_h") for i in range(depth)]
     has_positions = "vision_encoder.pos_embed" in state
-    neck = state["vision_encoder.neck.conv2.weight"].shape[0]
     if has_positions:
         tokens = state["vision_encoder.pos_embed"].shape[1]
     else:
@@ -100,42 +158,25 @@ def infer_config(state: Mapping[str, Tensor]) -> SamConfig:
     windowed = [length for length in lengths if length != global_length]
     mlp = state["vision_encoder.layers.0.mlp.lin1.weight"].shape[0]
     head = next((r.shape[1] for r in relative if r is not None), 64)
-    mask_tokens, width = state["mask_decoder.mask_tokens.weight"].shape
-    layers = 1 + max(
-        int(m[1]) for m in (re.match(r"mask_decoder\.transformer\.layers\.(\d+)\.", n) for n in state) if m
-    )
-    block = "mask_decoder.transformer.layers.0."
-    inner = state[block + "cross_attn_token_to_image.q_proj.weight"].shape[0]
-    return SamConfig(
-        vision_config={
-            "hidden_size": hidden,
-            "output_channels": neck,
-            "num_hidden_layers": depth,
-            "num_attention_heads": hidden // head,
-            "num_channels": projection.shape[1],
-            "image_size": tokens * patch,
-            "patch_size": patch,
-            "mlp_dim": mlp,
-            "mlp_ratio": mlp / hidden,
-            "qkv_bias": "vision_encoder.layers.0.attn.qkv.bias" in state,
-            "use_abs_pos": has_positions,
-            "use_rel_pos": relative[0] is not None,
-            "window_size": (windowed[0] + 1) // 2 if windowed else 0,
-            "global_attn_indexes": [i for i, length in enumerate(lengths) if length == global_length],
-            "num_pos_feats": state[_SHARED].shape[1],
-        },
-        prompt_encoder_config={
-            "hidden_size": width,
-            "image_size": tokens * patch,
-            "patch_size": patch,
-            "mask_input_channels": state["prompt_encoder.mask_embed.conv2.weight"].shape[0],
-        },
-        mask_decoder_config={
-            "hidden_size": width,
-            "mlp_dim": state[block + "mlp.lin1.weight"].shape[0],
-            "num_hidden_layers": layers,
-            "attention_downsample_rate": width // inner,
-            "num_multimask_outputs": mask_tokens - 1,
-            "iou_head_hidden_dim": state["mask_decoder.iou_prediction_head.proj_in.weight"].shape[0],
-        },
-    )
+    adapters = {"med2d_adapters": True} if "vision_encoder.layers.0.mlp.adapter.norm.weight" in state else {}
+    return {
+        **adapters,
+        "hidden_size": hidden,
+        "num_hidden_layers": depth,
+        "num_attention_heads": hidden // head,
+        "num_channels": projection.shape[1],
+        "image_size": tokens * patch,
+        "patch_size": patch,
+        "mlp_dim": mlp,
+        "mlp_ratio": mlp / hidden,
+        "qkv_bias": "vision_encoder.layers.0.attn.qkv.bias" in state,
+        "use_abs_pos": has_positions,
+        "use_rel_pos": relative[0] is not None,
+        "window_size": (windowed[0] + 1) // 2 if windowed else 0,
+        "global_attn_indexes": [i for i, length in enumerate(lengths) if length == global_length],
+    }
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    """One more than the highest number in the names that match."""
+    return 1 + max(int(m[1]) for m in (re.match(pattern, name) for name in state) if m)

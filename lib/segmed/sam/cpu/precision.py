@@ -17,6 +17,8 @@ from transformers.models.sam.modeling_sam import (
 
 from segmed.sam.cpu.attention import use_fast_attention
 from segmed.sam.cpu.dtype import encoder_dtype
+from segmed.sam.encoders.efficient_vit import EfficientVitEncoder
+from segmed.sam.encoders.tiny_vit import TinyVitEncoder
 
 # Tokens per thread that pass through the MLP at a time.
 _TOKENS_PER_THREAD = 512
@@ -31,7 +33,7 @@ def prepare_encoder(encoder: nn.Module, device: torch.device | str, precision: s
     to bf16 do not come back: prepare a copy if the float32 weights are still needed.
 
     Args:
-        encoder: The ``vision_encoder`` of a ``SamModel``, with SDPA attention.
+        encoder: The ``vision_encoder`` of a ``SamModel``, with SDPA attention, a TinyViT or an EfficientViT.
         device: Where the encoder is to run.
         precision: One of ``PRECISIONS``, see ``encoder_dtype``.
 
@@ -43,6 +45,8 @@ def prepare_encoder(encoder: nn.Module, device: torch.device | str, precision: s
     """
     device = torch.device(device)
     dtype = encoder_dtype(device, precision)
+    if isinstance(encoder, TinyVitEncoder | EfficientVitEncoder):
+        return encoder.to(device, dtype).to(memory_format=torch.channels_last).eval()
     use_fast_attention(encoder)
     for module in encoder.modules():
         if type(module) is SamPatchEmbeddings:

@@ -45,6 +45,7 @@ class DicomwebSettings:
         cache_bytes: of fetched series on disk.
         ca: certificates that are trusted, a PEM file; None for those of the system.
         certificate: client certificate with its key, a PEM file.
+        show_patient: whether clients are told names and IDs of patients.
         user: name and password, which come from the environment only; None for none.
     """
 
@@ -56,6 +57,7 @@ class DicomwebSettings:
     ca: Path | None = None
     certificate: Path | None = None
     user: tuple[str, str] | None = field(default=None, repr=False)
+    show_patient: bool = True
 
     KEYS: ClassVar[Mapping[str, str]] = {
         "modalities": f"DICOM modalities that are listed, with commas, {','.join(_DEFAULT)}",
@@ -65,6 +67,7 @@ class DicomwebSettings:
         "dicomweb_cache_mb": "disk for fetched series, in MiB, 8192; those used last stay",
         "dicomweb_ca": "PEM file of certificates that the PACS may show, if the system does not know its own",
         "dicomweb_certificate": "PEM file of a client certificate and its key",
+        "show_patient": "no hides names and IDs of patients in lists, file names and answers; yes",
     }
 
     @classmethod
@@ -106,7 +109,14 @@ class DicomwebSettings:
             _pem("dicomweb_ca", conf),
             _pem("dicomweb_certificate", conf),
             (name, password) if name else None,
+            _yes("show_patient", conf.get("show_patient", "yes")),
         )
+
+
+def _yes(key: str, value: str) -> bool:
+    if value not in ("yes", "no"):
+        raise ValueError(f"--conf {key} {value!r} must be yes or no.")
+    return value == "yes"
 
 
 def check_url(url: str) -> str:

@@ -35,6 +35,7 @@ class ServerSettings:
         embedding_bytes: Memory for slice embeddings in bytes.
         max_voxels: Largest number of voxels of an image; None for the default limit.
         batch: Number of slices encoded together, on GPUs and by small models.
+        time_limit: Longest time in seconds of a request of the page or of OHIF; 0 for no limit.
         untrained: Whether methods that need training are offered without it, for demonstrations.
         loose_parts: Whether parts that are not connected with the object are kept in volumes.
         registry: Folder of trained models; None for that of the app.
@@ -54,6 +55,7 @@ class ServerSettings:
     embedding_bytes: int = 1024 * _MIB
     max_voxels: int | None = None
     batch: int = 4
+    time_limit: int = 3600
     untrained: bool = False
     loose_parts: bool = False
     registry: Path | None = None
@@ -69,6 +71,7 @@ class ServerSettings:
         "backbone_<method>": "weights of one method, such as backbone_medsam; of SAM2 for backbone_sam2",
         "image_size": "input size of the model in px, if not that of its weights",
         "precision": "of the image encoder: auto, bf16 or fp32",
+        "runtime": "of the networks on CPUs: torch, or openvino (an extra), which compiles them once",
         "labels": "structures: comma-separated names, or a JSON file of names and values",
         "patient": "regular expression whose first group is the patient in a file name, such as ^([^_]+)_, "
         "so that no patient is both trained and validated on; DICOM states it itself",
@@ -77,6 +80,8 @@ class ServerSettings:
         "embedding_cache_mb": "memory for encoded slices, in MiB",
         "max_voxels": "largest size of an image by its header; 2^29, less on machines with little memory",
         "batch": "slices encoded together, on GPUs and by small models",
+        "time_limit": "seconds after which a request of the web page or of OHIF is stopped and keeps what it "
+        "has found; 3600",
         "registry": "folder of trained models, if not model/trained of the app",
         "denoiser": "weights of a denoiser that `segmed denoiser` made, offered as the option denoise",
         "codes": "JSON file of DICOM codes by name, see `segmed export --help`, for DICOM SEG and RTSTRUCT",
@@ -104,14 +109,18 @@ class ServerSettings:
             raise ValueError(f"--conf window {window!r} must be one of {', '.join(WINDOWS)}.")
 
         def backbone(method: str) -> BackboneConfig:
+            runtime = conf.get("runtime", "torch")
             if not METHODS[method].needs_backbone:
-                return BackboneConfig()
+                return BackboneConfig(runtime=runtime)
             own = METHODS[method].weights
             default = EMBEDDED if not METHODS[method].ready else ""
             shared = "" if METHODS[method].own_format else conf.get("backbone", default)
             source = conf.get(f"backbone_{method}", own or shared)
             return BackboneConfig(
-                source, _positive("image_size", size) if size and source != own else None, precision
+                source,
+                _positive("image_size", size) if size and source != own else None,
+                precision,
+                runtime,
             )
 
         backbones = {name: backbone(name) for name in METHODS}
@@ -133,6 +142,7 @@ class ServerSettings:
             embedding_bytes=_positive("embedding_cache_mb", conf.get("embedding_cache_mb", "1024")) * _MIB,
             max_voxels=_positive("max_voxels", conf["max_voxels"]) if conf.get("max_voxels") else None,
             batch=_positive("batch", conf.get("batch", "4")),
+            time_limit=_positive("time_limit", conf.get("time_limit", "3600")),
             untrained=_switch("untrained", conf),
             loose_parts=_switch("loose_parts", conf),
             registry=Path(registry).expanduser() if registry else None,

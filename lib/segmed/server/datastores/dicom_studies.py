@@ -28,6 +28,7 @@ from segmed.server.http.errors import MAY_ONLY_READ, BadRequest
 logger = logging.getLogger(__name__)
 
 FINAL = "final"
+_ABOUT_PATIENT = ("PatientID", "PatientName")
 _EMPTY = "The mask is empty, so no DICOM SEG was written; it is kept on the server."
 
 
@@ -41,6 +42,7 @@ class DicomStudies(DicomSource):
     """
 
     kind = "dicom"
+    show_patient = True  # whether clients are told whose images they are
 
     def __init__(
         self,
@@ -201,9 +203,7 @@ class DicomStudies(DicomSource):
         done = {*self.labels.labelled(FINAL), *self.segmentations()}
         return [image for image in self.list_images() if image in done]
 
-    def get_unlabeled_images(
-        self, label_tag: str | None = None, labels: list[str] | None = None
-    ) -> list[str]:
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: Any = None) -> list[str]:
         done = set(self.get_labeled_images())
         return [image for image in self.list_images() if image not in done]
 
@@ -217,7 +217,8 @@ class DicomStudies(DicomSource):
         return self._told(self.facts(image_id))
 
     def _told(self, facts: SeriesFacts) -> dict[str, Any]:
-        return {"name": f"{facts.series}.nii", **facts.to_json(), **self.labels.image_info(facts.series)}
+        told = {"name": f"{facts.series}.nii", **facts.to_json(), **self.labels.image_info(facts.series)}
+        return told if self.show_patient else {k: v for k, v in told.items() if k not in _ABOUT_PATIENT}
 
     def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
         tags = self.labels.tags(image_id)

@@ -24,7 +24,7 @@ from urllib3.util import Retry
 
 from segmed.dicom.files import SeriesFacts, whole
 from segmed.server.config.dicomweb_settings import DicomwebSettings, check_url
-from segmed.server.http.errors import BadRequest
+from segmed.server.http.errors import BadRequest, PacsAway
 
 logger = logging.getLogger(__name__)
 # their warnings quote addresses with search keys, and headers
@@ -32,6 +32,7 @@ logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 logging.getLogger("dicomweb_client").setLevel(logging.ERROR)
 
 DOWN = 424
+_PASSING = (429, 500, 502, 503, 504)  # answers of a PACS, or of a proxy in front of it, that is overloaded
 _CONNECT, _SEARCH, _READ = 5.0, 10.0, 60.0  # s without a byte: of searches, and of data
 _SEARCHES = ("/studies", "/series", "/instances")  # ends of their paths
 _ASK_AGAIN, _LONGEST = (
@@ -45,6 +46,7 @@ _FIELDS = (
     "SeriesNumber",
     "NumberOfSeriesRelatedInstances",
     "PatientID",
+    "PatientName",
 )
 _AS_STORED = (("application/dicom", "*"),)
 _UID = re.compile(r"^[0-9]+(\.[0-9]+)*$")
@@ -199,14 +201,14 @@ class Pacs:
     @contextlib.contextmanager
     def _explained(self, not_found: str) -> Iterator[None]:
         if time.monotonic() < self._ask_again:  # else each request would wait for it
-            raise BadRequest(self.failure, DOWN)
+            raise PacsAway(self.failure, DOWN)
         try:
             yield
         except (requests.exceptions.SSLError, requests.ConnectionError, requests.Timeout) as error:
             # one that is silent keeps whoever asks for seconds, one that is away does not
             self._failures = self._failures + 1 if _silent(error) else 1
             self._ask_again = time.monotonic() + min(_ASK_AGAIN * 2 ** (self._failures - 1), _LONGEST)
-            self._fail(_unreached(error), error)
+            self._fail(_unreached(error), error, PacsAway)
         except _SentElsewhere as error:
             self._fail(
                 "The PACS sends its clients to another server. Give its final DICOMweb address as --studies.",
@@ -214,7 +216,8 @@ class Pacs:
             )
         except requests.HTTPError as error:
             status = 0 if error.response is None else error.response.status_code
-            self._fail(not_found if status == 404 else _refused(status), error)
+            kind = PacsAway if status in _PASSING else BadRequest
+            self._fail(not_found if status == 404 else _refused(status), error, kind)
         except (requests.RequestException, ValueError, AttributeError, KeyError, EOFError) as error:
             self._fail(
                 "What answers at the address of --studies is no DICOMweb service, or it broke off.", error
@@ -222,9 +225,9 @@ class Pacs:
         else:
             self.failure, self._failures = "", 0
 
-    def _fail(self, sentence: str, error: Exception | None = None) -> None:
-        self.failure = sentence
-        raise BadRequest(sentence, DOWN) from error
+    def _fail(self, text: str, error: Exception | None = None, kind: type[BadRequest] = BadRequest) -> None:
+        self.failure = text
+        raise kind(text, DOWN) from error
 
 
 def made(data: pydicom.Dataset) -> str:
@@ -274,6 +277,13 @@ def _value(item: Mapping[str, Any], keyword: str) -> Any:
     return next(iter(item.get(_tag(keyword), {}).get("Value") or ()), "")
 
 
+def _person(value: Any) -> str:
+    """A name out of its representations; the ideographic one where there is no alphabetic one."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return next((str(v) for form in ("Alphabetic", "Ideographic", "Phonetic") if (v := value.get(form))), "")
+
+
 def _facts(item: Mapping[str, Any]) -> SeriesFacts | None:
     series, study = (str(_value(item, name)) for name in ("SeriesInstanceUID", "StudyInstanceUID"))
     if not all(_UID.match(uid) and len(uid) <= 64 for uid in (series, study)):  # they become names of folders
@@ -287,4 +297,5 @@ def _facts(item: Mapping[str, Any]) -> SeriesFacts | None:
         str(_value(item, "PatientID")),
         whole(_value(item, "SeriesNumber")),
         whole(_value(item, "NumberOfSeriesRelatedInstances")),
+        _person(_value(item, "PatientName")),
     )

@@ -16,7 +16,8 @@ from segmed.imaging.labels.segments import Segments, StoredSegment, colour_of, v
 from segmed.imaging.labels.sidecar import check_sidecar, write_sidecar
 from segmed.imaging.reading import NIFTI_EXTENSIONS, extension_of
 from segmed.server.decoding import decoder
-from segmed.server.workspace.workspace import LABELS, label_name
+from segmed.server.workspace.edits.names import label_name
+from segmed.server.workspace.workspace import LABELS
 
 logger = logging.getLogger(__name__)
 

@@ -62,6 +62,7 @@ class PacsStudies(DicomStudies):
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         super().__init__(LabelFiles(self.root), structures, codes)
         self._settings = settings
+        self.show_patient = settings.show_patient
         self._cache = SeriesCache(self.root / "series", settings.cache_bytes)
         self._images: dict[str, SeriesFacts] = {}
         self._segs: dict[str, SeriesFacts] = {}

@@ -7,13 +7,14 @@ tells how large the fetched series is and which state of it that was; its time i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
+
+from segmed.imaging import file_locks
 
 _JUST_USED = 60.0  # s; who was given a path reads it in that time
 
@@ -47,20 +48,20 @@ class SeriesCache:
         asked = fetched = False
         with (self.folder / f"{series}.lock").open("a+") as lock:
             while True:
-                fcntl.flock(lock, fcntl.LOCK_SH)
+                file_locks.share(lock)
                 there = self._state(series, lock)
                 if there is not None and (asked or state in ("", there)):
                     break
                 asked = True
-                try:  # an older state is better than waiting for those who use it
-                    fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if there is not None else 0))
-                except BlockingIOError:
-                    continue
+                if there is None:
+                    file_locks.lock(lock)
+                elif not file_locks.try_lock(lock):
+                    continue  # an older state is better than waiting for those who use it
                 there = self._state(series, lock)
                 if there is None or state not in ("", there):
                     self._fetch(series, state, lock, fetch)
                     fetched = True
-            os.utime(lock.fileno())
+            os.utime(self.folder / f"{series}.lock")  # not by its descriptor, which Windows does not take
             if fetched:
                 self._make_room()
             yield self.folder / series
@@ -94,7 +95,10 @@ class SeriesCache:
         """Last use, series and bytes of all that are there, the least recently used first."""
         found = []
         for path in self.folder.glob("*.lock"):
-            size = path.read_text(encoding="ascii").partition(" ")[0]
+            try:
+                size = path.read_text(encoding="ascii").partition(" ")[0]
+            except PermissionError:  # on Windows, of a series that is being fetched
+                continue
             if size.isdecimal():
                 found.append((path.stat().st_mtime, path.stem, int(size)))
         return sorted(found)
@@ -121,9 +125,4 @@ class SeriesCache:
     def _alone(self, series: str) -> Iterator[TextIO | None]:
         """The lock file of a series that nobody uses; None if somebody does."""
         with (self.folder / f"{series}.lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-            else:
-                yield lock
+            yield lock if file_locks.try_lock(lock) else None

@@ -11,3 +11,7 @@ class BadRequest(ValueError):
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
+
+
+class PacsAway(BadRequest):
+    """The PACS does not answer now, or with an error of its own; it is worth asking again later."""

@@ -37,7 +37,6 @@ _CLOSED: tuple[tuple[str, re.Pattern[str], str], ...] = (
         "Weights are installed on the server (--conf backbone), not over the network.",
     ),
     ("", re.compile(r"^/infer/wsi"), "Whole-slide images are not supported."),
-    ("", re.compile(r"^/datastore/updatelabelinfo"), "Use PUT /datastore/label/info."),
     ("", re.compile(r"^/datastore/dataset"), "Copy the studies folder on the server instead."),
     ("POST", re.compile(r"^/proxy/"), "Only reading from the PACS is allowed here."),
     ("", re.compile(r"^/static/ohif"), "OHIF is at /ohif/."),

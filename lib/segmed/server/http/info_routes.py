@@ -11,7 +11,7 @@ from monailabel.interfaces.utils.app import app_instance
 from segmed.server.access.gate import login_name
 from segmed.server.http.client_json import read_object
 from segmed.server.http.requests import check_id, check_tag
-from segmed.server.http.routes import ANNOTATOR, USER
+from segmed.server.http.routes import ANNOTATOR, REVIEWER, USER
 
 router = APIRouter(tags=["Datastore"])
 
@@ -35,7 +35,16 @@ def note_image(image: str, info: str = Form("{}")) -> None:
 @router.put("/datastore/label/info", dependencies=ANNOTATOR)
 def note_label(http: Request, label: str, tag: str, info: str = Form("{}")) -> None:
     """Add to what is known of a label, except what its values mean and, with a login, whose it is."""
-    noted = read_object(info, "The field info")
+    _note_label(http, label, tag, read_object(info, "The field info"))
+
+
+@router.put("/datastore/updatelabelinfo", dependencies=REVIEWER)
+def note_review(http: Request, label: str, tag: str, params: str = Form("{}")) -> None:
+    """Add a review to what is known of a label, as the module MONAI Label Reviewer of 3D Slicer asks."""
+    _note_label(http, label, tag, read_object(params, "The field params"))
+
+
+def _note_label(http: Request, label: str, tag: str, noted: dict[str, Any]) -> None:
     noted.pop("segments", None)
     if login_name(http):
         noted.pop("client_id", None)

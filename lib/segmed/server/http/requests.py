@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,11 @@ from segmed.server.http.errors import BadRequest
 SENT_EXTENSIONS = tuple(e for e in EXTENSIONS if e not in DETACHED_EXTENSIONS)
 _UID = re.compile(r"^[0-9.]{1,64}$")
 _UUID = re.compile(r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+# what viewers send beside what is read: who asks, and how they take the answer
+_OF_VIEWERS = frozenset(
+    {"client_id", "device", "image", "label_prompt", "model", "point_labels", "points", "reset_state"}
+    | {"restore_label_idx", "result_dtype", "session_id", "slice"}
+)
 _TAG = re.compile(r"^(final|original|version_[0-9]{1,6})$")
 
 
@@ -88,6 +94,21 @@ def parse_params(text: str) -> InferParams:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadRequest(f"params.{where} is not usable: {first['msg']}.") from error
+
+
+def unknown_params(text: str, labels: Iterable[str]) -> list[str]:
+    """A sentence on the keys of the form field `params` that nothing reads; empty if there are none.
+
+    Args:
+        text: the field.
+        labels: names of structures, which DeepEdit sends as keys.
+    """
+    known = {*InferParams.model_fields, *_OF_VIEWERS, *labels}
+    unknown = [key[:60] for key in read_object(text, "The field params") if key not in known]
+    if not unknown:
+        return []
+    read = ", ".join(InferParams.model_fields)
+    return [f"Not known, and ignored: {', '.join(unknown[:10])}. Known are {read}."]
 
 
 def check_id(name: str, what: str = "image") -> str:

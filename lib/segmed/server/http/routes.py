@@ -45,9 +45,12 @@ from segmed.server.http.requests import (
     check_tag,
     check_upload,
     parse_params,
+    unknown_params,
 )
 from segmed.server.http.sessions import find_session
 from segmed.server.learning.strategies import user_name
+from segmed.server.leaving import ends_with
+from segmed.server.tasks.train_names import own_names
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
@@ -94,7 +97,10 @@ def infer(
         if label is not None and label.filename:
             extension = check_upload(label.filename, _LABEL_EXTENSIONS)
             request["label_path"] = receive_file(label, Path(folder), f"label{extension}")
-        return _answer(app.infer(request), output)
+        with ends_with(http):
+            result = app.infer(request)
+        result["params"].setdefault("warnings", []).extend(unknown_params(params, app.engine.settings.labels))
+        return _answer(result, output)
 
 
 def _answer(result: dict[str, Any], output: str | None) -> Response:
@@ -209,8 +215,13 @@ def datastore(output: Literal["stats", "all", "train"] = "stats") -> Any:
 def train(
     model: str, params: dict[str, Any] | None = None, run_sync: bool = False, enqueue: bool = False
 ) -> dict[str, Any]:
-    """Train a model on the submitted labels, after the trainings that are waiting if `enqueue`."""
-    checked = app_instance().trainer(model).check(params or {})
+    """Train a model on the submitted labels, after the trainings that are waiting if `enqueue`.
+
+    MONAI Label's names of options are taken too; `warnings` in the answer names those that are not known.
+    """
+    trainer = app_instance().trainer(model)
+    options, warnings = own_names(params or {}, trainer.config())
+    checked = trainer.check(options)
     with _asking_for_training:
         waiting = [t["request"]["model"] for t in tasks("train") if t["status"] in ("SUBMITTED", "RUNNING")]
         if waiting and not enqueue:
@@ -218,9 +229,9 @@ def train(
                 f"{waiting[0]} is being trained. Wait for it, stop it, or ask again with enqueue=true.", 429
             )
         if model not in waiting:
-            app_instance().trainer(model).announce()
+            trainer.announce()
         told, _ = AsyncTask.run("train", {"model": model, **checked}, force_sync=run_sync, enqueue=True)
-    return _task(told)
+    return {**_task(told), "warnings": warnings}
 
 
 @router.post("/train/", dependencies=ADMIN, include_in_schema=False)

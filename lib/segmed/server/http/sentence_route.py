@@ -1,4 +1,5 @@
-"""Endpoints whose invalid bodies are refused with one sentence, like all other errors."""
+"""Endpoints of the workspace API: their answers state its version, and invalid bodies are refused with one
+sentence."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
+from segmed.client.version import API_VERSION, HEADER
 from segmed.server.http.errors import BadRequest
 
 
@@ -24,6 +26,7 @@ class SentenceRoute(APIRoute):
                 answer: Response = await handler(request)
             except RequestValidationError as error:
                 raise BadRequest(describe(error.errors()[0])) from error
+            answer.headers[HEADER] = API_VERSION
             return answer
 
         return refused

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from segmed.active.policy import RetrainConfig
 from segmed.active.store.database import Database
 from segmed.active.store.labels import LabelLog, LabelRecord
 from segmed.active.store.state import ActiveState, Proposal
+from segmed.inference.device_use import answering
 from segmed.server.datastores.studies import Studies, state_folder
 from segmed.server.engine import Engine
 from segmed.server.http.errors import BadRequest
@@ -147,9 +148,11 @@ class ActiveLearning:
         self.changed()
         return record
 
-    def user_request(self) -> AbstractContextManager[None]:
-        """While a user waits for an answer, work in the background stands still."""
-        return self.throttle.request()
+    @contextmanager
+    def user_request(self) -> Iterator[None]:
+        """While a user waits for an answer, work in the background and batch runs stand still."""
+        with answering(self.engine.registry.folder), self.throttle.request():
+            yield
 
     def record_activity(self, image: str, user: str, prompts: int = 0, model: str = "") -> None:
         """Record that a user opened an image or got a prompt answered; the request does not wait."""

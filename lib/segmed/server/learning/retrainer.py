@@ -125,7 +125,8 @@ class Retrainer:
             ValueError: There are no labels to train on, or an option is invalid.
             LostJobError: The job is not under way any more.
         """
-        os.nice(_NICE)
+        if hasattr(os, "nice"):  # not on Windows
+            os.nice(_NICE)
         job = self.retraining.active()
         if job is None or job.id != number:
             raise LostJobError(f"Job {number} is not under way any more.")

@@ -13,15 +13,18 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, HTMLResponse, Response
 
 import segmed
+from segmed.client.version import API_VERSION, HEADER
 from segmed.server.http.guard import is_closed
 from segmed.server.http.routes import USER
 from segmed.server.pages import web
+from segmed.server.pages.api_examples import with_examples
 
 router = APIRouter(dependencies=USER, include_in_schema=False)
 
 _ABOUT = (
     "Segment medical images with the SAM family. 3D Slicer and OHIF use MONAI Label's part, the web "
-    "page /api."
+    f"page, napari and scripts /api, whose version is {API_VERSION} (header {HEADER}, field `api` of "
+    "/api/state)."
 )
 _HEADERS = {
     # Swagger UI sets styles by script, and has its pictures in data: addresses
@@ -68,7 +71,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
         }
         for path, methods in sorted(told["paths"].items())
     }
-    return {**told, "paths": {path: methods for path, methods in paths.items() if methods}}
+    return with_examples({**told, "paths": {path: methods for path, methods in paths.items() if methods}})
 
 
 def _example(path: str) -> str:

@@ -10,6 +10,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from segmed.imaging.labels.maps import clean_labels
 from segmed.imaging.picture import Picture
+from segmed.inference.progress import Progress
 from segmed.methods.base.method import Method
 from segmed.server.engine import Engine
 from segmed.server.http.requests import InferParams
@@ -74,7 +75,11 @@ class AutomaticInferTask(InferTask):
         }
 
     def segment(
-        self, picture: Picture, device: str | None = None, clean: str = "nothing"
+        self,
+        picture: Picture,
+        device: str | None = None,
+        clean: str = "nothing",
+        progress: Progress | None = None,
     ) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
         """Run the model.
 
@@ -82,6 +87,7 @@ class AutomaticInferTask(InferTask):
             picture: Image to segment.
             device: Device, one of those in `config`; None for the default.
             clean: Clean-up of the label map, one of those in `config`.
+            progress: Function that is told of slices and labels, and may stop the model; see `Progress`.
 
         Returns:
             Label map (I, J, K) uint8, the names of 1, 2, …, and messages for the user.
@@ -91,7 +97,7 @@ class AutomaticInferTask(InferTask):
             FileNotFoundError: The weights are missing.
         """
         predictor = self.engine.predictor(self.method, device)
-        labels = predictor.segment_classes(picture)
+        labels = predictor.segment_classes(picture, progress)
         if clean != "nothing":
             labels = clean_labels(labels, "largest" in clean, "holes" in clean)
         names = predictor.segmenter.labels

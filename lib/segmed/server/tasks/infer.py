@@ -20,7 +20,8 @@ from segmed.imaging.labels.masks import stack_slices, write_mask, write_nrrd_sli
 from segmed.imaging.labels.writing import name_values, write_labels
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt, parse_prompt
-from segmed.inference.predictor import Masks, is_blank
+from segmed.inference.predictor import is_blank
+from segmed.inference.progress import Masks, Progress
 from segmed.inference.refinement.refinement import REFINEMENTS, RefinementName
 from segmed.methods.base.method import Method
 from segmed.server.datastores.label_check import prompt_mask
@@ -130,6 +131,7 @@ class PromptInferTask(InferTask):
         device: str | None = None,
         uncertainty: bool = False,
         refinement: str = "nothing",
+        progress: Progress | None = None,
     ) -> tuple[Masks, list[str]]:
         """Run the model.
 
@@ -139,6 +141,7 @@ class PromptInferTask(InferTask):
             device: Device, one of those in `config`; None for the default.
             uncertainty: Whether to return the uncertainty map in place of the mask.
             refinement: Refinement of each mask, one of those in `config`.
+            progress: Function that is told of slices and masks, and may stop the model; see `Progress`.
 
         Returns:
             Masks (H, W) by slice, and messages for the user.
@@ -153,7 +156,7 @@ class PromptInferTask(InferTask):
             masks = predictor.uncertainty(picture, prompt)
         else:
             segment = predictor.segment_volume if self.volume else predictor.segment_slices
-            masks = segment(picture, prompt, refine=REFINEMENTS.get(refinement))
+            masks = segment(picture, prompt, progress, REFINEMENTS.get(refinement))
         if blank := [k for k in masks if is_blank(picture, k)]:
             notes.append(
                 f"Slice {blank[0]} is blank (all of its voxels are equal or not numbers): nothing is there."

@@ -1,4 +1,4 @@
-"""The actions of a user on a workspace: prompt, segment, replace, save."""
+"""The actions of a user on a workspace: open, answer, replace, save. `server/segmenting` runs models."""
 
 from __future__ import annotations
 
@@ -18,14 +18,12 @@ from segmed.imaging.labels.writing import write_labels
 from segmed.imaging.picture import Picture
 from segmed.server.datastores.studies import FINAL
 from segmed.server.http.errors import BadRequest
-from segmed.server.tasks.automatic import AutomaticInferTask
 from segmed.server.tasks.infer import PromptInferTask
-from segmed.server.workspace.bodies import Client, LabelMapParams, PromptBody, SegmentBody
+from segmed.server.workspace.bodies import Client, LabelMapParams
 from segmed.server.workspace.client_grid import parse_grid
 from segmed.server.workspace.crossings import crossed_labels, crossing_note
 from segmed.server.workspace.journal import image_identity
 from segmed.server.workspace.patches import Patch
-from segmed.server.workspace.prompt import described_object, merged_slices
 from segmed.server.workspace.storage import label_info, load_final_label, stored_label_id
 from segmed.server.workspace.stored_labels import Slices
 from segmed.server.workspace.workspace import Workspace
@@ -37,6 +35,7 @@ _STALE = (
     "Your work on this image has changed in another tab, by another user of your name or by a restart of the "
     "server. It is shown again; nothing was done, so repeat the last action."
 )
+_REPLACES = "Another label of this image was saved since you began. Yours will replace it."
 _LARGER = 8  # times the image that a sent label map may be
 
 
@@ -60,6 +59,7 @@ class WorkspaceActions:
         picture: Image in the window of the settings.
         work: Workspace, while `open`.
         notes: Messages for the user.
+        key: Key of the workspace.
         seconds: Time that parts of the request took, in seconds.
     """
 
@@ -70,10 +70,10 @@ class WorkspaceActions:
         self.engine, self.learning, self.workspaces = app.engine, app.learning, app.workspaces
         self.path = app.image_path(image)
         start = time.perf_counter()
-        self.picture = self._show(None)
+        self.picture = self.show(None)
         self.seconds = {"open": round(time.perf_counter() - start, 4)}
         self.notes: list[str] = []
-        self._key = workspace_key(login, client, user, image)
+        self.key = workspace_key(login, client, user, image)
 
     @contextlib.contextmanager
     def open(self, returning: bool = False, belief: Client | None = None) -> Iterator[WorkspaceActions]:
@@ -87,8 +87,8 @@ class WorkspaceActions:
             BadRequest: (409) The client has another state, or (429) has sent too many requests.
         """
         with (
-            self.app.turns.take("/".join(self._key[:2]), self.image),
-            self.workspaces.use(self._key, self._begin, self._identity) as (self.work, lost),
+            self.app.turns.take("/".join(self.key[:2]), self.image),
+            self.workspaces.use(self.key, self._begin, self._identity) as (self.work, lost),
         ):
             self.notes += lost
             if self.work.shape != self.picture.shape:
@@ -99,9 +99,7 @@ class WorkspaceActions:
                 )
             elif returning and self.work.base != stored_label_id(self.app, self.image):
                 if self.work.unsaved:
-                    self.notes.append(
-                        "Another label of this image was saved since you began. Yours will replace it."
-                    )
+                    self.notes.append(_REPLACES)
                 else:
                     self._reload("")
             if belief is not None:
@@ -126,7 +124,7 @@ class WorkspaceActions:
         empty: dict[str, Any] = {"box": None, "foreground": [], "background": []}
         return {
             "changes": [patch.to_json() for patch in patches],
-            "labels": work.labels,
+            **work.naming.to_json(),
             "can_undo": work.can_undo,
             "can_redo": work.can_redo,
             "prompt": work.opened.to_json() if work.opened else empty,
@@ -138,54 +136,6 @@ class WorkspaceActions:
             "warnings": list(dict.fromkeys(self.notes)),
             "seconds": self.seconds,
         }
-
-    def prompt(self, body: PromptBody) -> dict[str, Any]:
-        """Add to the open object, or begin one, and segment it.
-
-        Raises:
-            BadRequest: There is no such model, or it takes no prompts.
-            ValueError: The prompt is unusable; nothing is changed then.
-        """
-        task = self._task(body.model, PromptInferTask)
-        picture, work = self._show(body.window), self.work
-        clean = self.engine.denoised(picture, body.denoise)
-        opened, warnings = described_object(work, body)
-        self.notes += warnings
-        scribbles = opened.scribbles(picture.shape)
-        corrected = not body.box and not body.lasso and task.corrects_masks(body.device)
-        prompt = opened.prompt(picture.shape, scribbles, with_result=corrected)
-        how = body.refinement
-        masks, notes = self._timed(lambda: task.segment(clean, prompt, body.device, refinement=how))
-        self.notes += notes
-        involved = sorted({*opened.under, *masks, *scribbles.foreground, *scribbles.background})
-        bare = {k: opened.without_it(k, work.slice(k)) for k in involved}
-        opened, slices = opened.painted(masks, scribbles, bare, body.overwrite)
-        work.value_of(body.label)
-        result = {k: patch.full(work.shape) for k, patch in opened.result.items()}
-        replaced = self._crossed(result, bare, [opened.value], body.overwrite)
-        patches = work.change(slices, opened)
-        work.prompts += 1
-        self._answered(task, body.model, body.device)
-        if not body.trial:
-            self.learning.record_activity(self.image, self.user, 1, body.model)
-        return self.to_json(patches, sorted(masks), replaced)
-
-    def segment(self, body: SegmentBody) -> dict[str, Any]:
-        """Label the volume; labels that the model knows are replaced, others only if `overwrite` is set.
-
-        Raises:
-            BadRequest: There is no such model, or it needs prompts.
-        """
-        task = self._task(body.model, AutomaticInferTask)
-        work, clean = self.work, self.engine.denoised(self._show(body.window), body.denoise)
-        labels: np.ndarray
-        labels, names, notes = self._timed(lambda: task.segment(clean, body.device))
-        self.notes += notes
-        table = np.array([0, *(work.value_of(name) for name in names)], np.uint8)
-        slices, masks, bare = merged_slices(work, labels, table, body.overwrite)
-        replaced = self._crossed(masks, bare, table[1:].tolist(), body.overwrite)
-        self._answered(task, body.model, body.device)
-        return self.to_json(work.change(slices), replaced=replaced)
 
     def replace(self, given: LabelMapParams, read: Callable[[int], bytes]) -> dict[str, Any]:
         """Replace the label map by that of a viewer, in one step of the history.
@@ -201,9 +151,7 @@ class WorkspaceActions:
         work, size = self.work, tuple(given.size)
         count = math.prod(size)
         if min(size) < 1 or count > _LARGER * math.prod(work.shape):
-            raise BadRequest(
-                f"A label map of the size {list(size)} does not belong to this image. Check its size."
-            )
+            raise BadRequest(f"A label map of the size {list(size)} is not of this image. Check its size.")
         array = np.frombuffer(read(count), np.uint8).reshape(size, order="F")
         grid = self.grid
         moved = move_labels(array, parse_grid(given, grid), grid)
@@ -254,40 +202,49 @@ class WorkspaceActions:
         if belief.revision not in (None, self.work.settle()) or belief.boot not in (None, boot):
             raise BadRequest(_STALE, 409)
 
-    def _crossed(self, masks: Slices, bare: Slices, own: Sequence[int], overwrite: bool) -> dict[str, int]:
-        """Number of voxels, by label name, that other labels have lost; see `crossed_labels`."""
-        crossed = crossed_labels(masks, bare, own, self.work.labels)
-        self.notes += crossing_note(crossed, overwrite)
-        return crossed if overwrite else {}
-
     def _identity(self) -> str:
         return image_identity(Path(self.path))
 
-    def _answered(self, task: Any, model: str, device: str | None) -> None:
-        self.work.model = model
-        self.work.version = task.engine.predictor(task.method, device).segmenter.version
+    def task(self, model: str, kind: type[Any]) -> Any:
+        """The model of a name.
 
-    def _task(self, model: str, kind: type[Any]) -> Any:
+        Raises:
+            BadRequest: There is no such model, or it is of another kind.
+        """
         task = self.app.task(model)
         if not isinstance(task, kind):
             wanted = "takes no prompts; segment with it" if kind is PromptInferTask else "needs prompts"
             raise BadRequest(f"The model {model} {wanted}, or choose another one.")
         return task
 
-    def _timed(self, run: Callable[[], Any]) -> Any:
+    def timed(self, run: Callable[[], Any]) -> Any:
+        """The result of a model, for which work in the background waits; its time is noted in `seconds`."""
         start = time.perf_counter()
-        with self.learning.user_request():
-            result = run()
-        self.seconds["segment"] = round(time.perf_counter() - start, 4)
-        return result
+        try:
+            with self.learning.user_request():
+                return run()
+        finally:
+            self.seconds["segment"] = round(time.perf_counter() - start, 4)
+
+    def crossed(self, masks: Slices, bare: Slices, own: Sequence[int], overwrite: bool) -> dict[str, int]:
+        """Number of voxels, by label name, that other labels have lost; see `crossed_labels`."""
+        crossed = crossed_labels(masks, bare, own, self.work.labels)
+        self.notes += crossing_note(crossed, overwrite)
+        return crossed if overwrite else {}
+
+    def answered(self, task: Any, model: str, device: str | None) -> None:
+        """Note the model and version that have answered."""
+        self.work.model = model
+        self.work.version = task.engine.predictor(task.method, device).segmenter.version
+
+    def show(self, window: str | None) -> Picture:
+        """The image in an intensity window, that of the settings for None."""
+        return self.engine.picture(self.path, window)
 
     @property
     def grid(self) -> Grid:
         """Grid of the image."""
         return image_grid(self.path, self.picture.shape, self.picture.affine)
-
-    def _show(self, window: str | None) -> Picture:
-        return self.engine.picture(self.path, window)
 
     def _begin(self) -> Workspace:
         work = Workspace(self.picture.shape, self.engine.settings.labels)

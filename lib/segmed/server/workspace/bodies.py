@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from segmed.imaging.planes import PlaneName
 from segmed.inference.refinement.refinement import RefinementName
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
+Locked = Annotated[list[Name], Field(max_length=255)]
 Denoise = Literal["nothing", "gaussian", "dncnn"]
 Points = Annotated[list[Annotated[list[FiniteFloat], Field(max_length=3)]], Field(max_length=10_000)]
 
@@ -30,7 +32,7 @@ class Client(BaseModel):
 
 
 class Stroke(BaseModel):
-    """A scribble on slice `k`: points [i, j], `width` px wide, of the object or not."""
+    """A scribble on slice `k`: points [i, j], `width` px wide, of the object or not; see `PromptBody`."""
 
     k: int
     foreground: bool
@@ -39,7 +41,7 @@ class Stroke(BaseModel):
 
 
 class Lasso(BaseModel):
-    """A closed line on slice `k`: points [i, j]."""
+    """A closed line on slice `k`: points [i, j]; see `PromptBody`."""
 
     k: int
     points: Points
@@ -57,6 +59,10 @@ class PromptBody(Client):
         scribbles: Strokes to add.
         lasso: Closed line in place of a box.
         refine: Whether the present label becomes a mask prompt.
+        plane: Plane in which the prompt was drawn and the image is segmented; None for the stored slices. In
+            another plane, a box may have a single voxel along the axis across that plane, `k` of scribbles
+            and lassos is the index along that axis, and their points are voxel indices along the two other
+            axes, in the order i, j, k. `GET /api/images/{image}` tells the axis across each plane.
         window: Intensity window.
         device: Device, one of those in the model's `config`.
         refinement: Refinement of each mask.
@@ -64,6 +70,7 @@ class PromptBody(Client):
         overwrite: Whether the object takes voxels of other labels; otherwise these stay as they are.
         trial: Whether the prompt is a trial, such as with another model for comparison, which active learning
             ignores.
+        locked: Names of labels whose voxels stay even with `overwrite`.
     """
 
     model: Name
@@ -74,12 +81,14 @@ class PromptBody(Client):
     scribbles: list[Stroke] = Field(default=[], max_length=200)
     lasso: Lasso | None = None
     refine: bool = False
+    plane: PlaneName | None = None
     window: str | None = None
     device: str | None = Field(default=None, max_length=256)
     refinement: RefinementName = "nothing"
     denoise: Denoise = "nothing"
     overwrite: bool = False
     trial: bool = False
+    locked: Locked = []
 
 
 class SegmentBody(Client):
@@ -90,6 +99,7 @@ class SegmentBody(Client):
     device: str | None = Field(default=None, max_length=256)
     denoise: Denoise = "nothing"
     overwrite: bool = False
+    locked: Locked = []
 
 
 class ChangeBody(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 
+from segmed.server.workspace.edits.names import Naming
 from segmed.server.workspace.open_object import OpenObject
 from segmed.server.workspace.patches import Patch
 
@@ -18,12 +19,16 @@ class HistoryStep:
         after: Contents of the changed rectangles after the step.
         opened_before: Object that was open before the step.
         opened_after: Object that is open after the step.
+        naming_before: What the values meant before the step; None where that does not change.
+        naming_after: What the values mean after the step; None where that does not change.
     """
 
     before: tuple[Patch, ...]
     after: tuple[Patch, ...]
     opened_before: OpenObject | None
     opened_after: OpenObject | None
+    naming_before: Naming | None = None
+    naming_after: Naming | None = None
 
     @property
     def nbytes(self) -> int:

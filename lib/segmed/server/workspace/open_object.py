@@ -34,6 +34,8 @@ class OpenObject:
             segmented again.
         under: Label values on the slices before the object was painted.
         result: Mask of the object by slice.
+        axis: Axis of the image across the plane in which it is prompted at present.
+        settled: Mask of the object by slice, as it was when it was last prompted in another plane.
     """
 
     label: str
@@ -46,6 +48,8 @@ class OpenObject:
     adopts: bool = False
     under: Mapping[int, Patch] = field(default_factory=dict)
     result: Mapping[int, Patch] = field(default_factory=dict)
+    axis: int = 2
+    settled: Mapping[int, Patch] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -53,6 +57,7 @@ class OpenObject:
             *self.masks.values(),
             *self.under.values(),
             *self.result.values(),
+            *self.settled.values(),
             *(p for _, p in self.strokes),
         )
         return 100 * (len(self.foreground) + len(self.background)) + sum(200 + len(p.data) for p in kept)
@@ -64,7 +69,28 @@ class OpenObject:
             "box": box,
             "foreground": [list(point) for point in self.foreground],
             "background": [list(point) for point in self.background],
+            **({} if self.axis == 2 else {"axis": self.axis}),
         }
+
+    def in_plane(self, axis: int) -> OpenObject:
+        """The object for prompts in the plane across an axis.
+
+        What was said in another plane has become part of the result and of the scribbles; only a box over
+        several slices means the same in all planes.
+        """
+        if axis == self.axis:
+            return self
+        box = self.box
+        thick = box is not None and all(low < high for low, high in (box.i, box.j, box.k))
+        return replace(
+            self,
+            axis=axis,
+            box=box if thick else None,
+            foreground=(),
+            background=(),
+            masks=self.masks if self.adopts else {},
+            settled=self.result,
+        )
 
     def with_clicks(
         self,
@@ -83,7 +109,7 @@ class OpenObject:
             return self, []
         # with a mask nothing is missing yet; whether the object is named is asked later
         known = None if box or foreground else np.zeros(shape, bool)
-        prompt, warnings = parse_prompt(shape, box, foreground, background, known)
+        prompt, warnings = parse_prompt(shape, box, foreground, background, known, across=self.axis)
         added = replace(
             self,
             box=prompt.box or self.box,
@@ -98,18 +124,27 @@ class OpenObject:
         return added, warnings
 
     def with_strokes(self, shape: tuple[int, int, int], strokes: Iterable[Stroke]) -> OpenObject:
-        """The object with more scribbles.
+        """The object with more scribbles on stored slices.
 
         Raises:
             ValueError: The scribbles lie outside the image, or there are too many.
         """
-        drawn = list(self.strokes)
+        drawn = []
         for stroke in strokes:
             check_slice(stroke.k, shape)
             pixels = draw_stroke(stroke.points, stroke.width, shape)
             patch = Patch.cut(stroke.k, pixels, pixels)
             assert patch is not None
             drawn.append((stroke.foreground, patch))
+        return self.with_drawn(drawn)
+
+    def with_drawn(self, strokes: Iterable[tuple[bool, Patch]]) -> OpenObject:
+        """The object with more painted pixels, each True where they belong to the object.
+
+        Raises:
+            ValueError: There are too many strokes.
+        """
+        drawn = [*self.strokes, *strokes]
         if len(drawn) > _MOST_STROKES:
             raise ValueError(f"One object takes {_MOST_STROKES} strokes. Accept it and begin another.")
         return replace(self, strokes=tuple(drawn))
@@ -132,7 +167,8 @@ class OpenObject:
         """The scribbles; later strokes count where they cross earlier ones."""
         out = Scribbles()
         for foreground, patch in self.strokes:
-            out = out.with_stroke(patch.k, patch.full(shape), foreground)
+            for k, pixels in patch.on_slices(shape).items():
+                out = out.with_stroke(k, pixels, foreground)
         return out
 
     def prompt(self, shape: tuple[int, int, int], scribbles: Scribbles, with_result: bool = False) -> Prompt:

@@ -23,15 +23,17 @@ class Patch:
         i: Columns, from the first to one beyond the last.
         j: Rows, from the first to one beyond the last.
         data: Values (rows, columns), uint8, deflated.
+        axis: Axis of the volume across the slice; `i` and `j` are the ranges along the two others.
     """
 
     k: int
     i: tuple[int, int]
     j: tuple[int, int]
     data: bytes
+    axis: int = 2
 
     @classmethod
-    def cut(cls, k: int, values: np.ndarray, where: np.ndarray) -> Patch | None:
+    def cut(cls, k: int, values: np.ndarray, where: np.ndarray, axis: int = 2) -> Patch | None:
         """The smallest rectangle of `values` (H, W) around all of `where` (H, W); None if that is empty."""
         rows = np.flatnonzero(where.any(1))
         if not rows.size:
@@ -40,7 +42,7 @@ class Patch:
         columns = np.flatnonzero(where[j[0] : j[1]].any(0))
         i = int(columns[0]), int(columns[-1]) + 1
         part = np.ascontiguousarray(values[j[0] : j[1], i[0] : i[1]], np.uint8)
-        return cls(k, i, j, zlib.compress(part.data, _LEVEL))
+        return cls(k, i, j, zlib.compress(part.data, _LEVEL), axis)
 
     @classmethod
     def parse(cls, k: int, i: Sequence[int], j: Sequence[int], data: str, shape: Sequence[int]) -> Patch:
@@ -75,9 +77,21 @@ class Patch:
         into[self.j[0] : self.j[1], self.i[0] : self.i[1]] = self.values()
 
     def full(self, shape: Sequence[int]) -> np.ndarray:
-        """The slice (H, W) boolean of an image of the shape (I, J, …), true where the patch has values."""
+        """The slice (H, W) boolean of size (W, H, …), true where the patch has values."""
         out = np.zeros((shape[1], shape[0]), bool)
         self.put(out)
+        return out
+
+    def on_slices(self, shape: Sequence[int]) -> dict[int, np.ndarray]:
+        """The stored slices k (H, W) of an image of the shape (I, J, K) on which the patch has values."""
+        if self.axis == 2:
+            return {self.k: self.full(shape)}
+        out = {}
+        for k, row in enumerate(self.values() > 0, start=self.j[0]):
+            if row.any():
+                out[k] = np.zeros((shape[1], shape[0]), bool)
+                line = out[k][self.k] if self.axis == 1 else out[k][:, self.k]
+                line[self.i[0] : self.i[1]] = row
         return out
 
     def to_json(self) -> dict[str, Any]:
@@ -87,6 +101,7 @@ class Patch:
             "i": list(self.i),
             "j": list(self.j),
             "data": base64.b64encode(self.data).decode("ascii"),
+            **({} if self.axis == 2 else {"axis": self.axis}),
         }
 
 

@@ -6,18 +6,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from segmed.inference.predictor import Masks
+from segmed.imaging.planes import PlaneView
+from segmed.inference.progress import Masks
+from segmed.server.segmenting.plane_prompts import with_drawing
 from segmed.server.workspace.bodies import PromptBody
+from segmed.server.workspace.edits.names import label_name
 from segmed.server.workspace.open_object import OpenObject
-from segmed.server.workspace.workspace import Workspace, label_name
+from segmed.server.workspace.workspace import Workspace
 
 
-def described_object(work: Workspace, body: PromptBody) -> tuple[OpenObject, list[str]]:
+def described_object(work: Workspace, body: PromptBody, view: PlaneView) -> tuple[OpenObject, list[str]]:
     """The open object, or a new one, with the prompts of a request.
 
     Args:
         work: Workspace with the open object, which is not changed.
         body: Prompts to add.
+        view: View of the image in the plane of the prompts.
 
     Returns:
         The object, and messages for the user.
@@ -29,10 +33,9 @@ def described_object(work: Workspace, body: PromptBody) -> tuple[OpenObject, lis
     opened = work.opened
     if opened is None or opened.label != name:
         opened = OpenObject(name, work.value_of(name, keep=False))
+    opened = opened.in_plane(view.axis)
     opened, notes = opened.with_clicks(shape, body.box, body.foreground, body.background)
-    opened = opened.with_strokes(shape, body.scribbles)
-    if body.lasso:
-        opened = opened.with_lasso(shape, body.lasso)
+    opened = with_drawing(opened, view, body.scribbles, body.lasso)
     named = opened.box or opened.foreground or opened.masks or any(into for into, _ in opened.strokes)
     if body.refine or (not named and (opened.background or opened.strokes)):
         masks = {k: work.slice(k) == opened.value for k in work.filled()}

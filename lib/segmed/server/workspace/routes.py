@@ -16,7 +16,9 @@ from monailabel.interfaces.utils.app import app_instance
 from pydantic import ValidationError
 
 import segmed
+from segmed.client.version import API_VERSION
 from segmed.data.pairs import natural
+from segmed.imaging.planes import plane_axes
 from segmed.imaging.reading import fingerprint
 from segmed.server.access.audit import digest, note
 from segmed.server.access.gate import login_name, login_role
@@ -28,6 +30,8 @@ from segmed.server.http.routes import USER
 from segmed.server.http.sentence_route import SentenceRoute, describe
 from segmed.server.http.volume_stream import nifti_pieces
 from segmed.server.learning.strategies import user_name
+from segmed.server.pages.image_list import download_name, list_entry
+from segmed.server.segmenting.jobs import Key
 from segmed.server.tasks.automatic import AutomaticInferTask
 from segmed.server.tasks.infer import PromptInferTask
 from segmed.server.workspace.actions import WorkspaceActions, workspace_key
@@ -35,9 +39,7 @@ from segmed.server.workspace.bodies import (
     Client,
     LabelMapParams,
     PaintBody,
-    PromptBody,
     SaveBody,
-    SegmentBody,
 )
 from segmed.server.workspace.label_output import write_download
 from segmed.server.workspace.patches import Patch, inflate
@@ -52,9 +54,15 @@ Named = Annotated[str, Query(max_length=128)]
 Writer = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 
 
-def _actions(image: str, client: str, who: User, http: Request) -> WorkspaceActions:
+def actions_of(image: str, client: str, who: User, http: Request) -> WorkspaceActions:
+    """The actions of the user who sends a request, on an image."""
     login = login_name(http)
     return WorkspaceActions(app_instance(), image, login or client, who.username, user_name(client, http))
+
+
+def key_of(image: str, client: str, who: User, http: Request) -> Key:
+    """The key of that user's workspace."""
+    return workspace_key(who.username, login_name(http) or client, user_name(client, http), image)
 
 
 @router.get("/state", dependencies=USER)
@@ -74,6 +82,7 @@ def state(http: Request) -> dict[str, Any]:
     ]
     return {
         "version": segmed.__version__,
+        "api": API_VERSION,
         "studies": app.studies_state(),
         "models": models,
         "labels": list(app.engine.settings.labels),
@@ -90,22 +99,9 @@ def images(who: Who, http: Request, client: Named = "") -> list[dict[str, Any]]:
     labelled = set(store.get_labeled_images())
     key = workspace_key(who.username, login_name(http) or client, user_name(client, http), "")
     unsaved = app_instance().workspaces.unsaved(key[:-1])
-    entries = []
     listed = store.list_images()
-    for image in sorted(listed, key=natural) if isinstance(store, LocalDatastore) else listed:
-        info = store.get_image_info(image)
-        day = str(info.get("StudyDate") or info.get("date") or "")
-        entries.append(
-            {
-                "id": image,
-                "name": str(info.get("description") or image),
-                "modality": str(info.get("modality") or info.get("Modality") or ""),
-                "date": f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 and day.isdecimal() else day,
-                "labelled": image in labelled,
-                "unsaved": image in unsaved,
-            }
-        )
-    return entries
+    ordered = sorted(listed, key=natural) if isinstance(store, LocalDatastore) else listed
+    return [list_entry(store, image, labelled, unsaved) for image in ordered]
 
 
 @router.get("/images/{image}", dependencies=USER)
@@ -119,6 +115,7 @@ def image(image: str) -> dict[str, Any]:
         "name": str(info.get("description") or image),
         "shape": list(picture.shape),
         "affine": picture.affine.tolist(),
+        "planes": plane_axes(picture.affine),
         "window": list(picture.levels),
         "study": info.get("StudyInstanceUID"),
         "series": info.get("SeriesInstanceUID"),
@@ -140,7 +137,7 @@ def volume(image: str, http: Request) -> Response:
 @router.get("/images/{image}/work")
 def work(image: str, who: Who, http: Request, client: Named = "") -> dict[str, Any]:
     """The user's whole work on this image; a finished label is opened for correction."""
-    with _actions(image, client, who, http).open(returning=True) as actions:
+    with actions_of(image, client, who, http).open(returning=True) as actions:
         return actions.to_json(actions.work.everything())
 
 
@@ -152,33 +149,10 @@ def revision(image: str, who: Who, http: Request, client: Named = "") -> dict[st
     return {"revision": spaces.revision(key), "boot": spaces.boot}
 
 
-@router.post("/images/{image}/prompt")
-def prompt(image: str, body: PromptBody, who: Who, http: Request) -> dict[str, Any]:
-    """Add to the prompt of the open object, and segment it again."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
-        answer = actions.prompt(body)
-        note(
-            http,
-            prompt=digest(body.model_dump_json().encode()),
-            model=actions.work.model,
-            version=actions.work.version,
-        )
-        return answer
-
-
-@router.post("/images/{image}/segment")
-def segment(image: str, body: SegmentBody, who: Who, http: Request) -> dict[str, Any]:
-    """Label the volume by an automatic model."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
-        answer = actions.segment(body)
-        note(http, model=actions.work.model, version=actions.work.version)
-        return answer
-
-
 @router.post("/images/{image}/accept")
 def accept(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Finish the open object; the next prompt begins another one."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
+    with actions_of(image, body.client, who, http).open(belief=body) as actions:
         actions.work.accept()
         return actions.to_json([])
 
@@ -186,7 +160,7 @@ def accept(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
 @router.post("/images/{image}/paint")
 def paint(image: str, body: PaintBody, who: Who, http: Request) -> dict[str, Any]:
     """Paint strokes of brush or eraser, which finishes the open object."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
+    with actions_of(image, body.client, who, http).open(belief=body) as actions:
         known = {0, *actions.work.labels.values()}
         if body.label:
             known.add(actions.work.value_of(body.label, keep=False))
@@ -211,28 +185,28 @@ def labelmap(
         given = LabelMapParams.model_validate(read_object(params, "The field params"))
     except ValidationError as error:
         raise BadRequest(f"params.{describe(error.errors()[0])}") from error
-    with _actions(image, given.client, who, http).open(belief=given) as actions:
+    with actions_of(image, given.client, who, http).open(belief=given) as actions:
         return actions.replace(given, lambda size: inflate(file.file.read(), size))
 
 
 @router.post("/images/{image}/undo")
 def undo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Undo the last step."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
+    with actions_of(image, body.client, who, http).open(belief=body) as actions:
         return actions.to_json(actions.work.undo())
 
 
 @router.post("/images/{image}/redo")
 def redo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Redo the last undone step."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
+    with actions_of(image, body.client, who, http).open(belief=body) as actions:
         return actions.to_json(actions.work.redo())
 
 
 @router.post("/images/{image}/clear")
 def clear(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
     """Empty the label map, which can be undone."""
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
+    with actions_of(image, body.client, who, http).open(belief=body) as actions:
         empty = np.zeros_like(actions.work.slice(0))
         return actions.to_json(actions.work.change(dict.fromkeys(actions.work.filled(), empty)))
 
@@ -241,7 +215,7 @@ def clear(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
 def save(image: str, body: SaveBody, who: Writer, http: Request) -> dict[str, Any]:
     """Save the label map into the studies."""
     check_tag(body.tag)
-    with _actions(image, body.client, who, http).open(belief=body) as actions:
+    with actions_of(image, body.client, who, http).open(belief=body) as actions:
         answer = actions.save(body.tag)
         file = app_instance().datastore().get_label_uri(answer["label"], body.tag)
         checksum = digest(Path(file)) if file else ""
@@ -259,7 +233,7 @@ def download(
 ) -> Response:
     """The label map as a file; `names` is the table with the meaning of the values of the NIfTI file."""
     with (
-        _actions(image, client, who, http).open() as actions,
+        actions_of(image, client, who, http).open() as actions,
         tempfile.TemporaryDirectory(prefix="download-") as folder,
     ):
         out = Path(folder) / f"labels{_KINDS[format]}"
@@ -268,10 +242,9 @@ def download(
             actions.work.segments(), actions.grid, actions.path, out, format, *made_by, app_instance().codes
         )
         content = out.read_bytes()
-    name = f"{format}-{image}{_KINDS[format]}"
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)
+    name = download_name(actions.app.datastore().get_image_info(image), image, format, _KINDS[format])
     return Response(
         content,
         media_type=_MEDIA.get(_KINDS[format], "application/octet-stream"),
-        headers={"Content-Disposition": f'attachment; filename="{plain}"', "Cache-Control": "no-store"},
+        headers={"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"},
     )

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from segmed.imaging.labels.segments import Segments, StoredSegment
+from segmed.imaging.labels.segments import Colour, Segments, StoredSegment
 
 _LONGEST_NAME = 64  # letters that DICOM takes
 Slices = Mapping[int, np.ndarray]
@@ -26,6 +27,8 @@ class StoredLabels:
         as_segmentation: Whether the file is a segmentation of 3D Slicer and is to stay one.
         whole: All voxels (H, W), by slice, of the segments beneath others, by name.
         above: Names of the segments on top of them, by name.
+        original: Names in the file, by present name, of the segments that the user has renamed.
+        colours: Colours that the user has chosen, by name.
     """
 
     segments: dict[str, StoredSegment] = field(default_factory=dict)
@@ -33,6 +36,8 @@ class StoredLabels:
     as_segmentation: bool = False
     whole: dict[str, Slices] = field(default_factory=dict)
     above: dict[str, frozenset[str]] = field(default_factory=dict)
+    original: Mapping[str, str] = field(default_factory=dict)
+    colours: Mapping[str, Colour] = field(default_factory=dict)
 
     @classmethod
     def of(cls, found: Segments, as_segmentation: bool = False) -> StoredLabels:
@@ -54,6 +59,71 @@ class StoredLabels:
         """Remember the written segments, so that each label keeps its value the next time."""
         for segment in written:
             self.segments.setdefault(segment.name, segment)
+
+    def renamed(self, name: str, new: str) -> StoredLabels:
+        """The same labels, one of which has another name."""
+
+        def called(one: Mapping[str, Any]) -> dict[str, Any]:
+            return {new if key == name else key: value for key, value in one.items()}
+
+        original = called(self.original)
+        if name in self.segments:
+            original[new] = self.original.get(name, name)
+        upper = {n: frozenset(new if u == name else u for u in on) for n, on in called(self.above).items()}
+        return replace(
+            self,
+            segments=called(self.segments),
+            whole=called(self.whole),
+            above=upper,
+            original=original,
+            colours=called(self.colours),
+        )
+
+    def without(self, name: str) -> StoredLabels:
+        """The labels without one of them, also without its voxels beneath others."""
+
+        def left(one: Mapping[str, Any]) -> dict[str, Any]:
+            return {key: value for key, value in one.items() if key != name}
+
+        return replace(
+            self,
+            segments=left(self.segments),
+            whole=left(self.whole),
+            above=left(self.above),
+            original=left(self.original),
+            colours=left(self.colours),
+        )
+
+    def coloured(self, name: str, colour: Colour) -> StoredLabels:
+        """The same labels, one of which has another colour."""
+        return replace(self, colours={**self.colours, name: colour})
+
+    def shown_colours(self, names: Iterable[str]) -> dict[str, Colour]:
+        """Colours by name of the labels that have one, by the user's choice or by the file."""
+        of_file = {name: s.colour for name, s in self.segments.items() if s.colour}
+        return {name: colour for name in names if (colour := self.colours.get(name) or of_file.get(name))}
+
+    def choices(self) -> dict[str, Any]:
+        """What the user has renamed and coloured, as JSON values."""
+        return {"original": dict(self.original), "colours": {n: list(c) for n, c in self.colours.items()}}
+
+    def chosen(self, choices: Mapping[str, Any], names: Collection[str]) -> StoredLabels:
+        """The labels of a file with the `choices` that were made before a restart.
+
+        Args:
+            choices: Result of `choices`.
+            names: Names of the labels of the workspace; others were deleted.
+        """
+        own = self
+        original = {str(name): str(before) for name, before in choices.get("original", {}).items()}
+        for n, before in enumerate(original.values()):  # in two steps, as names may have been exchanged
+            own = own.renamed(before, f"\0{n}")
+        for n, name in enumerate(original):
+            own = own.renamed(f"\0{n}", name)
+        for name in own.segments.keys() - set(names):
+            own = own.without(name)
+        colours = {str(n): (int(r), int(g), int(b)) for n, (r, g, b) in choices.get("colours", {}).items()}
+        return replace(own, colours=colours)
 
     def sentence(self) -> str:
         """A message for the user about segments that overlap; "" if none do."""
@@ -144,7 +214,14 @@ class StoredLabels:
                 out[name] = StoredSegment(name, value, 0, value)
         ranks = {name: n for n, name in enumerate(self.segments)}
         ordered = sorted(out, key=lambda n: (ranks.get(n, len(ranks)), out[n].value))
-        return {name: replace(out[name], name=name) for name in ordered}
+        return {name: self._as_chosen(name, out[name]) for name in ordered}
+
+    def _as_chosen(self, name: str, segment: StoredSegment) -> StoredSegment:
+        """The segment under its present name and in the colour that the user has chosen."""
+        if name not in self.colours:
+            return replace(segment, name=name)
+        fields = {key: value for key, value in segment.fields.items() if key != "Color"}
+        return replace(segment, name=name, fields=fields).coloured(self.colours[name])
 
 
 def unique_names(segments: Iterable[StoredSegment]) -> dict[int, str]:

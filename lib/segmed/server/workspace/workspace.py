@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import unicodedata
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from segmed.imaging.labels.segments import Segments
+from segmed.server.workspace.edits.names import Naming, label_name
 from segmed.server.workspace.history import HistoryStep, WorkspaceHistory
 from segmed.server.workspace.open_object import OpenObject
 from segmed.server.workspace.patches import Patch
 from segmed.server.workspace.stored_labels import StoredLabels
 
 HISTORY_BYTES = 64 * 2**20
-_LONGEST_NAME = 64  # letters that DICOM takes
 LABELS = 255
 _PAUSE = 120.0  # s between two signs of work that count at most
 _KEPT = ("revision", "unsaved", "prompts", "seconds", "model", "version", "by_hand", "base")
@@ -30,7 +29,7 @@ class Workspace:
     Args:
         shape: Shape (I, J, K) of the image.
         names: Names of the offered structures, which get the values 1, 2, …
-        history_bytes: Largest size of the history in bytes; the oldest steps are removed first.
+        history_bytes: Size of the history in bytes; the oldest steps are removed first.
 
     Attributes:
         lock: Lock that lets one request at a time work with the workspace.
@@ -43,7 +42,7 @@ class Workspace:
         version: Version of the model.
         by_hand: Whether anything was drawn without a model.
         base: Identifier of the stored label that the work began with, or was saved as.
-        stored: Labels as they are in the file that the work began with.
+        stored: Labels as they are in that file.
         identity: Identity of the image's content; "" where it is not needed.
         revision: Number that grows by one with each request that changed labels, voxels or the open object;
             see `settle`.
@@ -100,7 +99,7 @@ class Workspace:
     def facts(self) -> dict[str, Any]:
         """Everything but voxels, history and open object, as JSON values."""
         kept = {name: getattr(self, name) for name in _KEPT}
-        return {"shape": list(self.shape), "labels": self.labels} | kept
+        return {"shape": list(self.shape), "labels": self.labels, "choices": self.stored.choices()} | kept
 
     def packed(self) -> dict[int, bytes]:
         """The slices with labels, deflated; only changed slices are deflated again."""
@@ -128,6 +127,7 @@ class Workspace:
         for name, value in kept.items():
             setattr(self, name, value)
         self._forget_history()
+        self.stored = self.stored.chosen(facts.get("choices", {}), labels)
         self.labels, self._slices, self._packed, self._changed = labels, slices, dict(packed), False
 
     def slice(self, k: int) -> np.ndarray:
@@ -168,18 +168,23 @@ class Workspace:
         name = label_name(name)
         if name in self.labels:
             return self.labels[name]
-        free = next((v for v in (wanted, *range(1, LABELS + 1)) if self._is_free(v)), None)
-        if free is None:
-            raise ValueError(
-                f"A label map holds {LABELS} labels, which all have names already. Use one of them."
-            )
+        free = self.free_value(self.labels, wanted)
         if keep:
-            self.labels[name] = free
-            self._changed = True
+            self.labels[name], self._changed = free, True
         return free
 
-    def _is_free(self, value: int) -> bool:
-        return 1 <= value <= LABELS and value not in self.labels.values()
+    @property
+    def naming(self) -> Naming:
+        """What the values mean at this moment."""
+        return Naming(dict(self.labels), self.stored)
+
+    @staticmethod
+    def free_value(labels: Mapping[str, int], wanted: int = 0) -> int:
+        """A value that no label has, `wanted` if possible. Raises ValueError if there is none."""
+        free = set(range(1, LABELS + 1)) - set(labels.values())
+        if not free:
+            raise ValueError(f"All {LABELS} labels that a label map holds have names. Use one of them.")
+        return wanted if wanted in free else min(free)
 
     def open(self, found: Segments, as_segmentation: bool = False) -> None:
         """Begin with the segments of a file.
@@ -212,15 +217,22 @@ class Workspace:
         self._forget_history()
         self._slices, self._packed, self.unsaved, self._changed = {}, {}, False, True
         self.stored = StoredLabels()
-        for k in np.flatnonzero((labels > 0).any(axis=(0, 1))):
-            self._slices[int(k)] = np.ascontiguousarray(table[labels[:, :, k].T])
+        for shown in np.flatnonzero((labels > 0).any(axis=(0, 1))):
+            k = int(shown)
+            self._slices[k] = np.ascontiguousarray(table[labels[:, :, k].T])
 
-    def change(self, new: Mapping[int, np.ndarray], opened: OpenObject | None = None) -> list[Patch]:
+    def change(
+        self,
+        new: Mapping[int, np.ndarray],
+        opened: OpenObject | None = None,
+        naming: Naming | None = None,
+    ) -> list[Patch]:
         """Change slices in one step of the history.
 
         Args:
             new: New values (H, W), uint8, by slice.
             opened: Object that is open from then on.
+            naming: What the values mean from then on, if that changes too.
 
         Returns:
             The rectangles that have changed.
@@ -233,11 +245,12 @@ class Workspace:
             if was is not None and becomes is not None:
                 before.append(was)
                 after.append(becomes)
-        step = HistoryStep(tuple(before), tuple(after), self.opened, opened)
-        if not before and opened == self.opened:
+        names_before = self.naming if naming else None
+        step = HistoryStep(tuple(before), tuple(after), self.opened, opened, names_before, naming)
+        if not before and opened == self.opened and not naming:
             return []
         self._history.add(step)
-        self._apply(step.after, opened)
+        self._apply(step.after, opened, naming)
         return after
 
     def accept(self) -> None:
@@ -251,7 +264,7 @@ class Workspace:
         step = self._history.undo()
         if step is None:
             return []
-        self._apply(step.before, step.opened_before)
+        self._apply(step.before, step.opened_before, step.naming_before)
         return list(step.before)
 
     def redo(self) -> list[Patch]:
@@ -259,7 +272,7 @@ class Workspace:
         step = self._history.redo()
         if step is None:
             return []
-        self._apply(step.after, step.opened_after)
+        self._apply(step.after, step.opened_after, step.naming_after)
         return list(step.after)
 
     def everything(self) -> list[Patch]:
@@ -271,7 +284,9 @@ class Workspace:
         self._history.clear()
         self.opened = None
 
-    def _apply(self, patches: Iterable[Patch], opened: OpenObject | None) -> None:
+    def _apply(self, patches: Iterable[Patch], opened: OpenObject | None, naming: Naming | None) -> None:
+        if naming:
+            self.labels, self.stored, self.unsaved = dict(naming.labels), naming.stored, True
         for patch in patches:
             part = self.slice(patch.k)
             patch.put(part)
@@ -283,18 +298,3 @@ class Workspace:
             self.unsaved = True
         self.opened = opened
         self._changed = True
-
-
-def label_name(name: str) -> str:
-    """A label's name in the form in which it is stored.
-
-    Raises:
-        ValueError: The name is empty, too long, or not printable.
-    """
-    plain = unicodedata.normalize("NFC", name).strip()
-    if not plain or len(plain) > _LONGEST_NAME or not plain.isprintable():
-        raise ValueError(
-            f"A label's name has 1 to {_LONGEST_NAME} printable letters, this one has {len(plain)}. Rename "
-            f"it."
-        )
-    return plain

@@ -1,9 +1,11 @@
-/** One colour per label value: distinct ones first, then steps around the colour wheel. */
+/**
+ * One colour per label value: those of Okabe and Ito (2008), which people with any colour vision tell apart, then steps
+ * around the colour wheel. The server stores the same colours.
+ */
 
 // prettier-ignore
 const FIRST = [
-  [255, 107, 107], [77, 208, 225], [255, 213, 79], [129, 199, 132], [186, 104, 200], [255, 167, 38],
-  [100, 149, 255], [240, 98, 146], [174, 213, 129], [149, 117, 205], [38, 166, 154], [255, 138, 101],
+  [230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167],
 ];
 const GOLDEN_ANGLE = 137.508; // degrees; neighbours in value are far apart in hue
 
@@ -25,10 +27,3 @@ export function colour(value) {
  * @param {number} value
  */
 export const css = (value) => `rgb(${colour(value).join(" ")})`;
-
-/** NiiVue's table: red, green, blue and opacity of 256 values; 0 is not drawn. */
-export function lookupTable() {
-  const lut = new Uint8ClampedArray(1024);
-  for (let value = 1; value < 256; value++) lut.set([...colour(value), 255], 4 * value);
-  return { lut, labels: Array.from({ length: 256 }, (_, value) => String(value)) };
-}

@@ -29,11 +29,24 @@ export class Intensities {
     });
   }
 
+  /** Whether small values are shown white. */
+  get isInverted() {
+    return Boolean(this.nv.volumes[0].colormapInvert);
+  }
+
+  set isInverted(value) {
+    this.nv.volumes[0].colormapInvert = value;
+    this.nv.updateGLVolume();
+  }
+
   get isColour() {
     return [RGB24, RGBA32].includes(this.nv.volumes[0].hdr.datatypeCode);
   }
 
-  /** Smallest and largest value, of about 200 000 voxels. */
+  /**
+   * Smallest and largest value, of about 200 000 voxels.
+   * @returns {[number, number]}
+   */
   get range() {
     const { img, hdr } = this.nv.volumes[0];
     let [low, high] = [Infinity, -Infinity];
@@ -42,7 +55,8 @@ export class Intensities {
       low = Math.min(low, img[at]);
       high = Math.max(high, img[at]);
     }
-    return [low, high].map((value) => value * (hdr.scl_slope || 1) + hdr.scl_inter);
+    const scaled = (/** @type {number} */ value) => value * (hdr.scl_slope || 1) + hdr.scl_inter;
+    return [scaled(low), scaled(high)];
   }
 
   /**

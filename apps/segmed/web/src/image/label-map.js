@@ -5,15 +5,20 @@
  * @typedef {import("../types.js").Voxel} Voxel
  * @typedef {import("../types.js").LabelRectangle} LabelRectangle
  */
-
-const RIM_OPACITY = 0.95;
+import { SLICES, inPlane } from "./planes.js";
 
 export class LabelMap {
+  #counts = new Array(256).fill(0); // of voxels by value, kept up to date, as a volume has too many to count each time
+
   /** @param {import("@niivue/niivue").Niivue} nv */
   constructor(nv) {
     this.nv = nv;
     /** @type {import("./grid.js").Grid | null} of the open image */
     this.grid = null;
+    /** Grows with each change. */
+    this.version = 0;
+    /** Whether the mask is shown at all. */
+    this.isShown = true;
   }
 
   /**
@@ -30,16 +35,21 @@ export class LabelMap {
    */
   apply(changes) {
     const touched = new Bounds();
-    for (const { k, i, j, values } of changes) {
+    for (const { k, i, j, values, axis = SLICES } of changes) {
+      const [p, q] = inPlane(axis);
+      const voxel = [0, 0, 0];
+      const place = (/** @type {number} */ column, /** @type {number} */ row) => {
+        [voxel[p], voxel[q], voxel[axis]] = [column, row, k];
+        return voxel;
+      };
       let from = 0;
       for (let row = j[0]; row < j[1]; row++) {
-        let at = this.grid.offset(i[0], row, k);
-        for (let column = i[0]; column < i[1]; column++, at += this.grid.step[0]) {
-          this.nv.drawBitmap[at] = values[from++];
-        }
+        place(i[0], row);
+        let at = this.grid.offset(voxel[0], voxel[1], voxel[2]);
+        for (let column = i[0]; column < i[1]; column++, at += this.grid.step[p]) this.#set(at, values[from++]);
       }
-      touched.add(this.grid.toShown([i[0], j[0], k]));
-      touched.add(this.grid.toShown([i[1] - 1, j[1] - 1, k]));
+      touched.add(this.grid.toShown(place(i[0], j[0])));
+      touched.add(this.grid.toShown(place(i[1] - 1, j[1] - 1)));
     }
     this.#upload(touched);
   }
@@ -52,7 +62,7 @@ export class LabelMap {
   paint(voxels, value) {
     const touched = new Bounds();
     for (const voxel of voxels) {
-      this.nv.drawBitmap[this.grid.offset(voxel[0], voxel[1], voxel[2])] = value;
+      this.#set(this.grid.offset(voxel[0], voxel[1], voxel[2]), value);
       touched.add(this.grid.toShown(voxel));
     }
     this.#upload(touched);
@@ -76,23 +86,67 @@ export class LabelMap {
 
   /** Numbers of voxels by label value. */
   counts() {
-    const counts = new Array(256).fill(0);
-    for (const value of this.nv.drawBitmap) counts[value]++;
-    return counts;
+    return [...this.#counts];
+  }
+
+  /**
+   * Another image is open, on which nothing is labelled yet.
+   * @param {import("./grid.js").Grid} grid
+   */
+  begin(grid) {
+    this.grid = grid;
+    this.#forget();
+    this.version++;
+  }
+
+  #forget() {
+    this.#counts.fill(0);
+    this.#counts[0] = this.grid.size;
+  }
+
+  /**
+   * @param {number} at place of a voxel
+   * @param {number} value
+   */
+  #set(at, value) {
+    const { drawBitmap } = this.nv;
+    this.#counts[drawBitmap[at]]--;
+    this.#counts[value]++;
+    drawBitmap[at] = value;
   }
 
   empty() {
     this.nv.drawBitmap.fill(0);
+    this.#forget();
     const all = new Bounds();
     all.add([0, 0, 0]);
     all.add(this.grid.shown.map((size) => size - 1));
     this.#upload(all);
   }
 
-  /** @param {number} value 0 to 1; at 0 the rim of the mask is hidden too */
+  /** @param {number} value 0 to 1; at 0 the outlines are hidden too */
   set opacity(value) {
-    this.nv.drawRimOpacity = value ? RIM_OPACITY : 0;
+    this.isShown = value > 0;
     this.nv.setDrawOpacity(value);
+  }
+
+  /**
+   * The values on a plane, in shown order: rows along the first axis of the plane.
+   * @param {number} depth shown axis across the plane
+   * @param {number} index of the slice along it
+   */
+  plane(depth, index) {
+    const [columns, rows, slices] = this.grid.shown;
+    const { drawBitmap } = this.nv;
+    const area = columns * rows;
+    if (depth === 2) return drawBitmap.subarray(index * area, (index + 1) * area);
+    const width = depth === 1 ? columns : rows;
+    const values = new Uint8Array(width * slices);
+    const [start, step] = depth === 1 ? [index * columns, 1] : [index, columns];
+    for (let z = 0, to = 0; z < slices; z++) {
+      for (let n = 0, at = start + z * area; n < width; n++, at += step) values[to++] = drawBitmap[at];
+    }
+    return values;
   }
 
   /**
@@ -100,6 +154,7 @@ export class LabelMap {
    * @param {Bounds} part
    */
   #upload({ low, high }) {
+    this.version++;
     if (low[0] <= high[0]) {
       const { gl, drawTexture, drawBitmap } = this.nv;
       const [width, height] = this.grid.shown;

@@ -1,9 +1,9 @@
 /** The image on the screen: opening it, its planes and slices, zoom. Voxels are stored (i, j, k) outside of `image/`. */
 import { Niivue, NVImage } from "@niivue/niivue";
-import { lookupTable } from "./colours.js";
 import { Grid, PLANES } from "./grid.js";
 import { Intensities } from "./intensities.js";
 import { LabelMap } from "./label-map.js";
+import { LabelStyle } from "./label-style.js";
 import { turnSlice } from "./single-slice.js";
 import { Tile } from "./tile.js";
 
@@ -33,6 +33,8 @@ export class Viewer {
     this.onDraw = () => {};
     this.nv = new Niivue({
       isRadiologicalConvention: true,
+      sagittalNoseLeft: true,
+      showAllOrientationMarkers: true,
       multiplanarShowRender: NEVER,
       multiplanarPadPixels: 4,
       backColor: [0.04, 0.05, 0.06, 1],
@@ -46,14 +48,14 @@ export class Viewer {
       logLevel: "error",
     });
     this.labels = new LabelMap(this.nv);
+    this.style = new LabelStyle();
     this.intensities = new Intensities(this.nv);
   }
 
   async attach() {
     await this.nv.attachToCanvas(this.canvas, false);
-    this.nv.drawLut = lookupTable();
+    this.nv.drawLut = this.style.lookupTable();
     this.nv.drawOpacity = 0.4;
-    this.nv.drawRimOpacity = 0.95;
     const flat = this.nv.rgbaTex2D.bind(this.nv);
     // NiiVue forgets the texture of a large grey picture, and would leave one behind at each change of the window
     this.nv.rgbaTex2D = (...given) => (this.nv.volumeTexture = flat(...given));
@@ -79,8 +81,10 @@ export class Viewer {
     this.nv.scene.pan2Dxyzmm = [0, 0, 0, 1];
     this.nv.addVolume(image);
     this.nv.createEmptyDrawing();
-    this.grid = this.labels.grid = turned?.grid ?? new Grid(meta.shape, image.permRAS);
+    this.grid = turned?.grid ?? new Grid(meta.shape, image.permRAS);
     this.meta = meta;
+    this.style.reset();
+    this.labels.begin(this.grid);
     this.nv.scene.crosshairPos = triple(this.grid.shown.map((size) => (Math.floor(size / 2) + 0.5) / size));
     this.nv.volumes[0].cal_min = low;
     this.nv.volumes[0].cal_max = high;
@@ -97,6 +101,13 @@ export class Viewer {
       this.nv.volumeTexture = this.nv.drawTexture = null;
       this.nv.opts.is2DSliceShader = false;
     }
+  }
+
+  /** Colours of labels have changed, or labels are hidden or shown. */
+  restyle() {
+    this.nv.drawLut = this.style.lookupTable();
+    this.nv.refreshColormaps();
+    if (this.meta) this.nv.drawScene();
   }
 
   /** Whether the image has one slice only. */
@@ -125,6 +136,19 @@ export class Viewer {
     const axis = PLANES.indexOf(plane);
     const size = this.grid.shown[axis];
     return Math.min(size - 1, Math.max(0, Math.floor(this.nv.scene.crosshairPos[axis] * size)));
+  }
+
+  /**
+   * Number of slices of a plane.
+   * @param {Plane} plane
+   */
+  sliceCount(plane) {
+    return this.grid.shown[PLANES.indexOf(plane)];
+  }
+
+  /** @param {number} value of a colour picture, which has no window; 1 as it is stored */
+  set brightness(value) {
+    this.canvas.style.filter = value === 1 ? "" : `brightness(${value})`;
   }
 
   /**

@@ -1,5 +1,7 @@
 /** What lies over the image: prompts, the gesture being made, outlines of models that are compared. */
-import { COLOURS, dot, line } from "./pen.js";
+import { boxOnScreen, handles } from "../tools/box-handles.js";
+import { LabelOutlines } from "./label-outlines.js";
+import { COLOURS, dot, line, sign } from "./pen.js";
 
 /**
  * @typedef {import("../image/tile.js").Tile} Tile
@@ -9,6 +11,9 @@ import { COLOURS, dot, line } from "./pen.js";
  * @typedef {object} Outline of a mask
  * @property {string} colour
  * @property {Map<number, Path2D>} paths in stored voxels, by slice k
+ * @property {number[]} [dash] lengths of dashes and gaps in pixels
+ * @property {string} [mark] a sign in the middle of the mask
+ * @property {Voxel} [at] where that is
  *
  * @typedef {object} Cursor an ellipse around the mouse
  * @property {number} x
@@ -16,6 +21,7 @@ import { COLOURS, dot, line } from "./pen.js";
  * @property {number[]} radius along x and y
  */
 
+const HANDLE = 6; // pixels of a side of the squares by which a box is dragged
 const MANY_POINTS = 12; // from here on they come from a scribble, and are drawn small
 
 export class Overlay {
@@ -34,6 +40,11 @@ export class Overlay {
     this.gesture = null;
     /** @type {Cursor | null} */
     this.cursor = null;
+    this.labelOutlines = new LabelOutlines(viewer);
+    /** @type {((pen: CanvasRenderingContext2D, tile: Tile) => void)[]} further parts of the page that draw on planes */
+    this.layers = [];
+    /** @type {((pen: CanvasRenderingContext2D) => void)[]} and those that draw above all planes */
+    this.above = [];
   }
 
   draw() {
@@ -43,11 +54,14 @@ export class Overlay {
       pen.beginPath();
       pen.rect(tile.left, tile.top, tile.width, tile.height);
       pen.clip();
+      this.labelOutlines.draw(pen, tile);
       this.#drawOutlines(pen, tile);
+      for (const layer of this.layers) layer(pen, tile);
       for (const prompt of this.prompts) drawPrompt(pen, tile, prompt);
       drawCaption(pen, tile);
       pen.restore();
     }
+    for (const draw of this.above) draw(pen);
     this.gesture?.(pen);
     if (this.cursor) {
       const { x, y, radius } = this.cursor;
@@ -78,14 +92,17 @@ export class Overlay {
   #drawOutlines(pen, tile) {
     if (tile.plane !== this.viewer.drawingPlane) return;
     const k = tile.toStored(tile.left, tile.top)[2];
-    for (const { colour, paths } of this.outlines) {
+    for (const { colour, paths, dash = [], mark, at } of this.outlines) {
       const path = paths.get(k);
       if (!path) continue;
       const placed = new Path2D();
       placed.addPath(path, voxelsToScreen(tile, k));
       pen.lineWidth = 2;
       pen.strokeStyle = colour;
+      pen.setLineDash(dash);
       pen.stroke(placed);
+      pen.setLineDash([]);
+      if (mark && at) sign(pen, mark, onScreen(tile, at), colour);
     }
   }
 }
@@ -139,15 +156,16 @@ function drawPrompt(pen, tile, { box, foreground = [], background = [] }) {
  * @param {number[]} box [i0, i1, j0, j1, k0, k1]
  */
 function drawBox(pen, tile, box) {
-  const corners = [0, 1].map((end) => tile.grid.toShown([box[end], box[2 + end], box[4 + end]]));
-  const low = corners[0].map((value, axis) => Math.min(value, corners[1][axis]));
-  const high = corners[0].map((value, axis) => Math.max(value, corners[1][axis]));
-  if (low[tile.depth] > tile.index || tile.index > high[tile.depth]) return;
-  const from = tile.toScreen(tile.axes.map((axis) => low[axis] - 0.5));
-  const to = tile.toScreen(tile.axes.map((axis) => high[axis] + 0.5));
+  const shown = boxOnScreen(tile, box);
+  if (!shown) return;
+  const [from, to] = shown.ends;
   pen.beginPath();
   pen.rect(from[0], from[1], to[0] - from[0], to[1] - from[1]);
   line(pen, COLOURS.region, 1.5);
+  pen.fillStyle = COLOURS.region;
+  for (const { place } of handles(shown.ends)) {
+    pen.fillRect(place[0] - HANDLE / 2, place[1] - HANDLE / 2, HANDLE, HANDLE);
+  }
 }
 
 /**

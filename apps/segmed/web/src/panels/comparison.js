@@ -1,5 +1,6 @@
 /** Several models on the prompt of the open object: which, their outlines over each other, and the one that is taken. */
 import { css } from "../image/colours.js";
+import { SLICES, promptPlane } from "../image/planes.js";
 import { tryModel } from "../work/trial.js";
 import { showBusy } from "./busy.js";
 import { element, find, findAll, onClick, swatch } from "./dom.js";
@@ -33,6 +34,13 @@ export class Comparison {
     this.#show([]);
   }
 
+  /** The prompt of the open object, with its plane. */
+  get #prompt() {
+    const { work, viewer } = this.parts;
+    const { prompt } = work.state;
+    return { ...prompt, ...promptPlane(viewer.meta, prompt.axis ?? SLICES) };
+  }
+
   /** Which models? */
   #ask() {
     const { models, viewer } = this.parts;
@@ -48,7 +56,7 @@ export class Comparison {
 
   async #run() {
     const { work, user, labels } = this.parts;
-    const { prompt } = work.state;
+    const prompt = this.#prompt;
     if (!prompt.box && !prompt.foreground?.length) {
       say("Draw a box or click first: the models are compared on the prompt of the open object.");
       return;
@@ -97,8 +105,10 @@ export class Comparison {
     const { models, labels, work } = this.parts;
     models.chosen = model;
     this.close();
-    const { box, foreground, background } = work.state.prompt;
+    const { box, foreground, background } = this.#prompt;
     const { overwrite } = models;
-    return work.prompt({ model, label: labels.name, overwrite, foreground, background, ...(box ? { box } : {}) });
+    const { plane } = this.#prompt;
+    const where = { ...(box ? { box } : {}), ...(plane ? { plane } : {}) };
+    return work.prompt({ model, label: labels.name, overwrite, foreground, background, ...where });
   }
 }

@@ -31,6 +31,12 @@ export class ModelPanel {
     this.#showAbout();
   }
 
+  /** Name of a model that takes prompts on a slice: the chosen one, or else the first. */
+  get sliceModel() {
+    if (this.chosenModel?.dimension === 2) return this.chosen;
+    return this.usable(true)[0]?.name ?? this.chosen;
+  }
+
   /** @returns {Model | undefined} */
   get chosenModel() {
     return this.models.find((one) => one.name === this.chosen);

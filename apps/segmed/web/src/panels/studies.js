@@ -106,8 +106,8 @@ export class Studies {
  * @param {ImageEntry} image
  * @param {string} words
  */
-export function matches({ name, id, modality, date }, words) {
-  const text = [name, id, modality, date].join(" ").toLowerCase();
+export function matches({ name, id, modality, date, patient, patient_id, labelled_by }, words) {
+  const text = [name, id, modality, date, patient, patient_id, labelled_by].join(" ").toLowerCase();
   return words
     .toLowerCase()
     .split(/\s+/)
@@ -141,14 +141,30 @@ function showLeftOut(left, message) {
  * @param {ImageEntry} image
  * @param {boolean} isOpen
  */
-function row({ id, name, modality, date, unsaved, labelled }, isOpen) {
-  const about = [modality, date].filter(Boolean).join(" · ");
-  const one = element("button", { type: "button", title: name || id });
+function row({ id, name, modality, date, patient, patient_id, slices, unsaved, labelled, labelled_by }, isOpen) {
+  const whose = [patient, patient_id].filter(Boolean).join(" · ");
+  const count = slices ? `${slices} image${slices === 1 ? "" : "s"}` : "";
+  const about = [modality, date, count, labelled_by && `labelled by ${labelled_by}`].filter(Boolean).join(" · ");
+  const one = element("button", { type: "button", title: [whose, name || id, about].filter(Boolean).join("\n") });
   one.dataset.id = id;
   if (isOpen) one.setAttribute("aria-current", "true");
-  one.append(element("span", { className: "name" }, name || id));
+  if (whose) one.append(element("bdi", { className: "patient" }, whose));
+  one.append(element("bdi", { className: "name" }, name || id));
   if (about) one.append(element("span", { className: "about" }, about));
-  if (unsaved) one.append(element("span", { className: "unsaved", title: "has work of yours that is not saved" }, "●"));
-  if (labelled) one.append(element("span", { className: "done", title: "has a final label" }, "✓"));
+  if (unsaved) one.append(sign("unsaved", "●", "has work of yours that is not saved"));
+  if (labelled) {
+    one.append(sign("done", "✓", labelled_by ? `has a final label by ${labelled_by}` : "has a final label"));
+  }
+  return one;
+}
+
+/**
+ * @param {string} className
+ * @param {string} text
+ * @param {string} title
+ */
+function sign(className, text, title) {
+  const one = element("span", { className, title, role: "img" }, text);
+  one.setAttribute("aria-label", title);
   return one;
 }

@@ -21,9 +21,15 @@ async function piped(bytes, stream) {
  * @param {PackedRectangle} packed
  * @returns {Promise<LabelRectangle>}
  */
-export async function decode({ k, i, j, data }) {
+export async function decode({ k, i, j, data, axis }) {
   const packed = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-  return { k, i, j, values: await piped(packed, new DecompressionStream("deflate")) };
+  return {
+    k,
+    i,
+    j,
+    values: await piped(packed, new DecompressionStream("deflate")),
+    ...(axis === undefined ? {} : { axis }),
+  };
 }
 
 /** @param {PackedRectangle[]} changes */

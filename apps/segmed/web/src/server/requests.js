@@ -13,10 +13,12 @@ export class Failure extends Error {
 }
 
 /**
+ * The answer to a request.
  * @param {string} path
  * @param {RequestInit} [options]
+ * @throws {Failure}
  */
-async function request(path, options) {
+export async function ask(path, options) {
   let answer;
   try {
     answer = await fetch(path, options);
@@ -35,7 +37,7 @@ async function request(path, options) {
  * @returns {Promise<any>} the JSON of the answer
  * @throws {Failure}
  */
-export const get = async (path) => (await request(path)).json();
+export const get = async (path) => (await ask(path)).json();
 
 /**
  * @param {string} path
@@ -44,7 +46,7 @@ export const get = async (path) => (await request(path)).json();
  * @throws {Failure}
  */
 export async function post(path, body) {
-  const answer = await request(path, {
+  const answer = await ask(path, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
@@ -60,7 +62,7 @@ export async function post(path, body) {
  * @throws {Failure}
  */
 export async function getBytes(path, progress = () => {}) {
-  const answer = await request(path);
+  const answer = await ask(path);
   const size = Number(answer.headers.get("Content-Length"));
   if (!size || answer.headers.has("Content-Encoding")) return answer.arrayBuffer();
   const bytes = new Uint8Array(size);
@@ -90,7 +92,7 @@ export function fileName(header) {
  * @throws {Failure}
  */
 export async function download(path) {
-  const answer = await request(path);
+  const answer = await ask(path);
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await answer.blob());
   link.download = fileName(answer.headers.get("Content-Disposition"));

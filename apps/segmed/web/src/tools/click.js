@@ -1,4 +1,5 @@
 /** A click into the object or beside it. */
+import { axisAcross, promptPlane } from "../image/planes.js";
 import { Tool } from "./tool.js";
 
 class ClickTool extends Tool {
@@ -10,7 +11,8 @@ class ClickTool extends Tool {
     const voxel = tile.toStored(x, y);
     if (!tile.grid.contains(voxel)) return {};
     this.viewer.goTo(voxel);
-    return { prompt: { [this.kind]: [voxel] } };
+    const across = axisAcross(tile.grid, tile.plane);
+    return { prompt: { [this.kind]: [voxel], ...promptPlane(this.viewer.meta, across) } };
   }
 }
 

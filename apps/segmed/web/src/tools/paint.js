@@ -23,8 +23,10 @@ class PaintTool extends Tool {
     /** @type {Map<number, number[]>} voxels by their place in the label map */
     this.painted = new Map();
     this.value = this.erases ? 0 : this.labelValue();
+    if (this.viewer.style.locked.has(this.value)) return { hint: "This label is locked. Unlock it to paint it." };
     this.last = [x, y];
     this.move(x, y);
+    return undefined;
   }
 
   /** @type {Tool["move"]} */
@@ -33,7 +35,7 @@ class PaintTool extends Tool {
     for (const place of between(this.last, [x, y])) {
       for (const voxel of disc(this.tile, place[0], place[1], this.settings.size)) {
         const at = this.tile.grid.offset(voxel[0], voxel[1], voxel[2]);
-        if (this.painted.has(at)) continue;
+        if (this.painted.has(at) || this.viewer.style.locked.has(this.viewer.labels.at(voxel))) continue;
         this.painted.set(at, voxel);
         fresh.push(voxel);
       }

@@ -1,6 +1,7 @@
 /** The mouse (or pen, or finger) on the image: it hands presses, moves and releases to the chosen tool. */
 import { BoxTool } from "./box.js";
 import { NegativeClickTool, PositiveClickTool } from "./click.js";
+import { MeasureTool } from "./measure.js";
 import { CrosshairTool, PanTool, WindowTool } from "./navigation.js";
 import { BrushTool, EraserTool } from "./paint.js";
 import { LassoTool, NegativeScribbleTool, PositiveScribbleTool } from "./trace.js";
@@ -14,6 +15,7 @@ import { LassoTool, NegativeScribbleTool, PositiveScribbleTool } from "./trace.j
  * @typedef {object} PointerActions
  * @property {(result: Result) => void} done what has come of a gesture
  * @property {() => number} labelValue what the brush paints
+ * @property {() => import("../types.js").Prompt} open the prompt of the open object
  * @property {(voxel: Voxel | null) => void} hover the voxel under the mouse
  */
 
@@ -35,10 +37,11 @@ export class Pointer {
     this.overlay = overlay;
     this.actions = actions;
     this.settings = { size: 8 };
+    this.measuring = new MeasureTool(viewer, this.settings);
     /** @type {Tool[]} those with a button and a key, in the order of the buttons */
     this.tools = [
       new CrosshairTool(viewer, this.settings),
-      new BoxTool(viewer, this.settings),
+      new BoxTool(viewer, this.settings, actions.open),
       new PositiveClickTool(viewer, this.settings),
       new NegativeClickTool(viewer, this.settings),
       new PositiveScribbleTool(viewer, this.settings),
@@ -46,6 +49,7 @@ export class Pointer {
       new LassoTool(viewer, this.settings),
       new BrushTool(viewer, this.settings, actions.labelValue),
       new EraserTool(viewer, this.settings, actions.labelValue),
+      this.measuring,
     ];
     this.windowing = new WindowTool(viewer, this.settings);
     this.panning = new PanTool(viewer, this.settings);
@@ -96,16 +100,10 @@ export class Pointer {
     const [x, y] = this.#place(event);
     const tile = this.viewer.tileAt(x, y);
     if (!tile || this.#gesture) return;
-    this.canvas.setPointerCapture(event.pointerId);
+    if (event.isTrusted) this.canvas.setPointerCapture(event.pointerId);
     event.preventDefault();
     /** @type {HTMLElement} */ (document.activeElement)?.blur();
     const tool = this.#toolFor(event);
-    const { drawingPlane } = this.viewer;
-    if (tool.inDrawingPlane && tile.plane !== drawingPlane) {
-      const hint = `Boxes, scribbles and lassos are drawn in the ${drawingPlane} view of this image.`;
-      this.actions.done({ hint });
-      return;
-    }
     this.#gesture = tool;
     this.#take(tool.press(tile, x, y));
   }

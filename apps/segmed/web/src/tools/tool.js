@@ -22,8 +22,6 @@ export class Tool {
   title = "";
   /** On the keyboard. */
   key = "";
-  /** Whether it works only in the plane in which the slices were taken. */
-  inDrawingPlane = false;
   /** Whether the size of the brush matters to it. */
   hasSize = false;
   /** Whether a circle of the size of the brush surrounds the mouse. */

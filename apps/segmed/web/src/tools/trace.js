@@ -1,16 +1,17 @@
 /** Lines drawn freely on a slice: scribbles in and beside the object, and lassos around it. */
-import { COLOURS, line } from "../overlay/pen.js";
+import { axisAcross, inPlane, promptPlane } from "../image/planes.js";
+import { COLOURS, dot, line } from "../overlay/pen.js";
 import { nearestVoxel, withoutRepetitions } from "./geometry.js";
 import { Tool } from "./tool.js";
 
 class TraceTool extends Tool {
-  inDrawingPlane = true;
-
   /** @type {Tool["press"]} */
   press(tile, x, y) {
     this.tile = tile;
+    /** @type {[number, number][]} */
     this.places = [[x, y]];
-    this.k = tile.toStored(x, y)[2];
+    this.across = axisAcross(tile.grid, tile.plane);
+    this.k = tile.toStored(x, y)[this.across];
   }
 
   /** @type {Tool["move"]} */
@@ -18,9 +19,16 @@ class TraceTool extends Tool {
     this.places.push([x, y]);
   }
 
-  /** The line as stored [i, j], without repetitions. */
+  /** The line on the two stored axes of the plane, without repetitions. */
   get points() {
-    return withoutRepetitions(this.places.map(([x, y]) => nearestVoxel(this.tile, x, y).slice(0, 2)));
+    const [p, q] = inPlane(this.across);
+    const voxels = this.places.map(([x, y]) => nearestVoxel(this.tile, x, y));
+    return withoutRepetitions(voxels.map((voxel) => [voxel[p], voxel[q]]));
+  }
+
+  /** What a prompt says of the plane. */
+  get plane() {
+    return promptPlane(this.viewer.meta, this.across);
   }
 
   /**
@@ -48,7 +56,7 @@ class ScribbleTool extends TraceTool {
   /** @type {Tool["release"]} */
   release() {
     const { k, foreground, points } = this;
-    return { prompt: { scribbles: [{ k, foreground, points, width: this.settings.size }] } };
+    return { prompt: { scribbles: [{ k, foreground, points, width: this.settings.size }], ...this.plane } };
   }
 
   /** @type {Tool["draw"]} */
@@ -59,6 +67,7 @@ class ScribbleTool extends TraceTool {
     pen.strokeStyle = this.foreground ? COLOURS.positive : COLOURS.negative;
     pen.stroke();
     pen.globalAlpha = 1;
+    dot(pen, this.places[0], 6, this.foreground);
   }
 }
 
@@ -84,7 +93,7 @@ export class LassoTool extends TraceTool {
   release() {
     const { k, points } = this;
     if (points.length < 3) return { hint: "Hold the mouse button and draw around the object." };
-    return { prompt: { lasso: { k, points } } };
+    return { prompt: { lasso: { k, points }, ...this.plane } };
   }
 
   /** @type {Tool["draw"]} */

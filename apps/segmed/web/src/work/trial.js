@@ -23,8 +23,9 @@ export async function tryModel({ id, client, model, label, prompt }) {
   const own = `${client.slice(0, NAME_LENGTH)}~compare`;
   await post(imagePath(id, "/accept"), { client: own });
   await post(imagePath(id, "/clear"), { client: own });
-  const { box, foreground, background } = prompt;
-  const asked = { client: own, trial: true, model, label, foreground, background, ...(box ? { box } : {}) };
+  const { box, foreground, background, plane } = prompt;
+  const where = plane ? { plane } : {};
+  const asked = { client: own, trial: true, model, label, foreground, background, ...(box ? { box } : {}), ...where };
   const answer = await post(imagePath(id, "/prompt"), asked);
   const changes = await decodeAll(answer.changes);
   const filled = changes.map(({ values }) => values.reduce((sum, value) => sum + (value > 0 ? 1 : 0), 0));

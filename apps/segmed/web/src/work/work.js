@@ -4,24 +4,27 @@
  */
 import { decodeAll, encode } from "../server/changes.js";
 import { get, imagePath, post } from "../server/requests.js";
+import { postWatched } from "../server/stream.js";
 import { difference, rectangles, valueOf, voxelsByName } from "./label-edits.js";
 
 /**
  * @typedef {import("../types.js").Prompt} Prompt
  * @typedef {import("../types.js").Voxel} Voxel
  * @typedef {import("../types.js").WorkState} WorkState
- * @typedef {{model: string, label: string, overwrite: boolean, refine?: boolean} & Prompt} PromptRequest
+ * @typedef {{model: string, label: string, overwrite: boolean, locked?: string[], refine?: boolean} & Prompt} PromptRequest
  *
  * @typedef {object} WorkActions
  * @property {() => string} client who works
  * @property {() => void} changed the state is another one
  * @property {(words: string) => void} busy what is being done; "" at the end
+ * @property {(progress: import("../server/stream.js").Progress | null) => void} progress of a long request; null at
+ *   its end
  * @property {(text: string) => void} warn
  * @property {(error: import("../server/requests.js").Failure) => void} fail
  */
 
 /** @type {WorkState} */
-const NOTHING = { labels: {}, can_undo: false, can_redo: false, prompt: {}, unsaved: false };
+const NOTHING = { labels: {}, colours: {}, can_undo: false, can_redo: false, prompt: {}, unsaved: false };
 const LOOK_EVERY = 4000; // ms between two looks at what other pages do
 const CONFLICT = 409; // the state is not the one that the request was meant for
 
@@ -84,14 +87,48 @@ export class Work {
     const shown = { box: body.box, foreground: body.foreground, background: body.background };
     this.pending.push(shown);
     this.actions.changed();
-    await this.#ask("prompt", "Segmenting", body);
+    await this.#watch("prompt", body);
     this.pending = this.pending.filter((one) => one !== shown);
     this.actions.changed();
   }
 
-  /** @param {{model: string, overwrite: boolean}} body an automatic model */
+  /** @param {{model: string, overwrite: boolean, locked?: string[]}} body an automatic model */
   segment(body) {
-    return this.#ask("segment", "Segmenting", body);
+    return this.#watch("segment", body);
+  }
+
+  /**
+   * Fill the slices between those that show a label.
+   * @param {{label: string, plane?: string, between: number[], overwrite: boolean}} body
+   */
+  interpolate(body) {
+    return this.#ask("interpolate", "Interpolating", body);
+  }
+
+  /**
+   * Stop what is being segmented; its answer tells what is left.
+   * @param {boolean} keep what was found
+   */
+  async stop(keep) {
+    if (!this.id) return;
+    try {
+      await post(imagePath(this.id, "/stop"), { client: this.actions.client(), keep });
+    } catch (error) {
+      this.actions.fail(error);
+    }
+  }
+
+  /** @param {{label: string, action: string, to?: string, colour?: string}} body a label as a whole; see the server */
+  changeLabel(body) {
+    return this.#ask("labels", "Changing the label", body);
+  }
+
+  /**
+   * Add objects whose masks are known already.
+   * @param {{objects: {label: string, changes: object[]}[], overwrite: boolean, locked: string[]}} body
+   */
+  addObjects(body) {
+    return this.#ask("objects", "Adding", body);
   }
 
   accept() {
@@ -179,6 +216,26 @@ export class Work {
   }
 
   /**
+   * Ask for something that may take long, and show what it finds meanwhile.
+   * @param {string} what the last part of the address
+   * @param {object} body
+   */
+  #watch(what, body) {
+    return this.#change("Segmenting", async (id) => {
+      try {
+        return await postWatched(imagePath(id, `/${what}`), { ...this.#belief, ...body }, async (progress) => {
+          if (this.id !== id) return;
+          this.actions.progress(progress);
+          const changes = await decodeAll(progress.changes);
+          if (this.id === id && changes.length) this.viewer.labels.apply(changes);
+        });
+      } finally {
+        this.actions.progress(null);
+      }
+    });
+  }
+
+  /**
    * Run a request whose answer changes the label map; whether it went well.
    * @param {string} words
    * @param {(id: string) => Promise<any>} request
@@ -224,7 +281,7 @@ export class Work {
         return await request(id);
       } catch (error) {
         this.actions.fail(error);
-        stale = error.status === CONFLICT;
+        stale = error.status === CONFLICT || Boolean(error.stale);
       } finally {
         this.#end();
       }

@@ -1,0 +1,1 @@
+"""The parts of the module SegMed that are no widgets."""

@@ -1,0 +1,1 @@
+"""Segmentation of whole archives: a plan in a manifest, workers, and results that survive interruptions."""

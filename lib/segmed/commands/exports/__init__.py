@@ -1,0 +1,1 @@
+"""`segmed export` and `segmed import`: to and from the formats of other programs."""

@@ -1,0 +1,1 @@
+"""Labelled images in the layouts that other programs read."""

@@ -1,0 +1,119 @@
+"""The cases of an export: images and label maps on one grid, with their part of the split."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from segmed.data.slices import LabelledVolume, SliceDataset
+from segmed.data.split import Split
+from segmed.imaging.durable import appear_whole
+from segmed.imaging.grid import image_grid, read_labels
+from segmed.imaging.reading import read_volume
+from segmed.imaging.volume import Volume
+
+TRAIN, VALIDATION, TEST = "train", "val", "test"
+_SAFE = re.compile(r"[^A-Za-z0-9]+")
+
+
+@dataclass(frozen=True)
+class ExportCase:
+    """One labelled image.
+
+    Attributes:
+        name: Name of letters, digits and `_`, different for each case.
+        patient: Name of the patient, of the same letters.
+        part: "train", "val" or "test".
+        volume: Files of the image and its label map.
+    """
+
+    name: str
+    patient: str
+    part: str
+    volume: LabelledVolume
+
+    def image(self) -> Volume:
+        """The image. Raises what `read_volume` raises."""
+        return read_volume(self.volume.image)
+
+    def labels(self, image: Volume) -> np.ndarray:
+        """Label map (I, J, K) of the dataset's values, uint8, on the grid of the image.
+
+        Raises:
+            ValueError: It cannot be read, or does not lie on the image.
+        """
+        grid = image_grid(self.volume.image, image.shape, image.affine)
+        found = read_labels(self.volume.label, grid)
+        if self.volume.values is None:
+            return found.astype(np.uint8)
+        table = np.zeros(max(int(found.max()), *self.volume.values, 0) + 1, np.uint8)
+        for stored, value in self.volume.values.items():
+            table[stored] = value
+        return np.asarray(table[found])
+
+
+Tell = Callable[[int, int], None]
+
+
+def cases_of(data: SliceDataset, split: Split) -> list[ExportCase]:
+    """The cases of a dataset, named after their images and in the order of the dataset.
+
+    Raises:
+        ValueError: A patient is in no part of the split.
+    """
+    parts = {p: TRAIN for p in split.train} | {p: VALIDATION for p in split.validation}
+    parts |= {p: TEST for p in split.test}
+    if strange := sorted({v.patient for v in data.volumes} - parts.keys()):
+        raise ValueError(f"The patient {strange[0]!r} is in no part of the split. Split again.")
+    names = [_plain(volume.name) for volume in data.volumes]
+    taken, count = Counter(name.lower() for name in names), Counter[str]()
+    cases = []
+    for name, volume in zip(names, data.volumes, strict=True):
+        if taken[name.lower()] > 1:
+            count[name.lower()] += 1
+            name = f"{name}_{count[name.lower()]:04d}"
+        cases.append(ExportCase(name, _plain(volume.patient), parts[volume.patient], volume))
+    return cases
+
+
+def begin_folder(folder: Path) -> None:
+    """Make a folder for an export.
+
+    Raises:
+        FileExistsError: It is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} is not empty. Give a new folder, so that nothing of another export stays."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def write_pair(image: Volume, labels: np.ndarray, image_file: Path, label_file: Path) -> None:
+    """Write image and label map as NIfTI on exactly the same grid; colours are averaged."""
+    array = image.array.mean(-1).astype(np.float32) if image.is_colour else image.array
+    if array.dtype in (np.bool_, np.int64, np.uint64):
+        array = array.astype(np.int32)
+    for voxels, path in ((array, image_file), (labels, label_file)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with appear_whole(path, ".nii.gz", sync=False) as part:
+            nib.save(nib.Nifti1Image(voxels, image.affine), part)
+
+
+def read_cases(cases: list[ExportCase], tell: Tell | None) -> Iterator[tuple[ExportCase, Volume, np.ndarray]]:
+    """Cases with image and label map, read one at a time."""
+    for number, case in enumerate(cases, 1):
+        image = case.image()
+        yield case, image, case.labels(image)
+        if tell:
+            tell(number, len(cases))
+
+
+def _plain(name: str) -> str:
+    return _SAFE.sub("_", name).strip("_")[:100] or "case"

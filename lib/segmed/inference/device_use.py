@@ -1,0 +1,51 @@
+"""A sign by which a server tells other processes of this machine that it answers a prompt.
+
+The sign is a file beside the trained models, which server and batch runs have in common. The server locks it
+while a request is under way; its time is that of the last request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+SIGN = ".answering"
+
+
+@contextlib.contextmanager
+def answering(folder: Path) -> Iterator[None]:
+    """While a prompt is answered; without effect if the folder cannot be written.
+
+    Args:
+        folder: Folder of trained models.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            sign = stack.enter_context((folder / SIGN).open("a"))
+            fcntl.flock(sign, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.utime(sign.fileno())
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.utime(folder / SIGN)
+
+
+def seconds_since_answer(folder: Path) -> float:
+    """Seconds since a server answered a prompt: 0 while it does, infinite if it never did."""
+    try:
+        with (folder / SIGN).open("r") as sign:
+            try:
+                fcntl.flock(sign, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return 0.0
+            since = time.time() - os.fstat(sign.fileno()).st_mtime
+    except OSError:
+        return float("inf")
+    # after a jump of the system's time, the age of the sign is not known; nobody is answered now
+    return since if since >= 0 else float("inf")

@@ -1,0 +1,1 @@
+"""Other runtimes than PyTorch, and export to other formats."""

@@ -1,0 +1,1 @@
+"""Image encoders of SAMs that are no plain ViT."""

@@ -1,0 +1,1 @@
+"""Requests that segment: prompts in any plane, progress and stopping, interpolation, surfaces."""

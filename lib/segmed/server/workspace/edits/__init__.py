@@ -1,0 +1,1 @@
+"""Changes of a workspace beside prompts and strokes: names and colours of labels, several objects at once."""
