@@ -79,6 +79,7 @@ class SegMedApp(MONAILabelApp):
             labels=list(self.engine.settings.labels),
         )
         self._auto_update_scoring = False  # it would begin a process at each request
+        self._batch_infer = BatchInference()
         if settings.learning.options:
             check_options(settings.learning.options, self.trainer(settings.learning.model))
 
@@ -93,9 +94,6 @@ class SegMedApp(MONAILabelApp):
         there."""
         folder = state_folder(self.datastore(), self.engine.settings.learning.folder)
         return Workspaces(journal=Journal(folder / "work"))
-
-    def init_batch_infer(self) -> BatchInference:
-        return BatchInference()
 
     def init_infers(self) -> dict[str, InferTask]:
         """Prompt models as `<name>` and `<name>_3d`; automatic ones as `<name>`, with prompts as

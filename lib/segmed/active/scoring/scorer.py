@@ -20,7 +20,7 @@ import torch
 from segmed.active.scoring.descriptor import picture_features, pooled_features
 from segmed.active.scoring.scorer_config import ScorerConfig
 from segmed.active.scoring.slice_probe import SliceProbe, Turn, is_bare
-from segmed.active.scoring.uncertainty import bald, predictive_entropy, total_entropy
+from segmed.active.scoring.uncertainty import bald, predictive_entropy
 from segmed.imaging.picture import Picture
 from segmed.methods.base.segmenter import Segmenter
 from segmed.sam.embedding import Embedding
@@ -127,7 +127,6 @@ class Scorer:
         scores = look.score_boxes(boxes, np.random.default_rng([self.config.seed, k])) if boxes else {}
         if classes is not None:
             scores["entropy"] = predictive_entropy(classes)
-            scores["total_entropy"] = total_entropy(classes)
         if boxes or look.automatic:
             if self.config.augment:
                 scores["tta"] = look.augmented(boxes)

@@ -25,7 +25,6 @@ from segmed.active.scoring.uncertainty import (
     predicted_error,
     predictive_entropy,
     prompt_disagreement,
-    total_entropy,
     vote_entropy,
 )
 from segmed.imaging.prompts import SlicePrompt
@@ -122,7 +121,6 @@ class SliceProbe:
         scores = {
             "jitter": float(np.mean([prompt_disagreement(m) for m in masks])),
             "entropy": float(np.mean([predictive_entropy(p) for p in probability])),
-            "total_entropy": float(np.sum([total_entropy(p) for p in probability])),
         }
         if logits.quality is not None:
             quality = logits.quality[0, ::each].float().cpu().numpy()

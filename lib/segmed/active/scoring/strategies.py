@@ -67,36 +67,12 @@ def _core_set(
     return k_centre_greedy(embeddings, count, covered, candidates)
 
 
-def _uncertain_core_set(
-    embeddings: np.ndarray, count: int, covered: np.ndarray, candidates: np.ndarray, scores: np.ndarray | None
-) -> list[int]:
-    """Core-set of embeddings around their mean, scaled by the scores: images that are uncertain and unlike others."""
-    assert scores is not None
-    low = float(np.nanmin(scores))
-    weights = np.nan_to_num(scores, nan=low)
-    centred = embeddings - embeddings[candidates | covered].mean(0)
-    return k_centre_greedy(centred * weights[:, None], count, covered, candidates)
-
-
 STRATEGIES: dict[str, Strategy] = {
     s.name: s
     for s in (
         Strategy("random", "Any image: costs nothing and is hard to beat"),
         Strategy("sequential", "One after the other, in the order of the studies"),
         Strategy("entropy", "Where the pixels are least certain", frozenset({"probabilities"}), "entropy"),
-        Strategy(
-            "total_entropy",
-            "Where the most pixels are uncertain",
-            frozenset({"probabilities"}),
-            "total_entropy",
-        ),
-        Strategy(
-            "uncertain_core_set",
-            "Uncertain images that are unlike the labelled ones and unlike each other",
-            frozenset({"embedding", "probabilities"}),
-            "total_entropy",
-            _uncertain_core_set,
-        ),
         Strategy(
             "bald",
             "Where passes with dropout, or several models, disagree",

@@ -28,25 +28,6 @@ def predictive_entropy(probability: np.ndarray) -> float:
     return _mean(entropy, classes)
 
 
-def total_entropy(probability: np.ndarray) -> float:
-    """Entropy of the prediction, over all pixels of the slice.
-
-    Cost: 1 encode, 1 decode. Unlike `predictive_entropy`, it is small where the model sees no object and
-    grows with the size of the uncertain region, so that images without the structures, from which a model
-    learns little, come last. Source: the entropy of an image in Nath et al., Diminishing Uncertainty Within
-    the Training Pool: Active Learning for Medical Image Segmentation (2021).
-
-    Args:
-        probability: Probability (H, W) of an object, or (C, H, W) of classes, which sum to 1, with class 0
-            the background.
-
-    Returns:
-        Mean entropy in [0, 1]; 1 where nothing is known.
-    """
-    classes = _as_classes(probability)
-    return float(_entropy(classes).mean() / np.log(len(classes)))
-
-
 def bald(samples: np.ndarray) -> float:
     """Disagreement of an ensemble, or of passes with dropout: the mutual information of mask and model.
 
