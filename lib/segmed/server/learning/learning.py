@@ -26,6 +26,7 @@ from segmed.active.store.state import ActiveState, Proposal
 from segmed.inference.device_use import answering
 from segmed.server.datastores.studies import Studies, state_folder
 from segmed.server.engine import Engine
+from segmed.server.free_memory import return_free_memory
 from segmed.server.http.errors import BadRequest
 from segmed.server.learning.label_intake import LabelIntake
 from segmed.server.learning.learning_numbers import labelling_numbers
@@ -260,6 +261,7 @@ class ActiveLearning:
     def _trained(self) -> None:
         """Handle the end of a retraining: drift is measured from it, and new scores are needed."""
         self.drift, self._drift_due = "", 0.0
+        return_free_memory()
         self.changed()
         self.scorer.wake()
 
