@@ -35,10 +35,8 @@ DOWN = 424
 _PASSING = (429, 500, 502, 503, 504)  # answers of a PACS, or of a proxy in front of it, that is overloaded
 _CONNECT, _SEARCH, _READ = 5.0, 10.0, 60.0  # s without a byte: of searches, and of data
 _SEARCHES = ("/studies", "/series", "/instances")  # ends of their paths
-_ASK_AGAIN, _LONGEST = (
-    2.0,
-    60.0,
-)  # s until a PACS that did not answer is asked again: doubled each time, up to a minute
+# s until a PACS that did not answer is asked again: doubled each time, up to a minute
+_ASK_AGAIN, _LONGEST = 2.0, 60.0
 _FIELDS = (
     "StudyDate",
     "Modality",
