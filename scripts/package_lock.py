@@ -16,7 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 #: What the server runs with; MONAI Label, without what it asks for; and what the tests need besides.
 SERVER = ("requirements.txt", "requirements-baselines.txt")
 ALONE = "requirements-monailabel.txt"
-DEVELOPERS = ("requirements-cluster.txt", "requirements-dev.txt")
+DEVELOPERS = (
+    "requirements-cluster.txt",
+    "requirements-dev.txt",
+    "requirements-onnx.txt",
+    "requirements-openvino.txt",
+)
 LOCK, DEV_LOCK = ROOT / "requirements.lock", ROOT / "requirements-dev.lock"
 
 PYTHONS = ("3.11", "3.12", "3.13")

@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from segmed.active.scoring.strategies import find_strategy
 from simulation import curves
 from simulation.annotator import effort
@@ -171,8 +172,10 @@ def run_one(
         loop.close()
 
 
-def options_of(a: argparse.Namespace) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in a.options.split(",") if part)
+def options_of(a: argparse.Namespace) -> dict[str, Any]:
+    """The options of --options, numbers and truth values as such."""
+    pairs = [part.split("=", 1) for part in a.options.split(",") if part]
+    return {name: yaml.safe_load(value) for name, value in pairs}
 
 
 def archive_of(a: argparse.Namespace, seed: int) -> Archive:

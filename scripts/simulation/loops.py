@@ -106,7 +106,12 @@ class InProcess:
         self.registry = Registry(folder / "registry")
         self._labelled: set[str] = set()
         self._asked = 0
-        self._backbone = BackboneConfig(find_method(setup.method).weights or "segmed-tiny", setup.image_size)
+        method = find_method(setup.method)
+        self._backbone = (
+            BackboneConfig(method.weights or "segmed-tiny", setup.image_size)
+            if method.needs_backbone
+            else BackboneConfig()
+        )
         self._config = job_config(setup.options)
         self._needs = find_strategy(strategy).needs if strategy != "full" else frozenset()
         self._loader = Loader()

@@ -95,8 +95,9 @@ def test_a_report_states_what_was_measured(tmp_path: Path) -> None:
     assert len(groups) == len(np.unique(phantom.labels)) - 1
     voxel = abs(np.linalg.det(phantom.affine[:3, :3])) / 1000
     for number, group in enumerate(groups, 1):
-        assert group.referenced_segment.referenced_segment_number == number
-        assert group.referenced_segment.referenced_sop_instance_uid == seg.SOPInstanceUID
+        referenced = group.referenced_segment[0].ReferencedSOPSequence[0]
+        assert int(referenced.ReferencedSegmentNumber) == number
+        assert referenced.ReferencedSOPInstanceUID == seg.SOPInstanceUID
         volume = next(m for m in group.get_measurements() if m.name.meaning == "Volume")
         assert volume.value == pytest.approx((phantom.labels == number).sum() * voxel, rel=1e-3)
     mean = next(m for m in groups[0].get_measurements() if m.name.meaning == "Mean")

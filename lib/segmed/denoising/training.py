@@ -155,7 +155,7 @@ def _patch(pictures: Sequence[Picture], side: int, rng: np.random.Generator) -> 
     """Draw a patch (side, side), uint8, from a picture, avoiding uniform background where possible."""
     patch = np.zeros((side, side), np.uint8)
     for _ in range(_TRIES):
-        picture = pictures[rng.integers(len(pictures))]
+        picture = pictures[int(rng.integers(len(pictures)))]
         i, j, k = (int(rng.integers(n - m + 1)) for n, m in zip(picture.shape, (side, side, 1), strict=True))
         part = picture.array[i : i + side, j : j + side, k]
         patch = part if part.ndim == 2 else part.mean(axis=-1).astype(np.uint8)

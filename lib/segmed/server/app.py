@@ -42,6 +42,7 @@ from segmed.server.learning.scoring import ImageScoring, LabelDice
 from segmed.server.learning.strategies import strategies
 from segmed.server.segmenting.jobs import Jobs
 from segmed.server.tasks.automatic import AutomaticInferTask
+from segmed.server.tasks.batch import BatchInference
 from segmed.server.tasks.detection import DetectionInferTask
 from segmed.server.tasks.infer import PromptInferTask
 from segmed.server.tasks.scribbles import ScribblesInferTask, scribbles_name
@@ -78,6 +79,7 @@ class SegMedApp(MONAILabelApp):
             labels=list(self.engine.settings.labels),
         )
         self._auto_update_scoring = False  # it would begin a process at each request
+        self._batch_infer = BatchInference()
         if settings.learning.options:
             check_options(settings.learning.options, self.trainer(settings.learning.model))
 

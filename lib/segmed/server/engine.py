@@ -26,6 +26,7 @@ from segmed.sam.embedding import Embedding
 from segmed.sam.sources import local_source
 from segmed.server.config.settings import ServerSettings
 from segmed.server.decoding import decoder
+from segmed.server.free_memory import return_free_memory
 
 _SMALL_INPUT = 512  # px; above it one slice fills a CPU
 
@@ -139,6 +140,7 @@ class Engine:
                 self._predictors[method, device] = trained, predictor
                 if before and before[0]:
                     self._loader.forget(before[0])
+                    return_free_memory()
             return self._predictors[method, device][1]
 
     def device(self, name: str | None) -> str:

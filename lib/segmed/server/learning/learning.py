@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
+from monailabel.utils.async_tasks.utils import processes
 
 from segmed.active.drift import embedding_drift, score_drift
 from segmed.active.policy import RetrainConfig
@@ -25,6 +26,7 @@ from segmed.active.store.state import ActiveState, Proposal
 from segmed.inference.device_use import answering
 from segmed.server.datastores.studies import Studies, state_folder
 from segmed.server.engine import Engine
+from segmed.server.free_memory import return_free_memory
 from segmed.server.http.errors import BadRequest
 from segmed.server.learning.label_intake import LabelIntake
 from segmed.server.learning.learning_numbers import labelling_numbers
@@ -84,7 +86,7 @@ class ActiveLearning:
             self.studies.file,
             lambda: self._fingerprints,
             lambda: self.intake.places,
-            self.retrainer.running,
+            lambda: self.retrainer.running() or bool(processes("train")),
         )
         self.drift = self.problem = ""
         self._drift_due = 0.0
@@ -259,6 +261,7 @@ class ActiveLearning:
     def _trained(self) -> None:
         """Handle the end of a retraining: drift is measured from it, and new scores are needed."""
         self.drift, self._drift_due = "", 0.0
+        return_free_memory()
         self.changed()
         self.scorer.wake()
 

@@ -25,6 +25,7 @@ from segmed.sam.embedding import Embedding
 from segmed.server.datastores.studies import FINAL, ORIGINAL, label_map
 from segmed.server.decoding import decoder
 from segmed.server.engine import Engine
+from segmed.server.free_memory import return_free_memory
 from segmed.server.learning.throttle import Cancelled, Throttle
 
 logger = logging.getLogger(__name__)
@@ -57,8 +58,8 @@ class BackgroundScorer:
         file: Function that returns the file of an image.
         fingerprints: Function that returns the fingerprints of the images' files, as given to the state.
         places: Function that returns places where objects may be.
-        busy: Function that returns whether scores of this version will soon be outdated, as during a
-            retraining.
+        busy: Function that returns whether a training is under way: it needs the device, and its version will
+            outdate the scores.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class BackgroundScorer:
             ""  # version of the scores; for "" the state returns those of the version with most images
         )
         self.scored = 0
+        self._last_returned = 0  # number of scored images when memory was returned
         self._absent: dict[str, float] = {}  # images that could not be had, and when
         self._file, self._fingerprints, self._places, self._busy = file, fingerprints, places, busy
         self._wake, self._paused, self._closed = threading.Event(), threading.Event(), threading.Event()
@@ -138,6 +140,9 @@ class BackgroundScorer:
         image = next((i for i in stale if i in fingerprints and i not in self._absent), None)
         if image is None:
             self.state.prune(version)
+            if self.scored > self._last_returned:
+                self._last_returned = self.scored
+                return_free_memory()
             return False
         try:
             with self.throttle.piece(self._unwanted):
@@ -184,7 +189,7 @@ class BackgroundScorer:
         return Scorer(segmenter, self.config, embed=embed, turn=turn)
 
     def _unwanted(self) -> bool:
-        return self._paused.is_set() or self._closed.is_set()
+        return self._paused.is_set() or self._closed.is_set() or self._busy()
 
     def _loop(self) -> None:
         while not self._closed.is_set():

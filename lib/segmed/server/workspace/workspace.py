@@ -217,8 +217,9 @@ class Workspace:
         self._forget_history()
         self._slices, self._packed, self.unsaved, self._changed = {}, {}, False, True
         self.stored = StoredLabels()
-        for k in np.flatnonzero((labels > 0).any(axis=(0, 1))):
-            self._slices[int(k)] = np.ascontiguousarray(table[labels[:, :, k].T])
+        for shown in np.flatnonzero((labels > 0).any(axis=(0, 1))):
+            k = int(shown)
+            self._slices[k] = np.ascontiguousarray(table[labels[:, :, k].T])
 
     def change(
         self,
