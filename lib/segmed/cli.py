@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 import segmed
-from segmed.commands import audit, batch, data, labels, models, users, weights
+from segmed.commands import audit, data, labels, models, users, weights
+from segmed.commands.batch import runs as batch
 from segmed.commands.benchmark import benchmark
 from segmed.commands.denoiser import denoiser
 from segmed.commands.doctor import doctor

@@ -266,6 +266,7 @@ def test_a_file_of_the_first_format_is_brought_up_to_date(tmp_path: Path) -> Non
     state.database.close()
     sql = sqlite3.connect(tmp_path / "active.sqlite3")
     sql.executescript("ALTER TABLE cases DROP COLUMN model; ALTER TABLE images DROP COLUMN arrived;")
+    sql.execute("DROP TABLE review")
     sql.execute("PRAGMA user_version = 1")
     sql.close()
     again = Database(tmp_path)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from segmed.batch.report import collect
+from segmed.batch.report import collect, measurement_rows
 from segmed.cli import app
 from segmed.evaluation.case_scores import CaseScore
 from segmed.imaging.labels.provenance import checksum_of
@@ -57,7 +58,7 @@ def studies(tmp_path: Path) -> Path:
 def test_a_folder_with_boxes(studies: Path, tmp_path: Path) -> None:
     out, boxes = tmp_path / "out", tmp_path / "boxes.csv"
     words = ("run", studies, "-o", out, "--model", "classical", "--registry", tmp_path / "models")
-    code, said = _batch(*words, "--boxes", boxes, "--previews", "--format", "nii.gz")
+    code, said = _batch(*words, "--boxes", boxes, "--previews", "--format", "nii.gz", "--uncertainty")
     assert code == 1, said
     assert "2 of 4 items are done, 2 failed" in said and "1 images of boxes.csv are not there" in said
     for n, radius in enumerate((10, 14)):
@@ -72,10 +73,14 @@ def test_a_folder_with_boxes(studies: Path, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == ["disc0.png", "disc1.png"]
     assert float(rows[1]["voxels"]) > float(rows[0]["voxels"]) > 0 and rows[0]["name"] == "disc"
+    assert all(0 < float(row["uncertainty"]) < 0.5 for row in rows)  # the boxes move by a tenth
     code, said = _batch("report", out, "--json", out / "report.json")
     assert code == 1 and "There is no box for" in said
     assert json.loads((out / "report.json").read_text())["states"] == {"done": 2, "failed": 2}
     code, said = _batch("export", out, "--to", tmp_path / "all.parquet")
+    if find_spec("pyarrow") is None:
+        assert code == 2 and "pip install pyarrow" in said
+        return
     assert code == 0, said
     from pyarrow import parquet
 
@@ -143,6 +148,7 @@ def test_a_version_that_is_promoted_meanwhile_is_not_used(studies: Path, tmp_pat
     (studies / "broken.png").unlink()
     first = _add(registry, 0)
     words = ("run", studies, "-o", out, "--model", "unet", "--registry", registry.folder, "--ignore-server")
+    words = (*words, "--uncertainty")
     assert _batch(*words, "--shard", "0/2")[0] == 0
     assert _add(registry, 1) != first
     _disc(studies / "later.png", 12)
@@ -159,3 +165,6 @@ def test_a_version_that_is_promoted_meanwhile_is_not_used(studies: Path, tmp_pat
     assert code == 0 and collect(out).is_complete, said
     assert len(list((out / "masks").glob("*.nii.gz"))) == 5
     assert collect(out).same_content == 1, "later and last are the same picture"
+    entropies = {row["image"]: row["uncertainty"] for row in measurement_rows(out)}
+    assert all(0 < entropy <= 1 for entropy in entropies.values()), "an untrained network is not sure"
+    assert entropies["later.png"] == pytest.approx(entropies["last.png"])

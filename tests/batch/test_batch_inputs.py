@@ -37,6 +37,15 @@ def test_images_below_a_folder_have_names_of_their_own(tmp_path: Path) -> None:
     assert found == list_files(tmp_path, tmp_path / "out").items, "the same each time"
 
 
+def test_label_maps_of_a_server_are_no_images(tmp_path: Path) -> None:
+    for name in ("ct.png", "labels/final/ct.png", "more/labels/mr.png"):
+        _image(tmp_path / name)
+    keys = [item.key for item in list_files(tmp_path).items]
+    assert keys == ["ct.png", "labels/final/ct.png", "more/labels/mr.png"], "a folder that happens to be so"
+    (tmp_path / "datastore_v2.json").write_text("{}")
+    assert [item.key for item in list_files(tmp_path).items] == ["ct.png", "more/labels/mr.png"]
+
+
 def test_a_list_may_repeat_images_and_name_some_that_are_not_there(tmp_path: Path) -> None:
     _image(tmp_path / "images" / "a.png")
     text = "# all\nimages/a.png\n\nimages/../images/a.png\nimages/gone.png\nimages/a.png\n"

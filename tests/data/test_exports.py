@@ -137,6 +137,36 @@ def test_coco_and_yolo_hold_the_same_objects(studies: Path, tmp_path: Path) -> N
     assert '"liver"' in (yolo / "data.yaml").read_text()
 
 
+def test_cocos_own_reader_draws_the_masks(studies: Path, tmp_path: Path) -> None:
+    reader = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
+    evaluation = pytest.importorskip("pycocotools.cocoeval", reason="pycocotools is not installed")
+    out = _export(studies, "coco", tmp_path / "coco")
+    read = reader.COCO(str(out / "annotations" / "instances_train.json"))
+    assert len(read.getImgIds()) == PATIENTS * 3
+    assert [c["name"] for c in read.loadCats(read.getCatIds())] == ["liver", "lesion"]
+    results = []
+    for one in read.loadAnns(read.getAnnIds()):
+        # holes are filled, and a corner may be cut
+        assert 0.95 <= read.annToMask(one).sum() / one["area"] <= 1.15
+        facts = {key: one[key] for key in ("image_id", "category_id", "segmentation", "bbox")}
+        results.append(facts | {"score": 1.0})
+    scores = evaluation.COCOeval(read, read.loadRes(results), "segm")
+    scores.evaluate()
+    scores.accumulate()
+    scores.summarize()
+    assert scores.stats[0] == pytest.approx(1), "what is found is what was exported"
+
+
+def test_nnunets_own_check_accepts_it(studies: Path, tmp_path: Path) -> None:
+    name = "nnunetv2.experiment_planning.verify_dataset_integrity"
+    check = pytest.importorskip(name, reason="nnunetv2 is not installed")
+    out = _export(studies, "nnunet", tmp_path / "Dataset501_Liver", *SPLIT, "--modality", "CT")
+    check.verify_dataset_integrity(str(out), 1)
+    (next((out / "labelsTr").iterdir())).unlink()
+    with pytest.raises((AssertionError, FileNotFoundError, RuntimeError)):
+        check.verify_dataset_integrity(str(out), 1)
+
+
 @pytest.mark.parametrize("tool", ["label-studio", "cvat"])
 def test_annotations_come_back_on_the_grid_of_their_images(tool: str, studies: Path, tmp_path: Path) -> None:
     out = _export(studies, tool, tmp_path / "out")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from segmed.data.datastore import LIST
+from segmed.data.left_out import OURS
 from segmed.imaging.formats.seg_nrrd import SEGMENTATION
 from segmed.imaging.reading import EXTENSIONS, extension_of
 
@@ -93,19 +95,23 @@ class Shard:
 
 
 def list_files(root: Path, skip: Path | None = None) -> Listing:
-    """Image files at any depth below a folder, sorted by path; hidden files and segmentations are left out.
+    """Image files at any depth below a folder, sorted by path.
+
+    Hidden files and segmentations are left out, and in the studies folder of a server its label maps.
 
     Args:
         root: The folder.
         skip: Folder that is left out, such as that of the results.
     """
     found = []
+    labels = root / OURS if (root / LIST).is_file() else None
+    left_out = [folder for folder in (skip, labels) if folder]
     for path in sorted(root.rglob("*")):
         extension = extension_of(path.name)
         relative = path.relative_to(root)
         if not extension or path.name.lower().endswith(SEGMENTATION) or not path.is_file():
             continue
-        if any(part.startswith(".") for part in relative.parts) or (skip and path.is_relative_to(skip)):
+        if any(part.startswith(".") for part in relative.parts) or any(map(path.is_relative_to, left_out)):
             continue
         found.append(file_item(path, relative.as_posix()))
     return Listing(named(found))

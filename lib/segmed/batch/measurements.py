@@ -23,6 +23,7 @@ COLUMNS = (
     "surface_mm2",
     "components",
 )
+UNCERTAINTY = "uncertainty"  # of the model about the whole image, if the run measures it
 
 
 def measure(

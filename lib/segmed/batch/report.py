@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from segmed.batch.manifest import COUNTS, open_to_read
-from segmed.batch.measurements import COLUMNS
+from segmed.batch.measurements import COLUMNS, UNCERTAINTY
 from segmed.batch.settings import PLACES
 from segmed.imaging.durable import appear_whole
 
@@ -166,7 +166,7 @@ def export_measurements(folder: Path, out: Path) -> int:
         raise ValueError(f"Measurements are written as .csv or .parquet, not as {out.name!r}.")
     count = 0
     with appear_whole(out) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*_HEAD, *COLUMNS], extrasaction="ignore")
+        writer = csv.DictWriter(file, [*_HEAD, *COLUMNS, UNCERTAINTY], extrasaction="ignore")
         writer.writeheader()
         for row in measurement_rows(folder):
             writer.writerow(row)
@@ -180,7 +180,9 @@ def _write_parquet(folder: Path, out: Path) -> int:
         from pyarrow import parquet
     except ImportError as error:
         raise ValueError("Parquet needs pyarrow: pip install pyarrow. Or give a .csv file.") from error
-    columns = [(name, "string") for name in _HEAD] + [(c, _TYPES.get(c, "float64")) for c in COLUMNS]
+    columns = [(name, "string") for name in _HEAD] + [
+        (c, _TYPES.get(c, "float64")) for c in (*COLUMNS, UNCERTAINTY)
+    ]
     schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in columns])
     count, rows = 0, []
     with appear_whole(out) as part, parquet.ParquetWriter(part, schema) as writer:

@@ -37,6 +37,7 @@ class RunSettings:
         modalities: Of series, for DICOM.
         device: Such as `cpu`; "" takes the GPU if there is one.
         registry: Folder of trained models.
+        uncertainty: Whether to measure how uncertain the model is about each image.
     """
 
     source: str
@@ -57,6 +58,7 @@ class RunSettings:
     modalities: tuple[str, ...] = ()
     device: str = ""
     registry: str = ""
+    uncertainty: bool = False
 
     def __post_init__(self) -> None:
         if self.extension not in MASK_FORMATS:

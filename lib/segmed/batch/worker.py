@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmed.batch.measurements import measure
+from segmed.active.scoring.label_uncertainty import label_uncertainty
+from segmed.batch.measurements import UNCERTAINTY, measure
 from segmed.batch.outputs import seg_path, write_outputs
 from segmed.batch.prompt_files import PromptBox, PromptFile, read_prompts
 from segmed.batch.settings import BOXES, DETECTOR, RunSettings
@@ -48,6 +50,7 @@ class _Work:
         labels: Label map.
         names: Names of its values.
         prompt: What the model was prompted with, JSON values.
+        uncertainty: Uncertainty of the label map, NaN if it was not measured.
     """
 
     task: Task
@@ -60,6 +63,7 @@ class _Work:
     labels: np.ndarray | None = None
     names: Mapping[int, str] = field(default_factory=dict)
     prompt: Mapping[str, Any] = field(default_factory=dict)
+    uncertainty: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -129,12 +133,19 @@ class SegmentationWorker:
         """Run the model."""
         if work.task.phase is Phase.SEND:
             return work
+        self._label(work)
+        if self.settings.uncertainty:
+            assert work.picture is not None and work.labels is not None
+            work.uncertainty = label_uncertainty(self._model.predictor, work.picture, work.labels)
+        return work
+
+    def _label(self, work: _Work) -> None:
         assert work.picture is not None
         picture, predictor = work.picture, self._model.predictor
         if self._model.automatic:
             work.labels = predictor.segment_classes(picture)
             work.names = dict(enumerate(predictor.segmenter.labels, 1))
-            return work
+            return
         if self._detector is not None:
             work.names = dict(enumerate(self._detector.segmenter.labels, 1))
             work.boxes = _detected(self._detector, picture, work.names)
@@ -144,7 +155,6 @@ class SegmentationWorker:
             work.names = {values[box.label]: box.label for box in work.boxes}
         work.prompt = {"boxes": [{"label": b.label, "roi": list(b.roi)} for b in work.boxes]}
         work.labels = self._prompted(picture, work.boxes, values)
-        return work
 
     def finish(self, work: _Work) -> Outcome:
         """Write the results of a task and measure them, or send what was written before."""
@@ -161,6 +171,8 @@ class SegmentationWorker:
             task, settings, self.out, work.path, picture, work.labels, work.names, provenance
         )
         rows = measure(work.labels, work.volume.array, work.volume.spacing, work.names)
+        if math.isfinite(work.uncertainty):
+            rows = [row | {UNCERTAINTY: work.uncertainty} for row in rows]
         unsent = settings.send and work.labels.any()
         ending = Ending.WRITTEN if unsent else Ending.DONE
         seconds = time.monotonic() - work.begun

@@ -15,7 +15,7 @@ from segmed.imaging.reading import EXTENSIONS, extension_of
 
 _LOOKED_AT = 20_000  # files below a folder
 _SHOWN = 3  # names in a sentence
-_OURS = "labels"  # folder of what the server writes
+OURS = "labels"  # folder of what the server writes
 _FORBIDDEN = '/\\*?"<>|'
 _LONGEST = 128
 DICOM_BESIDE = (
@@ -142,7 +142,7 @@ def files_below(root: Path) -> Iterator[Path]:
     count = 0
     for folder, inner, names in os.walk(root):
         top = Path(folder) == root
-        inner[:] = sorted(name for name in inner if not is_hidden(name) and not (top and name == _OURS))
+        inner[:] = sorted(name for name in inner if not is_hidden(name) and not (top and name == OURS))
         for name in sorted(names):
             count += 1
             if count > _LOOKED_AT:

@@ -10,6 +10,7 @@ import numpy as np
 
 from segmed.active.scoring.diversity import best_of_clusters, k_centre_greedy
 
+REVIEW = "review"
 Need = Literal["embedding", "probabilities", "prompts"]
 
 
@@ -72,6 +73,7 @@ STRATEGIES: dict[str, Strategy] = {
     for s in (
         Strategy("random", "Any image: costs nothing and is hard to beat"),
         Strategy("sequential", "One after the other, in the order of the studies"),
+        Strategy(REVIEW, "What `segmed batch review` found uncertain, disputed or outlying", score=REVIEW),
         Strategy("entropy", "Where the pixels are least certain", frozenset({"probabilities"}), "entropy"),
         Strategy(
             "bald",

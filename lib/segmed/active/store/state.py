@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segmed.active.scoring.strategies import CandidatePool, find_strategy, missing, rank
+from segmed.active.scoring.strategies import REVIEW, CandidatePool, find_strategy, missing, rank
 from segmed.active.store.database import Database
 from segmed.active.store.score_table import ScoreTable, read_table
 from segmed.active.tables.images import ImageFacts, ImageRepository
 from segmed.active.tables.reservations import ReservationRepository, SkipRepository
+from segmed.active.tables.review import ReviewRepository
 from segmed.active.tables.scores import ScoreRepository, ScoringCost, StoredScores
 
 _MOST = 100  # images that a user may hold
@@ -216,14 +217,25 @@ class ActiveState:
         for _ in range(_TRIES):
             if len(chosen) >= count:
                 break
-            ranked, note, complete = self._ranked(
+            ranked, notes, complete = self._ranked(
                 strategy, user, count - len(chosen), version, released, seed
             )
             reserved = self._reserve(ranked, user, strategy, count - len(chosen))
-            chosen += [Proposal(image, strategy, note=note) for image in reserved]
+            chosen += [Proposal(image, strategy, note=notes.get(image, "")) for image in reserved]
             if complete and len(reserved) == len(ranked):
                 break
         return chosen
+
+    def queue_review(self, reasons: Mapping[str, str]) -> None:
+        """Store which images the strategy `review` proposes, the most urgent first, with the reasons.
+
+        They replace those of an earlier call. Images that are not in the studies yet may be among them.
+
+        Raises:
+            OSError: They could not be stored.
+        """
+        with self.database.write() as (sql, _, _):
+            ReviewRepository(sql).replace(reasons)
 
     def release(self, image: str, user: str) -> None:
         """Release a user's image without noting anything about it."""
@@ -244,18 +256,21 @@ class ActiveState:
 
     def _ranked(
         self, strategy: str, user: str, count: int, version: str, released: Collection[str], seed: int | None
-    ) -> tuple[list[str], str, bool]:
-        """Candidates, best first; a note for the user; and whether there are no other candidates."""
+    ) -> tuple[list[str], Mapping[str, str], bool]:
+        """Candidates, best first; notes for the user; and whether there are no other candidates."""
         known = self._known(version)
         with self.database.read() as sql:
             labelled = ImageRepository(sql).labelled()
             reserved = ReservationRepository(sql).images()
             skips = SkipRepository(sql).of_user(user)
+            reasons = ReviewRepository(sql).reasons() if strategy == REVIEW else {}
         unwanted = {image for image, _ in skips} | set(released)
         # images that somebody works on will be labelled soon, so they count as covered
         covered = np.array([image in labelled or image in reserved for image in known.images], bool)
         free = ~covered & np.array([image not in unwanted for image in known.images], bool)
-        pool = CandidatePool(known.images, free, known.scores, known.embeddings)
+        urgency = {image: -float(place) for place, image in enumerate(reasons)}
+        review = {REVIEW: np.array([urgency.get(image, math.nan) for image in known.images])}
+        pool = CandidatePool(known.images, free, {**known.scores, **review}, known.embeddings)
         ranked = rank(strategy, pool, count + _SPARE, seed, covered)
         note = missing(strategy, pool) if ranked else ""
         last = [image for image, forever in skips if not forever] + list(released)
@@ -263,7 +278,7 @@ class ActiveState:
             ranked += [
                 image for image in dict.fromkeys(last) if image not in labelled | reserved | set(ranked)
             ]
-        return ranked, note, len(ranked) < count + _SPARE
+        return ranked, dict.fromkeys(ranked, note) | reasons, len(ranked) < count + _SPARE
 
     def _reserve(self, ranked: Collection[str], user: str, strategy: str, count: int) -> list[str]:
         """The first `count` images that are still free, reserved for the user."""

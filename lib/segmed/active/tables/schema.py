@@ -42,4 +42,7 @@ CREATE UNIQUE INDEX one_active_job ON jobs ((1)) WHERE state IN ('reserved', 'tr
 ALTER TABLE cases ADD COLUMN model TEXT NOT NULL DEFAULT '';
 ALTER TABLE images ADD COLUMN arrived REAL NOT NULL DEFAULT 0;
 """,
+    """
+CREATE TABLE review (image TEXT PRIMARY KEY, place INTEGER NOT NULL, reason TEXT NOT NULL);
+""",
 )

@@ -26,6 +26,7 @@ def export_dataset(
     shares: tuple[float, float],
     seed: int,
     modality: str,
+    tag: str,
 ) -> None:
     """Write labelled images in the layout of another program, split by patient.
 
@@ -33,12 +34,13 @@ def export_dataset(
         source: Folder, or DICOMweb address.
         to: One of `DATASETS`.
         out: New folder.
-        layout: Name of a dataset's loader, "datastore" for the studies of a server.
+        layout: Name of a dataset's loader, "datastore" for the studies of a server, "batch" for a batch run.
         labels: Names of structures with commas, "" for all.
         patient: Regular expression whose first group is the patient in an image id, "" for one per image.
         shares: Shares of the patients for validation and test.
         seed: Of the split.
         modality: DICOM term, "" for that of the files.
+        tag: Which label maps of a server's studies are taken: "final", or that of another version.
 
     Raises:
         ValueError: A setting or a file cannot be used.
@@ -49,7 +51,7 @@ def export_dataset(
     from segmed.data.exports.cases import cases_of
     from segmed.data.split import Split, split_patients
 
-    data = _dataset(source, layout, labels, patient)
+    data = _dataset(source, layout, labels, patient, tag)
     for skipped in data.skipped:
         console.print(f"left out: {skipped.reason}", style="yellow", markup=False, highlight=False)
     split = Split(tuple(sorted(data.patients)), (), (), seed)
@@ -125,13 +127,17 @@ def import_labels(
         raise typer.Exit(2) from error
 
 
-def _dataset(source: str, layout: str, labels: str, patient: str) -> SliceDataset:
+def _dataset(source: str, layout: str, labels: str, patient: str, tag: str) -> SliceDataset:
     from segmed.data.datasets.catalogue import load_dataset
     from segmed.data.datastore import load_datastore
 
     if not source.startswith(("http://", "https://")):
         if layout == "datastore":
-            return load_datastore(source, labels=labels, patient=patient)
+            return load_datastore(source, tag, labels, patient)
+        if layout == "batch":
+            from segmed.batch.finished import run_dataset
+
+            return run_dataset(Path(source), labels, patient)
         return load_dataset(layout, Path(source))
     from segmed.server.config.dicomweb_settings import DicomwebSettings
     from segmed.server.datastores.pacs import PacsStudies

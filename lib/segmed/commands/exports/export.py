@@ -70,7 +70,11 @@ def export(
         bool, typer.Option("--automatic", help="The model ran without boxes or clicks.")
     ] = False,
     layout: Annotated[
-        str, typer.Option(help="Of a dataset's folder: datastore, or a name of `segmed data list`.")
+        str,
+        typer.Option(
+            help="Of a dataset's folder: datastore, batch for that of a batch run, or a name of "
+            "`segmed data list`."
+        ),
     ] = "datastore",
     labels: Annotated[str, typer.Option(help="Structures of a dataset, with commas; all if not given.")] = "",
     patient: Annotated[
@@ -80,6 +84,9 @@ def export(
     test: Annotated[float, typer.Option(help="Share of a dataset's patients.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the split of a dataset.")] = 0,
     modality: Annotated[str, typer.Option(help="Of a dataset whose files do not state it: CT, MR.")] = "",
+    tag: Annotated[
+        str, typer.Option(help="Of the label maps in a server's folder: final, original, version_1, …")
+    ] = "final",
 ) -> None:
     """Write a label map as DICOM, with patient and study of its series, or a dataset for another program.
 
@@ -88,7 +95,8 @@ def export(
     without a name are called `label 3`, and labels without voxels are left out. Segments that overlap are
     written whole. A report (SR) refers to a SEG, which is written beside it as NAME-seg.dcm.
 
-    Datasets are labelled images of a server's studies, of a PACS, or of a known dataset, split by patient:
+    Datasets are labelled images of a server's studies, of a PACS, of a batch run, or of a known dataset,
+    split by patient:
     nnunet (v2; a folder such as Dataset501_Liver), msd, bids (derivatives), coco and yolo (instances),
     label-studio, cvat.
 
@@ -100,7 +108,7 @@ def export(
     try:
         if to.value in DATASETS:
             shares = validation, test
-            export_dataset(source, to.value, out, layout, labels, patient, shares, seed, modality)
+            export_dataset(source, to.value, out, layout, labels, patient, shares, seed, modality, tag)
             return
         if series is None:
             raise ValueError(f"--to {to.value} needs the series of the label map. Give --series FOLDER.")

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from segmed.commands.batch.review import review
 from segmed.commands.prediction.options import Backbone, Device, Models, Precision, Window, say
 from segmed.places import REGISTRY
 
@@ -23,8 +24,10 @@ if TYPE_CHECKING:  # numpy and torch are imported late, so that --help answers a
     from segmed.batch.scheduler import RunState
 
 app = typer.Typer(
-    help="Segment many images: run, resume, status, report, export of measurements.", no_args_is_help=True
+    help="Segment many images: run, resume, status, report, export of measurements, review.",
+    no_args_is_help=True,
 )
+app.command()(review)
 Out = Annotated[Path, typer.Argument(help="Folder of the run, as given by --out.")]
 _MIB = 2**20
 _STOPPED, _FAILURES = 3, 1  # exit codes
@@ -58,6 +61,10 @@ def run(
     seg: Annotated[bool, typer.Option("--seg", help="Also write DICOM SEG, for DICOM series.")] = False,
     send: Annotated[bool, typer.Option("--send", help="Send DICOM SEG back to the PACS.")] = False,
     previews: Annotated[bool, typer.Option("--previews", help="Write a picture of each image.")] = False,
+    uncertainty: Annotated[
+        bool,
+        typer.Option("--uncertainty", help="Measure how sure the model is, for `segmed batch review`."),
+    ] = False,
     filters: Annotated[
         list[str] | None,
         typer.Option("--filter", help="Search key of the PACS: StudyDate=20260101-. Repeatable."),
@@ -120,6 +127,7 @@ def run(
             modalities=tuple(name.strip().upper() for name in modality or ()),
             device=device,
             registry=str(registry.absolute()),
+            uncertainty=uncertainty,
         )
         part = Shard.parse(shard)
         check_prompts(settings)

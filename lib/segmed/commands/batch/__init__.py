@@ -1,0 +1,1 @@
+"""`segmed batch`: runs over an archive, and what should be looked at afterwards."""
