@@ -33,12 +33,10 @@ logging.getLogger("dicomweb_client").setLevel(logging.ERROR)
 
 DOWN = 424
 _PASSING = (429, 500, 502, 503, 504)  # answers of a PACS, or of a proxy in front of it, that is overloaded
-_CONNECT, _SEARCH, _READ = 5.0, 10.0, 60.0  # s without a byte: of searches, and of data
+_CONNECT, _SEARCH, _STORE, _READ = 5.0, 10.0, 20.0, 60.0  # s without a byte: of searches, storing, and data
 _SEARCHES = ("/studies", "/series", "/instances")  # ends of their paths
-_ASK_AGAIN, _LONGEST = (
-    2.0,
-    60.0,
-)  # s until a PACS that did not answer is asked again: doubled each time, up to a minute
+# s until a PACS that did not answer is asked again: doubled each time, up to a minute
+_ASK_AGAIN, _LONGEST = 2.0, 60.0
 _FIELDS = (
     "StudyDate",
     "Modality",
@@ -91,7 +89,7 @@ class _Adapter(HTTPAdapter):
     def send(self, request: Any, stream: Any = False, timeout: Any = None, verify: Any = True,
              cert: Any = None, proxies: Any = None) -> requests.Response:  # fmt: skip
         asked = urlsplit(request.url)
-        wait = _SEARCH if asked.path.endswith(_SEARCHES) else _READ
+        wait = _STORE if request.method == "POST" else _SEARCH if asked.path.endswith(_SEARCHES) else _READ
         answer = super().send(request, stream, (_CONNECT, wait), self._ca or verify or True, cert, proxies)
         if answer.is_redirect:
             target = urlsplit(urljoin(request.url, answer.headers["location"]))
@@ -191,7 +189,8 @@ class Pacs:
             self._fail(f"The PACS sent {len(instances)} of {facts.slices} files of the series. Try again.")
 
     def store(self, data: pydicom.Dataset) -> None:
-        """Store an instance. Raises BadRequest (424) if it was not taken."""
+        """Store an instance, also after the PACS was silent. Raises BadRequest (424) if it was not taken."""
+        self._ask_again = float("-inf")
         with self._explained("The PACS does not take new instances at the address of --studies (STOW-RS)."):
             answer = self._client.store_instances([data])
         if answer.get("FailedSOPSequence"):

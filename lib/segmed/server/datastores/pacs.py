@@ -146,6 +146,9 @@ class PacsStudies(DicomStudies):
         with self._fetched(facts) as folder:
             yield sorted(folder.iterdir())[-1]
 
+    def next_edition(self, image: str) -> int:
+        return len(self._sorted().get(image, ())) + 1
+
     def send(self, image: str, file: Path, data: Dataset) -> None:
         try:
             self.pacs.store(data)

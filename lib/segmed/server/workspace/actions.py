@@ -191,6 +191,7 @@ class WorkspaceActions:
         return {
             "label": label,
             "seg": stored_info.get("seg_sop"),
+            "edition": stored_info.get("seg_edition", 0),
             "note": " ".join(notes),
             "voxels": {s.name: int((flat == s.value).sum()) for s in segments.segments if s.name in names},
             "revision": work.settle(),
