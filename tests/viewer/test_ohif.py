@@ -111,7 +111,8 @@ def _read_seg(seg: pydicom.Dataset) -> Places:
     shared = seg.SharedFunctionalGroupsSequence[0]
     row, column = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
     down, across = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
-    for frame, item in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence, strict=True):
+    frames = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
+    for frame, item in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
         corner = np.array(item.PlanePositionSequence[0].ImagePositionPatient, float)
         y, x = np.nonzero(frame)
         lps = corner + np.outer(x * across, row) + np.outer(y * down, column)
@@ -303,7 +304,7 @@ def test_a_pacs_that_fails_amid_the_work_is_told(
     ohif.open(study)
     saved = len(pacs.series("SEG", study))
     ohif.press("brush")
-    inside = np.array(ohif.shape) // 2
+    inside = np.array(ohif.shape) // 2 + [0, 0 if failure == "stops" else 6, 0]
     ohif.go_to("mpr-sagittal", inside)
     ohif.drag("mpr-sagittal", inside, inside + np.array([4, 0, 0]), "/labelmap")
     work = ohif.both()
@@ -329,7 +330,7 @@ def test_a_pacs_that_fails_amid_the_work_is_told(
 def test_lassos_and_scribbles_stay_with_their_object(
     phantoms: dict[str, tuple[Path, Phantom]], server: Server, page: Page, picture: Picture
 ) -> None:
-    folder, phantom = phantoms["axial"]
+    folder, phantom = phantoms["two"]
     study, series = uids(folder)
     ohif = Ohif(page, server.url, series)
     ohif.open(study)
@@ -344,11 +345,8 @@ def test_lassos_and_scribbles_stay_with_their_object(
     ohif.draw("mpr-axial", around, "/prompt")
     lassoed = ohif.both()
     assert ohif.marks("SegMedLasso") == 1
-    grown = {
-        **lassoed.by_name,
-        "liver": np.concatenate([lassoed.by_name[n] for n in ("by hand", "liver") if n in lassoed.by_name]),
-    }
-    assert _overlap(Places(grown), _structure(phantom, LIVER, k), "liver") > 0.4
+    drawn = Places({"liver": lassoed.by_name["by hand"]})
+    assert _overlap(drawn, _structure(phantom, LIVER, k), "liver") > 0.6
 
     ohif.press("beside")
     away = inside + np.array([[-3, 0, 0], [-1, 2, 0], [1, -2, 0], [3, 0, 0], [1, 2, 0], [-1, -2, 0]])

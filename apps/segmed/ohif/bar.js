@@ -58,6 +58,8 @@ export class Bar {
     this.size = field('size', 'input', 'Size of brush and eraser in mm', { type: 'range', min: 1, max: 50, value: 8 });
     add(STEPS.slice(1));
     this.automatic = field('automatic', 'select', 'Model of Auto');
+    const auto = this.element.appendChild(make('span', { id: 'segmed-run' })); // which stay together
+    auto.append(this.buttons.auto, this.automatic);
     add(ENDS);
     add(STOPS);
     this.status = this.element.appendChild(make('output', { id: 'segmed-status' }));
