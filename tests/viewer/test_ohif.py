@@ -116,7 +116,8 @@ def _read_seg(seg: pydicom.Dataset) -> Places:
         corner = np.array(item.PlanePositionSequence[0].ImagePositionPatient, float)
         y, x = np.nonzero(frame)
         lps = corner + np.outer(x * across, row) + np.outer(y * down, column)
-        name = names[int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)]
+        of_frame = item if "SegmentIdentificationSequence" in item else shared
+        name = names[int(of_frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber)]
         found.setdefault(name, []).append(lps * [-1, -1, 1])
     return Places({name: np.concatenate(parts) for name, parts in found.items()})
 

@@ -52,10 +52,10 @@ export function register(on) {
       setTimeout(() => remove(annotation)); // OHIF is still at work on it
       on.box(corners);
     } else if (toolName === POINT) {
-      mark(annotation, COLOURS[kind]);
+      fix(annotation, kind);
       on.point(kind, Array.from(points[0]), annotation);
     } else if (toolName === LASSO || toolName === SCRIBBLE) {
-      mark(annotation, toolName === LASSO ? COLOURS.foreground : COLOURS[kind]);
+      fix(annotation, toolName === LASSO ? 'foreground' : kind);
       const line = annotation.data.contour.polyline.map(place => Array.from(place));
       on.line(toolName, kind, line, Array.from(viewPlaneNormal), annotation);
     }
@@ -71,9 +71,13 @@ const withCrossings = Tool =>
     }
   };
 
-function mark({ annotationUID }, color) {
+/** Fix a mark that has been drawn, in the colour of its kind; lines of what is not wanted are dashed. */
+function fix({ annotationUID }, markKind) {
+  const color = COLOURS[markKind];
+  const inAllStates = { color, colorHighlighted: color, colorSelected: color, colorLocked: color };
+  const lineDash = markKind === 'background' ? '4,4' : '';
   annotations().locking.setAnnotationLocked(annotationUID, true);
-  annotations().config.style.setAnnotationStyles(annotationUID, { color });
+  annotations().config.style.setAnnotationStyles(annotationUID, { ...inAllStates, lineDash });
 }
 
 /**

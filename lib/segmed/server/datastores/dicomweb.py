@@ -47,6 +47,7 @@ _FIELDS = (
     "PatientName",
 )
 _AS_STORED = (("application/dicom", "*"),)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _UID = re.compile(r"^[0-9]+(\.[0-9]+)*$")
 
 
@@ -116,7 +117,7 @@ class Pacs:
         session.cert = str(settings.certificate) if settings.certificate else None
         for scheme in ("http://", "https://"):
             session.mount(scheme, _Adapter(settings.ca))
-        if settings.user and self.url.startswith("http://") and not _loopback(self.url):
+        if settings.user and self.url.startswith("http://") and urlsplit(self.url).hostname not in _LOOPBACK:
             logger.warning(
                 "The password of the PACS goes over the network unencrypted. Give --studies https://…"
             )
@@ -133,6 +134,10 @@ class Pacs:
         self._ask_again = float("-inf")
         self._failures = 0
         self._asking = threading.Lock()
+
+    def ask_again(self) -> None:
+        """Ask at once, even if it did not answer a moment ago: a user waits, and it may be back."""
+        self._ask_again = float("-inf")
 
     def find_series(self, filters: Mapping[str, str]) -> list[SeriesFacts]:
         """Series that match; those without usable UIDs are left out.
@@ -189,8 +194,7 @@ class Pacs:
             self._fail(f"The PACS sent {len(instances)} of {facts.slices} files of the series. Try again.")
 
     def store(self, data: pydicom.Dataset) -> None:
-        """Store an instance, also after the PACS was silent. Raises BadRequest (424) if it was not taken."""
-        self._ask_again = float("-inf")
+        """Store an instance. Raises BadRequest (424) if it was not taken."""
         with self._explained("The PACS does not take new instances at the address of --studies (STOW-RS)."):
             answer = self._client.store_instances([data])
         if answer.get("FailedSOPSequence"):
@@ -232,10 +236,6 @@ class Pacs:
 def made(data: pydicom.Dataset) -> str:
     """When a segmentation was made, as `Reference` has it."""
     return f"{data.get('ContentDate', '')}{data.get('ContentTime', '')}"
-
-
-def _loopback(url: str) -> bool:
-    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _silent(error: Exception) -> bool:

@@ -147,11 +147,15 @@ class PacsStudies(DicomStudies):
         with self._fetched(facts) as folder:
             yield sorted(folder.iterdir())[-1]
 
+    def ask_again(self) -> None:
+        self.pacs.ask_again()
+
     def next_edition(self, image: str) -> int:
         # one that was sent without an answer may be in the PACS, and is sent again under its number
         return self._sent.setdefault(image, len(self._sorted().get(image, ())) + 1)
 
     def send(self, image: str, file: Path, data: Dataset) -> None:
+        self.ask_again()
         try:
             self.pacs.store(data)
         finally:
