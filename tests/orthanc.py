@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from running import ROOT, free_port, stop, wait_for
 
@@ -59,6 +60,17 @@ class Pacs:
     def stop(self) -> None:
         if self.process:
             stop(self.process)
+
+    def freeze(self) -> None:
+        """It answers nothing, but its connections stay."""
+        assert self.process
+        for one in psutil.Process(self.process.pid).children(recursive=True):
+            one.suspend()
+
+    def thaw(self) -> None:
+        assert self.process
+        for one in psutil.Process(self.process.pid).children(recursive=True):
+            one.resume()
 
     def rest(self) -> httpx.Client:
         name, _, password = self.user.partition(":")

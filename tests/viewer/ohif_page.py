@@ -48,6 +48,12 @@ _GO_TO = f"""([id, world]) => {{
 }}"""
 
 
+_MARKS = """tool => cornerstoneTools.annotation.state.getAllAnnotations()
+  .filter(mark => mark.metadata.toolName === tool).length"""
+_SHOWN = """id => services.displaySetService.getDisplaySetByUID(
+  services.viewportGridService.getState().viewports.get(id).displaySetInstanceUIDs[0]).SeriesInstanceUID"""
+
+
 @dataclass(frozen=True)
 class Places:
     """Label names and the centres of their voxels, (N, 3) RAS mm."""
@@ -92,6 +98,7 @@ class Ohif:
         self.server = httpx.Client(base_url=url, timeout=60, headers=headers)
         image = self.server.get(f"/api/images/{series}").raise_for_status().json()
         self.shape, self.affine = tuple(image["shape"]), np.array(image["affine"])
+        self.window = image["window"]
 
     def open(self, study: str) -> None:
         self.page.goto(f"{self.url}/ohif/monai-label?StudyInstanceUIDs={study}")
@@ -126,6 +133,19 @@ class Ohif:
         affine[:3, 3] = told["origin"]
         names = {int(value): str(name) for value, name in told["names"]}
         return Places.of(labels.reshape(told["size"], order="F"), _TO_RAS @ affine, names)
+
+    def upright(self) -> np.ndarray:
+        """The affine (4, 4) of the server's voxels as OHIF shows them, for axes in the same order."""
+        told = self.page.evaluate(_LABELMAP)
+        lps = np.eye(4)
+        lps[:3, :3] = np.array(told["direction"]).reshape(3, 3).T * told["spacing"]
+        lps[:3, 3] = told["origin"]
+        affine = _TO_RAS @ lps
+        for axis in range(3):
+            if affine[:3, axis] @ self.affine[:3, axis] < 0:
+                affine[:3, 3] += affine[:3, axis] * (self.shape[axis] - 1)
+                affine[:3, axis] *= -1
+        return affine
 
     def known(self) -> Places:
         """The label map as the server has it for this browser."""
@@ -198,6 +218,31 @@ class Ohif:
             mouse.move(x1, y1, steps=3)
             mouse.up()
         self.wait()
+
+    def draw(self, view: str, voxels: np.ndarray, answer: str) -> None:
+        """A line with the mouse through voxels (N, 3)."""
+        mouse = self.page.mouse
+        first, *others = self.on_screen(view, voxels.astype(float))
+        mouse.move(*first)
+        with self._answered(answer):
+            mouse.down()
+            for x, y in others:
+                mouse.move(x, y, steps=4)
+            mouse.up()
+        self.wait()
+
+    def marks(self, tool: str) -> int:
+        """How many marks of one of SegMed's tools are drawn."""
+        return int(self.page.evaluate(_MARKS, tool))
+
+    def shown(self, view: str = "mpr-axial") -> str:
+        """UID of the series in a view."""
+        return str(self.page.evaluate(_SHOWN, view))
+
+    def range(self, view: str = "mpr-axial") -> list[float]:
+        """The grey values that are black and white in a view."""
+        told = self.page.evaluate(f"id => {_VIEWPORT}.getProperties().voiRange", view)
+        return [told["lower"], told["upper"]]
 
     def click(self, view: str, voxel: np.ndarray, answer: str = "") -> None:
         x, y = self.on_screen(view, np.array([voxel], float))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,17 +14,25 @@ import numpy as np
 import pydicom
 import pytest
 from browser import Picture
-from dicom_phantom import phantom_series
+from dicom_phantom import in_plane, phantom_series
 from ohif_page import Ohif, Places, uids
 from orthanc import Pacs, needs_orthanc
-from playwright.sync_api import Error, Page
+from playwright.sync_api import Error, Page, expect
 from running import Server, Start
-from segmed.data.phantom import Phantom
+from segmed.data.phantom import Phantom, make_phantom
+from segmed.data.phantom.dicom import write_series
 
 pytestmark = needs_orthanc
 
 VIEWS = {"axial": "mpr-axial", "sagittal": "mpr-sagittal", "coronal": "mpr-coronal", "oblique": "mpr-axial"}
 LIVER, SPLEEN, KIDNEY = 1, 2, 3
+SINGLE = {
+    "US": pydicom.uid.UltrasoundMultiFrameImageStorage,
+    "XA": pydicom.uid.XRayAngiographicImageStorage,
+    "CR": pydicom.uid.ComputedRadiographyImageStorage,
+    "DX": pydicom.uid.DigitalXRayImageStorageForPresentation,
+    "MG": pydicom.uid.DigitalMammographyXRayImageStorageForPresentation,
+}
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +111,13 @@ def _read_seg(seg: pydicom.Dataset) -> Places:
     shared = seg.SharedFunctionalGroupsSequence[0]
     row, column = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
     down, across = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
-    for frame, item in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence, strict=True):
+    frames = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
+    for frame, item in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
         corner = np.array(item.PlanePositionSequence[0].ImagePositionPatient, float)
         y, x = np.nonzero(frame)
         lps = corner + np.outer(x * across, row) + np.outer(y * down, column)
-        name = names[int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)]
+        of_frame = item if "SegmentIdentificationSequence" in item else shared
+        name = names[int(of_frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber)]
         found.setdefault(name, []).append(lps * [-1, -1, 1])
     return Places({name: np.concatenate(parts) for name, parts in found.items()})
 
@@ -134,8 +145,10 @@ def test_from_a_box_to_the_pacs(
     study, series = uids(folder)
     ohif, view = Ohif(page, server.url, series), VIEWS[plane]
     ohif.open(study)
-    assert page.input_value("#monailabelServerURL") == f"{server.url}/"
-    assert page.inner_text(".monaiLabelPanel .subtitle") == "SegMed"
+    large, *small = (ohif.pixels(f"mpr-{name}").shape for name in ("axial", "sagittal", "coronal"))
+    assert all(large[0] > 1.8 * h and large[1] > 1.8 * w for h, w, _ in small)
+    assert page.locator(".monaiLabelPanel").count() == 0
+    assert np.allclose(ohif.range(view), ohif.window, atol=1)  # the files name no window
 
     k, corners, inside = _middle(phantom, LIVER, ohif)
     ohif.go_to(view, inside)
@@ -211,6 +224,9 @@ def test_study_list_panel_and_next_case(
 
     _, _, kidney = _middle(phantom, KIDNEY, ohif)  # which nobody has labelled before
     ohif.go_to("mpr-axial", kidney)
+    page.locator("[data-cy=side-panel-header-right]").click()
+    expect(page.locator(".monaiLabelPanel .subtitle")).to_have_text("SegMed")
+    assert page.input_value("#monailabelServerURL") == f"{server.url}/"
     page.get_by_text("Point Prompts").click()
     page.locator(".clickable-row", has_text="spleen").last.click()
     ohif.click("mpr-axial", kidney)
@@ -229,9 +245,13 @@ def test_study_list_panel_and_next_case(
     ohif.wait()
     assert ohif.both().agree(prompted)
 
-    page.click("#segmed-next")
-    page.wait_for_url(lambda url: "initialseriesinstanceuid=" in url, timeout=60_000)
-    page.wait_for_selector("#segmed-save:enabled", timeout=60_000)
+    opened = [series]
+    for _ in range(3):
+        with page.expect_navigation(url=lambda url: "initialseriesinstanceuid=" in url, timeout=60_000):
+            page.click("#segmed-next")
+        ohif.wait()
+        opened.append(ohif.shown())
+        assert opened[-1] in page.url and opened[-1] != opened[-2]
 
 
 def test_each_series_of_a_study_has_its_own_work(
@@ -274,8 +294,9 @@ def test_a_box_in_another_plane_is_explained(
     assert ohif.both().agree(before)
 
 
+@pytest.mark.parametrize("failure", ["stops", "freezes"])
 def test_a_pacs_that_fails_amid_the_work_is_told(
-    pacs: Pacs, phantoms: dict[str, tuple[Path, Phantom]], server: Server, page: Page
+    failure: str, pacs: Pacs, phantoms: dict[str, tuple[Path, Phantom]], server: Server, page: Page
 ) -> None:
     """Nothing is lost, and saving works again once the PACS does."""
     folder, _ = phantoms["sagittal"]
@@ -284,21 +305,130 @@ def test_a_pacs_that_fails_amid_the_work_is_told(
     ohif.open(study)
     saved = len(pacs.series("SEG", study))
     ohif.press("brush")
-    inside = np.array(ohif.shape) // 2
+    inside = np.array(ohif.shape) // 2 + [0, 0 if failure == "stops" else 6, 0]
     ohif.go_to("mpr-sagittal", inside)
     ohif.drag("mpr-sagittal", inside, inside + np.array([4, 0, 0]), "/labelmap")
     work = ohif.both()
-    pacs.stop()
+    (pacs.stop if failure == "stops" else pacs.freeze)()
     try:
         assert "PACS" in ohif.save()
         assert ohif.viewer().agree(work)
     finally:
-        pacs.start()
+        (pacs.start if failure == "stops" else pacs.thaw)()
     said = ohif.save()
     for _ in range(3):  # a connection that was kept may fail once more
         said = said if "in the PACS as DICOM SEG" in said else ohif.save()
-    assert "in the PACS as DICOM SEG" in said
+    assert f"in the PACS as DICOM SEG, version {saved + 1}." in said
+    # also where the PACS, when it came back, found the first request
     assert len(pacs.series("SEG", study)) == saved + 1
+    assert f"DICOM SEG, version {saved + 2}." in ohif.save()
+    stored = [pydicom.dcmread(io.BytesIO(seg)) for seg in pacs.series("SEG", study)]
+    assert sorted(str(seg.SeriesDescription) for seg in stored)[-2:] == [
+        f"Segmentation version {n} by SegMed" for n in (saved + 1, saved + 2)
+    ]
+
+
+def test_lassos_and_scribbles_stay_with_their_object(
+    phantoms: dict[str, tuple[Path, Phantom]], server: Server, page: Page, picture: Picture
+) -> None:
+    folder, phantom = phantoms["two"]
+    study, series = uids(folder)
+    ohif = Ohif(page, server.url, series)
+    ohif.open(study)
+    k, (low, high), inside = _middle(phantom, LIVER, ohif)
+    before = ohif.both()
+    ohif.go_to("mpr-axial", inside)
+    page.fill("#segmed-label", "by hand")
+    ohif.press("lasso")
+    turn = np.linspace(0, 2 * np.pi, 13)[:-1]
+    middle, radius = (low + high) / 2, (high - low) / 2
+    around = middle + np.stack([np.cos(turn), np.sin(turn), 0 * turn], -1) * radius
+    ohif.draw("mpr-axial", around, "/prompt")
+    lassoed = ohif.both()
+    assert ohif.marks("SegMedLasso") == 1
+    drawn = Places({"liver": lassoed.by_name["by hand"]})
+    assert _overlap(drawn, _structure(phantom, LIVER, k), "liver") > 0.6
+
+    ohif.press("beside")
+    away = inside + np.array([[-3, 0, 0], [-1, 2, 0], [1, -2, 0], [3, 0, 0], [1, 2, 0], [-1, -2, 0]])
+    ohif.draw("mpr-axial", away, "/prompt")  # a line that crosses itself
+    assert (ohif.marks("SegMedLasso"), ohif.marks("SegMedScribble")) == (1, 1)
+    cut = ohif.both()
+    assert cut.count("by hand") < lassoed.count("by hand")
+    picture(page, "ohif-scribble")
+    ohif.press("undo")
+    assert (ohif.marks("SegMedLasso"), ohif.marks("SegMedScribble")) == (1, 0)
+    assert ohif.both().agree(lassoed)
+    ohif.press("undo")
+    assert (ohif.marks("SegMedLasso"), ohif.marks("SegMedScribble")) == (0, 0)
+    assert ohif.both().agree(before)
+
+    ohif.press("into")
+    ohif.go_to("mpr-coronal", inside)
+    line = inside + np.array([[-4, 0, 0], [-2, 0, 0], [0, 0, 0], [2, 0, 0], [4, 0, 0]])
+    ohif.draw("mpr-coronal", line, "/prompt")  # in another plane
+    painted = ohif.voxel(ohif.both().by_name["by hand"])
+    assert inside.tolist() in painted.tolist() and len(np.unique(painted[:, 1])) == 1
+    ohif.press("fresh")
+    assert ohif.marks("SegMedScribble") == 0
+
+
+def test_a_tilted_gantry(pacs: Pacs, server: Server, page: Page, tmp_path: Path, picture: Picture) -> None:
+    """OHIF shows its slices upright; the segmentation in the PACS lies where the voxels are."""
+    phantom = in_plane(make_phantom("CT", (64, 56, 24), (5.4, 5.4, 8.0), 12), "axial")
+    tilted = phantom.affine.copy()
+    tilted[1, 2] = np.tan(np.deg2rad(20)) * tilted[2, 2]
+    write_series(tmp_path / "tilted", phantom.image, tilted, patient="Phantom^Tilted")
+    pacs.upload(tmp_path / "tilted")
+    study, series = uids(tmp_path / "tilted")
+    ohif = Ohif(page, server.url, series)
+    true = ohif.affine
+    assert abs(np.dot(true[:3, 1], true[:3, 2])) > 1
+    ohif.open(study)
+    ohif.affine = ohif.upright()
+    inside = np.array(ohif.shape) // 2
+    page.fill("#segmed-label", "spleen")
+    ohif.go_to("mpr-axial", inside)
+    ohif.press("brush")
+    ohif.drag("mpr-axial", inside, inside + np.array([5, 0, 0]), "/labelmap")
+    painted = ohif.both()
+    voxels = ohif.voxel(painted.by_name["spleen"])
+    assert np.unique(voxels[:, 2]).tolist() == [inside[2]] and inside.tolist() in voxels.tolist()
+    picture(page, "ohif-tilted")
+    assert "in the PACS as DICOM SEG" in ohif.save()
+    (stored,) = pacs.series("SEG", study)
+    expected = Places({"spleen": voxels @ true[:3, :3].T + true[:3, 3]})
+    assert _read_seg(pydicom.dcmread(io.BytesIO(stored))).agree(expected)
+
+
+@pytest.mark.parametrize(("modality", "frames"), [("US", 12), ("XA", 12), ("CR", 1), ("DX", 1), ("MG", 1)])
+def test_single_images_and_films_are_shown(
+    modality: str, frames: int, pacs: Pacs, server: Server, page: Page, tmp_path: Path
+) -> None:
+    """OHIF labels volumes; for others the bar leads to the page."""
+    phantom = make_phantom("CT", (64, 56, 12), (5.4, 5.4, 8.0), 4)
+    (path, *_) = write_series(
+        tmp_path, phantom.image, phantom.affine, modality=modality, patient=f"P^{modality}"
+    )
+    data = pydicom.dcmread(path)
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = SINGLE[modality]
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "FrameOfReferenceUID"):
+        delattr(data, name)
+    data.NumberOfFrames, data.FrameTime = frames, 40
+    data.PixelData = np.ascontiguousarray(phantom.image[:, :, :frames].T, "<i2").tobytes()
+    for other in tmp_path.glob("*.dcm"):
+        other.unlink()
+    data.save_as(path)
+    pacs.upload(tmp_path)
+    page.goto(f"{server.url}/ohif/monai-label?StudyInstanceUIDs={data.StudyInstanceUID}")
+    link = page.locator("#segmed-elsewhere")
+    expect(link).to_be_visible(timeout=60_000)
+    assert link.get_attribute("href") == f"{server.url}/"
+    count = """() => { const { viewports, activeViewportId: id } = services.viewportGridService.getState();
+      const view = services.cornerstoneViewportService.getCornerstoneViewport(id);
+      return view && viewports.size === 1 && view.type === 'stack' && view.getImageIds().length }"""
+    page.wait_for_function(f"({count})() === {frames}")
+    expect(page.locator("#segmed-save")).to_be_disabled()
 
 
 def test_voxels_of_any_order_are_matched(server: Server, page: Page) -> None:

@@ -1,9 +1,14 @@
 // The tool bar at the foot of the viewer.
 
+import { root } from './server.js';
+
 const TOOLS = [
   ['box', 'Box', 'Draw a box around the object, in the plane in which the slices were taken'],
   ['foreground', 'Point +', 'Click into the object'],
   ['background', 'Point −', 'Click beside the object, where the mask is too large'],
+  ['lasso', 'Lasso', 'Draw around the object, in any view'],
+  ['into', 'Scribble +', 'Draw a line inside the object, in any view'],
+  ['beside', 'Scribble −', 'Draw a line through what does not belong to the object'],
 ];
 const STEPS = [
   ['fresh', 'New object', 'Finish this object; the next box or click begins another one of the same label'],
@@ -53,9 +58,13 @@ export class Bar {
     this.size = field('size', 'input', 'Size of brush and eraser in mm', { type: 'range', min: 1, max: 50, value: 8 });
     add(STEPS.slice(1));
     this.automatic = field('automatic', 'select', 'Model of Auto');
+    const auto = this.element.appendChild(make('span', { id: 'segmed-run' })); // which stay together
+    auto.append(this.buttons.auto, this.automatic);
     add(ENDS);
     add(STOPS);
     this.status = this.element.appendChild(make('output', { id: 'segmed-status' }));
+    this.elsewhere = this.element.appendChild(make('a', { id: 'segmed-elsewhere', href: root.href, hidden: true }));
+    this.elsewhere.textContent = 'Single images are labelled on the web page';
     this.user = this.element.appendChild(make('span', { id: 'segmed-user', hidden: true }));
     const leave = { type: 'button', id: 'segmed-logout', textContent: 'Log out', hidden: true };
     this.leave = this.element.appendChild(make('button', { ...leave, title: 'End the session; your work stays' }));
@@ -99,7 +108,7 @@ export class Bar {
     for (const [name] of STOPS) {
       this.buttons[name].hidden = !progress;
     }
-    for (const name of ['box', 'foreground', 'background', 'brush', 'eraser']) {
+    for (const name of ['box', 'foreground', 'background', 'lasso', 'into', 'beside', 'brush', 'eraser']) {
       this.buttons[name].ariaPressed = String(name === tool);
     }
     this.element.ariaBusy = String(busy);

@@ -94,6 +94,21 @@ export class GridMap {
     return [...ends[0], ...ends[1], k, k].map(Math.round);
   }
 
+  /**
+   * A line along a slice of a view: the slice's number, the voxels on the two other axes in the order i, j, k, and the
+   * axis across.
+   * @param {number[][]} line places in mm
+   * @param {number[]} normal of the view
+   * @returns {{across: number, k: number, points: number[][]}}
+   */
+  line(line, normal) {
+    const turned = this.axis.map(b => Math.abs(dot(unit(normal), this.directions[b])));
+    const across = turned.indexOf(Math.max(...turned));
+    const voxels = line.map(place => this.voxel(place).map((v, a) => Math.min(Math.max(v, 0), this.shape[a] - 1)));
+    const k = Math.round(voxels.reduce((sum, voxel) => sum + voxel[across], 0) / voxels.length);
+    return { across, k, points: voxels.map(voxel => voxel.filter((_, a) => a !== across)) };
+  }
+
   /** Name of the view that shows the slices as they were taken. */
   plane() {
     const normal = unit(this.columns[2]).map(Math.abs);

@@ -1,4 +1,4 @@
-// OHIF's label map: the segmentation that MONAI Label's panel makes when it connects.
+// OHIF's label map: the segmentation that MONAI Label's panel works on too.
 
 import { turnAlong, volumeViewports } from './viewports.js';
 
@@ -39,7 +39,22 @@ export function series() {
   return window.cornerstone.metaData.get('generalSeriesModule', image)?.seriesInstanceUID;
 }
 
-/** Throw it away, so that the panel makes one for the series that is shown now. */
+/**
+ * Make one for the series that is shown.
+ * @param {string[]} labels
+ */
+export async function make(labels) {
+  const segments = {};
+  labels.forEach((label, n) => {
+    segments[n + 1] = { segmentIndex: n + 1, label, active: n === 0, locked: false };
+  });
+  const config = { label: 'SegMed', segments };
+  await window.commandsManager.runCommand('loadSegmentationsForViewport', {
+    segmentations: [{ segmentationId: ID, representation: { type: 'Labelmap' }, config }],
+  });
+}
+
+/** Throw it away. */
 export function discard() {
   const id = volume()?.volumeId;
   if (
@@ -83,9 +98,11 @@ export function indexOf(name) {
   if (!index) {
     throw new Error('OHIF shows at most 255 labels at a time.');
   }
-  service().addSegment(ID, { segmentIndex: index, label: name, color: [...COLOURS[index % COLOURS.length], 255] });
+  service().addSegment(ID, { segmentIndex: index, label: name, color: colour(index) });
   return index;
 }
+
+const colour = index => [...COLOURS[index % COLOURS.length], 255];
 
 /**
  * Have the brush paint a label.
@@ -108,6 +125,7 @@ export async function show(map) {
     if (!service().getSegmentationRepresentations(id, { segmentationId: ID }).length) {
       await service().addSegmentationRepresentation(id, { segmentationId: ID });
     }
+    Object.keys(names()).forEach(index => service().setSegmentColor(id, ID, Number(index), colour(Number(index))));
     if (map.isOblique()) {
       turnAlong(id, map.directions);
     }

@@ -1,4 +1,4 @@
-// SegMed in OHIF: connects MONAI Label's panel, and adds a tool bar with box, clicks, brush, undo, next case and save.
+// SegMed in OHIF: makes the label map, and adds a tool bar with prompts, brush, undo, next case and save.
 
 import { Bar } from './bar.js';
 import * as labelmap from './labelmap.js';
@@ -6,15 +6,16 @@ import { PanelConnection } from './panel.js';
 import * as server from './server.js';
 import { Session } from './session.js';
 import * as tools from './tools.js';
-import { seriesShown } from './viewports.js';
+import { seriesShown, showsSingleImages } from './viewports.js';
 import { Watch } from './watch.js';
 
 const RETRY_AFTER = 5000; // ms
+const SCRIBBLE_WIDTH = 3; // px
 
 class SegMed {
   #attempt = { what: '', at: 0 }; // the last one to open or to leave a series
   #retry = 0; // timer
-  #panel = new PanelConnection(RETRY_AFTER);
+  #panel = new PanelConnection();
   #watch = new Watch(() => this.look());
   #greeted = false;
 
@@ -25,6 +26,9 @@ class SegMed {
       box: () => tools.use(tools.BOX),
       foreground: () => tools.use(tools.POINT, 'foreground'),
       background: () => tools.use(tools.POINT, 'background'),
+      lasso: () => tools.use(tools.LASSO),
+      into: () => tools.use(tools.SCRIBBLE, 'foreground'),
+      beside: () => tools.use(tools.SCRIBBLE, 'background'),
       brush: () => this.paint(tools.BRUSH),
       eraser: () => this.paint(tools.ERASER),
       size: value => tools.setBrushSize(Number(value)),
@@ -51,8 +55,9 @@ class SegMed {
     return this.bar.label.value.normalize('NFC').trim() || 'object';
   }
 
-  prompt(model, body = {}) {
-    return this.session.act('prompt', { model, label: this.label, overwrite: this.bar.overwrite.checked, ...body });
+  prompt(model, body = {}, mark = undefined) {
+    const asked = { model, label: this.label, overwrite: this.bar.overwrite.checked, ...body };
+    return this.session.act('prompt', asked, mark);
   }
 
   segmentAutomatically() {
@@ -70,7 +75,7 @@ class SegMed {
   }
 
   async openNext() {
-    const next = await server.nextCase();
+    const next = await server.nextCase(seriesShown());
     if (!next.StudyInstanceUID) {
       this.session.tell('There is no further case.');
       return;
@@ -107,8 +112,21 @@ class SegMed {
 
   onPoint(kind, world, mark) {
     const voxel = this.session.current.map.voxel(world).map(Math.round);
-    tools.keep(mark, kind, voxel);
-    this.prompt(this.bar.model.value, { [kind]: [voxel] });
+    tools.keep(mark, kind, voxel.join());
+    this.prompt(this.bar.model.value, { [kind]: [voxel] }, mark);
+  }
+
+  /** A lasso, or a scribble of a kind. */
+  onLine(tool, kind, places, normal, mark) {
+    const { map, planes, prompt } = this.session.current;
+    const { across, k, points } = map.line(places, normal);
+    const plane = across === 2 ? undefined : Object.keys(planes).find(name => planes[name] === across);
+    const isLasso = tool === tools.LASSO;
+    tools.keep(mark, isLasso ? 'lasso' : 'stroke', isLasso ? '' : tools.nextStroke(prompt));
+    const drawn = isLasso
+      ? { lasso: { k, points } }
+      : { scribbles: [{ k, foreground: kind === 'foreground', points, width: SCRIBBLE_WIDTH }] };
+    this.prompt(this.bar.model.value, { plane, ...drawn }, mark);
   }
 
   /** Something may have changed in OHIF: open the series that is shown, or leave the one that is not shown any more. */
@@ -123,10 +141,12 @@ class SegMed {
     }
     this.#greet();
     this.#panel.connect();
+    this.bar.elsewhere.hidden = !showsSingleImages();
     const series = labelmap.volume() && labelmap.series();
     const shown = seriesShown();
     if (!series) {
       session.current = null;
+      this.#prepare(shown);
     } else if (shown && !session.pending && shown !== series) {
       this.#leave(series);
     } else if (shown && !session.pending && session.current?.series !== series) {
@@ -147,6 +167,13 @@ class SegMed {
     return true;
   }
 
+  #prepare(shown) {
+    const again = this.#attempt.what === `prepare ${shown}`;
+    if (shown && !this.session.pending && this.#isDue(`prepare ${shown}`)) {
+      this.session.run(() => this.session.prepare(again));
+    }
+  }
+
   #leave(series) {
     if (this.#isDue(`leave ${series}`)) {
       this.session.run(async () => {
@@ -161,12 +188,16 @@ class SegMed {
     const { session } = this;
     session.current = null;
     if (this.#isDue(`open ${series}`)) {
-      const on = { box: corners => this.onBox(corners), point: (...given) => this.onPoint(...given) };
+      const on = {
+        box: corners => this.onBox(corners),
+        point: (...given) => this.onPoint(...given),
+        line: (...given) => this.onLine(...given),
+      };
       session.run(() => session.open(series, on, state => this.bar.offer(state)));
     }
   }
 
-  /** Nothing tells that the panel has failed to connect, or the server to answer: look again while something is due. */
+  /** Nothing tells that the server has failed to answer: look again while something is due. */
   #tryAgain() {
     clearTimeout(this.#retry);
     this.#retry = setTimeout(() => this.look(), RETRY_AFTER + 100);
@@ -184,7 +215,14 @@ class SegMed {
   refresh() {
     const { current, pending, message, progress } = this.session;
     const [tool, kind] = window.services ? tools.used() : [];
-    const names = { [tools.BOX]: 'box', [tools.POINT]: kind, [tools.BRUSH]: 'brush', [tools.ERASER]: 'eraser' };
+    const names = {
+      [tools.BOX]: 'box',
+      [tools.POINT]: kind,
+      [tools.LASSO]: 'lasso',
+      [tools.SCRIBBLE]: kind === 'foreground' ? 'into' : 'beside',
+      [tools.BRUSH]: 'brush',
+      [tools.ERASER]: 'eraser',
+    };
     this.bar.update({ ready: Boolean(current), ...current, tool: names[tool], busy: pending > 0, message, progress });
   }
 }

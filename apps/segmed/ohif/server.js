@@ -102,8 +102,11 @@ export function sendLabelmap(series, params, packed) {
   return ask(`${image(series)}/labelmap`, { method: 'POST', body: form });
 }
 
-/** The case to work on next, {} if there is none left. */
-export async function nextCase() {
+/**
+ * The case to work on next, {} if there is none left.
+ * @param {string | undefined} open series that is open, which is not proposed
+ */
+export async function nextCase(open) {
   const [strategy] = Object.keys((await ask('info/')).strategies);
-  return ask(`activelearning/${encodeURIComponent(strategy)}`, json({ client_id: client }));
+  return ask(`activelearning/${encodeURIComponent(strategy)}`, json({ client_id: client, open: open ?? '' }));
 }

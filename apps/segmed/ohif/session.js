@@ -6,13 +6,15 @@ import * as labelmap from './labelmap.js';
 import * as server from './server.js';
 import { progressWords } from './stream.js';
 import * as tools from './tools.js';
+import { showRange } from './viewports.js';
 
 const SETTLED_AFTER = 250; // ms without further strokes
 const LONG = ['prompt', 'segment']; // requests that may take long
+const FAILED = 'CORNERSTONE_IMAGE_LOAD_ERROR';
 const CONFLICT = 409; // the server's state is not the one that the request was meant for
 
 export class Session {
-  /** The case: series, map, known, prompt, canUndo, canRedo, revision, boot. */
+  /** The case: series, map, planes (axis across each), known, prompt, canUndo, canRedo, revision, boot. */
   current = null;
   /** Requests that have not been answered. */
   pending = 0;
@@ -25,6 +27,7 @@ export class Session {
   #pressed = false; // the mouse
   #queue = Promise.resolve();
   #registered = false;
+  #seen = new Set(); // series whose window is set, or changed by the user
 
   /** @param {() => void} changed called when a request begins and when it ends */
   constructor(changed) {
@@ -57,16 +60,26 @@ export class Session {
     return this.#queue;
   }
 
-  /** Ask the server for something that changes the label map, and draw it. */
-  act(what, body = {}) {
+  /**
+   * Ask the server for something that changes the label map, and draw it.
+   * @param {string} what
+   * @param {object} body
+   * @param {object} [mark] of the prompt, which stays until the answer says what belongs to the object
+   */
+  act(what, body = {}, mark = undefined) {
     return this.run(async () => {
-      await this.push();
-      const here = this.current;
-      const asked = { ...belief(here), ...body };
-      const answer = LONG.includes(what)
-        ? await this.#watched(here, what, asked)
-        : await server.post(here.series, what, asked);
-      await this.#draw(here, answer);
+      try {
+        await this.push();
+        const here = this.current;
+        const asked = { ...belief(here), ...body };
+        const answer = LONG.includes(what)
+          ? await this.#watched(here, what, asked)
+          : await server.post(here.series, what, asked);
+        tools.answered(mark);
+        await this.#draw(here, answer);
+      } finally {
+        tools.answered(mark);
+      }
     });
   }
 
@@ -95,9 +108,21 @@ export class Session {
   }
 
   /**
-   * Begin with a series, whose label map the panel has made.
+   * Make a label map for the series that is shown.
+   * @param {boolean} anew whether one has been begun and not become usable
+   */
+  async prepare(anew) {
+    const { labels, models } = await server.state();
+    if (anew) {
+      labelmap.discard();
+    }
+    await labelmap.make([...new Set([...labels, ...models.flatMap(model => model.labels)])].slice(0, 255));
+  }
+
+  /**
+   * Begin with a series that has a label map.
    * @param {string} series UID
-   * @param {{box: (corners: number[][]) => void, point: (kind: string, place: number[], mark: object) => void}} on mm
+   * @param {import('./tools.js').Drawn} on
    * @param {(state: object) => void} offer is given the server's state
    */
   async open(series, on, offer) {
@@ -105,15 +130,19 @@ export class Session {
     const [state, image] = await Promise.all([server.state(), server.describe(series)]);
     const map = new GridMap(image, labelmap.volume());
     offer(state);
-    this.current = { series, map, known: labelmap.read() };
+    this.current = { series, map, planes: image.planes, known: labelmap.read() };
     this.#dirty = this.current.known.some(Boolean); // drawn by the panel before the server could be asked
     await labelmap.show(map);
+    if (!this.#seen.has(series)) {
+      this.#seen.add(series);
+      showRange(image.window);
+    }
     await this.#draw(this.current, await server.work(series));
     await this.push();
     this.message ||= state.warning;
   }
 
-  /** Another series is shown: the server keeps the work on this one, and the panel makes a label map for that one. */
+  /** Another series is shown, which gets a label map of its own: the server keeps the work on this one. */
   async leave() {
     await (this.current && this.push());
     this.current = null;
@@ -148,7 +177,10 @@ export class Session {
     await this.push(true);
     const here = this.current;
     const saved = await server.post(here.series, 'save', { tag: 'final', ...belief(here) });
-    const where = saved.seg ? 'The result is in the PACS as DICOM SEG.' : 'The result is saved on the server.';
+    const edition = saved.edition ? `, version ${saved.edition}` : '';
+    const where = saved.seg
+      ? `The result is in the PACS as DICOM SEG${edition}.`
+      : 'The result is saved on the server.';
     const counts = Object.entries(saved.voxels)
       .map(([name, count]) => `${name} ${count}`)
       .join(', ');
@@ -181,12 +213,16 @@ export class Session {
   }
 
   /** Hear the mouse and whoever changes the label map, once per page. */
-  #register({ box, point }) {
+  #register(on) {
     if (this.#registered) {
       return;
     }
     this.#registered = true;
-    tools.register(box, point);
+    tools.register(on);
+    window.cornerstone.eventTarget.addEventListener(FAILED, () => {
+      this.message = 'Slices that the PACS did not send are black. Reload the page when it answers; your work is kept.';
+      this.changed();
+    });
     labelmap.onForeignChange(() => this.#settle());
     addEventListener('pointerdown', () => (this.#pressed = true), true);
     addEventListener('pointerup', () => (this.#pressed = false), true);

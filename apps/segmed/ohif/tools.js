@@ -1,26 +1,40 @@
-// Mouse tools: a box and clicks of our own, which leave those of OHIF and of MONAI Label's panel alone.
+// Mouse tools: a box, clicks, a lasso and scribbles of our own, which leave those of OHIF and of MONAI Label's panel alone.
 
 const GROUPS = ['mpr', 'default'];
 const COMPLETED = 'CORNERSTONE_TOOLS_ANNOTATION_COMPLETED';
-const POINT_COLOURS = { foreground: 'rgb(80, 255, 120)', background: 'rgb(255, 90, 90)' };
+const COLOURS = { foreground: 'rgb(80, 255, 120)', background: 'rgb(255, 90, 90)' };
 export const BOX = 'SegMedBox';
 export const POINT = 'SegMedPoint';
+export const LASSO = 'SegMedLasso';
+export const SCRIBBLE = 'SegMedScribble';
 export const BRUSH = 'CircularBrush';
 export const ERASER = 'CircularEraser';
 
-let kind = 'foreground'; // of the next click
-const drawn = new Map(); // annotation → [kind, voxel]
+const SETTINGS = {
+  [LASSO]: { allowOpenContours: false, calculateStats: false },
+  [SCRIBBLE]: { closeContourProximity: -1, calculateStats: false },
+};
+
+let kind = 'foreground'; // of the next click or scribble
+const drawn = new Map(); // annotation → {kind, key, waiting: whether its prompt is not answered yet}
 
 const groups = () => GROUPS.map(id => window.services.toolGroupService.getToolGroup(id)).filter(Boolean);
 const annotations = () => window.cornerstoneTools.annotation;
 
 /**
- * Register the tools, once per page.
- * @param {(corners: number[][]) => void} onBox corners in mm
- * @param {(kind: string, world: number[], mark: object) => void} onPoint kind, place in mm, and the mark
+ * @typedef {object} Drawn what is called when something has been drawn; places in mm
+ * @property {(corners: number[][]) => void} box
+ * @property {(kind: string, place: number[], mark: object) => void} point
+ * @property {(tool: string, kind: string, places: number[][], normal: number[], mark: object) => void} line with the
+ *   normal of the view
  */
-export function register(onBox, onPoint) {
-  const { RectangleROITool, ProbeTool, addTool } = window.cornerstoneTools;
+
+/**
+ * Register the tools, once per page.
+ * @param {Drawn} on
+ */
+export function register(on) {
+  const { RectangleROITool, ProbeTool, PlanarFreehandROITool, addTool } = window.cornerstoneTools;
   const named = (Tool, name) => {
     const Own = class extends Tool {};
     Own.toolName = name;
@@ -28,18 +42,42 @@ export function register(onBox, onPoint) {
   };
   named(RectangleROITool, BOX);
   named(ProbeTool, POINT);
+  named(PlanarFreehandROITool, LASSO);
+  named(withCrossings(PlanarFreehandROITool), SCRIBBLE);
   window.cornerstone.eventTarget.addEventListener(COMPLETED, ({ detail: { annotation } }) => {
     const { points } = annotation.data.handles;
-    if (annotation.metadata.toolName === BOX) {
+    const { toolName, viewPlaneNormal } = annotation.metadata;
+    if (toolName === BOX) {
       const corners = points.map(point => Array.from(point));
       setTimeout(() => remove(annotation)); // OHIF is still at work on it
-      onBox(corners);
-    } else if (annotation.metadata.toolName === POINT) {
-      annotations().locking.setAnnotationLocked(annotation.annotationUID, true);
-      annotations().config.style.setAnnotationStyles(annotation.annotationUID, { color: POINT_COLOURS[kind] });
-      onPoint(kind, Array.from(points[0]), annotation);
+      on.box(corners);
+    } else if (toolName === POINT) {
+      fix(annotation, kind);
+      on.point(kind, Array.from(points[0]), annotation);
+    } else if (toolName === LASSO || toolName === SCRIBBLE) {
+      fix(annotation, toolName === LASSO ? 'foreground' : kind);
+      const line = annotation.data.contour.polyline.map(place => Array.from(place));
+      on.line(toolName, kind, line, Array.from(viewPlaneNormal), annotation);
     }
   });
+}
+
+/** A pen whose lines may cross themselves; OHIF's would close them there. */
+const withCrossings = Tool =>
+  class extends Tool {
+    constructor(...given) {
+      super(...given);
+      this.findCrossingIndexDuringCreate = () => undefined;
+    }
+  };
+
+/** Fix a mark that has been drawn, in the colour of its kind; lines of what is not wanted are dashed. */
+function fix({ annotationUID }, markKind) {
+  const color = COLOURS[markKind];
+  const inAllStates = { color, colorHighlighted: color, colorSelected: color, colorLocked: color };
+  const lineDash = markKind === 'background' ? '4,4' : '';
+  annotations().locking.setAnnotationLocked(annotationUID, true);
+  annotations().config.style.setAnnotationStyles(annotationUID, { ...inAllStates, lineDash });
 }
 
 /**
@@ -51,7 +89,7 @@ export function use(tool, pointKind = kind) {
   kind = pointKind;
   for (const group of groups()) {
     if (!group.hasTool(tool)) {
-      group.addTool(tool, { getTextLines: () => [] });
+      group.addTool(tool, { getTextLines: () => [], ...SETTINGS[tool] });
     }
   }
   window.commandsManager.runCommand('setToolActiveToolbar', { toolName: tool, toolGroupIds: GROUPS });
@@ -79,19 +117,39 @@ function remove(annotation) {
 /**
  * Remember what a mark stands for.
  * @param {object} annotation the mark
- * @param {string} pointKind foreground or background
- * @param {number[]} voxel of the server's image
+ * @param {string} markKind foreground, background, stroke or lasso
+ * @param {string | number} key voxel of the server's image of a click, number of a stroke
  */
-export const keep = (annotation, pointKind, voxel) => drawn.set(annotation, [pointKind, voxel.join()]);
+export const keep = (annotation, markKind, key) => drawn.set(annotation, { kind: markKind, key, waiting: true });
+
+/** @param {object} annotation whose prompt has been answered, or failed */
+export function answered(annotation) {
+  if (drawn.has(annotation)) {
+    drawn.get(annotation).waiting = false;
+  }
+}
 
 /**
- * Remove the marks of clicks that are not part of the prompt.
- * @param {{foreground?: number[][], background?: number[][]} | undefined} prompt
+ * Number of a stroke that is added to a prompt.
+ * @param {{strokes?: number} | undefined} prompt
+ */
+export function nextStroke(prompt) {
+  const strokes = [...drawn.values()].filter(about => about.kind === 'stroke').map(about => about.key);
+  return Math.max(prompt?.strokes ?? 0, ...strokes) + 1;
+}
+
+/**
+ * Remove the marks that are not part of the prompt, save those that have not been answered.
+ * @param {{foreground?: number[][], background?: number[][], strokes?: number, lasso?: number[]} | undefined} prompt
  */
 export function keepOnly(prompt) {
-  const left = { foreground: new Set(), background: new Set() };
-  for (const pointKind of Object.keys(left)) {
-    (prompt?.[pointKind] ?? []).forEach(point => left[pointKind].add(point.map(Math.round).join()));
-  }
-  [...drawn].filter(([, [pointKind, voxel]]) => !left[pointKind].has(voxel)).forEach(([mark]) => remove(mark));
+  const voxels = points => new Set((points ?? []).map(point => point.map(Math.round).join()));
+  const clicks = { foreground: voxels(prompt?.foreground), background: voxels(prompt?.background) };
+  const latest = [...drawn].findLast(([, { kind: one }]) => one === 'lasso')?.[0]; // which replaces those before
+  const stays = (annotation, { kind: one, key, waiting }) =>
+    waiting ||
+    clicks[one]?.has(key) ||
+    (one === 'stroke' && key <= (prompt?.strokes ?? 0)) ||
+    (one === 'lasso' && Boolean(prompt?.lasso) && annotation === latest);
+  [...drawn].filter(([annotation, about]) => !stays(annotation, about)).forEach(([annotation]) => remove(annotation));
 }

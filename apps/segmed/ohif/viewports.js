@@ -19,6 +19,34 @@ export function seriesShown() {
   }
 }
 
+/** Whether the view that was used last shows images that are no volume, such as radiographs or a film of ultrasound. */
+export function showsSingleImages() {
+  try {
+    const { viewports, activeViewportId } = services().viewportGridService.getState();
+    const [shown] = viewports.get(activeViewportId).displaySetInstanceUIDs;
+    const displaySet = services().displaySetService.getDisplaySetByUID(shown);
+    return displaySet.numImageFrames > 0 && !displaySet.isReconstructable;
+  } catch {
+    return false; // OHIF is still making its views
+  }
+}
+
+/**
+ * Have the views show a range of grey values, where the files of the series name no window of their own: OHIF would
+ * take the whole range, in which MR is dark.
+ * @param {number[]} range the lowest and the highest value
+ */
+export function showRange([lower, upper]) {
+  for (const viewport of volumeViewports().map(cornerstoneViewport)) {
+    const images = viewport.getImageIds();
+    const told = window.cornerstone.metaData.get('voiLutModule', images[Math.floor(images.length / 2)]);
+    if (![told?.windowWidth ?? []].flat().length && lower < upper) {
+      viewport.setProperties({ voiRange: { lower, upper } });
+      viewport.render();
+    }
+  }
+}
+
 /** Ids of the views that show a volume in slices. */
 export function volumeViewports() {
   const shown = [...services().viewportGridService.getState().viewports.values()];

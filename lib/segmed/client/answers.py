@@ -158,12 +158,15 @@ class LabelChange:
 @dataclass(frozen=True)
 class OpenPrompt:
     """The prompt of the open object: a box [i0, i1, j0, j1, k0, k1], and clicks [i, j, k], in voxels; `axis`
-    is the axis of the voxel grid across its slices."""
+    is the axis of the voxel grid across its slices. `strokes` is the number of scribbles, and `lasso` has the
+    stored slices that a lasso covers."""
 
     box: list[float] | None = None
     foreground: list[list[float]] = field(default_factory=list)
     background: list[list[float]] = field(default_factory=list)
     axis: int = 2
+    strokes: int = 0
+    lasso: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,7 @@ class SavedLabel:
     Attributes:
         label: Identifier of the label.
         seg: SOPInstanceUID of the DICOM SEG; None where none was written.
+        edition: Which DICOM SEG of the series it is, from 1 on; 0 where they are not counted.
         note: Message for the user.
         voxels: Number of voxels by label name.
         revision: Number of the saved state.
@@ -241,5 +245,6 @@ class SavedLabel:
     revision: int
     boot: str
     seg: str | None = None
+    edition: int = 0
     note: str = ""
     voxels: dict[str, int] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import segmed
 from segmed.dicom.codes import SegmentCodes
 from segmed.dicom.segmentation import write_segmentation
 from segmed.dicom.segmentation_reading import read_dicom_segments
-from segmed.dicom.series import open_series
+from segmed.dicom.series import Series, open_series
 from segmed.imaging.grid import Grid
 from segmed.imaging.labels.segments import Segments
 
@@ -24,6 +25,7 @@ def label_to_seg(
     grid: Grid,
     out: Path,
     codes: Mapping[str, SegmentCodes] | None,
+    edition: int = 0,
 ) -> Segmentation:
     """Write a label map as DICOM SEG.
 
@@ -34,22 +36,36 @@ def label_to_seg(
         grid: of the image.
         out: file to write.
         codes: of segments, by name.
+        edition: which segmentation of the series it is, from 1 on; 0 where they are not counted. One that is
+            written again has the UIDs of before, so that a PACS keeps it once.
 
     Raises:
         ValueError: the mask is empty, or cannot be attached to the series.
     """
     told = info.get("model") or ""
     model = told if isinstance(told, Mapping) else {"name": told}
+    series = open_series(folder, grid)
     return write_segmentation(
         found,
         (),
-        open_series(folder, grid),
+        series,
         out,
         str(model.get("name") or "")[:64],
         str(model.get("version") or segmed.__version__)[:64],
         model.get("automatic") is True,
         codes,
+        seed=_seed(found, series, edition) if edition else "",
+        edition=edition,
     )
+
+
+def _seed(found: Segments, series: Series, edition: int) -> str:
+    """What tells one segmentation from all others: the series, how often it was saved, and the voxels."""
+    digest = hashlib.sha256()
+    for layer in found.layers:
+        digest.update(layer.tobytes())
+    names = [(segment.value, segment.name) for segment in found.segments]
+    return f"{series.headers[0].SeriesInstanceUID} {edition} {names} {digest.hexdigest()}"
 
 
 def seg_to_label(file: Path, folder: Path, grid: Grid, structures: Mapping[str, int]) -> tuple[Segments, str]:

@@ -35,6 +35,7 @@ def write_segmentation(
     codes: Mapping[str, SegmentCodes] | None = None,
     parameters: Mapping[str, str] | None = None,
     seed: str = "",
+    edition: int = 0,
 ) -> Segmentation:
     """Write a label map as a DICOM SEG that refers to its series slice by slice.
 
@@ -53,6 +54,7 @@ def write_segmentation(
         codes: Codes of the user, see `read_codes`.
         parameters: What the model was run with, see `Provenance.dicom_parameters`.
         seed: Text from which the UIDs are derived, see `new_series`.
+        edition: Which of the segmentations of the series it is, see `new_series`.
 
     Returns:
         The written dataset.
@@ -73,7 +75,7 @@ def write_segmentation(
         ],
         content_description="Segmentation",
         content_label="SEGMENTATION",
-        **new_series("Segmentation", _SERIES_NUMBER, model, seed),
+        **new_series("Segmentation", _SERIES_NUMBER, model, seed, edition),
     )
     seg.copy_patient_and_study_information(series.headers[0])
     seg.SpecificCharacterSet = UTF8

@@ -158,7 +158,7 @@ def without_patient(header: Dataset) -> Dataset:
     return plain
 
 
-def new_series(kind: str, number: int, model: str, seed: str = "") -> dict[str, Any]:
+def new_series(kind: str, number: int, model: str, seed: str = "", edition: int = 0) -> dict[str, Any]:
     """Arguments of highdicom for a new series with one instance, and for the equipment that made it.
 
     Args:
@@ -167,7 +167,10 @@ def new_series(kind: str, number: int, model: str, seed: str = "") -> dict[str, 
         model: Model that made it, or "".
         seed: Text from which the UIDs are derived, so that a repeated export gives the same object; "" for
             new UIDs.
+        edition: Which of several of its kind about the same images it is, from 1 on; they are numbered one
+            after the other. 0 where they are not counted.
     """
+    counted = f" version {edition}" if edition else ""
     series, instance = (
         (highdicom.UID(), highdicom.UID())
         if not seed
@@ -175,8 +178,8 @@ def new_series(kind: str, number: int, model: str, seed: str = "") -> dict[str, 
     )
     return {
         "series_instance_uid": series,
-        "series_number": number,
-        "series_description": f"{kind} by SegMed {model}".strip()[:64],
+        "series_number": number + max(0, edition - 1),
+        "series_description": f"{kind}{counted} by SegMed {model}".strip()[:64],
         "sop_instance_uid": instance,
         "instance_number": 1,
         "manufacturer": "SegMed",

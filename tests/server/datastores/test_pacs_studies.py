@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import shutil
@@ -29,6 +30,7 @@ from segmed.dicom.segmentation import read_segmentation, write_segmentation
 from segmed.dicom.series import open_series
 from segmed.imaging.reading import read_volume
 from segmed.server.config.dicomweb_settings import DicomwebSettings, check_url
+from segmed.server.datastores import dicomweb
 from segmed.server.datastores.pacs import PacsStudies
 from segmed.server.http.errors import BadRequest
 from segmed.server.tasks.train import MethodTrainTask
@@ -137,6 +139,32 @@ def test_the_newest_seg_counts_and_a_removed_label_stays_away(pacs: Pacs, tmp_pa
     assert np.array_equal(read_volume(store.get_label_uri(uid, "final")).array, second)
     store.remove_label(uid, "final")
     assert store.get_label_uri(uid, "final") == "" and uid not in store.get_labeled_images()
+
+
+def test_a_pacs_that_froze_has_each_version_once(
+    mine: Pacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may carry out later what it did not answer, and the second try must not become another version."""
+    monkeypatch.setattr(dicomweb, "_STORE", 1.0)
+    _, phantom, uid = _put(mine, tmp_path / "s")
+    store = _store(mine, tmp_path / "cache")
+    label = _nifti(tmp_path / "label.nii.gz", _labels(), phantom.affine)
+    store.get_image_uri(uid)
+    mine.freeze()
+    try:
+        with pytest.raises(BadRequest, match="does not answer in time"):
+            store.save_label(uid, label, "final", dict(INFO))
+    finally:
+        mine.thaw()
+    time.sleep(1.1)  # as long as a list is believed
+    for number in (1, 2):
+        info = dict(INFO)
+        store.save_label(uid, label, "final", info)
+        assert info["seg_edition"] == number
+        stored = [pydicom.dcmread(io.BytesIO(seg)) for seg in mine.series("SEG")]
+        assert sorted(str(seg.SeriesDescription) for seg in stored) == [
+            f"Segmentation version {n} by SegMed medsam" for n in range(1, number + 1)
+        ]
 
 
 def test_segs_of_others_are_found_behind_the_list(pacs: Pacs, tmp_path: Path) -> None:

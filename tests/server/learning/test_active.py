@@ -145,6 +145,9 @@ def test_users_who_ask_at_once_never_have_one_image(clinic: Clinic) -> None:
 
 
 def test_skipped_images_come_last_and_unwanted_ones_never(clinic: Clinic) -> None:
+    assert clinic.next("has it open", open=CASES[0]) == CASES[1:2]
+    assert CASES[0] not in clinic.next("has it open", count=100, open=CASES[0])
+    clinic.give_back("has it open")
     assert clinic.next("picky") == CASES[:1]
     assert clinic.next("picky", keep=True) == CASES[:1]
     assert clinic.next("picky") == CASES[1:2], "asked again, another one"

@@ -179,6 +179,7 @@ class ActiveState:
         version: str = "",
         keep: bool = True,
         seed: int | None = None,
+        but: str = "",
     ) -> list[Proposal]:
         """Reserve the next images for a user; no two users hold an image at the same time.
 
@@ -192,6 +193,7 @@ class ActiveState:
             keep: Whether images that the user holds but has not labelled count among them and come first, so
                 that a repeated request has the same answer; if False, these images are released.
             seed: Seed for strategies that draw at random; None for a new draw each time.
+            but: Image that is not proposed, for it is open already; "" if there is none.
 
         Returns:
             The reserved images; fewer than `count`, or none, if there are not enough images without a label
@@ -210,7 +212,8 @@ class ActiveState:
             reservations.remove_expired(now)
             held = reservations.of_user(user)
             if keep:
-                chosen = [Proposal(image, chosen_by, again=True) for image, chosen_by in held[:count]]
+                chosen = [Proposal(image, chosen_by, again=True) for image, chosen_by in held if image != but]
+                chosen = chosen[:count]
             else:
                 released = [image for image, _ in held]
                 reservations.release_all(user)
@@ -220,6 +223,7 @@ class ActiveState:
             ranked, notes, complete = self._ranked(
                 strategy, user, count - len(chosen), version, released, seed
             )
+            ranked = [image for image in ranked if image != but]
             reserved = self._reserve(ranked, user, strategy, count - len(chosen))
             chosen += [Proposal(image, strategy, note=notes.get(image, "")) for image in reserved]
             if complete and len(reserved) == len(ranked):

@@ -86,6 +86,13 @@ class DicomSource(FixedImages):
     def send(self, image: str, file: Path, data: Dataset) -> None:
         """Put a new DICOM SEG where others find it. Raises BadRequest (424) or OSError."""
 
+    def ask_again(self) -> None:
+        """Ask at once, even where there was no answer a moment ago."""
+
+    def next_edition(self, image: str) -> int:
+        """Number of the next DICOM SEG of an image, from 1 on; 0 where a new one replaces the last."""
+        return 0
+
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """`kind`, `state`, which is ok or down, `message`, and `left_out` where something is."""

@@ -68,8 +68,8 @@ class DicomStudies(DicomSource):
             label_filename: label map; see `take_label` on what its values mean.
             label_tag: only `final` makes a DICOM SEG.
             label_info: what is known of it: `label_info`, names of the values; `model`, a name, or an object
-                of `name`, `version` and `automatic`. Added are `segments`, which is what each value means,
-                and the UIDs of the SEG, or why there is none: `seg_sop`, `seg_series`, `seg_note`.
+                of `name`, `version` and `automatic`. Added are `segments`, what each value means; `seg_sop`,
+                `seg_series` and `seg_edition`, UIDs and number of the SEG; or `seg_note`, why there is none.
 
         Returns:
             The id of the label, which is that of the image.
@@ -80,7 +80,7 @@ class DicomStudies(DicomSource):
             ValueError: the label map is unreadable or does not lie on the image.
         """
         info = dict(label_info or {})
-        for told in ("seg_sop", "seg_series", "seg_note"):
+        for told in ("seg_sop", "seg_series", "seg_edition", "seg_note"):
             info.pop(told, None)
         with (
             self._busy[image_id],
@@ -99,19 +99,19 @@ class DicomStudies(DicomSource):
 
     def _export(
         self, image: str, found: Segments, info: Mapping[str, Any], folder: Path, file: Path
-    ) -> dict[str, str]:
+    ) -> dict[str, Any]:
         """Write and send the DICOM SEG; what to add to the info."""
         if not any(layer.any() for layer in found.layers):
             return {"seg_note": _EMPTY}
+        edition = self.next_edition(image)
         try:
-            seg = label_to_seg(found, info, folder, self._grids.of(folder), file, self._codes)
+            seg = label_to_seg(found, info, folder, self._grids.of(folder), file, self._codes, edition)
         except ValueError as error:  # of a series that no segmentation can be attached to
-            logger.warning(
-                "A final label is kept on the server alone: no DICOM SEG can be made for its series."
-            )
+            logger.warning("A final label is kept on the server alone: its series takes no DICOM SEG.")
             return {"seg_note": f"No DICOM SEG was written. {error}"}
         self.send(image, file, seg)
-        return {"seg_sop": str(seg.SOPInstanceUID), "seg_series": str(seg.SeriesInstanceUID)}
+        told = {"seg_sop": str(seg.SOPInstanceUID), "seg_series": str(seg.SeriesInstanceUID)}
+        return told | ({"seg_edition": edition} if edition else {})
 
     def _keep(
         self,

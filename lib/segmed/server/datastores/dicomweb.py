@@ -33,7 +33,7 @@ logging.getLogger("dicomweb_client").setLevel(logging.ERROR)
 
 DOWN = 424
 _PASSING = (429, 500, 502, 503, 504)  # answers of a PACS, or of a proxy in front of it, that is overloaded
-_CONNECT, _SEARCH, _READ = 5.0, 10.0, 60.0  # s without a byte: of searches, and of data
+_CONNECT, _SEARCH, _STORE, _READ = 5.0, 10.0, 20.0, 60.0  # s without a byte: of searches, storing, and data
 _SEARCHES = ("/studies", "/series", "/instances")  # ends of their paths
 # s until a PACS that did not answer is asked again: doubled each time, up to a minute
 _ASK_AGAIN, _LONGEST = 2.0, 60.0
@@ -47,6 +47,7 @@ _FIELDS = (
     "PatientName",
 )
 _AS_STORED = (("application/dicom", "*"),)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _UID = re.compile(r"^[0-9]+(\.[0-9]+)*$")
 
 
@@ -89,7 +90,7 @@ class _Adapter(HTTPAdapter):
     def send(self, request: Any, stream: Any = False, timeout: Any = None, verify: Any = True,
              cert: Any = None, proxies: Any = None) -> requests.Response:  # fmt: skip
         asked = urlsplit(request.url)
-        wait = _SEARCH if asked.path.endswith(_SEARCHES) else _READ
+        wait = _STORE if request.method == "POST" else _SEARCH if asked.path.endswith(_SEARCHES) else _READ
         answer = super().send(request, stream, (_CONNECT, wait), self._ca or verify or True, cert, proxies)
         if answer.is_redirect:
             target = urlsplit(urljoin(request.url, answer.headers["location"]))
@@ -116,7 +117,7 @@ class Pacs:
         session.cert = str(settings.certificate) if settings.certificate else None
         for scheme in ("http://", "https://"):
             session.mount(scheme, _Adapter(settings.ca))
-        if settings.user and self.url.startswith("http://") and not _loopback(self.url):
+        if settings.user and self.url.startswith("http://") and urlsplit(self.url).hostname not in _LOOPBACK:
             logger.warning(
                 "The password of the PACS goes over the network unencrypted. Give --studies https://…"
             )
@@ -133,6 +134,10 @@ class Pacs:
         self._ask_again = float("-inf")
         self._failures = 0
         self._asking = threading.Lock()
+
+    def ask_again(self) -> None:
+        """Ask at once, even if it did not answer a moment ago: a user waits, and it may be back."""
+        self._ask_again = float("-inf")
 
     def find_series(self, filters: Mapping[str, str]) -> list[SeriesFacts]:
         """Series that match; those without usable UIDs are left out.
@@ -231,10 +236,6 @@ class Pacs:
 def made(data: pydicom.Dataset) -> str:
     """When a segmentation was made, as `Reference` has it."""
     return f"{data.get('ContentDate', '')}{data.get('ContentTime', '')}"
-
-
-def _loopback(url: str) -> bool:
-    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _silent(error: Exception) -> bool:

@@ -66,6 +66,7 @@ class PacsStudies(DicomStudies):
         self._cache = SeriesCache(self.root / "series", settings.cache_bytes)
         self._images: dict[str, SeriesFacts] = {}
         self._segs: dict[str, SeriesFacts] = {}
+        self._sent: dict[str, int] = {}
         self._listed = float("-inf")
         self._listing = threading.Lock()
         self._resolving = threading.Lock()
@@ -146,11 +147,20 @@ class PacsStudies(DicomStudies):
         with self._fetched(facts) as folder:
             yield sorted(folder.iterdir())[-1]
 
+    def ask_again(self) -> None:
+        self.pacs.ask_again()
+
+    def next_edition(self, image: str) -> int:
+        # one that was sent without an answer may be in the PACS, and is sent again under its number
+        return self._sent.setdefault(image, len(self._sorted().get(image, ())) + 1)
+
     def send(self, image: str, file: Path, data: Dataset) -> None:
+        self.ask_again()
         try:
             self.pacs.store(data)
         finally:
             self.refresh()
+        self._sent.pop(image, None)
         facts = self.facts(image)
         series = str(data.SeriesInstanceUID)
         self._segs[series] = replace(facts, series=series, modality="SEG", slices=1)

@@ -175,3 +175,9 @@ def _fingerprints(folder: Path) -> dict[str, str]:
                     continue
                 fingerprints[entry.name[: -len(extension)]] = f"{facts.st_mtime_ns}-{facts.st_size}"
     return fingerprints
+
+
+def ask_again(store: Datastore) -> None:
+    """Have a PACS asked at once, even if it did not answer a moment ago: a user waits for what comes next."""
+    if isinstance(store, DicomStudies):
+        store.ask_again()

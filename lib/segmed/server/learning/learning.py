@@ -112,8 +112,8 @@ class ActiveLearning:
         self.retrainer.close()
         self._later.shutdown(wait=False)
 
-    def next(self, strategy: str, user: str, count: int, keep: bool) -> list[Proposal]:
-        """Reserve the next images for a user, see `ActiveState.propose`.
+    def next(self, strategy: str, user: str, count: int, keep: bool, but: str = "") -> list[Proposal]:
+        """Reserve the next images for a user, see `ActiveState.propose`; the image `but` is none of them.
 
         Raises:
             BadRequest: (507) The disk cannot be written.
@@ -121,7 +121,7 @@ class ActiveLearning:
         with _noted():
             if not self._fingerprints:
                 self.observe()
-            proposals = self.state.propose(strategy, user, count, self.scorer.version, keep)
+            proposals = self.state.propose(strategy, user, count, self.scorer.version, keep, but=but)
         if len(proposals) == 1:
             self.record_activity(proposals[0].image, user)
         return proposals

@@ -28,10 +28,12 @@ class Wish(BaseModel):
         keep: Whether images that the user holds already count among them; None means yes if several are
             requested.
         client_id: Name that the client gives.
+        open: Image that the client shows, which is not proposed; "" if there is none.
     """
 
     model_config = ConfigDict(extra="ignore")
 
+    open: str = Field(default="", max_length=256)
     strategy: str = ""
     count: Any = 1
     keep: Any = None

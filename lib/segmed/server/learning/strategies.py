@@ -51,7 +51,8 @@ class NextSample(MonaiStrategy):
 
         Args:
             request: `user`; `count`, default 1; `keep`, whether unlabelled images that the user holds come
-                first instead of being released, default false for one image.
+                first instead of being released, default false for one image; `open`, an image that is not to
+                be proposed, default none.
             datastore: Not used.
 
         Returns:
@@ -66,7 +67,9 @@ class NextSample(MonaiStrategy):
         keep = request.get("keep", count > 1)
         if not isinstance(keep, bool):
             raise BadRequest(f"keep {str(keep)[:40]!r} must be true or false.")
-        proposals = self.learning.next(self.strategy.name, request["user"], count, keep)
+        proposals = self.learning.next(
+            self.strategy.name, request["user"], count, keep, str(request.get("open") or "")
+        )
         if not proposals:
             return {}
         samples = [{"id": p.image, "again": p.again, "note": p.note} for p in proposals]

@@ -29,6 +29,7 @@ _ANSWER: dict[str, Any] = {
 _SAVED: dict[str, Any] = {
     "label": "ct",
     "seg": None,
+    "edition": 0,
     "note": "",
     "voxels": {"liver": 1204},
     "revision": 5,

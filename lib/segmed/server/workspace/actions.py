@@ -16,7 +16,7 @@ from segmed.imaging.formats.seg_nrrd import SEGMENTATION
 from segmed.imaging.grid import Grid, image_grid, move_labels
 from segmed.imaging.labels.writing import write_labels
 from segmed.imaging.picture import Picture
-from segmed.server.datastores.studies import FINAL
+from segmed.server.datastores.studies import FINAL, ask_again
 from segmed.server.http.errors import BadRequest
 from segmed.server.tasks.infer import PromptInferTask
 from segmed.server.workspace.bodies import Client, LabelMapParams
@@ -170,6 +170,7 @@ class WorkspaceActions:
             BadRequest: The studies cannot be reached; nothing is saved then.
         """
         work, store = self.work, self.app.datastore()
+        ask_again(store)  # a PACS that was silent may be back
         segments = work.segments()
         flat = segments.flat()  # what the page shows of it, where segments overlap
         names = [segment.name for segment in segments.segments if segments.mask(segment).any()]
@@ -191,6 +192,7 @@ class WorkspaceActions:
         return {
             "label": label,
             "seg": stored_info.get("seg_sop"),
+            "edition": stored_info.get("seg_edition", 0),
             "note": " ".join(notes),
             "voxels": {s.name: int((flat == s.value).sum()) for s in segments.segments if s.name in names},
             "revision": work.settle(),

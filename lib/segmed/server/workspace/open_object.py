@@ -70,6 +70,8 @@ class OpenObject:
             "foreground": [list(point) for point in self.foreground],
             "background": [list(point) for point in self.background],
             **({} if self.axis == 2 else {"axis": self.axis}),
+            **({"strokes": len(self.strokes)} if self.strokes else {}),
+            **({"lasso": sorted(self.masks)} if self.masks and not self.adopts else {}),
         }
 
     def in_plane(self, axis: int) -> OpenObject:
