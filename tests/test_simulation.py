@@ -164,7 +164,7 @@ def test_a_small_run_from_the_first_label_to_the_table(tmp_path: Path) -> None:
     ]
     words += [
         "--options",
-        "epochs=2,epoch_steps=1,batch=4,patience=9",
+        "epochs=2,epoch_steps=6,batch=4,patience=9,learning_rate=0.03",
         "--image-size",
         "32",
         "--full-epochs",
@@ -180,7 +180,9 @@ def test_a_small_run_from_the_first_label_to_the_table(tmp_path: Path) -> None:
         ("typicality", 0, 4),
         ("typicality", 1, 8),
     ]
-    assert {r["state"] for r in rows} <= {"promoted", "rejected"}
+    states = [r["state"] for r in rows]
+    assert "promoted" in states
+    assert {*states} <= {"promoted", "rejected", "failed"}, "so short a training may find only background"
     assert all(
         0 <= r["dice"] <= 1 and sum(r["picked"].values()) == len(r["images"] or range(12)) for r in rows
     )

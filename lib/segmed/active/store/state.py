@@ -17,9 +17,7 @@ from segmed.active.tables.review import ReviewRepository
 from segmed.active.tables.scores import ScoreRepository, ScoringCost, StoredScores
 
 _MOST = 100  # images that a user may hold
-_SPARE = (
-    2  # images ranked beyond the number requested, because another process may reserve some of them first
-)
+_SPARE = 2  # images ranked beyond the number requested, as another process may reserve some of them
 _TRIES = 8
 
 
