@@ -40,7 +40,11 @@ def test_all_parts_run_without_monai_and_nibabel(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
     options = ("--device", "cpu", "--tiny", "--minutes", "0", "--batches", "1", "2", "--out", str(out))
     done = subprocess.run(
-        [sys.executable, "-c", _WITHOUT, str(SCRIPT), *options], capture_output=True, text=True, timeout=600
+        [sys.executable, "-c", _WITHOUT, str(SCRIPT), *options],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(out.read_text(encoding="utf-8"))

@@ -44,7 +44,14 @@ def series(
             if edit:
                 data = pydicom.dcmread(path)
                 edit(data, k)
-                data.save_as(path)
+                syntax = data.file_meta.TransferSyntaxUID
+                pydicom.dcmwrite(
+                    path,
+                    data,
+                    implicit_vr=syntax == ImplicitVRLittleEndian,
+                    little_endian=syntax != ExplicitVRBigEndian,
+                    force_encoding=True,  # the pixels are in the order of the syntax already
+                )
 
     return make
 
@@ -129,10 +136,6 @@ def _syntaxes() -> Iterator[Row]:
                 data.compress(RLELossless)
                 return
             data.file_meta.TransferSyntaxUID = uid
-            data.is_implicit_VR, data.is_little_endian = (
-                uid == ImplicitVRLittleEndian,
-                uid != ExplicitVRBigEndian,
-            )
             if uid == ExplicitVRBigEndian:
                 data.PixelData = np.ascontiguousarray(_PLAIN[:, :, k].T, ">i2").tobytes()
 

@@ -35,7 +35,7 @@ def test_propagation_ends_between_two_slices_and_can_be_asked_again(model: str, 
     prompt = Prompt(Box((5, 30), (5, 30), (4, 4)))
     enough, done = Event(), []
 
-    def progress(n: int, total: int) -> None:
+    def progress(n: int, total: int, found: object) -> None:
         done.append(n)
         if len(done) == 2:
             enough.set()

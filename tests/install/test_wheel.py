@@ -135,7 +135,7 @@ def test_the_wheel_asks_for_what_is_pinned(wheel: Path) -> None:
         told = file.read(next(name for name in file.namelist() if name.endswith("/METADATA"))).decode()
     assert "Requires-Dist: numpy==2." in told
     assert "Requires-Dist: monailabel" not in told  # pip could not resolve it
-    assert {"baselines", "cluster", "dev", "openvino", "yolo"} == set(
+    assert {"baselines", "cluster", "dev", "onnx", "openvino", "yolo"} == set(
         re.findall(r"^Provides-Extra: (\w+)$", told, re.MULTILINE)
     )
     assert "Requires-Python: <3.14,>=3.11" in told

@@ -224,7 +224,9 @@ def test_slices_are_encoded_once_for_all_objects_and_requests(
         predictor = _predictor(memory)
         prompts = [Prompt(SAID), Prompt(None, ((70, 20, 5),)), Prompt(Box((5, 30), (5, 30), (0, 0)))]
         told: list[tuple[int, int]] = []
-        together = predictor.segment_objects(picture, prompts, lambda done, total: told.append((done, total)))
+        together = predictor.segment_objects(
+            picture, prompts, lambda done, total, _found: told.append((done, total))
+        )
         assert sum(seen) == DEPTH == predictor.encoded
         alone = [predictor.segment_volume(picture, prompt) for prompt in prompts]
         assert sum(seen) == DEPTH

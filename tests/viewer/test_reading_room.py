@@ -114,9 +114,9 @@ def test_labels_have_a_menu(page: Page, client: str, picture: Picture, tmp_path:
     with page.expect_download() as download:
         page.locator("#names-table").click()
     download.value.save_as(tmp_path / "names.tsv")
-    assert "الطحال 🫀" in (
-        tmp_path / "names.tsv"
-    ).read_text() and download.value.suggested_filename.startswith("abdomen")
+    assert "الطحال 🫀" in (tmp_path / "names.tsv").read_text(
+        encoding="utf-8"
+    ) and download.value.suggested_filename.startswith("abdomen")
 
 
 def test_each_object_is_a_label_and_proposals_are_picked(page: Page, client: str, picture: Picture) -> None:

@@ -12,7 +12,6 @@ replace those of the first attempt.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import Any, TextIO
 
 from segmed.batch.items import Item, Shard, renamed
 from segmed.batch.tasks import Ending, Outcome, Phase, Task
+from segmed.imaging.file_locks import try_lock
 
 _FORMAT = 1
 _WAIT = 30.0  # s for readers of the file
@@ -249,11 +249,14 @@ def _open(path: Path) -> sqlite3.Connection:
 def _locked(path: Path) -> TextIO:
     file = path.open("a")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        free = try_lock(file)
+    except OSError:
+        file.close()
+        raise
+    if not free:
         file.close()
         raise ValueError(
             f"Another run is using {path.with_suffix('.sqlite3')}. Wait for its end, or give another --out "
             "or --shard."
-        ) from error
+        )
     return file

@@ -7,11 +7,12 @@ while a request is under way; its time is that of the last request.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from segmed.imaging.file_locks import share, try_lock
 
 SIGN = ".answering"
 
@@ -27,7 +28,7 @@ def answering(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             sign = stack.enter_context((folder / SIGN).open("a"))
-            fcntl.flock(sign, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            share(sign)
             os.utime(sign.fileno())
         try:
             yield
@@ -39,10 +40,8 @@ def answering(folder: Path) -> Iterator[None]:
 def seconds_since_answer(folder: Path) -> float:
     """Seconds since a server answered a prompt: 0 while it does, infinite if it never did."""
     try:
-        with (folder / SIGN).open("r") as sign:
-            try:
-                fcntl.flock(sign, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with (folder / SIGN).open("r+") as sign:
+            if not try_lock(sign):
                 return 0.0
             since = time.time() - os.fstat(sign.fileno()).st_mtime
     except OSError:

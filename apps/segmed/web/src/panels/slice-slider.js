@@ -17,7 +17,7 @@ export class SliceSlider {
   /** The planes have been drawn again. */
   show() {
     const isUseful = Boolean(this.viewer.meta) && !this.viewer.isFlat && this.viewer.view !== "multi";
-    find("#slices").hidden = !isUseful;
+    find("#slice-slider").hidden = !isUseful;
     if (!isUseful) return;
     const plane = this.#plane;
     const [index, count] = [this.viewer.slice(plane), this.viewer.sliceCount(plane)];
