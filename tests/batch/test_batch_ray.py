@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from segmed.batch.report import collect, measurement_rows
 from segmed.batch.runs import RunOptions, open_pool
 from segmed.batch.scheduler import Scheduler
 
-pytest.importorskip("ray")
+# Ray reads its settings when it is imported, so that only the session may do that.
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
 
 def test_a_worker_that_dies_costs_its_item_a_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

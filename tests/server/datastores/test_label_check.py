@@ -35,6 +35,7 @@ from segmed.server.app import SegMedApp
 from segmed.server.datastores.label_check import prompt_mask
 from segmed.server.http import download_routes, routes
 from segmed.server.http.errors import BadRequest
+from segmed.server.segmenting import routes as segmenting_routes
 from segmed.server.workspace import routes as workspace_routes
 
 SHAPE = (24, 20, 6)
@@ -88,7 +89,7 @@ def _site(studies: Path, folder: Path, patch: pytest.MonkeyPatch) -> Site:
     patch.setattr("segmed.server.app.monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD", False)
     app = SegMedApp(str(folder), str(studies), {**CONF, "registry": str(folder / "registry")})
     api = FastAPI()
-    for module in (download_routes, workspace_routes, routes):
+    for module in (download_routes, segmenting_routes, workspace_routes, routes):
         patch.setattr(module, "app_instance", lambda: app)
         api.include_router(module.router)
     api.add_exception_handler(BadRequest, asgi._refused)
