@@ -92,6 +92,7 @@ def _site(studies: Path, folder: Path, patch: pytest.MonkeyPatch) -> Site:
     for module in (download_routes, segmenting_routes, workspace_routes, routes):
         patch.setattr(module, "app_instance", lambda: app)
         api.include_router(module.router)
+    patch.setattr("segmed.server.segmenting.stream.app_instance", lambda: app)
     api.add_exception_handler(BadRequest, asgi._refused)
     api.add_exception_handler(ValueError, asgi._refused)
     return Site(app, TestClient(api), studies)
