@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import openvino
 import torch
 import torch.nn.functional as F
 from bench_encoder import masks, random_sam
@@ -27,6 +26,7 @@ from segmed.imaging.prompts import SlicePrompt
 from segmed.inference.loading import Loader
 from segmed.inference.runtimes.agreement import demo_masks, mean_dice
 from segmed.inference.runtimes.compiled import compile_method
+from segmed.inference.runtimes.library import openvino
 from segmed.inference.runtimes.openvino_graphs import Compiler
 from segmed.methods.base.backbone import BackboneConfig
 from segmed.methods.base.segmenter import Segmenter
@@ -137,7 +137,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     print(
-        f"torch {torch.__version__}, openvino {openvino.__version__}, {os.cpu_count()} CPUs, "
+        f"torch {torch.__version__}, openvino {openvino().__version__}, {os.cpu_count()} CPUs, "
         f"{options.threads} thread(s)"
     )
     with tempfile.TemporaryDirectory() as folder:

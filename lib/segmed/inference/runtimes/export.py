@@ -146,16 +146,15 @@ def _export_onnx(graph: Graph, folder: Path) -> None:
 
 
 def _export_openvino(graph: Graph, folder: Path) -> None:
+    from segmed.inference.runtimes.library import openvino
     from segmed.inference.runtimes.openvino_graphs import to_openvino
     from segmed.methods.base.backbone import check_runtime
 
     check_runtime("openvino")
-    import openvino
-
     path = folder / f"{graph.name}.xml"
-    openvino.save_model(to_openvino(graph), path, compress_to_fp16=False)
+    openvino().save_model(to_openvino(graph), path, compress_to_fp16=False)
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    compiled = openvino().Core().compile_model(path, "CPU", settings)
 
     def run(inputs: Mapping[str, Tensor]) -> list[Any]:
         out = compiled({name: t.numpy() for name, t in inputs.items()})

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from segmed.imaging.durable import appear_whole, sweep
+from segmed.inference.runtimes.library import openvino
 from segmed.methods.base.graph import Graph, Run
 from segmed.sam.digest import state_digest
 
@@ -26,23 +27,20 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 def has_bf16() -> bool:
     """Whether OpenVINO computes in bf16 on this CPU, which it offers only where the CPU has instructions."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def to_openvino(graph: Graph) -> Any:
     """An OpenVINO model of a graph, with the graph's names of inputs and outputs, in float32."""
-    import openvino
-
+    library = openvino()
     free = {name: graph.free.get(name, {}) for name in graph.inputs}
     shapes = [
-        openvino.PartialShape([-1 if axis in free[name] else n for axis, n in enumerate(t.shape)])
+        library.PartialShape([-1 if axis in free[name] else n for axis, n in enumerate(t.shape)])
         for name, t in graph.inputs.items()
     ]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # what it finds constant is constant here
-        model = openvino.convert_model(
+        model = library.convert_model(
             graph.module.eval(), input=shapes, example_input=tuple(graph.inputs.values())
         )
     for port, name in zip(model.inputs, graph.inputs, strict=True):
@@ -71,9 +69,7 @@ class Compiler:
             graph: The graph.
             precision: A key of `HINTS`; inputs and outputs are float32 in each.
         """
-        import openvino
-
-        core = openvino.Core()
+        core = openvino().Core()
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": self.threads,
@@ -91,14 +87,14 @@ class Compiler:
 
     def _key(self, core: Any, graph: Graph) -> str:
         """A hash of weights, shapes, this CPU and OpenVINO's version: a blob fits nothing else."""
-        import openvino
-
         shapes = {name: (tuple(t.shape), graph.free.get(name)) for name, t in graph.inputs.items()}
         cpu = (
             core.get_property("CPU", "FULL_DEVICE_NAME"),
             core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
         )
-        facts = repr((shapes, cpu, self.threads, openvino.__version__, torch.__version__, str(graph.module)))
+        facts = repr(
+            (shapes, cpu, self.threads, openvino().__version__, torch.__version__, str(graph.module))
+        )
         return hashlib.sha256(state_digest(facts, graph.module.state_dict()).encode()).hexdigest()[:16]
 
     def _cached(self, core: Any, path: Path, settings: dict[str, Any]) -> Any:
