@@ -251,10 +251,16 @@ def test_a_killed_worker_loses_nothing(folders: dict[str, Path], backbone: Path,
     killer.start()
     shares: list[float] = []
     listening: list[str] = []
+    others = {
+        child.pid for child in psutil.Process().children(recursive=True)
+    }  # such as a PACS of other tests
 
     def tell(now: Sequence[float], doing: str) -> None:
         shares.append(sum(now))
-        mine = {psutil.Process().pid, *(child.pid for child in psutil.Process().children(recursive=True))}
+        mine = {
+            psutil.Process().pid,
+            *(child.pid for child in psutil.Process().children(recursive=True)),
+        } - others
         found = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.pid in mine]
         listening.extend(c.laddr.ip for c in found)
 
