@@ -63,7 +63,13 @@ const progress = new ProgressPanel((keep) => work.stop(keep));
 const slices = new SlicesPanel(viewer, {
   prompt: () => work.state.prompt,
   ask: askModel,
-  interpolate: (request) => work.interpolate({ ...request, label: labels.name, overwrite: models.overwrite }),
+  interpolate: (request) =>
+    work.interpolate({
+      ...request,
+      label: labels.name,
+      overwrite: models.overwrite,
+      locked: labels.lockedNames(work.state.labels),
+    }),
 });
 new SurfaceView({ shown: labelsWithVoxels, fail });
 const pointer = new Pointer(overlayCanvas, viewer, overlay, {

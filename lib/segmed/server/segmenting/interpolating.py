@@ -10,7 +10,8 @@ from pydantic import Field
 from segmed.imaging.labels.interpolation import interpolated
 from segmed.imaging.planes import PlaneName, PlaneView, axis_across
 from segmed.server.workspace.actions import WorkspaceActions
-from segmed.server.workspace.bodies import Client, Name
+from segmed.server.workspace.bodies import Client, Locked, Name
+from segmed.server.workspace.edits.labels import keep_locked
 
 
 class InterpolateBody(Client):
@@ -22,12 +23,14 @@ class InterpolateBody(Client):
         between: Slices of that plane whose masks are right; the label on slices between them is replaced.
             Empty for all slices that show the label, so that only gaps are filled.
         overwrite: Whether voxels of other labels are taken.
+        locked: Names of labels whose voxels stay even with `overwrite`.
     """
 
     label: Name
     plane: PlaneName | None = None
     between: list[int] = Field(default=[], max_length=5000)
     overwrite: bool = False
+    locked: Locked = Field(default=[])
 
 
 def interpolate(actions: WorkspaceActions, body: InterpolateBody) -> dict[str, Any]:
@@ -62,6 +65,7 @@ def interpolate(actions: WorkspaceActions, body: InterpolateBody) -> dict[str, A
         slices[k] = values
     for k in set(label) - set(whole):
         slices[k] = np.where(label[k], 0, work.slice(k)).astype(np.uint8)
+    slices, _ = keep_locked(work, body.locked, {k: work.slice(k) for k in slices}, slices)
     work.value_of(body.label)
     work.by_hand = True
     return actions.to_json(work.change(slices))
