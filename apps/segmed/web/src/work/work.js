@@ -99,7 +99,7 @@ export class Work {
 
   /**
    * Fill the slices between those that show a label.
-   * @param {{label: string, plane?: string, between: number[], overwrite: boolean}} body
+   * @param {{label: string, plane?: string, between: number[], overwrite: boolean, locked?: string[]}} body
    */
   interpolate(body) {
     return this.#ask("interpolate", "Interpolating", body);
