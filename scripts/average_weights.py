@@ -59,7 +59,7 @@ def main() -> None:
     first, second = (load_network(path) for path in (options.first, options.second))
     mean = mean_of(first, second)
     save_network(mean, options.out)
-    source = ObjectSource(TrainingPack(options.pack, only=HELD_OUT), ObjectConfig(0.0, 0.0), 1)
+    source = ObjectSource(TrainingPack(options.pack, only=HELD_OUT), ObjectConfig(0.0, 0.0, 0.0), 1)
     for name, network in (("first", first), ("second", second), ("mean", mean)):
         with torch.inference_mode():
             told = "  ".join(

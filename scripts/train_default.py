@@ -83,6 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=128, help="side of the windows, px")
     parser.add_argument("--synthetic-share", type=float, default=ObjectConfig.synthetic_share)
     parser.add_argument("--superpixel-share", type=float, default=ObjectConfig.superpixel_share)
+    parser.add_argument("--tissue-share", type=float, default=ObjectConfig.tissue_share)
     parser.add_argument(
         "--rate", type=float, default=PretrainingConfig.learning_rate, help="peak learning rate"
     )
@@ -120,17 +121,20 @@ def main() -> None:
     objects = ObjectConfig(
         options.synthetic_share,
         options.superpixel_share,
+        options.tissue_share,
         phantoms=PhantomConfig(families + OFTEN, tiny_share=0.1),
     )
     held_out = options.hold_out if options.pack else []
     pack = TrainingPack(options.pack, without=held_out) if options.pack else None
     source = ObjectSource(pack, objects, options.seed)
     validation = {
-        "synthetic": ObjectSource(None, ObjectConfig(1.0, 0.0, phantoms=PhantomConfig((FAMILY_HELD_OUT,))), 1)
+        "synthetic": ObjectSource(
+            None, ObjectConfig(1.0, 0.0, 0.0, phantoms=PhantomConfig((FAMILY_HELD_OUT,))), 1
+        )
     }
     if held_out:
         unseen = TrainingPack(options.pack, only=held_out)
-        validation = {"held-out sources": ObjectSource(unseen, ObjectConfig(0.0, 0.0), 1), **validation}
+        validation = {"held-out sources": ObjectSource(unseen, ObjectConfig(0.0, 0.0, 0.0), 1), **validation}
 
     def opened(of: ObjectSource) -> ObjectPool:
         pool = ObjectPool(of, VALIDATED, options.size, seed=77)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from data.test_training_pack import write_pack
-from segmed.data.datasets.training_pack import TrainingPack
+from segmed.data.datasets.training_pack import PackImage, TrainingPack
 from segmed.data.synthetic.sample import PhantomConfig
 from segmed.methods.segmed.losses import step_loss
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.pretraining.appearance import vary_appearance
 from segmed.pretraining.objects import ObjectConfig, ObjectSource
 from segmed.pretraining.pool import KINDS, ObjectPool
+from segmed.pretraining.tissues import tissue
 from segmed.pretraining.trainer import Pretraining, PretrainingConfig
 from segmed.pretraining.windows import look_at, neighbour_of, show
 
@@ -25,7 +26,7 @@ PHANTOMS = PhantomConfig(("blobs", "shells"))
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> ObjectSource:
     pack = TrainingPack(write_pack(tmp_path_factory.mktemp("pack")))
-    return ObjectSource(pack, ObjectConfig(0.2, 0.1, phantoms=PHANTOMS), seed=3)
+    return ObjectSource(pack, ObjectConfig(0.2, 0.1, 0.1, phantoms=PHANTOMS), seed=3)
 
 
 def _disc() -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +86,7 @@ def test_looks_change_and_places_stay() -> None:
 
 def test_objects_are_the_same_whenever_asked_for_and_of_all_kinds(source: ObjectSource) -> None:
     kinds = [source.object(n).kind for n in range(60)]
-    assert {"real", "synthetic", "superpixel"} == set(kinds)
+    assert {"real", "synthetic", "superpixel", "tissue"} == set(kinds)
     for n in (0, 7, 31):
         one, other = source.object(n), source.object(n)
         assert (one.mask == other.mask).all()
@@ -93,9 +94,25 @@ def test_objects_are_the_same_whenever_asked_for_and_of_all_kinds(source: Object
         assert one.mask.any()
 
 
+def test_a_tissue_is_what_is_equally_bright_with_its_holes() -> None:
+    yy, xx = np.mgrid[:128, :128]
+    away = np.hypot(yy - 60, xx - 64)
+    wall = (away < 40) & (away > 20)
+    noise = np.random.default_rng(0).normal(0, 3, wall.shape)
+    pixels = (60 + 90 * wall + 40 * (away <= 20) + noise).clip(0, 255).astype(np.uint8)
+    image = PackImage(pixels, wall.astype(np.uint8), {"source": "phantom", "labels": "semantic"})
+    rng = np.random.default_rng(1)
+    found = [mask for mask in (tissue(image, rng) for _ in range(20)) if mask is not None]
+    overlaps = [2 * (mask & wall).sum() / (mask.sum() + wall.sum()) for mask in found]
+    assert max(overlaps) > 0.95
+    assert not any(mask[0, 0] for mask in found)  # never the background
+    flat = PackImage(np.full_like(pixels, 90), wall.astype(np.uint8), image.entry)
+    assert tissue(flat, rng) is None
+
+
 def test_sources_of_a_modality_share_its_weight(tmp_path: Path) -> None:
     pack = TrainingPack(write_pack(tmp_path))
-    balanced = ObjectSource(pack, ObjectConfig(0, 0))
+    balanced = ObjectSource(pack, ObjectConfig(0, 0, 0))
     assert balanced.chances.sum() == pytest.approx(1)
     by_name = dict(zip(balanced.names, balanced.chances, strict=True))
     assert by_name["organs"] > by_name["polyps"]  # CT is shown more often than endoscopy

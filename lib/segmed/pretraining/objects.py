@@ -13,6 +13,7 @@ from skimage.segmentation import felzenszwalb
 from segmed.data.datasets.training_pack import PackImage, TrainingPack
 from segmed.data.synthetic.sample import PhantomConfig, generate
 from segmed.data.synthetic.visibility import visibility
+from segmed.pretraining.tissues import tissue
 
 # Relative frequency of modalities; those that radiologists segment most come first.
 MODALITIES = {
@@ -60,7 +61,7 @@ class Shown:
     Attributes:
         image: The image, (H, W) or (H, W, 3), uint8.
         mask: The mask of the object (H, W), boolean and not empty.
-        kind: `real`, `synthetic` or `superpixel`.
+        kind: `real`, `synthetic`, `superpixel` or `tissue`.
     """
 
     image: np.ndarray
@@ -76,6 +77,7 @@ class ObjectConfig:
         synthetic_share: Share of objects from procedural phantoms.
         superpixel_share: Share of objects that are superpixels of real images, as in ScribblePrompt (Wong et
             al., ECCV 2024): they teach that the prompt defines the object.
+        tissue_share: Share of objects that are tissues of real images, see `tissues.tissue`.
         part_share: Share of labels with several connected parts of which one part becomes the object.
         hollow_share: Share of compact real objects whose core is painted over and excluded from the mask,
             because walls and rings are rare among labels.
@@ -83,13 +85,14 @@ class ObjectConfig:
     """
 
     synthetic_share: float = 0.25
-    superpixel_share: float = 0.08
+    superpixel_share: float = 0.06
+    tissue_share: float = 0.12
     part_share: float = 0.6
     hollow_share: float = 0.1
     phantoms: PhantomConfig = field(default_factory=PhantomConfig)
 
     def __post_init__(self) -> None:
-        for name in ("synthetic_share", "superpixel_share", "part_share", "hollow_share"):
+        for name in ("synthetic_share", "superpixel_share", "tissue_share", "part_share", "hollow_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed are shares from 0 to 1.")
 
@@ -124,8 +127,13 @@ class ObjectSource:
         if not self.names or kind < self.config.synthetic_share:
             return self._synthetic(n, rng)
         image = self._image(rng)
-        if kind < self.config.synthetic_share + self.config.superpixel_share:
+        kind -= self.config.synthetic_share
+        if kind < self.config.superpixel_share:
             return _superpixel(image, rng)
+        if kind < self.config.superpixel_share + self.config.tissue_share:
+            mask = tissue(image, rng)
+            if mask is not None:
+                return Shown(image.image, mask, "tissue")
         shown = self._real(image, rng)
         return hollowed(shown, rng) if rng.random() < self.config.hollow_share else shown
 

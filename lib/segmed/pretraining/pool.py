@@ -194,6 +194,8 @@ class ObjectPool:
         kind = names[rng.choice(len(names), p=[KINDS[name][0] for name in names])]
         if shown.kind == "superpixel" and kind in ("click", "neighbour"):
             kind = "box"  # a click does not define a superpixel
+        if shown.kind == "tissue" and kind == "neighbour":
+            kind = "box"  # the next slice of a tissue would be one of other branches
         on_click = kind == "click" or (kind == "scribble" and rng.random() < 0.5)
         zoom = (0.9, 8.0) if on_click else (1.25, 2.1)
         view = look_at(shown.mask, self.size, rng, zoom, on_click)
