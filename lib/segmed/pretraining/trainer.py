@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from segmed.methods.segmed.losses import step_loss
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.prompt_channels import prompt_channels
+from segmed.pretraining.checkpoints import damaged, read_state, write_log, write_state
 from segmed.pretraining.pool import KINDS, ObjectPool
 
 
@@ -216,7 +216,7 @@ class Pretraining:
         return repr((replace(self.config, steps=1, validate_every=1), self.world, self.facts))
 
     def _save(self) -> None:
-        _write(self.pool.state(), self.folder / f"pool-{self.rank}.pt")
+        write_state(self.pool.state(), self.folder / f"pool-{self.rank}.pt")
         if self.rank == 0:
             state = {
                 "facts": self._facts(),
@@ -226,38 +226,25 @@ class Pretraining:
                 "average": self.average.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
             }
-            _write(state, self.folder / "checkpoint.pt")
-            lines = "\n".join(json.dumps(entry) for entry in self.log)
-            (self.folder / "log.jsonl").write_text(lines + "\n", encoding="utf-8")
+            write_state(state, self.folder / "checkpoint.pt")
+            write_log(self.log, self.folder)
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
+        state = read_state(path, self._facts(), self.device)
+        objects = self.folder / f"pool-{self.rank}.pt"
         try:
-            # Both files were written by this class; the objects in the pool are not plain tensors.
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            pool = torch.load(self.folder / f"pool-{self.rank}.pt", weights_only=False)
+            # This class wrote the file; the objects in the pool are not plain tensors.
+            pool = torch.load(objects, weights_only=False)
         except Exception as error:
-            raise ValueError(
-                f"{path} is damaged ({type(error).__name__}). Remove it to start again."
-            ) from error
-        if state.get("facts") != self._facts():
-            raise ValueError(
-                f"{path} was written with other settings. Use the same settings to continue, or another "
-                "folder to start again."
-            )
+            raise damaged(objects, error) from error
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.pool.restore(pool)
         self.step, self.log = state["step"], state["log"]
-
-
-def _write(state: object, path: Path) -> None:
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
 
 
 def _optimiser(network: PromptNetwork, config: PretrainingConfig) -> torch.optim.Optimizer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from segmed.pretraining.backbone.interactive import InteractiveStep
 from segmed.pretraining.backbone.stream import PromptedBatch
+from segmed.pretraining.checkpoints import read_state, write_log, write_state
 from segmed.simulation.prompts import PromptConfig
 
 Draw = Callable[[int], PromptedBatch]
@@ -198,27 +198,14 @@ class ScratchTraining:
             "average": self.average.state_dict(),
             "optimisers": [o.state_dict() for o in self.optimisers],
         }
-        part = self.folder / "checkpoint.part"
-        torch.save(state, part)
-        part.replace(self.folder / "checkpoint.pt")
-        lines = "\n".join(json.dumps(entry) for entry in self.log)
-        (self.folder / "log.jsonl").write_text(lines + "\n", encoding="utf-8")
+        write_state(state, self.folder / "checkpoint.pt")
+        write_log(self.log, self.folder)
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:
-            raise ValueError(
-                f"{path} is damaged ({type(error).__name__}). Remove it to start again."
-            ) from error
-        if state.get("facts") != self._facts():
-            raise ValueError(
-                f"{path} was made with other settings. Use the same settings to continue, or another folder "
-                "to start again."
-            )
+        state = read_state(path, self._facts(), str(self.device))
         self.inner.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
