@@ -14,9 +14,10 @@ from segmed.methods.segmed.views import (
     OUTSIDE,
     View,
     around_clicks,
+    compared,
+    expected_dice,
     found_in,
     is_lone_click,
-    most_expected,
     network_inputs,
     on_slice,
     place,
@@ -191,8 +192,11 @@ def test_what_several_windows_agree_on_is_meant() -> None:
     masks[1, 20:44, 20:44] = 1
     masks[2, 19:44, 20:45] = 1
     trust = [0.8, 0.6, 0.5, 0.0]
-    assert most_expected(masks, windows, trust, (64, 64)) in (1, 2)
-    assert most_expected(masks, windows, [0.8, 0.1, 0.1, 0.0], (64, 64)) == 0
+    placed = compared(masks, windows, (64, 64))
+    expected = expected_dice(placed, trust)
+    assert int(expected.argmax()) in (1, 2)
+    assert expected[3] == 0  # nothing is trusted about it
+    assert int(expected_dice(placed, [0.8, 0.1, 0.1, 0.0]).argmax()) == 0
 
 
 def test_what_a_window_cuts_off_is_counted_but_not_at_the_border_of_the_slice() -> None:

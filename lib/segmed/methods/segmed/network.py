@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segmed.methods.segmed.click_choice import ClickChoice
 from segmed.methods.segmed.encoder import EfficientNetLite0
 from segmed.methods.segmed.prompt_channels import CHANNELS
 
@@ -36,10 +37,16 @@ class WindowFeatures:
 
 
 class PromptNetwork(nn.Module):
-    """The network from windows and prompt channels to logits and predicted IoU."""
+    """The network from windows and prompt channels to logits and predicted IoU.
+
+    Attributes:
+        choice: Chooses among the masks of a few clicks, and belongs to the weights; without it, the
+            agreement of all masks decides.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.choice: ClickChoice | None = None
         self.encoder = EfficientNetLite0()
         at_half, at_quarter = self.encoder.early_channels
         eighth, sixteenth, deepest = self.encoder.late_channels

@@ -20,6 +20,7 @@ from torch import Tensor
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.base.graph import Graph, Run
 from segmed.methods.base.segmenter import Logits, Segmenter
+from segmed.methods.segmed.click_hypotheses import CUT_OFF, MOST_CLICKS, Hypotheses, hypotheses_of
 from segmed.methods.segmed.graphs import RunPromptNetwork, network_graph
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.prompt_channels import prompt_channels
@@ -32,7 +33,6 @@ from segmed.methods.segmed.views import (
     found_in,
     is_lone_click,
     marked_on_object,
-    most_expected,
     network_inputs,
     place,
 )
@@ -41,8 +41,6 @@ from segmed.sam.frame import Frame
 from segmed.sam.prompt_rules import enforce_clicks, fill_box
 
 _VIEWS = 16  # windows per batch of the network
-_LEAST_TRUST = 0.01  # smallest weight of a mask that is not empty
-_CUT_OFF = 0.15  # deduction from the predicted IoU of a mask for each axis on which its window cuts it off
 
 
 @dataclass(frozen=True)
@@ -81,11 +79,17 @@ class Segmed(Segmenter):
     follows_neighbours = True
     corrects_masks = True
 
-    def __init__(self, network: PromptNetwork, version: str = "0", look: LookConfig | None = None) -> None:
+    def __init__(
+        self,
+        network: PromptNetwork,
+        version: str = "0",
+        look: LookConfig | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.version = version
         self.look = look or LookConfig()
+        self.choice = network.choice
 
     def encode(self, images: Tensor) -> Embedding:
         """Store slices (B, 3, S, S) in [0, 1] as uint8; windows are encoded per prompt."""
@@ -145,7 +149,7 @@ class Segmed(Segmenter):
             ):
                 extent = found_in(hypotheses[head], view.window, height, width)
                 out.append(place(hypotheses[head][None], [view.window], (height, width), size))
-                scores.append(trust[head] - _CUT_OFF * (extent[1] if extent else 0))
+                scores.append(trust[head] - CUT_OFF * (extent[1] if extent else 0))
         shape = (len(prompts), len(CLICK_SIDES) * (masks.shape[1] - 1))
         return Logits(torch.stack(out).unflatten(0, shape), torch.stack(scores).unflatten(0, shape))
 
@@ -194,9 +198,9 @@ class Segmed(Segmenter):
     ) -> list[tuple[Tensor, Tensor | None]]:
         """Box and probability (H, W) of a first mask for clicks and scribbles, from windows of several sizes.
 
-        Each window and mask head gives a hypothesis, trusted by its predicted IoU less a deduction for masks
-        that are cut off. The hypothesis with the highest expected Dice over all of them is taken, see
-        `most_expected`.
+        Each window and mask head gives a hypothesis. For a few clicks the choice that was trained for them
+        takes one; otherwise the one with the highest expected Dice over all of them is taken, see
+        `views.expected_dice`.
         """
         height, width = embedding.frame.height, embedding.frame.width
         views = [view for b, prompt in items for view in around_clicks(b, prompt, max(height, width))]
@@ -204,25 +208,25 @@ class Segmed(Segmenter):
             return []
         masks, quality = self._look(embedding, views)
         guesses: list[tuple[Tensor, Tensor | None]] = []
-        for n, (_, prompt) in enumerate(items):
-            rows = range(n * len(CLICK_SIDES), (n + 1) * len(CLICK_SIDES))
-            heads = range(1, masks.shape[1]) if is_lone_click(prompt) else range(1)
-            places = [(row, head) for row in rows for head in heads]
-            extents = [found_in(masks[row, head], views[row].window, height, width) for row, head in places]
-            trust = [
-                max(float(quality[row, head]) - _CUT_OFF * extent[1], _LEAST_TRUST) if extent else 0.0
-                for (row, head), extent in zip(places, extents, strict=True)
-            ]
-            windows = [views[row].window for row, _ in places]
-            best = most_expected(torch.stack([masks[at] for at in places]), windows, trust, (height, width))
-            frame = extents[best]
+        for n, (b, prompt) in enumerate(items):
+            rows = slice(n * len(CLICK_SIDES), (n + 1) * len(CLICK_SIDES))
+            found = hypotheses_of(embedding, b, prompt, views[rows], masks[rows], quality[rows])
+            best = int(self._scores(found, prompt).argmax())
+            row, head = found.places[best]
+            window, frame = views[rows][row].window, found.extents[best]
             if frame is None:  # all masks are empty: take a small box around the click
-                centre = windows[0][:2] + windows[0][2:] / 2
+                centre = window[:2] + window[2:] / 2
                 guesses.append((torch.cat([centre - 8, centre + 8]), None))
             else:
-                placed = place(masks[places[best]][None], [windows[best]], (height, width), (height, width))
-                guesses.append((frame[0], placed.sigmoid()))
+                placed = place(masks[rows][row, head][None], [window], (height, width), (height, width))
+                guesses.append((frame, placed.sigmoid()))
         return guesses
+
+    def _scores(self, found: Hypotheses, prompt: SlicePrompt) -> Tensor:
+        """Score hypotheses (N,), the meant one highest."""
+        if self.choice is None or prompt.scribbles is not None or not 0 < len(prompt.points) <= MOST_CLICKS:
+            return torch.from_numpy(found.agreement)
+        return self.choice(torch.from_numpy(found.features())).cpu()
 
     @staticmethod
     def _chosen(masks: Tensor, quality: Tensor, views: Sequence[View]) -> tuple[Tensor, Tensor]:

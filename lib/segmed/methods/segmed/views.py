@@ -172,31 +172,29 @@ def place(
     return torch.where(count > 0, total / count.clamp(min=1), torch.full_like(total, OUTSIDE))
 
 
-def most_expected(
-    masks: Tensor, windows: Sequence[Tensor], trust: Sequence[float], slice_size: tuple[int, int]
-) -> int:
-    """Index of the mask of highest expected Dice: argmax over m of sum over n of trust_n Dice(m, n).
+def compared(masks: Tensor, windows: Sequence[Tensor], slice_size: tuple[int, int]) -> Tensor:
+    """Place masks in the same reduced grid of their slice: logits (N, t, t) to (N, h, w)."""
+    scale = min(1.0, _COMPARED / max(slice_size))
+    size = max(1, round(slice_size[0] * scale)), max(1, round(slice_size[1] * scale))
+    return torch.stack([place(m[None], [w], slice_size, size) for m, w in zip(masks, windows, strict=True)])
+
+
+def expected_dice(placed: Tensor, trust: Sequence[float]) -> Tensor:
+    """The expected Dice (N,) of each mask: e_m = sum over n of trust_n Dice(m, n) / sum over n of trust_n.
 
     Each mask is a hypothesis of the meant object, with a probability proportional to its trust. The most
     trusted mask alone is often a small part that fits one window well; an object on which several windows
-    agree is more often meant.
+    agree is more often meant. Masks without trust get 0.
 
     Args:
-        masks: Logits (N, t, t).
-        windows: Window (4,) of each mask in px of the slice.
+        placed: Logits (N, h, w) in the same grid.
         trust: Weight of each mask, not negative.
-        slice_size: Rows and columns (H, W) of the slice.
     """
-    scale = min(1.0, _COMPARED / max(slice_size))
-    size = max(1, round(slice_size[0] * scale)), max(1, round(slice_size[1] * scale))
-    placed = torch.stack(
-        [place(m[None], [w], slice_size, size) > 0 for m, w in zip(masks, windows, strict=True)]
-    )
-    flat = placed.flatten(1).float()
+    flat = (placed > 0).flatten(1).float()
     both, areas = flat @ flat.T, flat.sum(1)
     dice = 2 * both / (areas[:, None] + areas[None, :]).clamp(min=1)
     weights = torch.tensor(list(trust), device=flat.device)
-    return int((dice @ weights * (weights > 0)).argmax())
+    return dice @ weights * (weights > 0) / weights.sum().clamp(min=1e-6)
 
 
 def network_inputs(

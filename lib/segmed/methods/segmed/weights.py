@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from segmed.methods.segmed.click_choice import load_choice
 from segmed.methods.segmed.network import PromptNetwork
 
 ARCHITECTURE = "segmed-prompt-network"
@@ -67,13 +68,15 @@ def load_network(folder: str | os.PathLike[str]) -> PromptNetwork:
         raise ValueError(
             f"{folder / _FILE} is damaged or of another version ({type(error).__name__})."
         ) from error
+    network.choice = load_choice(folder)
     return network.eval().to(memory_format=torch.channels_last)
 
 
 def network_version(network: PromptNetwork) -> str:
     """A short hash of the weights."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    choice = {} if network.choice is None else dict(network.choice.named_buffers())
+    for name, tensor in [*sorted(network.state_dict().items()), *sorted(choice.items())]:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
