@@ -157,6 +157,7 @@ def test_sam_and_sam2_are_told_apart(model: Sam2VideoModel, tmp_path: Path) -> N
         ("module.image_encoder.features.0.0.c.weight", "RepViT"),
         ("mask_decoder.hf_token.weight", "HQ-SAM"),
         ("w_a_000", "SAMed"),
+        ("sam.image_encoder.blocks.0.freq_norm.weight", "I-MedSAM"),
         ("upsampler.up1.range_temp", "FeatUp"),
         ("detector.backbone.vision_backbone.trunk.pos_embed", "SAM 3"),
         ("image_encoder.trunk.blocks.0.attn.qkv.weight", "EfficientTAM"),

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from segmed.commands.export_model import export_model
+from segmed.commands.import_model import import_model
 from segmed.places import REGISTRY
 
 if TYPE_CHECKING:  # torch is imported late, so that --help answers at once
@@ -24,6 +25,7 @@ app = typer.Typer(
     help="Trained versions of the models: list, compare, serve, roll back.", no_args_is_help=True
 )
 app.command("export")(export_model)
+app.command("import")(import_model)
 console = Console(stderr=True)
 
 Folder = Annotated[Path, typer.Option("--registry", help="Folder that training keeps its models in.")]

@@ -111,7 +111,7 @@ def automatic_masks(
     batches: list[_Kept] = []
     for start in range(0, len(points), config.batch):
         chunk = points[start : start + config.batch]
-        batches.append(predictor.queue.run(partial(_propose, predictor, picture, k, chunk, config)))
+        batches.append(predictor.run(partial(_propose, predictor, picture, k, chunk, config)))
         if progress:
             progress(min(start + config.batch, len(points)), len(points))
     boxes, scores, stability = (torch.cat([getattr(one, name) for one in batches]) for name in _NUMBERS)

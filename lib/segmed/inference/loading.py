@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError, safe_open
 
+from segmed.inference.cpu_fallback import no_memory_left
 from segmed.methods import find_method
 from segmed.methods.base.backbone import BackboneConfig, missing_weights
 from segmed.methods.base.method import Method, Training
@@ -108,11 +109,7 @@ class Loader:
                 raise
             logger.warning("%s does not fit into the memory of %s: %s", method, device, error)
             segmenter, warning = self._get_or_simpler(method, backbone, "cpu", trained, labels)
-            told = (
-                f"{device} has no memory left for {method}, which therefore runs on the CPU, more slowly. "
-                "End other programs on the GPU, or take smaller weights, and start again."
-            )
-            return segmenter, f"{told} {warning}".strip()
+            return segmenter, f"{no_memory_left(device, method)} {warning}".strip()
 
     def _get_or_simpler(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt, SlicePrompt
 from segmed.imaging.scribbles import strokes_to_clicks
 from segmed.imaging.store import ByteBoundedStore
+from segmed.inference.cpu_fallback import CpuFallback
 from segmed.inference.device_queue import DeviceQueue
 from segmed.inference.predictor_steps import (
     has_thick_box,
@@ -29,6 +31,8 @@ from segmed.methods.base.segmenter import Logits, Segmenter, StackPrompt
 from segmed.methods.detector.boxes import Boxes
 from segmed.sam.embedding import Embedding
 
+T = TypeVar("T")
+
 
 class Predictor:
     """A segmenter with a cache of embeddings and a queue, which predicts masks for pictures.
@@ -39,8 +43,8 @@ class Predictor:
         queue: The queue of the device, which runs one batch of slices at a time.
         batch: Number of slices encoded together; 1 is best for large models on CPUs.
         warning: A warning that is returned with every answer, such as the reason for a fallback method.
-        loose_parts: Whether parts that are not connected with the object are kept in propagation by
-            neighbouring slices.
+        loose_parts: Whether propagation by neighbouring slices keeps parts that are not connected.
+        fallback: What takes over if the device has no memory left; None leaves the error to the caller.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Predictor:
         batch: int = 1,
         warning: str = "",
         loose_parts: bool = False,
+        fallback: CpuFallback | None = None,
     ) -> None:
         self.segmenter = segmenter
         self.embeddings = embeddings
@@ -58,7 +63,27 @@ class Predictor:
         self.batch = batch
         self.warning = warning
         self.loose_parts = loose_parts
+        self.fallback = fallback
         self.encoded = 0
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Run `work` when the turn of the device comes; on the CPU from then on if its memory is full.
+
+        `work` has to take `segmenter` from here when it runs, because that may change.
+        """
+        try:
+            return self.queue.run(work)
+        except torch.OutOfMemoryError as error:
+            self.leave_device(error)
+            return self.queue.run(work)
+
+    def leave_device(self, error: torch.OutOfMemoryError) -> None:
+        """Let the fallback take over, or raise `error` if there is none."""
+        if self.fallback is None:
+            raise error
+        self.segmenter, self.queue = self.fallback.take_over(error)
+        if self.fallback.warning not in self.warning:
+            self.warning = f"{self.fallback.warning} {self.warning}".strip()
 
     def segment_slices(
         self,
@@ -155,7 +180,7 @@ class Predictor:
                 logits = self.segmenter.decode(self.embedding(picture, chunk), None, size)
                 return logits.masks.argmax(1).to(torch.uint8).cpu().numpy()
 
-            labels[:, :, chunk.start : chunk.stop] = self.queue.run(decode).transpose(2, 1, 0)
+            labels[:, :, chunk.start : chunk.stop] = self.run(decode).transpose(2, 1, 0)
             labels[:, :, [k for k in chunk if is_blank(picture, k)]] = 0
             if progress:
                 progress(chunk.stop, picture.shape[2], {k: labels[:, :, k].T for k in chunk})
@@ -167,15 +192,12 @@ class Predictor:
         Raises:
             ValueError: If the method is not a detector.
         """
-        detect = getattr(self.segmenter, "detect", None)
-        if detect is None:
+        if not hasattr(self.segmenter, "detect"):
             raise ValueError("This model finds no boxes. Take the model 'detector'.")
         found: list[Boxes] = []
         for k in range(picture.shape[2]):
-            if is_blank(picture, k):
-                found.append(Boxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0)))
-            else:
-                found.append(self.queue.run(partial(self._detect, detect, picture, k)))
+            blank = is_blank(picture, k)
+            found.append(Boxes.none() if blank else self.run(partial(self._detect, picture, k)))
             if progress:
                 progress(k + 1, picture.shape[2], {})
         return found
@@ -194,8 +216,9 @@ class Predictor:
         prompts = {k: p for k in prompt.slices() if (p := prompt.on_slice(k)) is not None}
         return self.predict(picture, prompts, read=uncertainty_of)
 
-    def _detect(self, detect: Callable[[Embedding], list[Boxes]], picture: Picture, k: int) -> Boxes:
-        return detect(self.embedding(picture, [k]))[0]
+    def _detect(self, picture: Picture, k: int) -> Boxes:
+        found: list[Boxes] = self.segmenter.detect(self.embedding(picture, [k]))  # type: ignore[operator]
+        return found[0]
 
     def embedding(self, picture: Picture, ks: Sequence[int]) -> Embedding:
         """Embeddings of slices, from the cache if possible; to be called within the device queue."""
@@ -256,10 +279,9 @@ class Predictor:
         read: Callable[[Logits], Tensor] = lambda logits: logits.masks > 0,
     ) -> Masks:
         """Predict masks (H, W) by slice index in batches, between which other requests can run."""
-        blank = [k for k in prompts if is_blank(picture, k)]
-        masks: Masks = {k: np.zeros((picture.shape[1], picture.shape[0]), bool) for k in blank}
-        ks = [k for k in prompts if k not in masks]
         size = picture.shape[1], picture.shape[0]
+        masks: Masks = {k: np.zeros(size, bool) for k in prompts if is_blank(picture, k)}
+        ks = [k for k in prompts if k not in masks]
         for start in range(0, len(ks), self.batch):
             chunk = ks[start : start + self.batch]
 
@@ -272,7 +294,7 @@ class Predictor:
 
             if progress:
                 progress(len(masks), len(prompts), {})
-            masks.update(zip(chunk, self.queue.run(decode), strict=True))
+            masks.update(zip(chunk, self.run(decode), strict=True))
             if progress:
                 progress(len(masks), len(prompts), {k: masks[k] for k in chunk})
         return masks

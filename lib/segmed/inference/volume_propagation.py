@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from segmed.imaging.picture import Picture
@@ -86,16 +87,7 @@ def track_objects(
             stacks[n] = StackPrompt(shown, stack.excluded)
     if not stacks:
         return found
-    objects = [*stacks]
-    steps = predictor.segmenter.segment_stack(
-        lambda k: predictor.embedding(picture, [k]), picture.shape[2], [*stacks.values()], size
-    )
-
-    def advance() -> tuple[int, int, np.ndarray] | None:
-        step = next(steps, None)
-        return None if step is None else (objects[step[0]], step[1], step[2].sigmoid().cpu().numpy())
-
-    for done, (n, k, probability) in enumerate(iter(lambda: predictor.queue.run(advance), None), start=1):
+    for done, (n, k, probability) in enumerate(_tracked(predictor, picture, stacks, size), start=1):
         mask = (probability > 0.5) & (not is_blank(picture, k))
         if refine and mask.any() and k not in found[n]:
             mask = predictor.refined(picture, k, probability, box_around(mask, 0), refine)
@@ -103,3 +95,27 @@ def track_objects(
         if progress:
             progress(min(done, total), total, {k: found[n][k]} if len(prompts) == 1 else {})
     return found
+
+
+def _tracked(
+    predictor: Predictor, picture: Picture, stacks: Mapping[int, StackPrompt], size: tuple[int, int]
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Object, slice and probability (H, W), step by step; from the first step again if the CPU takes over."""
+    objects = [*stacks]
+
+    def begin() -> Iterator[tuple[int, int, Tensor]]:
+        return predictor.segmenter.segment_stack(
+            lambda k: predictor.embedding(picture, [k]), picture.shape[2], [*stacks.values()], size
+        )
+
+    def advance() -> tuple[int, int, np.ndarray] | None:
+        step = next(steps, None)
+        return None if step is None else (objects[step[0]], step[1], step[2].sigmoid().cpu().numpy())
+
+    steps = begin()
+    try:
+        yield from iter(lambda: predictor.queue.run(advance), None)
+    except torch.OutOfMemoryError as error:
+        predictor.leave_device(error)
+        steps = begin()
+        yield from iter(lambda: predictor.queue.run(advance), None)

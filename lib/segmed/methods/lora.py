@@ -6,8 +6,9 @@ Segment Anything Model for Medical Image Segmentation (2023).
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,11 @@ from segmed.sam.stem import ConvStem
 if TYPE_CHECKING:
     from transformers import SamModel
 
-_TARGETS = r"vision_encoder\.layers\.\d+\.attn\.qkv\.(q|v)|mask_decoder\.transformer\..+\.(q_proj|v_proj)"
+Decoder = Literal["lora", "all"]
+
+_ENCODER = r"vision_encoder\.layers\.\d+\.attn\.qkv\.(q|v)"
+_DECODER = r"mask_decoder\.transformer\..+\.(q_proj|v_proj)"
+_TRANSFORMER = "mask_decoder.transformer."
 _STEM = r"vision_encoder\.patch_embed\.(down\.\d+\.0|(down|up)\..+\.?conv[12]|lateral\.\d+|projection)"
 
 
@@ -38,14 +43,26 @@ class LoraSamConfig(ClassConfig):
     Attributes:
         rank: Rank of the updates; their scale is 1 for all ranks, so that ranks can be compared (4 in Zhang
             and Liu, 2023).
+        decoder: How the transformer of the mask decoder learns: by low-rank updates as well (`lora`, the
+            SAMed_s of Zhang and Liu), or with all of its weights (`all`, their SAMed).
+        prompt_token: Whether token 0, which answers prompts, is among the tokens when classes are decoded;
+            not in files of SAMed, where there is no such token.
     """
 
     rank: int = 4
+    decoder: Decoder = "lora"
+    prompt_token: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
             raise ValueError(f"rank is {self.rank!r}; allowed are whole numbers from 1. Take 1, 4 or 8.")
+        if self.decoder not in get_args(Decoder):
+            raise ValueError(
+                f"decoder is {self.decoder!r}; allowed are {' and '.join(get_args(Decoder))}. Take 'lora'."
+            )
+        if not isinstance(self.prompt_token, bool):
+            raise ValueError(f"prompt_token is {self.prompt_token!r}; allowed are True and False. Take True.")
 
 
 class SplitQkv(nn.Module):
@@ -96,6 +113,8 @@ class LoraSam(TrainableClassSegmenter):
     def __init__(self, model: SamModel, config: LoraSamConfig | None = None, version: str = "0") -> None:
         config = config or LoraSamConfig()
         super().__init__(model, config, version)
+        if not config.prompt_token:
+            self.decode_classes_alone()
         # Warm-up, weight decay, optimiser and epochs: Zhang and Liu (2023), who stop after 160 of 200 epochs.
         self.recipe = Recipe(
             {"": learning_rate(1)},
@@ -109,7 +128,9 @@ class LoraSam(TrainableClassSegmenter):
             batch=12,
         )
         vision, decoder = self.model.config.vision_config, self.model.config.mask_decoder_config
-        narrowest = min(vision.hidden_size, decoder.hidden_size // decoder.attention_downsample_rate)
+        narrowest = vision.hidden_size
+        if config.decoder == "lora":
+            narrowest = min(narrowest, decoder.hidden_size // decoder.attention_downsample_rate)
         if config.rank > narrowest:
             raise ValueError(
                 f"rank is {config.rank}; allowed are 1 to {narrowest}, the width of the narrowest projection "
@@ -121,16 +142,28 @@ class LoraSam(TrainableClassSegmenter):
             layer.attn.qkv = SplitQkv(layer.attn.qkv)
         # Where the encoder is mostly a stem, its convolutions get low-rank updates as well.
         stem = isinstance(self.model.vision_encoder.patch_embed, ConvStem)
-        targets = f"{_TARGETS}|{_STEM}" if stem else _TARGETS
+        targets = [_ENCODER]
+        if config.decoder == "lora":
+            targets.append(_DECODER)
+        else:  # the weights are the base's up to here
+            self.model.mask_decoder.transformer = copy.deepcopy(self.model.mask_decoder.transformer)
+        if stem:
+            targets.append(_STEM)
         self.model.add_adapter(
             LoraConfig(
-                r=config.rank, lora_alpha=config.rank, lora_dropout=0.0, bias="none", target_modules=targets
+                r=config.rank,
+                lora_alpha=config.rank,
+                lora_dropout=0.0,
+                bias="none",
+                target_modules="|".join(targets),
             )
         )
         self.prepare_training()
 
     def trained_names(self) -> list[str]:
-        return super().trained_names() + [name for name, _ in self.named_parameters() if ".lora_" in name]
+        more = ".lora_", *([_TRANSFORMER] if self.config.decoder == "all" else [])
+        names = [name for name, _ in self.named_parameters() if any(part in name for part in more)]
+        return super().trained_names() + names
 
     def recipe_for(self, batch: int) -> Recipe:
         return replace(self.recipe, rates={"": learning_rate(batch)})
@@ -148,7 +181,10 @@ class LoraSam(TrainableClassSegmenter):
         for layer in model.vision_encoder.layers:
             layer.attn.qkv = layer.attn.qkv.fuse()
         model.delete_adapter(list(model.peft_config))
-        return ClassSegmenter(model, self.labels, self.version).train(self.training)
+        merged = ClassSegmenter(model, self.labels, self.version).train(self.training)
+        if not self.config.prompt_token:
+            merged.decode_classes_alone()
+        return merged
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

@@ -114,6 +114,8 @@ def open_model(
     import torch
 
     from segmed.imaging.store import ByteBoundedStore
+    from segmed.inference.cpu_fallback import CpuFallback
+    from segmed.inference.device_queue import DeviceQueue
     from segmed.inference.loading import Loader
     from segmed.inference.predictor import Predictor
     from segmed.methods.base.backbone import BackboneConfig
@@ -139,7 +141,14 @@ def open_model(
     if automatic and not segmenter.labels:
         raise ValueError(f"This version of {model!r} was trained for boxes. Take {model}_prompt.")
     cache = ByteBoundedStore[Embedding](embedding_bytes)
-    predictor = Predictor(segmenter, cache, batch=4 if device != "cpu" else 1)
+    spare = None
+    if fallback and device != "cpu":
+        spare = CpuFallback(
+            method.name,
+            device,
+            lambda: (loader.get_or_fallback(method.name, base, "cpu", trained)[0], DeviceQueue()),
+        )
+    predictor = Predictor(segmenter, cache, batch=4 if device != "cpu" else 1, fallback=spare)
     weights = found.record.files[WEIGHTS] if found and found.record and not warning else segmenter.version
     name = found.version if found and not warning else UNTRAINED
     return LoadedModel(predictor, automatic, name, weights, warning)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -15,11 +15,14 @@ from segmed.denoising.dncnn import load_dncnn
 from segmed.denoising.pictures import Denoiser, gaussian
 from segmed.imaging.picture import Picture, PictureCache
 from segmed.imaging.store import ByteBoundedStore
+from segmed.inference.cpu_fallback import CpuFallback
 from segmed.inference.device_queue import DeviceQueue
 from segmed.inference.loading import Loader
 from segmed.inference.predictor import Predictor
 from segmed.methods import find_method
+from segmed.methods.base.backbone import BackboneConfig
 from segmed.methods.base.method import Method
+from segmed.methods.base.segmenter import Segmenter
 from segmed.methods.base.trained_facts import read_facts
 from segmed.registry.versions import Registry
 from segmed.sam.embedding import Embedding
@@ -46,7 +49,7 @@ class Engine:
         self.embeddings: ByteBoundedStore[Embedding] = ByteBoundedStore(settings.embedding_bytes)
         self.denoisers: dict[str, Callable[[], Denoiser]] = {"gaussian": gaussian}
         if settings.denoiser:
-            self.denoisers["dncnn"] = functools.cache(functools.partial(load_dncnn, settings.denoiser))
+            self.denoisers["dncnn"] = cache(partial(load_dncnn, settings.denoiser))
         self._loader = Loader()
         self._queues: dict[str, DeviceQueue] = {}
         self._predictors: dict[tuple[str, str], tuple[Path | None, Predictor]] = {}
@@ -134,14 +137,28 @@ class Engine:
                 )
                 small = (segmenter.input_size or 0) <= _SMALL_INPUT
                 batch = self.settings.batch if small or device != "cpu" else 1
+                on_cpu = partial(self._on_cpu, method, backbone, trained)
                 predictor = Predictor(
-                    segmenter, self.embeddings, queue, batch, warning, self.settings.loose_parts
+                    segmenter,
+                    self.embeddings,
+                    queue,
+                    batch,
+                    warning,
+                    self.settings.loose_parts,
+                    CpuFallback(method, device, on_cpu) if device != "cpu" else None,
                 )
                 self._predictors[method, device] = trained, predictor
                 if before and before[0]:
                     self._loader.forget(before[0])
                     return_free_memory()
             return self._predictors[method, device][1]
+
+    def _on_cpu(
+        self, method: str, backbone: BackboneConfig, trained: Path | None
+    ) -> tuple[Segmenter, DeviceQueue]:
+        queue = self.queue("cpu")
+        load = partial(self._loader.get_or_fallback, method, backbone, "cpu", trained, self.settings.labels)
+        return queue.run(load)[0], queue
 
     def device(self, name: str | None) -> str:
         """The device of a name out of `devices()`. Raises ValueError if there is none."""

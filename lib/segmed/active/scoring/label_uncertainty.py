@@ -58,5 +58,5 @@ def label_uncertainty(
             boxes = [slice_box(mask) for mask in masks[: config.objects]]
             return probe.score_boxes(boxes, np.random.default_rng([config.seed, k]))["jitter"]
 
-        scores.append({"uncertainty": float(predictor.queue.run(score))})
+        scores.append({"uncertainty": float(predictor.run(score))})
     return pool_slices(scores, config.worst).get("uncertainty", math.nan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -20,6 +21,11 @@ class Boxes:
     corners: Tensor
     labels: Tensor
     scores: Tensor
+
+    @classmethod
+    def none(cls) -> Boxes:
+        """No boxes."""
+        return cls(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0))
 
     def __len__(self) -> int:
         return len(self.labels)

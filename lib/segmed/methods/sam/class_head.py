@@ -19,6 +19,7 @@ from torch import Tensor
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.base.segmenter import Logits
 from segmed.methods.base.trainable import TrainableSegmenter
+from segmed.methods.sam.mask_tokens import decode_tokens
 from segmed.methods.sam.medsam import MedSam
 from segmed.methods.sam.sharing import share_weights
 from segmed.sam.decoding import decode_low_resolution
@@ -152,6 +153,12 @@ class ClassSegmenter(MedSam):
     def __init__(self, model: SamModel, labels: tuple[str, ...], version: str = "0") -> None:
         super().__init__(model, version)
         self.labels = labels
+        self._alone = False
+
+    def decode_classes_alone(self) -> None:
+        """From now on, decode classes without token 0, as SAMed does; prompts are decoded as before."""
+        self._alone = True
+        self.no_graphs = "its classes are decoded without the token that answers prompts"
 
     def decode(
         self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
@@ -165,6 +172,8 @@ class ClassSegmenter(MedSam):
         return Logits(embedding.frame.restore(self._class_logits(embedding), size))
 
     def _class_logits(self, embedding: Embedding) -> Tensor:
+        if self._alone:
+            return decode_tokens(self.model, embedding.features, slice(1, None)).float()
         out = self.model(image_embeddings=embedding.features, multimask_output=True)
         return out.pred_masks[:, 0].float()
 

@@ -13,7 +13,16 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
     (r"image_encoder\.backbone\.(input_)?stem", "a SAM with the encoder EfficientViT-B"),
     (r"image_encoder\.features\.\d+\.", "a SAM with the encoder RepViT, such as EdgeSAM or RepViT-SAM"),
     (r"mask_decoder\.(hf_token|hf_mlp)\.", "an HQ-SAM"),
-    (r"w_[ab]_\d+$", "a file of SAMed, which holds low-rank updates of a SAM and no encoder"),
+    (
+        r"w_[ab]_\d+$",
+        "a file of SAMed, which holds low-rank updates of a SAM and no encoder. `segmed models import` makes "
+        "a version of the method lora of it",
+    ),
+    (
+        r"(.*\.)?(freq_norm|seg_net)\.",
+        "a file of I-MedSAM. Its authors give no licence for their code, so that SegMed does not know the "
+        "names of its weights; `segmed train --method imedsam` trains the method",
+    ),
     (r"(upsampler\.)?up1\.range_(proj|temp)", "an upsampler of FeatUp, which the method featup uses (jbu)"),
     (r"(detector|tracker|detector_model|tracker_model|sam3_model)\.", "a SAM 3"),
 )

@@ -29,16 +29,27 @@ def weights_in(folder: Path) -> Path | None:
 
 
 def read_state(path: Path, where: str) -> dict[str, Tensor]:
+    """The named weights of a file that can be base weights, as `read_named` gives them.
+
+    Raises:
+        ValueError: as `read_named`, or it belongs to a model that SegMed cannot load.
+    """
+    named = read_named(path, where)
+    if other := foreign(named):
+        raise ValueError(f"{path.name} cannot be used. {other}")
+    return named
+
+
+def read_named(path: Path, where: str) -> dict[str, Tensor]:
     """The named weights of a file, without the `module.` prefix of multi-GPU training.
 
     Args:
         path: `.safetensors`, or a file of torch.save, which may hold the weights under "model" or
             "state_dict".
-        where: what weights to give instead, for messages.
+        where: what to give instead, for messages.
 
     Raises:
-        ValueError: it is damaged, holds something else than weights, or belongs to a model that SegMed cannot
-            load.
+        ValueError: it is damaged, or holds something else than weights.
     """
     try:
         check_file(path)
@@ -59,7 +70,4 @@ def read_state(path: Path, where: str) -> dict[str, Tensor]:
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
         raise ValueError(f"{path.name} does not hold named weights. {where}")
-    named = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
-    if other := foreign(named):
-        raise ValueError(f"{path.name} cannot be used. {other}")
-    return named
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}

@@ -151,12 +151,12 @@ class PromptInferTask(InferTask):
             FileNotFoundError: The weights are missing.
         """
         predictor = self.engine.predictor(self.method, device)
-        notes = [predictor.warning] if predictor.warning else []
         if uncertainty:
             masks = predictor.uncertainty(picture, prompt)
         else:
             segment = predictor.segment_volume if self.volume else predictor.segment_slices
             masks = segment(picture, prompt, progress, REFINEMENTS.get(refinement))
+        notes = [predictor.warning] if predictor.warning else []  # which may have come just now
         if blank := [k for k in masks if is_blank(picture, k)]:
             notes.append(
                 f"Slice {blank[0]} is blank (all of its voxels are equal or not numbers): nothing is there."
