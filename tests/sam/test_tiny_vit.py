@@ -14,11 +14,12 @@ from segmed.methods.imedsam.imedsam import Imedsam
 from segmed.methods.lora import LoraSam, LoraSamConfig
 from segmed.methods.sam.decoder_tuning import DecoderTuning, DecoderTuningConfig
 from segmed.sam.checkpoints.keymap import infer_config, to_transformers
+from segmed.sam.cpu import bands
 from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.encoders.tiny_vit import TinyVitShape
 from segmed.sam.weights import load_sam, weights_version
 from tiny_sam import tiny_sam, to_original
-from torch import Tensor
+from torch import Tensor, nn
 
 SHAPE = TinyVitShape((16, 32, 32, 64), (1, 1, 2, 1), (2, 2, 4), (3, 5, 3))
 
@@ -230,3 +231,30 @@ def test_the_whole_encoder_learns_and_can_recompute(tmp_path: Path) -> None:
         gradients.append(encoder["stages.1.layers.0.attn.attention_biases"].grad)
     assert gradients[0].abs().max() > 0
     assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 6, 21, 13), (2, 6, 16, 8)])
+@torch.inference_mode()
+def test_bands_give_what_the_whole_gives(
+    monkeypatch: pytest.MonkeyPatch, stride: int, shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    before, depthwise, behind = (
+        nn.Conv2d(6, 24, 1),
+        nn.Conv2d(24, 24, 3, stride, 1, groups=24),
+        nn.Conv2d(24, 5, 1),
+    )
+    x = torch.randn(shape).to(memory_format=torch.channels_last)
+    whole = behind(depthwise(before(x).relu()))
+    widths = [24 * 4 * shape[0] * shape[3] * stride * rows for rows in (1, 3, 5, 100)]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    for width in widths:
+        monkeypatch.setattr(bands, "_BYTES", width)
+        found = bands.separable(x, lambda part: before(part).relu(), depthwise, behind)
+        assert found.shape == whole.shape and torch.allclose(found, whole, atol=1e-6)
+        tokens = x.permute(0, 2, 3, 1)
+        assert torch.allclose(
+            bands.tokenwise(tokens, lambda t: t.exp().sum(-1, keepdim=True), 24),
+            tokens.exp().sum(-1, keepdim=True),
+        )

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from segmed.sam.cpu.bands import separable, tokenwise
+
 if TYPE_CHECKING:
     from transformers import SamVisionConfig
 
@@ -163,8 +165,7 @@ class _MBConv(nn.Module):
         self.conv3 = _Pointwise(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = _gelu(self.conv2(_gelu(self.conv1(x))))
-        return _gelu(x + self.conv3(hidden))
+        return _gelu(x + _separable(x, self.conv1, self.conv2, self.conv3))
 
 
 class _Transition(nn.Module):
@@ -177,7 +178,7 @@ class _Transition(nn.Module):
         self.conv3 = _Pointwise(following, following)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv3(_gelu(self.conv2(_gelu(self.conv1(x)))))
+        return _separable(x, self.conv1, self.conv2, self.conv3)
 
 
 class _Block(nn.Module):
@@ -204,7 +205,7 @@ class _Mlp(nn.Module):
         self.fc2 = nn.Linear(_EXPANSION * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(_gelu(self.fc1(self.norm(x))))
+        return tokenwise(x, lambda part: self.fc2(_gelu(self.fc1(self.norm(part)))), self.fc1.out_features)
 
 
 class _WindowAttention(nn.Module):
@@ -237,6 +238,11 @@ class _WindowAttention(nn.Module):
         x = self.proj(x.transpose(1, 2).reshape(-1, w * w, channels))
         x = x.view(batch, rows, columns, w, w, channels).transpose(2, 3)
         return x.reshape(batch, rows * w, columns * w, channels)[:, :height, :width]
+
+
+def _separable(x: Tensor, before: nn.Module, depthwise: nn.Conv2d, behind: nn.Module) -> Tensor:
+    """Two pointwise convolutions around a depthwise one, with GELU between them."""
+    return separable(x, lambda part: _gelu(before(part)), depthwise, lambda part: behind(_gelu(part)))
 
 
 def _distances(window: int, device: torch.device) -> Tensor:
