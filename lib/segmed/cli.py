@@ -97,7 +97,7 @@ def serve(
     certfile: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.")] = None,
     keyfile: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
 ) -> None:
-    """Start the server for 3D Slicer and OHIF.
+    """Start the server for the web page, 3D Slicer and OHIF.
 
     `--conf KEY VALUE`, repeatable, sets what `segmed info` lists, for instance `--conf models medsam,sam
     --conf backbone medsam_vit_b.pth`.

@@ -102,7 +102,7 @@ def test_the_list_tells_how_weights_are_used(server: FileServer) -> None:
     rows = {line.split()[1]: line for line in _run("list").stdout.splitlines() if line.startswith("│")}
     assert set(PUBLISHED) <= set(rows)
     assert "--conf backbone mobilesam" in rows["mobilesam"]
-    assert "--conf backbone_sam2 medsam2" in rows["medsam2"]
+    assert "--conf backbone_medsam2 medsam2" in rows["medsam2"]
     assert "research and education" in rows["medsam2"]
 
 

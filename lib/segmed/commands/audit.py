@@ -41,7 +41,7 @@ def show(
     ] = "",
     last: Annotated[int, typer.Option(help="So many entries.")] = 50,
 ) -> None:
-    """Print the last entries; the log is checked meanwhile."""
+    """Print the last entries, and check the log at the same time."""
     with _explained():
         from segmed.server.access.audit import Audit, entries
 

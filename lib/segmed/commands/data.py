@@ -1,4 +1,4 @@
-"""`segmed data`: which datasets can be read, and whether one that was fetched is whole."""
+"""`segmed data`: which datasets can be read, and whether a downloaded one is complete."""
 
 from __future__ import annotations
 

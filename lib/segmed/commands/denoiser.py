@@ -1,4 +1,4 @@
-"""`segmed denoiser`: teach a denoiser on one's own images."""
+"""`segmed denoiser`: trains a denoiser on the user's images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def denoiser(
     window: Annotated[str, typer.Option(help="Intensity window, such as auto or ct-lung.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
 ) -> None:
-    """Teach a DnCNN to take the noise out of images such as these.
+    """Train a DnCNN that removes noise from images such as these.
 
     The server offers it as the option `denoise` of every prompt model with `--conf denoiser FILE`, and
     `segmed predict` takes `--denoise FILE`. Images with little noise teach by `--noise gaussian` or `rician`;

@@ -1,4 +1,4 @@
-"""`segmed doctor`: whether this machine can run SegMed, and what to do where it cannot."""
+"""`segmed doctor`: a check of whether this machine can run SegMed, with a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        about: what was looked at.
-        state: `ok`; `warning` where SegMed runs with less; `failed` where it does not start or does not save.
-        found: what was found.
-        remedy: what to do; "" where all is well.
+        about: What was checked.
+        state: `ok`, `warning` if SegMed runs with restrictions, or `failed` if it cannot start or save.
+        found: The result.
+        remedy: What to do; "" if nothing is wrong.
     """
 
     about: str
@@ -74,7 +74,7 @@ def doctor(
 
 
 def examine(studies: str, host: str, port: int) -> Iterator[Finding]:
-    """All findings, the quick ones first."""
+    """All checks, the fastest ones first."""
     yield python_version(sys.version_info[:3])
     yield packages()
     yield free_port(host, port)
@@ -90,7 +90,7 @@ def examine(studies: str, host: str, port: int) -> Iterator[Finding]:
 
 
 def python_version(version: tuple[int, ...]) -> Finding:
-    """SegMed is for those versions of Python that all of its dependencies have wheels for."""
+    """Check the version of Python: SegMed supports those for which all dependencies have wheels."""
     found = ".".join(map(str, version))
     if (3, 11) <= version[:2] <= (3, 13):
         return Finding("Python", "ok", found)
@@ -103,8 +103,8 @@ def python_version(version: tuple[int, ...]) -> Finding:
 
 
 def packages() -> Finding:
-    """Whether what is installed is what SegMed's metadata asks for, and MONAI Label, which it cannot ask
-    for."""
+    """Check the versions of the packages that SegMed's metadata requires, and of MONAI Label, which they do
+    not name."""
     from packaging.requirements import Requirement
 
     from segmed.server.monailabel_imports import PINNED
@@ -139,7 +139,7 @@ def packages() -> Finding:
 
 
 def free_port(host: str, port: int) -> Finding:
-    """Whether a server could listen there."""
+    """Check whether a server can listen on a port."""
     where = f"{host} port {port}"
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -155,7 +155,7 @@ def free_port(host: str, port: int) -> Finding:
 
 
 def free_disk(about: str, place: Path) -> Finding:
-    """Free bytes where the folder is, or is going to be."""
+    """Check the free space of a folder, which may not exist yet."""
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
@@ -171,7 +171,7 @@ def free_disk(about: str, place: Path) -> Finding:
 
 
 def weights(models: Path) -> Finding:
-    """Whether the models that come along are whole."""
+    """Check the files of the included models."""
     from safetensors import SafetensorError, safe_open
 
     from segmed.sam.sources import DEFAULT_MODEL, EMBEDDED
@@ -187,14 +187,14 @@ def weights(models: Path) -> Finding:
 
 
 def page(built: Path) -> Finding:
-    """Whether the page at / was built."""
+    """Check whether the web page was built."""
     if (built / "index.html").is_file():
         return Finding("web page", "ok", "built")
     return Finding("web page", "warning", "not built, so that / shows a notice", _BUILD_PAGE)
 
 
 def folder(studies: Path) -> Finding:
-    """Whether studies can be read there, and labels saved."""
+    """Check whether studies can be read from a folder, and labels saved."""
     if not studies.is_dir():
         return Finding(
             "studies", "failed", f"there is no folder {studies}", "Give a folder of images or a DICOMweb URL."
@@ -214,7 +214,7 @@ def folder(studies: Path) -> Finding:
 
 
 def pacs(url: str) -> Finding:
-    """Whether a PACS answers a search, with the user and password of the environment if there are any."""
+    """Check whether a PACS answers a search, with user and password from the environment if they are set."""
     import httpx
 
     user = os.environ.get("MONAI_LABEL_DICOMWEB_USERNAME", "")
@@ -242,8 +242,8 @@ def pacs(url: str) -> Finding:
 
 
 def pytorch() -> Finding:
-    """Which build of PyTorch there is, and whether it reaches the GPU; imported last, because that takes
-    seconds."""
+    """Check which build of PyTorch is installed and whether it can use the GPU; called last, because the
+    import takes seconds."""
     there = gpus()
     try:
         import torch

@@ -1,4 +1,4 @@
-"""`segmed models import`: a version out of weights that another program trained."""
+"""`segmed models import`: makes a version of weights that another program trained."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def import_model(
         Path, typer.Option("--registry", help="Folder that training keeps its models in.")
     ] = REGISTRY,
 ) -> None:
-    """Make a version of a method out of a file of another program; `promote` serves it.
+    """Make a version of a method from a file of another program; `promote` serves it.
 
     Example: `segmed models import lora epoch_159.pth --labels "spleen,right kidney,left kidney"`
     """

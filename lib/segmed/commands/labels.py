@@ -23,7 +23,7 @@ Tag = Annotated[str, typer.Option(help="Of the label.")]
 
 @app.command()
 def history(image: Image, studies: StudiesFolder, tag: Tag = "final") -> None:
-    """List what was saved as label of an image before it was replaced or removed, the newest first."""
+    """List the former labels of an image, which were replaced or removed, the newest first."""
     with _opened(studies) as store:
         from segmed.server.datastores.label_history import history_of
 

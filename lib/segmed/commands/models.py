@@ -134,7 +134,7 @@ def promote(
 
 @app.command()
 def rollback(name: Name, registry: Folder = REGISTRY, reason: Reason = "") -> None:
-    """Serve again what was served before; before the first version, that is the untrained method."""
+    """Serve the previously served version again; before the first version, that is the untrained method."""
     with _opened(registry) as models:
         before = models.rollback(name, reason or "by hand")
         _say(f"{name} {before.version if before else 'untrained'} is served from the next prompt on.")

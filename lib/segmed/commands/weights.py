@@ -34,7 +34,7 @@ def list_weights(
         bool, typer.Option("--markdown", help="Print the table as Markdown, for documents.")
     ] = False,
 ) -> None:
-    """Show all weights that SegMed knows by name, and which of them are on this machine."""
+    """List all weights that SegMed knows by name, and which of them are on this machine."""
     from segmed.weights.lookup import fetched
     from segmed.weights.table import PUBLISHED, markdown_table
 
@@ -85,14 +85,14 @@ def get(
         if not weights.kind:
             _say(f"SegMed cannot load it yet: {weights.good_for}.", "yellow")
         else:
-            _say(f"Use it: segmed serve {weights.setting}, or segmed predict … --backbone {name}")
+            _say(f"Use it: segmed serve {weights.setting}, or segmed predict … {weights.options}")
 
 
 @app.command()
 def verify(
     name: Annotated[str, typer.Argument(help="Only these weights; all that are here if not given.")] = "",
 ) -> None:
-    """Read fetched weights again and compare them with every checksum that is known."""
+    """Read fetched weights again and compare them with all known checksums."""
     from segmed.weights.fetch import verify as check
     from segmed.weights.lookup import fetched
     from segmed.weights.table import PUBLISHED, find
@@ -157,4 +157,4 @@ def _told() -> Iterator[None]:
 
 
 def _say(text: str, style: str = "") -> None:
-    console.print(text, style=style or None, markup=False, highlight=False)
+    console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=True)

@@ -14,12 +14,12 @@ def check_backbones(methods: Iterable[str], backbones: Mapping[str, BackboneConf
     """Fetch base weights that are Hugging Face ids, and refuse those that their method cannot use.
 
     Args:
-        methods: names of those that are offered.
-        backbones: base weights by method.
+        methods: Names of the methods that are offered.
+        backbones: Base weights by method.
 
     Raises:
-        ValueError: weights of another model, or damaged ones.
-        FileNotFoundError: weights that are not there and cannot be fetched.
+        ValueError: Weights are damaged, or belong to another model.
+        FileNotFoundError: Weights do not exist and cannot be fetched.
     """
     seen: set[tuple[str, str]] = set()
     for name in methods:

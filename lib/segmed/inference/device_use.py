@@ -1,7 +1,7 @@
-"""A sign by which a server tells other processes of this machine that it answers a prompt.
+"""A file by which a server tells other processes on this machine that it is answering a prompt.
 
-The sign is a file beside the trained models, which server and batch runs have in common. The server locks it
-while a request is under way; its time is that of the last request.
+The file is in the folder of trained models, which server and batch runs share. The server locks it while a
+request is being processed; its modification time is that of the last request.
 """
 
 from __future__ import annotations

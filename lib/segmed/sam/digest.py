@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def state_digest(facts: str, state: Mapping[str, Tensor]) -> str:
-    """A short hash of weights and of what else counts."""
+    """A short hash of weights and of other facts that results depend on."""
     digest = hashlib.sha256(facts.encode())
     for name, tensor in sorted(state.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())

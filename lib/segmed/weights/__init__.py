@@ -1,1 +1,1 @@
-"""Published weights: which there are, where they lie, and how they come onto this machine."""
+"""Published weights: the list, where they are stored, and how they are downloaded."""

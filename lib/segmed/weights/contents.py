@@ -1,4 +1,4 @@
-"""Whether bytes can be weights at all, and their checksum."""
+"""Checksums of files, and files that cannot be weights."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file in hexadecimal digits.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: It cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def impostor(head: bytes) -> str:
-    """What the first bytes of a file are if not weights: `a web page` or `a Git LFS pointer`; ""
+    """What a file that is not weights is, by its first bytes: `a web page` or `a Git LFS pointer`; ""
     otherwise."""
     start = head.lstrip()[:200].lower()
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
@@ -30,11 +30,11 @@ def impostor(head: bytes) -> str:
 
 
 def check_file(path: Path) -> None:
-    """Refuse, by its first bytes, a file that was saved in place of weights.
+    """Refuse a file whose first bytes show that something else was saved in place of weights.
 
     Raises:
-        ValueError: it is empty, a web page, or a pointer to the real file.
-        OSError: it cannot be read.
+        ValueError: It is empty, a web page, or a pointer to the real file.
+        OSError: It cannot be read.
     """
     with path.open("rb") as file:
         head = file.read(512)

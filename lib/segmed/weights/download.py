@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed where it was interrupted, and in its place only when it is whole and right."""
+"""Download of a file over HTTP: resumed after an interruption, and moved into place only when complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from segmed.weights.contents import impostor, sha256_of
 from segmed.weights.errors import DamagedError, FetchError, is_full, no_space, offline, unreachable
 from segmed.weights.lock import LockedFile
 
-Tell = Callable[[int, int], None]  # bytes that are there, and of how many; 0 if that is not known
+Tell = Callable[[int, int], None]  # bytes so far, and in total (0 if unknown)
 
 _TIMEOUT = httpx.Timeout(30.0)  # s, for a connection and for each block
 _ADVICE = {
@@ -31,21 +31,22 @@ _ADVICE = {
 
 
 def download(url: str, path: Path, sha256: str = "", tell: Tell | None = None) -> LockedFile:
-    """Fetch a file. What an interrupted download left in `NAME.partial` beside it is continued.
+    """Fetch a file, or the rest of it if an interrupted download left `NAME.partial` beside it.
 
     Args:
-        url: http or https; proxies are taken from the environment.
-        path: of the file; what is there is replaced only on success.
-        sha256: that it must have; "" takes any.
-        tell: is told about progress.
+        url: Address, http or https; proxies are taken from the environment.
+        path: Where the file is written; an existing file is replaced only on success.
+        sha256: SHA-256 that the file must have; "" accepts any file.
+        tell: Function that is told the progress.
 
     Returns:
-        What came.
+        Checksum, size and ETag of the file.
 
     Raises:
-        FetchError: offline, no connection, interrupted, refused, no space, or another process is fetching it.
-        DamagedError: the file is a web page, or another one than expected.
-        OSError: the folder cannot be written.
+        FetchError: The machine is offline, there is no connection, the download was interrupted or refused,
+            the disk is full, or another process is fetching the file.
+        DamagedError: The file is a web page, or not the one that was expected.
+        OSError: The folder cannot be written.
     """
     if constants.HF_HUB_OFFLINE:
         raise offline(path.name)

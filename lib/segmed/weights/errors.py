@@ -7,19 +7,19 @@ from pathlib import Path
 
 
 class FetchError(OSError):
-    """Weights could not be fetched; the text says why and what to do."""
+    """Weights could not be fetched; the message says why, and what to do."""
 
 
 class MissingFileError(FetchError):
-    """The repository is there, the file is not in it."""
+    """The repository exists, but does not contain the file."""
 
 
 class DamagedError(FetchError):
-    """What was fetched is not what was published, or not what was fetched the first time."""
+    """The file is not the published one, or not the one that was fetched the first time."""
 
 
 def offline(what: str) -> FetchError:
-    """HF_HUB_OFFLINE forbids the network, and the weights are not here."""
+    """The error for weights that are not on this machine while HF_HUB_OFFLINE forbids downloads."""
     return FetchError(
         f"{what} is not on this machine, and HF_HUB_OFFLINE forbids downloads. Unset it, or copy the weights "
         "from another machine."
@@ -27,7 +27,7 @@ def offline(what: str) -> FetchError:
 
 
 def unreachable(host: str, error: Exception) -> FetchError:
-    """No connection."""
+    """The error for a server that does not answer."""
     return FetchError(
         f"{host} cannot be reached ({type(error).__name__}: {str(error) or 'no answer'}). Check the network; "
         "behind a proxy set HTTPS_PROXY. On a machine without a network, copy the weights from another one."
@@ -35,7 +35,7 @@ def unreachable(host: str, error: Exception) -> FetchError:
 
 
 def no_space(folder: Path, what: str) -> FetchError:
-    """The disk is full."""
+    """The error for a full disk."""
     return FetchError(
         f"There is not enough space in {folder}. {what}. Free some, or choose another disk with "
         "SEGMED_WEIGHTS (or HF_HOME, for weights from Hugging Face)."
@@ -43,5 +43,5 @@ def no_space(folder: Path, what: str) -> FetchError:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether a disk or a quota is used up."""
+    """Whether an error means that a disk or a quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -18,24 +18,22 @@ from segmed.weights.table import Published
 
 
 def fetch(weights: Published, tell: Tell | None = None, update: bool = False) -> Path:
-    """Fetch weights and note their checksums. What is there already is verified instead.
+    """Fetch weights and record their checksums; weights that are on this machine are verified instead.
 
-    The first download of files whose checksum nobody has written down is trusted; later ones have to be the
-    same.
+    Where no checksum was published, the first download is trusted, and later ones must be identical.
 
     Args:
-        weights: which.
-        tell: is told about progress.
-        update: whether to ask for the newest version and to accept that it differs from the one fetched
-            before.
+        weights: The published weights.
+        tell: Function that is told the progress.
+        update: Whether to fetch the newest version and to accept that it differs from the one fetched before.
 
     Returns:
-        The file, or the folder of several files.
+        The file, or the folder if there are several files.
 
     Raises:
-        ValueError: they have to be downloaded by hand and are not there, or the lock file is damaged.
-        FetchError: they could not be fetched.
-        DamagedError: they are not what was published, or not what was fetched before.
+        ValueError: The weights must be downloaded by hand and are not there, or the lock file is damaged.
+        FetchError: They could not be fetched.
+        DamagedError: They are not the published ones, or not those that were fetched before.
     """
     lock, path = Lock(weights_folder()), fetched(weights)
     if weights.page and (path is None or update):

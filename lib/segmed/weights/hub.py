@@ -45,8 +45,8 @@ def cached(repository: str, files: Sequence[str], revision: str = "") -> Path | 
 
     Args:
         repository: Hugging Face id.
-        files: names.
-        revision: commit; "" for the one that was fetched last from the main branch.
+        files: Names of the files.
+        revision: Commit; "" for the one that was last fetched from the main branch.
     """
     paths = [try_to_load_from_cache(repository, name, revision=revision or None) for name in files]
     found = [Path(path) for path in paths if isinstance(path, str)]
@@ -54,21 +54,21 @@ def cached(repository: str, files: Sequence[str], revision: str = "") -> Path | 
 
 
 def fetch_files(repository: str, files: Sequence[str], tell: Tell | None = None, revision: str = "") -> Path:
-    """Fetch files as far as they are not in the cache.
+    """Fetch the files that are not in the cache yet.
 
     Args:
         repository: Hugging Face id.
-        files: names.
-        tell: is told about progress, file by file.
-        revision: commit; "" for the newest one of the main branch.
+        files: Names of the files.
+        tell: Function that is told the progress of each file.
+        revision: Commit; "" for the newest one of the main branch.
 
     Returns:
-        The folder that holds them, named by the commit.
+        The folder that contains them, named after the commit.
 
     Raises:
-        FetchError: offline, no connection, no such repository or file, a licence to accept first, or no
-            space.
-        OSError: the cache cannot be written.
+        FetchError: The machine is offline, there is no connection, the repository or file does not exist, a
+            licence has to be accepted first, or the disk is full.
+        OSError: The cache cannot be written.
     """
     paths = []
     for name in files:
@@ -81,10 +81,10 @@ def fetch_files(repository: str, files: Sequence[str], tell: Tell | None = None,
 
 
 def check_blob(path: Path) -> LockedFile:
-    """What a cached file is; the cache names large files by the SHA-256 that the hub has told.
+    """Checksum and size of a cached file, whose name in the cache is the SHA-256 stated by the hub.
 
     Raises:
-        DamagedError: the content is another one.
+        DamagedError: The content does not have this checksum.
     """
     found, blob = sha256_of(path), path.resolve().name
     if _SHA256.fullmatch(blob) and found != blob:
@@ -96,7 +96,7 @@ def check_blob(path: Path) -> LockedFile:
 
 
 def commit_of(folder: Path) -> str:
-    """The commit that a folder of the cache belongs to, "" for other folders."""
+    """The commit of a folder of the cache; "" for other folders."""
     return folder.name if _COMMIT.fullmatch(folder.name) else ""
 
 

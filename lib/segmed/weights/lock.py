@@ -1,4 +1,4 @@
-"""The lock file: what was fetched, so that it can be verified later and a change is noticed."""
+"""The lock file, which records what was fetched, so that later changes are noticed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SCHEMA = 1
 
 @dataclass(frozen=True)
 class LockedFile:
-    """One file as it was when it was fetched.
+    """A file at the time when it was fetched.
 
     Attributes:
-        sha256: hexadecimal digits.
-        bytes: size.
-        etag: that the server gave it, "" for none.
+        sha256: SHA-256 in hexadecimal digits.
+        bytes: Size.
+        etag: ETag from the server; "" for none.
     """
 
     sha256: str
@@ -30,13 +30,13 @@ class LockedFile:
 
 @dataclass(frozen=True)
 class Locked:
-    """Weights as they were when they were fetched.
+    """Weights at the time when they were fetched.
 
     Attributes:
         source: Hugging Face id or URL.
-        revision: commit of the Hugging Face repository, "" for other servers.
-        fetched: UTC, ISO 8601.
-        files: by name.
+        revision: Commit of the Hugging Face repository; "" for other servers.
+        fetched: Time of the download in UTC, ISO 8601.
+        files: The files by name.
     """
 
     source: str
@@ -49,18 +49,18 @@ class Lock:
     """The lock file of a folder of weights.
 
     Args:
-        folder: that holds it.
+        folder: The folder that contains it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
 
     def all(self) -> dict[str, Locked]:
-        """What was fetched, by name; nothing where there is no lock file.
+        """All weights that were fetched, by name; empty if there is no lock file.
 
         Raises:
-            ValueError: the file is damaged.
-            OSError: it cannot be read.
+            ValueError: The file is damaged.
+            OSError: It cannot be read.
         """
         try:
             raw = json.loads(self.path.read_text(encoding="utf-8"))
@@ -76,15 +76,15 @@ class Lock:
             ) from error
 
     def get(self, name: str) -> Locked | None:
-        """What was fetched under that name."""
+        """The entry of these weights, if they were fetched."""
         return self.all().get(name)
 
     def record(self, name: str, locked: Locked) -> None:
-        """Note what was fetched, in place of what was noted before.
+        """Record what was fetched, in place of an earlier entry.
 
         Raises:
-            ValueError: the file is damaged.
-            OSError: it cannot be written; it is as it was.
+            ValueError: The file is damaged.
+            OSError: The file cannot be written; it has not changed.
         """
         weights = {**self.all(), name: locked}
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""From the name of published weights to the file or folder on this machine."""
+"""The files and folders of published weights on this machine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from segmed.weights.table import Published, find
 
 
 def fetched(weights: Published) -> Path | None:
-    """The file, or the folder of several files, if it is on this machine.
+    """The file of weights, or the folder if there are several files; None if they were not fetched.
 
     Raises:
-        ValueError: the lock file is damaged.
+        ValueError: The lock file is damaged.
     """
     return _placed(weights, Lock(weights_folder()).get(weights.name))
 
@@ -23,8 +23,8 @@ def resolve(name: str) -> Path:
     """The file or folder of published weights.
 
     Raises:
-        ValueError: no such name, weights that SegMed cannot load, or a damaged lock file.
-        FileNotFoundError: they have not been fetched.
+        ValueError: There is no such name, SegMed cannot load the weights, or the lock file is damaged.
+        FileNotFoundError: They have not been fetched.
     """
     weights = find(name)
     if not weights.kind:
@@ -40,7 +40,7 @@ def resolve(name: str) -> Path:
 
 
 def files_of(weights: Published, path: Path) -> dict[str, Path]:
-    """The single files of fetched weights by name."""
+    """Paths of the files of fetched weights by name."""
     return {name: path / name for name in weights.files} if path.is_dir() else {weights.files[0]: path}
 
 

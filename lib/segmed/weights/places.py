@@ -1,4 +1,4 @@
-"""Where fetched weights lie."""
+"""Where fetched weights are stored."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def weights_folder() -> Path:
-    """The folder of weights that come from other servers than Hugging Face, and of the lock file.
+    """The folder of the lock file and of weights that do not come from Hugging Face.
 
-    It is the environment variable `SEGMED_WEIGHTS`, else `segmed/weights` in the user's folder for data,
-    which is `XDG_DATA_HOME` or `~/.local/share`. Weights from Hugging Face lie in its own cache (`HF_HOME`),
-    which other programs share.
+    The environment variable `SEGMED_WEIGHTS` sets it; the default is `segmed/weights` in the user's data
+    folder (`XDG_DATA_HOME`, or `~/.local/share`). Weights from Hugging Face are in its own cache (`HF_HOME`),
+    which is shared with other programs.
     """
     if chosen := os.environ.get("SEGMED_WEIGHTS"):
         return Path(chosen).expanduser()

@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["sam", "sam2", ""]  # who reads them: `segmed.sam.weights`, `segmed.sam.sam2`, or nobody yet
+Kind = Literal["sam", "sam2", ""]  # read by `segmed.sam.weights`, by `segmed.sam.sam2`, or not supported
 
 _META = "https://dl.fbaipublicfiles.com/segment_anything"
 # the authors offer LiteMedSAM on Google Drive, which asks programs for consent; this package has the file
@@ -20,23 +20,23 @@ _SAM2_FILES = ("config.json", "model.safetensors")
 
 @dataclass(frozen=True)
 class Published:
-    """Weights that somebody published.
+    """An entry of the list of published weights.
 
     Attributes:
-        name: in commands and settings.
-        kind: `sam` or `sam2` for the loader that reads them; "" for weights that SegMed cannot load.
-        good_for: what they are good at, or why they cannot be loaded.
-        licence: of the weights, with restrictions that their authors state.
-        megabytes: approximate size of the download in MB (10^6 bytes).
-        files: names in the Hugging Face repository or, with `url`, of the one file.
-        repository: Hugging Face id, "" if they are not there.
-        url: of the one file, "" if they are in a Hugging Face repository.
-        page: where a person has to download them, "" if SegMed can.
-        sha256: of the one file where it is known beforehand; "" if the first download is trusted.
-        image_size: input size in px that they were trained for and that their files do not tell; None if they
-            do.
-        preparation: how slices become their input, see `segmed.sam.preparation`; "" if their loader knows.
-        member: path of the file of weights in the zip archive that `url` names, "" if it names the file.
+        name: Name in commands and settings.
+        kind: `sam` or `sam2`, the loader that reads them; "" for weights that SegMed cannot load.
+        good_for: What they are good at, or why they cannot be loaded.
+        licence: Licence of the weights, with restrictions that their authors state.
+        megabytes: Approximate size of the download in MB (10^6 bytes).
+        files: Names of the files in the Hugging Face repository or, with `url`, of the only file.
+        repository: Hugging Face id; "" if they are not on Hugging Face.
+        url: Address of the only file; "" if they are on Hugging Face.
+        page: Web page where they must be downloaded by hand; "" if SegMed can fetch them.
+        sha256: SHA-256 of the only file, if known; "" if the first download is trusted.
+        image_size: Input size in px that they were trained for, if their files do not state it.
+        preparation: How slices become their input, see `segmed.sam.preparation`; "" if the loader knows it.
+        member: Path of the file in the zip archive at `url`; "" if `url` is the file itself.
+        method: The method with weights of its own that they belong to; "" for that of their kind.
     """
 
     name: str
@@ -52,23 +52,24 @@ class Published:
     image_size: int | None = None
     preparation: str = ""
     member: str = ""
+    method: str = ""
 
     @property
     def source(self) -> str:
-        """Where they come from, for people."""
+        """Where they come from, as users are told."""
         return self.repository or self.url or self.page
-
-    @property
-    def methods(self) -> str:
-        """The methods of SegMed that use them."""
-        return {"sam": "sam, medsam, others with --conf backbone", "sam2": "sam2", "": ""}[self.kind]
 
     @property
     def setting(self) -> str:
         """The `--conf` words that have a server use them; "" if SegMed cannot load them."""
-        return {"sam": f"--conf backbone {self.name}", "sam2": f"--conf backbone_sam2 {self.name}", "": ""}[
-            self.kind
-        ]
+        keys = {"sam": "backbone", "sam2": f"backbone_{self.method or 'sam2'}", "": ""}
+        return f"--conf {keys[self.kind]} {self.name}" if self.kind else ""
+
+    @property
+    def options(self) -> str:
+        """The options that have `segmed predict` use them; "" if SegMed cannot load them."""
+        model = f"--model {self.method or 'sam2'}_3d " if self.kind == "sam2" else ""
+        return f"{model}--backbone {self.name}" if self.kind else ""
 
 
 def _sam(
@@ -163,6 +164,7 @@ _ALL = (
         ("MedSAM2_latest.pt",),
         "wanglab/MedSAM2",
         image_size=512,
+        method="medsam2",
     ),
     Published(
         "mobilesam",
@@ -192,7 +194,7 @@ HEAD = ("name", "good for", "MB", "use it with", "licence", "source")
 
 
 def markdown_table() -> str:
-    """All weights as a Markdown table, which docs/weights.md repeats."""
+    """The list as a Markdown table, which is part of docs/weights.md."""
     rows = [HEAD, ("---",) * len(HEAD), *(_row(weights) for weights in PUBLISHED.values())]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -206,10 +208,10 @@ def _row(weights: Published) -> tuple[str, ...]:
 
 
 def find(name: str) -> Published:
-    """The weights of that name.
+    """The published weights of a name.
 
     Raises:
-        ValueError: there are none.
+        ValueError: There are none.
     """
     if name not in PUBLISHED:
         close = difflib.get_close_matches(name, PUBLISHED, n=3)

@@ -161,7 +161,7 @@ def run(
 
 @app.command()
 def status(out: Out) -> None:
-    """Count the items by state, also while the run goes on."""
+    """Count the items by state, also while a run is in progress."""
     with _explained():
         from segmed.batch.report import collect
 

@@ -17,7 +17,7 @@ Palette = dict[Kind, tuple[float, float]] | dict[Kind, tuple[float, float, float
 
 @dataclass(frozen=True)
 class Appearance:
-    """How much of everything; shares and brightness are between 0 and 1.
+    """The strength of each effect; shares and brightness are between 0 and 1.
 
     Attributes:
         free: share of samples whose regions have any brightness (SynthSeg), whatever they are made of.

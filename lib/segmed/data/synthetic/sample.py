@@ -1,4 +1,4 @@
-"""Endless pictures with known truth, to train a promptable model on nothing else."""
+"""Synthetic images with known masks, without end, for the training of promptable models."""
 
 from __future__ import annotations
 

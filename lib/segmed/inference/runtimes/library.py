@@ -10,8 +10,8 @@ def openvino() -> Any:
     """The module `openvino`, which sends nothing.
 
     Its package `openvino_telemetry` reports each conversion of a model to Google Analytics, in processes for
-    which Python waits at its end. Nothing may leave the house here: the package is hidden, and OpenVINO then
-    takes the stub that it has for installations without it.
+    which Python waits at its end. SegMed sends no data to third parties: the package is hidden, and OpenVINO
+    then takes the stub that it has for installations without it.
 
     Raises:
         ImportError: OpenVINO is not installed.

@@ -1,4 +1,4 @@
-"""The description that lies beside an exported model."""
+"""The description of an exported model, `README.md`."""
 
 from __future__ import annotations
 

@@ -75,42 +75,11 @@ class DecoderTuningConfig:
             raise ValueError(f"noise is {self.noise!r}; allowed are shares from 0 to 1. Take 0.1, or 0.")
 
 
-class DecoderTuning(MedSam, TrainableSegmenter):
-    """MedSAM's pipeline with a trained mask decoder and, as published, a frozen prompt encoder.
-
-    The head that predicts the IoU is frozen, because no loss here trains it.
-
-    Args:
-        model: Any SAM-shaped model.
-        config: The tuned parts and the recipe.
-        version: Version of the weights.
-    """
-
-    name: ClassVar[str] = "decoder_tuning"
-
-    def __init__(
-        self, model: SamModel, config: DecoderTuningConfig | None = None, version: str = "0"
-    ) -> None:
-        super().__init__(model, version)
-        self.config = config or DecoderTuningConfig()
-        self.recipe = RECIPES[self.config.preset]
-        self.input_varies = self.config.noise > 0
-
-    def trained_names(self) -> list[str]:
-        return tuned_names(self, self.config.preset)
-
-    def encode(self, images: Tensor) -> Embedding:
-        return super().encode(_noisy(images, self.config.noise) if self.training else images)
-
-    def _restore(self, frame: Frame, low: Tensor, size: tuple[int, int]) -> Tensor:
-        """Resample as for inference, but logits while training: saturated probabilities have no gradient."""
-        return frame.restore(low.float(), size) if self.training else super()._restore(frame, low, size)
-
-
 class SamDecoderTuning(Sam, TrainableSegmenter):
     """Plain SAM, with its own preparation of slices, and a trained mask decoder.
 
-    Clicks use the single-mask token as boxes do, because no loss trains the predicted IoU of several masks.
+    As published for MedSAM, the prompt encoder is frozen. So is the head that predicts the IoU, because no
+    loss here trains it; clicks therefore use the single-mask token as boxes do.
 
     Args:
         model: Any SAM-shaped model.
@@ -134,6 +103,16 @@ class SamDecoderTuning(Sam, TrainableSegmenter):
 
     def encode(self, images: Tensor) -> Embedding:
         return super().encode(_noisy(images, self.config.noise) if self.training else images)
+
+
+class DecoderTuning(SamDecoderTuning, MedSam):
+    """The same in MedSAM's pipeline."""
+
+    name: ClassVar[str] = "decoder_tuning"
+
+    def _restore(self, frame: Frame, low: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resample as for inference, but logits while training: saturated probabilities have no gradient."""
+        return frame.restore(low.float(), size) if self.training else super()._restore(frame, low, size)
 
 
 def _noisy(images: Tensor, most: float) -> Tensor:

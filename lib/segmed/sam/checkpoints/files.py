@@ -1,4 +1,4 @@
-"""Files of weights, read without running anything that is in them."""
+"""Files of weights, read without executing code that they may contain."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_state(path: Path, where: str) -> dict[str, Tensor]:
     """The named weights of a file that can be base weights, as `read_named` gives them.
 
     Raises:
-        ValueError: as `read_named`, or it belongs to a model that SegMed cannot load.
+        ValueError: As for `read_named`, or the weights belong to a model that SegMed cannot load.
     """
     named = read_named(path, where)
     if other := foreign(named):

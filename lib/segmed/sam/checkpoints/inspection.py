@@ -25,12 +25,12 @@ def inspect(path: Path, kind: str) -> None:
     """Refuse files that cannot be weights of a kind. It takes milliseconds whatever their size.
 
     Args:
-        path: file or folder.
+        path: The file or folder.
         kind: `sam` or `sam2`.
 
     Raises:
-        ValueError: a web page, cut off, another model, or one that SegMed cannot load.
-        FileNotFoundError: a folder without weights.
+        ValueError: The file is a web page, cut off, or belongs to another model.
+        FileNotFoundError: The folder contains no weights.
     """
     file = path
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""Files of torch.save, opened only if their pickled part is that of a list of weights."""
+"""Files of torch.save, opened only if their pickled part can be a list of weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NESTED = ("model", "state_dict")  # where checkpoints of trainings hold the wei
 
 
 def load_pickled(path: Path, device: str = "cpu") -> Any:
-    """The content of a file, without running code that it may hold.
+    """The content of a file, without executing code that it may contain.
 
     Args:
         path: The file.

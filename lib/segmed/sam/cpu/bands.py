@@ -1,7 +1,7 @@
 """Blocks with wide hidden layers, computed band by band, so that these stay in the caches of a CPU.
 
-At the first scales of a convolutional encoder, the hidden layer of a block takes 64 MB, and to write and read
-it costs more than the arithmetic.
+At the first scales of a convolutional encoder, the hidden layer of a block takes 64 MB, and writing and
+reading it costs more than the arithmetic.
 """
 
 from __future__ import annotations

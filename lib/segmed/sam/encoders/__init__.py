@@ -1,1 +1,1 @@
-"""Image encoders of SAMs that are no plain ViT."""
+"""Image encoders of SAMs other than the plain ViT."""
