@@ -256,7 +256,7 @@ def test_the_table_is_complete() -> None:
         assert len(weights.sha256) in (0, 64)
         assert weights.preparation in ("", *PREPARATIONS)
         assert not weights.member or weights.url
-        assert bool(weights.setting) == bool(weights.kind) == bool(weights.methods)
+        assert bool(weights.setting) == bool(weights.kind) == bool(weights.options)
 
 
 def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
