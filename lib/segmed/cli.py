@@ -153,7 +153,7 @@ def _conf_pairs(args: list[str]) -> dict[str, str]:
 
 
 def _say(text: str, style: str = "") -> None:
-    console.print(text, style=style or None, markup=False, highlight=False)
+    console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -135,7 +135,7 @@ def benchmark(
         console.print("Interrupted. Give the same command again to go on.", style="yellow")
         raise typer.Exit(130) from None
     except (ValueError, OSError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     for made in found:
         for entry in made.entries:

@@ -72,13 +72,18 @@ def check(
             lines = [f"{digest}  {path}" for path, digest in digests.items()]
             sums.write_text("\n".join(lines) + "\n", encoding="utf-8")
             console.print(f"fingerprint {fingerprint(digests)}", highlight=False)
-            console.print(f"wrote {sums}, to be used in {common_folder(data)}", markup=False, highlight=False)
+            console.print(
+                f"wrote {sums}, to be used in {common_folder(data)}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
         if sheet:
             with console.status("drawing"):
                 label_sheet(data, found.examples, sheet)
-            console.print(f"wrote {sheet}", markup=False, highlight=False)
+            console.print(f"wrote {sheet}", markup=False, highlight=False, soft_wrap=True)
     except (ValueError, OSError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
 
 
@@ -114,9 +119,9 @@ def yolo(
             task = bar.add_task("", total=len(data))
             counts = export_yolo(data, split, out, min_area, lambda done, _: bar.update(task, completed=done))
         parts = ", ".join(f"{part} {count}" for part, count in counts.items())
-        console.print(f"wrote {out}, boxes: {parts}", markup=False, highlight=False)
+        console.print(f"wrote {out}, boxes: {parts}", markup=False, highlight=False, soft_wrap=True)
     except (ValueError, OSError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
 
 

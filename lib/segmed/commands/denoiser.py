@@ -71,7 +71,7 @@ def denoiser(
                 ),
             )
         save_dncnn(model, out, {"noise": noise.value, "sigma": f"{sigma:g}", "steps": str(steps)})
-        console.print(f"wrote {out}", markup=False, highlight=False)
+        console.print(f"wrote {out}", markup=False, highlight=False, soft_wrap=True)
     except (ValueError, OSError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error

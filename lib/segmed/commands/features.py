@@ -74,9 +74,9 @@ def features(
                 tell=lambda done, total: bar.update(task, completed=done, total=total),
             )
     except (ValueError, OSError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
-    console.print(f"wrote {out}", markup=False, highlight=False)
+    console.print(f"wrote {out}", markup=False, highlight=False, soft_wrap=True)
 
 
 def channel_numbers(text: str) -> list[int]:

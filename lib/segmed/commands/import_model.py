@@ -53,7 +53,7 @@ def import_model(
             name, lambda folder: save_trained(segmenter, folder, weights_version(model)), record
         )
     except (ValueError, OSError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     told = (
         f"{name} {found.version} is kept, not served. Serve it:\n"

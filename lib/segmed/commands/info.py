@@ -53,7 +53,7 @@ def info(
     try:
         settings = ServerSettings.from_conf(split_conf(conf)) if conf else None
     except (ValueError, FileNotFoundError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     out = Console()
     out.print(f"SegMed {segmed.__version__}")

@@ -72,5 +72,5 @@ def _opened(studies: Path) -> Iterator[Any]:
         else:
             yield FolderDatastore.of_folder(studies, auto_reload=False)
     except (ValueError, OSError) as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error

@@ -225,4 +225,4 @@ def _opened(folder: Path) -> Iterator[Registry]:
 
 
 def _say(text: str, style: str = "") -> None:
-    console.print(text, style=style or None, markup=False, highlight=False)
+    console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=True)

@@ -68,6 +68,6 @@ def report(
             page = render(anonymised(found) if anonymous else found)
         out.write_text(page, encoding="utf-8")
     except (ValueError, OSError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
-    console.print(f"wrote {out}", markup=False, highlight=False)
+    console.print(f"wrote {out}", markup=False, highlight=False, soft_wrap=True)

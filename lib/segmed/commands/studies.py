@@ -33,9 +33,9 @@ def show_studies(root: Path, conf: Sequence[str]) -> None:
             listed = image_names(root)
             kind, count, left = "image files", len(listed), left_out_files(root, listed.values())
     except (ValueError, OSError) as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
-    out.print(f"{root}: {count} {kind}", markup=False, highlight=False)
+    out.print(f"{root}: {count} {kind}", markup=False, highlight=False, soft_wrap=True)
     if not left:
         out.print("nothing is left out")
         return

@@ -77,7 +77,7 @@ def train(
         settings, options = pairs(setting, literal), pairs(option, str)
         _check_source(studies, data, root)
     except (ValueError, OSError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     import torch
 
@@ -129,14 +129,16 @@ def train(
             first = Processes.current().first
     except (ValueError, OSError) as error:
         bar.stop()
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     bar.stop()
     if first:
-        console.print(result.message, markup=False, highlight=False)
+        console.print(result.message, markup=False, highlight=False, soft_wrap=True)
         if result.version:
             state = "served from the next prompt on" if result.version.served else "kept, not served"
-            console.print(f"{method} {result.version.version}: {state}", markup=False, highlight=False)
+            console.print(
+                f"{method} {result.version.version}: {state}", markup=False, highlight=False, soft_wrap=True
+            )
 
 
 def _base(method: str, backbone: str, image_size: int) -> BackboneConfig:

@@ -254,7 +254,7 @@ def _show(found: BatchReport, failures: bool) -> None:
     for state in sorted(found.states):
         table.add_row(state, str(found.states[state]))
     text = f"{settings['model']} {settings['version']} on {settings['source']}"
-    Console().print(text, markup=False, highlight=False)
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
     Console().print(table)
     if found.unsent:
         say(f"{found.unsent} results have not been sent to the PACS yet.")

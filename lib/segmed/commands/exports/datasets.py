@@ -53,7 +53,9 @@ def export_dataset(
 
     data = _dataset(source, layout, labels, patient, tag)
     for skipped in data.skipped:
-        console.print(f"left out: {skipped.reason}", style="yellow", markup=False, highlight=False)
+        console.print(
+            f"left out: {skipped.reason}", style="yellow", markup=False, highlight=False, soft_wrap=True
+        )
     split = Split(tuple(sorted(data.patients)), (), (), seed)
     if any(shares):
         split = split_patients(data.patients, seed, *shares)
@@ -78,7 +80,9 @@ def export_dataset(
             draw[to](cases, data.classes, out, tell)
     split.save(out / "split.json")
     counts = ", ".join(f"{part} {sum(c.part == part for c in cases)}" for part in ("train", "val", "test"))
-    console.print(f"wrote {len(cases)} images to {out}: {counts}", markup=False, highlight=False)
+    console.print(
+        f"wrote {len(cases)} images to {out}: {counts}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def import_labels(
@@ -120,10 +124,10 @@ def import_labels(
             write_labels(found, opened.grid.affine, out)
             text = f"wrote {out}: {', '.join(segment.name for segment in found.segments)}"
         for note in notes:
-            console.print(note, style="yellow", markup=False, highlight=False)
-        console.print(text, markup=False, highlight=False)
+            console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     except (ValueError, OSError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
 
 

@@ -116,7 +116,7 @@ def export(
             Path(source), series, out, to, names, codes, model, version or segmed.__version__, automatic
         )
     except (ValueError, OSError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
 
 
@@ -172,8 +172,8 @@ def _export_dicom(
         text = (
             f"label {segment.value}: {segment.name} ({code.scheme_designator} {code.value}, {code.meaning})"
         )
-        console.print(text, markup=False, highlight=False)
-    console.print(f"wrote {out}", markup=False, highlight=False)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"wrote {out}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _write_report(

@@ -24,4 +24,4 @@ Models = Annotated[Path, typer.Option(help="Folder of trained models; the served
 
 def say(text: str, style: str = "") -> None:
     """Tell the user, on the error stream."""
-    console.print(text, style=style or None, markup=False, highlight=False)
+    console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=True)
