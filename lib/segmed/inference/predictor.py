@@ -41,6 +41,10 @@ class Predictor:
         warning: A warning that is returned with every answer, such as the reason for a fallback method.
         loose_parts: Whether parts that are not connected with the object are kept in propagation by
             neighbouring slices.
+
+    Attributes:
+        origin: Version in the registry and checksum of the weights, as the provenance of masks names them;
+            ("", "") until it is set.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Predictor:
         self.batch = batch
         self.warning = warning
         self.loose_parts = loose_parts
+        self.origin = "", ""
         self.encoded = 0
 
     def segment_slices(
