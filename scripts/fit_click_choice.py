@@ -7,8 +7,8 @@ Objects of the labelled images are clicked, at their deepest pixel or anywhere i
 the largest error of one of the masks. After each click the default model's masks from all windows are
 described by numbers (methods/segmed/click_hypotheses.py). A small network learns to give the highest score to
 the mask with the highest Dice: it maximises sum over n of softmax(s)_n Dice_n. Objects of held-out sources
-are only measured. The result is written beside the weights in MODEL; with `--keep` the described masks are stored
-and used again.
+are only measured. The result is written beside the weights in MODEL; with `--keep` the described masks are
+stored and used again.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ measured on other patients. `full` is one training on everything. With --in-proc
 library are called without a server, which is what makes a whole grid feasible: a process that trains behind a
 server spends longer on its imports than on so small a training.
 
-A line of the file is one round; what is there is not run again.
+A line of the file is one round; what is there is not run again. In one process, the first round of a seed is
+played once for all its strategies.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from segmed.active.scoring.strategies import find_strategy
 from simulation import curves
 from simulation.annotator import effort
 from simulation.archive import CLINIC, STAGES, Archive, Kind, draw, from_dataset
-from simulation.loops import InProcess, Loop, Setup, dice_of
+from simulation.loops import FirstRound, InProcess, Loop, Setup, dice_of
 from simulation.server_loop import ServerLoop
 
 _STRATEGIES = ("random:12", "hybrid", "full")
@@ -47,7 +48,13 @@ _STRESS = Kind("CT", patients=1, pictures=1, tested=1)
 
 
 def rounds(
-    loop: Loop, archive: Archive, strategy: str, seed: int, batch: int, count: int
+    loop: Loop,
+    archive: Archive,
+    strategy: str,
+    seed: int,
+    batch: int,
+    count: int,
+    played: dict[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Play one annotator; one row per round.
 
@@ -58,11 +65,15 @@ def rounds(
         seed: of the first pictures.
         batch: labels of a round.
         count: of rounds.
+        played: row of the first round, if the loop has it behind it.
     """
     by_name = {case.name: case for case in archive.pool}
     first = [archive.pool[n].name for n in np.random.default_rng([seed, 7]).permutation(len(by_name))[:batch]]
     clicks, minutes, labels = 0, 0.0, 0
-    for n in range(1 if strategy == curves.FULL else count):
+    if played:
+        clicks, minutes, labels = played["clicks"], played["minutes"], played["labels"]
+        yield played
+    for n in range(1 if played else 0, 1 if strategy == curves.FULL else count):
         begun = time.perf_counter()
         chosen = list(by_name) if strategy == curves.FULL else first if not n else loop.next(strategy, batch)
         cases = [by_name[name] for name in chosen]
@@ -150,7 +161,13 @@ def stress(setup: Setup, folder: Path, labels: int, retrainings: int) -> Iterato
 
 
 def run_one(
-    a: argparse.Namespace, archive: Archive, strategy: str, seed: int, folder: Path, count: int
+    a: argparse.Namespace,
+    archive: Archive,
+    strategy: str,
+    seed: int,
+    folder: Path,
+    count: int,
+    first: FirstRound,
 ) -> Iterator[dict[str, Any]]:
     """One strategy or arm with one seed."""
     setup = Setup(a.method, a.image_size, {**options_of(a), "seed": seed}, a.replay, a.no_gate)
@@ -161,13 +178,17 @@ def run_one(
     if full and a.full_epochs:
         setup = replace(setup, options={**setup.options, "epochs": a.full_epochs})
     loop: Loop
+    played = first.restore(folder, strategy) if a.in_process and not full else None
     if a.in_process:
         loop = InProcess(archive, folder, setup, strategy, seed)
     else:
         scored = not full and bool(find_strategy(strategy).needs)
         loop = ServerLoop(archive, folder, setup, len(archive.pool) if full else a.batch, scored)
     try:
-        yield from rounds(loop, archive, strategy, seed, a.batch, count)
+        for row in rounds(loop, archive, strategy, seed, a.batch, count, played):
+            if a.in_process and not full and not row["round"]:
+                first.keep(folder, row)
+            yield row
     finally:
         loop.close()
 
@@ -200,17 +221,26 @@ def play(a: argparse.Namespace) -> None:
     counts = {name.partition(":")[0]: int(name.partition(":")[2] or a.rounds) for name in names}
     for seed in (int(s) for s in a.seeds.split(",")):
         archive = archive_of(a, seed)
-        for name, count in counts.items():
+        for name in counts:
             if not a.continual and name != curves.FULL:
                 find_strategy(name)
-            there = {r["round"] for r in read(a.out) if (r["strategy"], r["seed"]) == (name, seed)}
-            wanted = 1 if name == curves.FULL else 10 if a.continual else count
-            if len(there) >= wanted:
-                continue
-            with tempfile.TemporaryDirectory(prefix="simulation-", dir=a.work) as folder:
-                for row in run_one(a, archive, name, seed, Path(folder), count):
-                    if row["round"] not in there:
-                        write(a.out, row)
+        with tempfile.TemporaryDirectory(prefix="simulation-", dir=a.work) as shared:
+            play_seed(a, archive, seed, counts, FirstRound(Path(shared)))
+
+
+def play_seed(
+    a: argparse.Namespace, archive: Archive, seed: int, counts: dict[str, int], first: FirstRound
+) -> None:
+    """Run the strategies or arms of a seed that the file does not hold yet."""
+    for name, count in counts.items():
+        there = {r["round"] for r in read(a.out) if (r["strategy"], r["seed"]) == (name, seed)}
+        wanted = 1 if name == curves.FULL else 10 if a.continual else count
+        if len(there) >= wanted:
+            continue
+        with tempfile.TemporaryDirectory(prefix="simulation-", dir=a.work) as folder:
+            for row in run_one(a, archive, name, seed, Path(folder), count, first):
+                if row["round"] not in there:
+                    write(a.out, row)
 
 
 def write(path: Path, row: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from segmed.active.scoring.strategies import CandidatePool, rank  # noqa: E402
 from simulation import curves  # noqa: E402
 from simulation.annotator import effort  # noqa: E402
 from simulation.archive import CLINIC, Kind, draw, from_dataset  # noqa: E402
-from simulation.loops import dice_of  # noqa: E402
+from simulation.loops import FirstRound, dice_of  # noqa: E402
 from small_training import make_discs  # noqa: E402
 
 
@@ -128,6 +128,17 @@ def test_a_strategy_is_compared_seed_by_seed(tmp_path: Path) -> None:
     assert curves.strategies_of([rows[3], *rows]) == ["random", "good"]
     curves.plot(rows, tmp_path / "curve.png", "test")
     assert 5_000 < (tmp_path / "curve.png").stat().st_size < 200_000
+
+
+def test_the_first_round_of_a_seed_is_played_once(tmp_path: Path) -> None:
+    kept = FirstRound(tmp_path / "kept")
+    assert kept.restore(tmp_path / "a", "hybrid") is None
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "state").write_text("after the first round")
+    kept.keep(tmp_path / "a", {"strategy": "hybrid", "clicks": 3, "minutes": 1.0, "labels": 2, "round": 0})
+    row = kept.restore(tmp_path / "b", "random")
+    assert row == {"strategy": "random", "clicks": 3, "minutes": 1.0, "labels": 2, "round": 0}
+    assert (tmp_path / "b" / "state").read_text() == "after the first round"
 
 
 def test_a_kind_in_which_the_model_finds_nothing_is_proposed_all_the_same() -> None:

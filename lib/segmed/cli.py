@@ -21,6 +21,7 @@ from segmed.commands.features import features
 from segmed.commands.info import info
 from segmed.commands.prediction.masks import masks
 from segmed.commands.prediction.predict import predict
+from segmed.commands.prediction.reproduce import reproduce
 from segmed.commands.report import report
 from segmed.commands.train import train
 
@@ -42,6 +43,7 @@ app.command()(info)
 app.command()(doctor)
 app.command()(predict)
 app.command()(masks)
+app.command()(reproduce)
 app.command()(train)
 app.command()(features)
 app.command()(export)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,8 @@ class InProcess:
             Retraining(database),
         )
         self.registry = Registry(folder / "registry")
-        self._labelled: set[str] = set()
+        # a folder may have been copied after the first round
+        self._labelled = {record.image for record in self.log.labels()}
         self._asked = 0
         method = find_method(setup.method)
         self._backbone = (
@@ -192,6 +194,31 @@ class InProcess:
         names = tuple(self.archive.classes.values())
         segmenter = self._loader.get(self.setup.method, self._backbone, "cpu", served.folder, names)
         return Predictor(segmenter, ByteBoundedStore(_CACHE), batch=1)
+
+
+class FirstRound:
+    """The first round of a seed, which all strategies share: it is played once and then copied.
+
+    Args:
+        folder: Folder to be filled.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._row: dict[str, Any] | None = None
+
+    def keep(self, folder: Path, row: Mapping[str, Any]) -> None:
+        """Copy what a loop left in its folder after the round."""
+        if self._row is None:
+            shutil.copytree(folder, self._folder, dirs_exist_ok=True)
+            self._row = dict(row)
+
+    def restore(self, folder: Path, strategy: str) -> dict[str, Any] | None:
+        """Fill the folder of another strategy; its row of the round, or None if it was not played yet."""
+        if self._row is None:
+            return None
+        shutil.copytree(self._folder, folder, dirs_exist_ok=True)
+        return {**self._row, "strategy": strategy}
 
 
 def job_config(options: Mapping[str, Any]) -> JobConfig:

@@ -20,6 +20,7 @@ from segmed.active.scoring.scorer_config import ScorerConfig
 from segmed.active.scoring.slice_probe import SliceProbe, dropout
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import SlicePrompt
+from segmed.methods import find_method
 from segmed.methods.base.segmenter import Logits, Segmenter
 from segmed.methods.classical import Classical
 from segmed.methods.sam.class_head import ClassSegmenter, with_classes
@@ -109,6 +110,22 @@ def test_a_mask_that_heeds_no_prompt_does_not_disagree() -> None:
     wild = Scorer(Told(_box), ScorerConfig(passes=0, jitter=0.4)).score(_picture())
     assert wild is not None
     assert wild.scores["jitter"] > 1.5 * obedient.scores["jitter"]
+
+
+def test_images_are_described_by_the_encoder_of_a_network_that_keeps_slices() -> None:
+    pytest.importorskip("segmentation_models_pytorch")
+    training = find_method("unet").training
+    assert training is not None
+    torch.manual_seed(0)
+    network = training.kind(None, training.config(labels=("a",), encoder="resnet18", input_size=32), "x")
+    picture = _picture(1)
+    found = Scorer(network.eval(), CONFIG).score(picture)
+    assert found is not None and found.embedding.shape == (2 * 512,)
+    with torch.no_grad():
+        for parameter in network.network.encoder.parameters():
+            parameter.zero_()
+    blind = Scorer(network, CONFIG).score(picture)
+    assert blind is not None and (blind.embedding == 0).all()
 
 
 def test_entropy_is_that_of_the_mask() -> None:

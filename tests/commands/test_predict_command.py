@@ -50,6 +50,13 @@ def _predict(image: Path, out: Path, registry: Registry, *words: str) -> tuple[i
     return done.exit_code, " ".join(done.output.split())
 
 
+def _reproduce(image: Path, record: Path, registry: Registry, out: Path, *words: str) -> tuple[int, str]:
+    folder = str(registry.folder)
+    command = ["reproduce", str(image), "--record", str(record), "-o", str(out), "--registry", folder, *words]
+    done = CliRunner().invoke(app, command)
+    return done.exit_code, " ".join(done.output.split())
+
+
 def test_the_served_version_answers(registry: Registry, tmp_path: Path) -> None:
     image = tmp_path / "image.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80), dtype=np.uint8)).save(image)
@@ -66,6 +73,9 @@ def test_the_served_version_answers(registry: Registry, tmp_path: Path) -> None:
     weights = checksum_of(served.folder / "weights.safetensors")
     assert facts["Model"] == {"Name": "unet", "Version": served.version, "Weights": weights}
     assert facts["Image"]["SHA256"] == checksum_of(image) and facts["Prompt"] == {}
+    code, said = _reproduce(image, tmp_path / "out.json", registry, tmp_path / "again.nii.gz")
+    assert code == 0, said
+    assert np.array_equal(read_volume(tmp_path / "again.nii.gz").array, wanted)
 
 
 def test_a_mask_can_be_made_again_from_its_file(registry: Registry, tmp_path: Path) -> None:
@@ -78,14 +88,20 @@ def test_a_mask_can_be_made_again_from_its_file(registry: Registry, tmp_path: Pa
     assert code == 0, said
     facts = json.loads((tmp_path / "a.json").read_text())
     assert facts["Prompt"] == {"boxes": ["19,50,18,40"], "points": ["30,30"]}
-    again = [
-        *("--model", facts["Model"]["Name"], "--window", facts["Image"]["Window"]),
-        *(word for box in facts["Prompt"]["boxes"] for word in ("--box", box)),
-        *(word for point in facts["Prompt"]["points"] for word in ("--point", point)),
-        *("--refinement", facts["Options"]["refinement"]),
-    ]
-    assert _predict(image, tmp_path / "b.png", registry, *again)[0] == 0
+    record, places = tmp_path / "a.json", (registry, tmp_path / "b.png")
+    assert _reproduce(image, record, *places, "--mask", str(tmp_path / "a.png"))[0] == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    kept = Image.fromarray(255 - np.array(Image.open(tmp_path / "a.png")))
+    kept.save(tmp_path / "other.png")
+    code, said = _reproduce(image, record, *places, "--mask", str(tmp_path / "other.png"))
+    assert code == 1 and f"{60 * 80} voxels differ" in said
+    Image.fromarray(255 - noise).save(tmp_path / "negative.png")
+    code, said = _reproduce(tmp_path / "negative.png", record, *places)
+    assert code == 2 and "another image than that of the record" in said
+    facts["Model"]["Weights"] = "other"
+    record.write_text(json.dumps(facts))
+    code, said = _reproduce(image, record, *places)
+    assert code == 2 and "those of the record other" in said
     (tmp_path / "c.json").write_text("{}")
     code, said = _predict(image, tmp_path / "c.png", registry, *words)
     assert code == 2 and "would be replaced" in said and not (tmp_path / "c.png").exists()

@@ -27,11 +27,13 @@ from segmed.data.datasets import amos, btcv, flare
 from segmed.data.phantom.volume import _ORGANS
 from segmed.dicom import codes as codes_module
 from segmed.dicom.codes import UNKNOWN, find_codes, read_codes
+from segmed.dicom.label_maps import label_to_seg
 from segmed.dicom.rtstruct import outlines, write_rtstruct
 from segmed.dicom.segmentation import read_segmentation, write_segmentation
 from segmed.dicom.series import Series, open_series, without_patient
 from segmed.imaging.grid import read_grid
 from segmed.imaging.labels.masks import write_mask
+from segmed.imaging.labels.provenance import Provenance
 from segmed.imaging.labels.segments import Segments, StoredSegment
 from segmed.imaging.labels.writing import name_values
 from segmed.imaging.reading import read_volume
@@ -184,6 +186,17 @@ def test_who_made_it_and_what_it_shows(tmp_path: Path, write_series: WriteSeries
     assert auto.SegmentSequence[0].SegmentAlgorithmType == "AUTOMATIC"
     drawn = write_segmentation(labels, names, series, tmp_path / "seg.dcm")
     assert drawn.SegmentSequence[0].SegmentAlgorithmType == "MANUAL"
+    record = Provenance(
+        "medsam_3d", "0003", "f" * 64, "a" * 64, "ct-soft-tissue", {"roi": [1, 5, 1, 5, 3, 3]}
+    )
+    info = {"provenance": {"kidney_right": record.to_json(), "whatsit": {"forged": 1}}}
+    found = name_values(labels, dict(enumerate(names, 1)))
+    kept = label_to_seg(found, info, tmp_path / "ct", series.grid, tmp_path / "seg.dcm", None)
+    kinds = [item.SegmentAlgorithmType for item in kept.SegmentSequence]
+    assert kinds == ["SEMIAUTOMATIC", "MANUAL", "MANUAL", "MANUAL"]
+    (made,) = kept.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+    assert (made.AlgorithmName, made.AlgorithmVersion) == ("SegMed medsam_3d", "0003")
+    assert f"weights={'f' * 64}" in made.AlgorithmParameters and "prompt=" in made.AlgorithmParameters
     lab = drawn.SegmentSequence[0].RecommendedDisplayCIELabValue
     assert len(lab) == 3
     assert all(0 <= v <= 65535 for v in lab)

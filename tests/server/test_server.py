@@ -14,11 +14,14 @@ import nrrd
 import numpy as np
 import pytest
 import requests
+import segmed
 import SimpleITK as sitk
 from monailabel.client import MONAILabelClient
 from running import Server
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
+from segmed.imaging.labels.provenance import Provenance, read_provenance
+from segmed.registry.reproduction import reproduce
 
 SLICER = {"result_extension": ".nrrd", "result_dtype": "uint8", "client_id": "user-xyz", "device": "cpu"}
 LIVER, K = 1, 14
@@ -72,6 +75,9 @@ def test_box_fills_the_prompted_slice(
     assert told["label_names"] == {"liver": 1}
     assert header["encoding"] == "raw"
     assert told["warnings"] == [] or model in ("sam", "medsam")  # random weights may find nothing
+    record = Provenance.from_json(told["provenance"])
+    assert (record.model, record.version, record.software) == (model, "untrained", segmed.__version__)
+    assert record.prompt == {"roi": roi} and len(record.weights) > 3
     if model in ("segmed", "classical"):
         assert Overlap.of(mask[:, :, K] > 0, truth[:, :, K]).dice() > 0.85
 
@@ -147,6 +153,26 @@ def test_ohif_request_gives_bare_nrrd(server: Server) -> None:
     )
     assert answer.headers["content-type"] == "application/octet-stream"
     assert answer.content.startswith(b"NRRD")
+    record = Provenance.from_json(json.loads(answer.headers["X-SegMed-Provenance"]))
+    assert record.prompt == {"foreground": [[30, 36, K]]}
+
+
+def test_a_mask_is_made_again_from_the_record_of_its_answer(
+    server: Server, truth: np.ndarray, phantom: Phantom, tmp_path: Path
+) -> None:
+    image = server.studies / "ct.nii.gz"
+    i, j = (int(v) for v in np.argwhere(truth[:, :, K]).mean(axis=0))
+    box = {"roi": _roi(truth[:, :, K : K + 1], (K - 2, K + 2))}
+    prompts: list[tuple[str, dict[str, Any]]] = [
+        ("segmed", box | {"refinement": "outline", "background": [[90, 5, K]]}),
+        ("segmed_3d", {"foreground": [[i, j, K]], "denoise": "gaussian"}),
+    ]
+    for model, params in prompts:
+        mask, _, told = _infer(server, model, params)
+        assert mask.any()
+        found = reproduce(Provenance.from_json(told["provenance"]), image, tmp_path)
+        assert (found.labels == mask).all()
+        assert found.warnings == ()
 
 
 def test_other_answers(server: Server, tmp_path: Path) -> None:
@@ -220,9 +246,13 @@ def test_uploaded_file_and_2d_picture(server: Server) -> None:
 def test_save_and_download_a_label(server: Server, phantom: Phantom, tmp_path: Path) -> None:
     label = tmp_path / "label.nii.gz"
     nib.save(nib.Nifti1Image(phantom.labels, phantom.affine), label)
-    info = {"label_info": [{"name": "liver", "idx": 1}]}
+    asked = {"foreground": [[30, 36, K]], "label": "liver", "client_id": "dr"}
+    _, told = server.client.infer("classical", "ct for saving", asked)
+    info = {"label_info": [{"name": "liver", "idx": 1}], "client_id": "dr", "provenance": {"liver": "forged"}}
     saved = server.client.save_label("ct for saving", str(label), params=info)
     assert saved["image"] == "ct for saving"
+    beside = server.studies / "labels" / "final" / "ct for saving.json"
+    assert read_provenance(beside, "liver").to_json() == told["provenance"]
     assert server.client.info()["datastore"]["completed"] == 1
     back = server.client.download_label("ct for saving", "final")
     assert (np.asarray(nib.load(back).dataobj) == phantom.labels).all()

@@ -11,7 +11,6 @@ replace those of the first attempt.
 
 from __future__ import annotations
 
-import errno
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import Any, TextIO
 from segmed.batch.items import Item, Shard, renamed
 from segmed.batch.tasks import Ending, Outcome, Phase, Task
 from segmed.imaging.file_locks import try_lock
+from segmed.imaging.sqlite_files import explained as errors_of_sqlite
 
 _FORMAT = 1
 _WAIT = 30.0  # s for readers of the file
@@ -41,14 +41,6 @@ CREATE TABLE measurements (item INTEGER NOT NULL, place INTEGER NOT NULL, facts 
 """
 MOST_TRIES = 3  # of an item that makes its worker crash
 MOST_INTERRUPTIONS = 10  # deaths of the whole process while an item was under way
-
-_REMEDIES = {
-    sqlite3.SQLITE_FULL: (errno.ENOSPC, "the disk is full; make room, and run the same command again"),
-    sqlite3.SQLITE_READONLY: (errno.EROFS, "it cannot be written; give this user the right to"),
-    sqlite3.SQLITE_CANTOPEN: (errno.EACCES, "it cannot be opened; check the folder and its rights"),
-    sqlite3.SQLITE_IOERR: (errno.EIO, "the disk does not read or write; check it"),
-    sqlite3.SQLITE_BUSY: (errno.EBUSY, "another program holds it; try again"),
-}
 
 
 class Manifest:
@@ -212,13 +204,10 @@ def open_to_read(path: Path) -> sqlite3.Connection:
 def explained(path: Path) -> Iterator[None]:
     """Errors of SQLite as OSError or ValueError with what can be done."""
     try:
-        yield
-    except sqlite3.OperationalError as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code not in _REMEDIES:
-            raise
-        number, remedy = _REMEDIES[code]
-        raise OSError(number, f"The manifest cannot be used: {remedy}", str(path)) from error
+        with errors_of_sqlite(path, "The manifest cannot be used"):
+            yield
+    except sqlite3.OperationalError:
+        raise
     except sqlite3.DatabaseError as error:
         raise ValueError(
             f"The manifest {path} is damaged ({error}). Restore it from a backup, or move it away to process "

@@ -153,7 +153,9 @@ class SegmentationWorker:
         else:
             values = dict(self._prompts.values)
             work.names = {values[box.label]: box.label for box in work.boxes}
-        work.prompt = {"boxes": [{"label": b.label, "roi": list(b.roi)} for b in work.boxes]}
+        work.prompt = {
+            "boxes": [{"label": b.label, "value": values[b.label], "roi": list(b.roi)} for b in work.boxes]
+        }
         work.labels = self._prompted(picture, work.boxes, values)
 
     def finish(self, work: _Work) -> Outcome:
@@ -164,8 +166,15 @@ class SegmentationWorker:
             return Outcome(task.item, Ending.DONE, seconds=time.monotonic() - work.begun)
         assert work.volume is not None and work.picture is not None and work.labels is not None
         model, picture = self._model, work.picture
+        options = {name: getattr(settings, name) for name in ("device", "precision", "backbone")}
         provenance = Provenance(
-            settings.model, model.version, model.weights, work.image, picture.window, work.prompt
+            settings.model,
+            model.version,
+            model.weights,
+            work.image,
+            picture.window,
+            work.prompt,
+            {name: value for name, value in options.items() if value},
         )
         outputs = write_outputs(
             task, settings, self.out, work.path, picture, work.labels, work.names, provenance

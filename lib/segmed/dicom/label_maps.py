@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from segmed.dicom.segmentation import write_segmentation
 from segmed.dicom.segmentation_reading import read_dicom_segments
 from segmed.dicom.series import Series, open_series
 from segmed.imaging.grid import Grid
+from segmed.imaging.labels.provenance import Provenance
 from segmed.imaging.labels.segments import Segments
 
 
@@ -31,7 +33,8 @@ def label_to_seg(
 
     Args:
         found: on the grid of the image, with names.
-        info: of the label: `model`, a name or an object of `name`, `version` and `automatic`.
+        info: of the label: `model`, a name or an object of `name`, `version` and `automatic`; and
+            `provenance`, how the masks of single structures were made, by their names.
         folder: of the series.
         grid: of the image.
         out: file to write.
@@ -51,12 +54,22 @@ def label_to_seg(
         series,
         out,
         str(model.get("name") or "")[:64],
-        str(model.get("version") or segmed.__version__)[:64],
+        str(model.get("version") or info.get("model_version") or segmed.__version__)[:64],
         model.get("automatic") is True,
         codes,
         seed=_seed(found, series, edition) if edition else "",
         edition=edition,
+        records=readable_records(info.get("provenance")),
     )
+
+
+def readable_records(told: Any) -> dict[str, Provenance]:
+    """The records of structures by name, as the info of a label has them; what is none is left out."""
+    found = {}
+    for name, record in told.items() if isinstance(told, Mapping) else ():
+        with contextlib.suppress(ValueError):
+            found[str(name)] = Provenance.from_json(record)
+    return found
 
 
 def _seed(found: Segments, series: Series, edition: int) -> str:

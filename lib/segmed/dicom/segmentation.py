@@ -18,6 +18,7 @@ from segmed.dicom.codes import SegmentCodes
 from segmed.dicom.segmentation_reading import LAB_LOW, LAB_RANGE, read_dicom_segments
 from segmed.dicom.segments import Names, Segment, as_segments, segments_of
 from segmed.dicom.series import UTF8, Series, new_series, save, without_patient
+from segmed.imaging.labels.provenance import Provenance
 from segmed.imaging.labels.segments import Segments
 
 _SERIES_NUMBER = 301
@@ -36,6 +37,7 @@ def write_segmentation(
     parameters: Mapping[str, str] | None = None,
     seed: str = "",
     edition: int = 0,
+    records: Mapping[str, Provenance] | None = None,
 ) -> Segmentation:
     """Write a label map as a DICOM SEG that refers to its series slice by slice.
 
@@ -55,6 +57,8 @@ def write_segmentation(
         parameters: What the model was run with, see `Provenance.dicom_parameters`.
         seed: Text from which the UIDs are derived, see `new_series`.
         edition: Which of the segmentations of the series it is, see `new_series`.
+        records: How single segments were made, by their names; it counts before model, version and
+            parameters.
 
     Returns:
         The written dataset.
@@ -65,12 +69,13 @@ def write_segmentation(
     """
     stored = as_segments(labels, names)
     segments = segments_of(stored, series, codes)
+    made = _algorithm(model, version, parameters)
     seg = Segmentation(
         source_images=[without_patient(header) for header in series.headers],
         pixel_array=_pixels(stored, segments),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
-            _describe(n, segment, _algorithm(model, version, parameters), automatic)
+            _describe(n, segment, _recorded(records, segment.name) or made, automatic)
             for n, segment in enumerate(segments, start=1)
         ],
         content_description="Segmentation",
@@ -91,6 +96,11 @@ def _pixels(stored: Segments, segments: Sequence[Segment]) -> np.ndarray:
         number[[segment.value for segment in segments]] = np.arange(1, len(segments) + 1)
         return np.asarray(number[layer.T])
     return np.stack([stored.mask(segment.stored).T for segment in segments], -1).astype(np.uint8)
+
+
+def _recorded(records: Mapping[str, Provenance] | None, name: str) -> AlgorithmIdentificationSequence | None:
+    record = (records or {}).get(name)
+    return _algorithm(record.model, record.version, record.dicom_parameters()) if record else None
 
 
 def _algorithm(

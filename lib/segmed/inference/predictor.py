@@ -45,6 +45,9 @@ class Predictor:
         warning: A warning that is returned with every answer, such as the reason for a fallback method.
         loose_parts: Whether propagation by neighbouring slices keeps parts that are not connected.
         fallback: What takes over if the device has no memory left; None leaves the error to the caller.
+
+    Attributes:
+        origin: Version in the registry and checksum of the weights, for the provenance of masks.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Predictor:
         self.warning = warning
         self.loose_parts = loose_parts
         self.fallback = fallback
+        self.origin = "", ""
         self.encoded = 0
 
     def run(self, work: Callable[[], T]) -> T:

@@ -88,8 +88,7 @@ class UnetFamily(TrainableSegmenter):
 
     The loss is Dice + BCE, 1 : 1, on one map per class, with the augmentations of `data.augment`, as in the
     published comparison on LGG. AdamW at 1e-4 with weight decay 1e-4 and a cosine schedule, in batches of 16,
-    is usual for these networks (Loshchilov and Hutter, SGDR, ICLR 2017; Decoupled Weight Decay
-    Regularization, ICLR 2019).
+    is usual (Loshchilov and Hutter: SGDR, ICLR 2017; Decoupled Weight Decay Regularization, ICLR 2019).
 
     Args:
         model: Always None, because there are no base weights.
@@ -104,7 +103,7 @@ class UnetFamily(TrainableSegmenter):
     least: ClassVar[int] = _STRIDE
     config: UnetFamilyConfig
     no_graphs = ""
-    keeps_slices = True
+    keeps_slices = describes_slices = True
     mean: Tensor
     sd: Tensor
 
@@ -184,7 +183,7 @@ class UnetFamily(TrainableSegmenter):
         Raises:
             ValueError: If a prompt has no box, or there is no prompt although the box is a channel.
         """
-        pictures = (embedding.features.float() / 255 - self.mean) / self.sd
+        pictures = self._normalised(embedding)
         if prompts is None:
             if self.config.box_channel:
                 raise ValueError(
@@ -203,6 +202,14 @@ class UnetFamily(TrainableSegmenter):
             logits = _fullest(self._run(pictures), boxes)
         return Logits(embedding.frame.restore(logits, size))
 
+    def described_features(self, embedding: Embedding) -> Tensor | None:
+        """The last map of the encoder (B, C, S / 32, S / 32); None if another runtime holds the network."""
+        encoder = getattr(self.network, "encoder", None)
+        if encoder is None or self.config.box_channel:
+            return None
+        features: Tensor = encoder(self._normalised(embedding))[-1]
+        return features
+
     def graphs(self) -> tuple[Graph, ...]:
         side = self.config.input_size
         pixels = torch.zeros(1, 3 + self.config.box_channel, side, side)
@@ -211,6 +218,9 @@ class UnetFamily(TrainableSegmenter):
 
     def run_by(self, runs: Mapping[str, Run]) -> None:
         self.network = RunNetwork(runs["network"])
+
+    def _normalised(self, embedding: Embedding) -> Tensor:
+        return (embedding.features.float() / 255 - self.mean) / self.sd
 
     def _run(self, pictures: Tensor) -> Tensor:
         alone = self.network.training and len(pictures) == 1

@@ -119,7 +119,6 @@ def open_model(
     from segmed.inference.loading import Loader
     from segmed.inference.predictor import Predictor
     from segmed.methods.base.backbone import BackboneConfig
-    from segmed.registry.model_version import WEIGHTS
     from segmed.sam.embedding import Embedding
     from segmed.sam.sources import EMBEDDED
 
@@ -149,9 +148,25 @@ def open_model(
             lambda: (loader.get_or_fallback(method.name, base, "cpu", trained)[0], DeviceQueue()),
         )
     predictor = Predictor(segmenter, cache, batch=4 if device != "cpu" else 1, fallback=spare)
-    weights = found.record.files[WEIGHTS] if found and found.record and not warning else segmenter.version
-    name = found.version if found and not warning else UNTRAINED
+    predictor.origin = name, weights = identify(None if warning else found, segmenter.version)
     return LoadedModel(predictor, automatic, name, weights, warning)
+
+
+def identify(found: ModelVersion | None, weights: str) -> tuple[str, str]:
+    """What identifies a loaded model in the provenance of its masks.
+
+    Args:
+        found: Version that it was loaded from, None for the untrained method.
+        weights: `Segmenter.version` of the loaded model.
+
+    Returns:
+        Name of the version, or "untrained"; and the SHA-256 of its file of weights, or `weights`.
+    """
+    from segmed.registry.model_version import WEIGHTS
+
+    if found is None:
+        return UNTRAINED, weights
+    return found.version, found.record.files[WEIGHTS] if found.record else weights
 
 
 def _check_device(device: str) -> None:

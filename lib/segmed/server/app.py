@@ -41,6 +41,7 @@ from segmed.server.learning.retrainer import check_options, is_remote
 from segmed.server.learning.scoring import ImageScoring, LabelDice
 from segmed.server.learning.strategies import strategies
 from segmed.server.segmenting.jobs import Jobs
+from segmed.server.tasks.answers import AnswerLog
 from segmed.server.tasks.automatic import AutomaticInferTask
 from segmed.server.tasks.batch import BatchInference
 from segmed.server.tasks.detection import DetectionInferTask
@@ -66,7 +67,7 @@ class SegMedApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         settings = ServerSettings.from_conf(conf or {})
         set_most_voxels(settings.max_voxels)
-        self.turns, self.jobs = Turns(), Jobs()
+        self.turns, self.jobs, self.answers = Turns(), Jobs(), AnswerLog()
         self.engine = Engine(settings, Registry(settings.registry or Path(app_dir) / "model" / "trained"))
         self.codes = read_codes(settings.codes) if settings.codes else None
         super().__init__(
@@ -90,14 +91,12 @@ class SegMedApp(MONAILabelApp):
 
     @cached_property
     def workspaces(self) -> Workspaces:
-        """What users work on; unsaved work lies beside the state of active learning, and comes back from
-        there."""
+        """What users work on; unsaved work is kept beside the state of active learning."""
         folder = state_folder(self.datastore(), self.engine.settings.learning.folder)
         return Workspaces(journal=Journal(folder / "work"))
 
     def init_infers(self) -> dict[str, InferTask]:
-        """Prompt models as `<name>` and `<name>_3d`; automatic ones as `<name>`, with prompts as
-        `<name>_prompt`."""
+        """Models `<name>` and `<name>_3d` for prompts; automatic ones `<name>`, prompted `<name>_prompt`."""
         tasks: dict[str, InferTask] = {}
         for method in self.engine.offered():
             for name in self.engine.names(method):
@@ -272,13 +271,14 @@ class SegMedApp(MONAILabelApp):
             file, told = task(sent)
         if request.get("image") and request.get("user"):
             prompts = int(isinstance(task, PromptInferTask | ScribblesInferTask))
-            self.learning.record_activity(
-                str(request["image"]), str(request["user"]), prompts, str(request["model"])
-            )
+            image, user = str(request["image"]), str(request["user"])
+            self.learning.record_activity(image, user, prompts, str(request["model"]))
+            self.answers.note(user, image, told["label_names"], told["provenance"])
         label = file
         if request.get("save_label") and file:
-            store = datastore or self.datastore()
-            label = store.save_label(request["image"], file, tag, {"model": request["model"], "params": told})
+            info = {"model": request["model"], "params": told}
+            info["provenance"] = dict.fromkeys(told["label_names"], told["provenance"])
+            label = (datastore or self.datastore()).save_label(request["image"], file, tag, info)
         return {"label": label, "tag": tag, "file": file, "params": told}
 
     def _sent_image(self, request: dict[str, Any]) -> str:

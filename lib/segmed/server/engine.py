@@ -24,6 +24,8 @@ from segmed.methods.base.backbone import BackboneConfig
 from segmed.methods.base.method import Method
 from segmed.methods.base.segmenter import Segmenter
 from segmed.methods.base.trained_facts import read_facts
+from segmed.registry.model_version import ModelVersion
+from segmed.registry.predictors import identify
 from segmed.registry.versions import Registry
 from segmed.sam.embedding import Embedding
 from segmed.sam.sources import local_source
@@ -92,7 +94,7 @@ class Engine:
         version = self.registry.served(method)
         trained = version.folder if version else None
         found = self._predictors.get((method, device))
-        return found[1] if found and found[0] == trained else self._load(method, device, trained)
+        return found[1] if found and found[0] == trained else self._load(method, device, version)
 
     def picture(self, path: str | Path, window: str | None = None) -> Picture:
         """An image in an intensity window, that of the settings if None; read once and cached.
@@ -122,7 +124,8 @@ class Engine:
         """The turns of a device, such as `cpu` or `cuda:0`."""
         return self._queues.setdefault(device, DeviceQueue())
 
-    def _load(self, method: str, device: str, trained: Path | None) -> Predictor:
+    def _load(self, method: str, device: str, version: ModelVersion | None) -> Predictor:
+        trained = version.folder if version else None
         backbone = self.settings.backbones[method]
         if (
             backbone.source and not find_method(method).weights
@@ -147,6 +150,7 @@ class Engine:
                     self.settings.loose_parts,
                     CpuFallback(method, device, on_cpu) if device != "cpu" else None,
                 )
+                predictor.origin = identify(None if warning else version, segmenter.version)
                 self._predictors[method, device] = trained, predictor
                 if before and before[0]:
                     self._loader.forget(before[0])

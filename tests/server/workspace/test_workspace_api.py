@@ -23,6 +23,7 @@ from running import Server, Start  # type: ignore[import-not-found]
 from scipy import ndimage
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
+from segmed.imaging.labels.provenance import Provenance
 
 K = 14
 NAMES = ["Läsion 腫瘍", "spleen"]
@@ -423,6 +424,12 @@ def test_saved_labels_keep_their_values_and_are_named(
     assert entry["client_id"] == "Frau Müller saves"
     assert entry["model"] == "classical"
     assert entry["prompts"] == 1
+    record = Provenance.from_json(entry["provenance"]["spleen"])  # not of the liver, which was painted
+    assert (record.model, record.prompt["roi"], list(entry["provenance"])) == (
+        "classical",
+        [20, 50, 20, 60, 10, 10],
+        ["spleen"],
+    )
     assert 0 < entry["seconds"] < 600
     stored = requests.get(
         f"{server.url}/datastore/label", {"label": "ct for saving", "tag": "final"}, timeout=30
@@ -500,7 +507,11 @@ def test_dicom_studies_from_prompt_to_segmentation(
     seg = highdicom.seg.segread(tmp_path / "seg.dcm")
     assert seg.StudyInstanceUID == meta["study"]
     assert [d.SegmentLabel for d in seg.SegmentSequence] == ["Läsion"]
-    assert "classical" in seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmName
+    (algorithm,) = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+    assert "classical" in algorithm.AlgorithmName
+    assert all(
+        f"{key}=" in algorithm.AlgorithmParameters for key in ("weights", "image", "prompt", "software")
+    )
     assert int(seg.pixel_array.sum()) == int((page.labels > 0).sum())
     contours = pydicom.dcmread(tmp_path / "rtstruct.dcm")
     assert [r.ROIName for r in contours.StructureSetROISequence] == ["Läsion"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from torch import Tensor
 
 from segmed.sam.embedding import Embedding
 
@@ -11,16 +12,17 @@ _SIDE = 8
 _BINS = 64
 
 
-def pooled_features(embedding: Embedding) -> np.ndarray:
+def pooled_features(embedding: Embedding, features: Tensor | None = None) -> np.ndarray:
     """Mean and maximum of each channel over the part of the model input that holds the slice.
 
     Args:
         embedding: Embedding of one slice.
+        features: Feature maps (1, C, H, W) in place of those of the embedding, or None.
 
     Returns:
         Descriptor (2 C,) float32, 512 values for SAM's 256 channels.
     """
-    features = embedding.features[0].float()
+    features = (embedding.features if features is None else features)[0].detach().float()
     shares = [part / embedding.frame.size for part in embedding.frame.content]
     rows, columns = (max(1, round(n * share)) for n, share in zip(features.shape[1:], shares, strict=True))
     inside = features[:, :rows, :columns].flatten(1)

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from segmed.active.scoring.descriptor import picture_features, pooled_features
 from segmed.active.scoring.scorer_config import ScorerConfig
 from segmed.active.scoring.slice_probe import SliceProbe, Turn, is_bare
 from segmed.active.scoring.uncertainty import bald, predictive_entropy
@@ -121,7 +120,7 @@ class Scorer:
         embedding = self.embed(picture, [k]) if self.embed else None
         turn = self.turn if is_bare(self.segmenter) else None
         look = SliceProbe(self.segmenter, image, self.config, embedding, turn)
-        features = picture_features(image) if look.bare else pooled_features(look.embedding)
+        features = look.descriptor()
         classes = look.classes() if look.automatic else None
         boxes = look.boxes(places, classes)
         scores = look.score_boxes(boxes, np.random.default_rng([self.config.seed, k])) if boxes else {}

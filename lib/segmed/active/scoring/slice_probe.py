@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from segmed.active.scoring.descriptor import picture_features, pooled_features
 from segmed.active.scoring.proposals import (
     Corners,
     box_of,
@@ -60,6 +61,15 @@ class SliceProbe:
         self.encodes, self.decodes = 1, 0
         scale = min(1.0, config.resolution / max(image.shape[:2]))
         self.size = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
+
+    def descriptor(self) -> np.ndarray:
+        """Vector by which images are compared: pooled features of the model, or grey values."""
+        if not self.bare:
+            return pooled_features(self.embedding)
+        if not self.segmenter.describes_slices:
+            return picture_features(self.image)
+        found: torch.Tensor | None = self._at_turn(lambda: self.segmenter.described_features(self.embedding))
+        return picture_features(self.image) if found is None else pooled_features(self.embedding, found)
 
     def decode(self, prompts: Sequence[SlicePrompt]) -> Logits:
         """Masks (1, K, h, w)."""

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from segmed.active.store.clock import Reading, passed, read_clock
 from segmed.active.tables.schema import FORMATS
 from segmed.imaging.file_locks import lock
+from segmed.imaging.sqlite_files import explained
 
 logger = logging.getLogger(__name__)
 
 _WAIT = 30.0  # s for other processes' transactions
-_EXPLAINED = {
-    sqlite3.SQLITE_FULL: (errno.ENOSPC, "the disk is full; make room"),
-    sqlite3.SQLITE_READONLY: (errno.EROFS, "it cannot be written; give this user the right to"),
-    sqlite3.SQLITE_CANTOPEN: (errno.EACCES, "it cannot be opened; check the folder and its rights"),
-    sqlite3.SQLITE_IOERR: (errno.EIO, "the disk does not read or write; check it"),
-    sqlite3.SQLITE_BUSY: (errno.EBUSY, "another process held it for too long; try again"),
-}
 
 
 class Transaction(NamedTuple):
@@ -126,18 +119,8 @@ class Database:
                     self._opened = os.getpid(), _open(self.path)
         return self._opened[1]
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code not in _EXPLAINED:
-                raise
-            number, remedy = _EXPLAINED[code]
-            raise OSError(
-                number, f"The state of active learning cannot be kept: {remedy}", str(self.path)
-            ) from error
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self.path, "The state of active learning cannot be kept")
 
 
 def _open(path: Path) -> sqlite3.Connection:

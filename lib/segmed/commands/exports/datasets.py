@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,7 +49,7 @@ def export_dataset(
         FileExistsError: The folder is not empty.
     """
     from segmed.data.exports import annotation_tools, instances, volumes
-    from segmed.data.exports.cases import cases_of
+    from segmed.data.exports.cases import Export, cases_of
     from segmed.data.split import Split, split_patients
 
     data = _dataset(source, layout, labels, patient, tag)
@@ -67,17 +68,16 @@ def export_dataset(
         def tell(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        if to in ("nnunet", "msd", "bids"):
-            write = {"nnunet": volumes.export_nnunet, "msd": volumes.export_msd, "bids": volumes.export_bids}
-            write[to](cases, data.classes, out, tell, modality)
-        else:
-            draw = {
-                "coco": instances.export_coco,
-                "yolo": instances.export_yolo_instances,
-                "label-studio": annotation_tools.export_label_studio,
-                "cvat": annotation_tools.export_cvat,
-            }
-            draw[to](cases, data.classes, out, tell)
+        write: dict[str, Callable[[Export], None]] = {
+            "nnunet": volumes.export_nnunet,
+            "msd": volumes.export_msd,
+            "bids": volumes.export_bids,
+            "coco": instances.export_coco,
+            "yolo": instances.export_yolo_instances,
+            "label-studio": annotation_tools.export_label_studio,
+            "cvat": annotation_tools.export_cvat,
+        }
+        write[to](Export(cases, data.classes, out, tell, modality))
     split.save(out / "split.json")
     counts = ", ".join(f"{part} {sum(c.part == part for c in cases)}" for part in ("train", "val", "test"))
     console.print(

@@ -108,7 +108,13 @@ def predict(
             loaded,
             model or default_model(backbone),
             dict(zip(_PROMPTS, prompts, strict=True)),
-            {"refinement": refinement, "denoise": denoise},
+            {
+                "refinement": refinement,
+                "denoise": denoise,
+                "device": device,
+                "precision": precision,
+                "backbone": backbone,
+            },
         )
     except Stopped as stopped:
         say("Stopped; nothing was written. With --keep-partial, Ctrl+C writes what was found.", "yellow")

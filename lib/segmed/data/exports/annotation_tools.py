@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from skimage.draw import polygon2mask
 
 import segmed
-from segmed.data.exports.cases import ExportCase, Tell, begin_folder
+from segmed.data.exports.cases import Export
 from segmed.data.exports.instances import instances_of, slices_of
 from segmed.imaging.grid import read_grid
 from segmed.imaging.labels.writing import name_values, write_labels
@@ -35,26 +34,21 @@ _CONFIG = (
 Polygons = dict[str, list[tuple[str, np.ndarray]]]
 
 
-def export_label_studio(
-    cases: list[ExportCase], classes: Mapping[int, str], folder: Path, tell: Tell | None = None
-) -> None:
+def export_label_studio(export: Export) -> None:
     """Write `images/PART/*.png`, `tasks.json` with labels as predictions, and `labels.xml`, the interface.
 
     Serve the pictures as local files with the folder as root, and import the tasks.
 
     Args:
-        cases: The cases.
-        classes: Names by value.
-        folder: New folder.
-        tell: Function called with the number of written cases and of all.
+        export: The cases and the folder.
 
     Raises:
         FileExistsError: The folder is not empty.
         ValueError: A case cannot be read.
     """
-    begin_folder(folder)
+    folder, classes = export.begin(), export.classes
     tasks = []
-    for case, name, labels in slices_of(cases, folder, tell):
+    for case, name, labels in slices_of(export):
         height, width = labels.shape
         results = [
             {
@@ -77,20 +71,18 @@ def export_label_studio(
     (folder / LABEL_STUDIO).write_text(json.dumps(tasks), encoding="utf-8")
     options = "".join(ET.tostring(ET.Element("Label", value=n), encoding="unicode") for n in classes.values())
     (folder / "labels.xml").write_text(_CONFIG.format(options) + "\n", encoding="utf-8")
-    _note(cases, classes, folder)
+    _note(export)
 
 
-def export_cvat(
-    cases: list[ExportCase], classes: Mapping[int, str], folder: Path, tell: Tell | None = None
-) -> None:
+def export_cvat(export: Export) -> None:
     """Write `images/PART/*.png` and `annotations.xml`, which CVAT takes as "CVAT 1.1".
 
     Arguments and errors as in `export_label_studio`.
     """
-    begin_folder(folder)
+    folder, classes = export.begin(), export.classes
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
-    for number, (_, name, labels) in enumerate(slices_of(cases, folder, tell)):
+    for number, (_, name, labels) in enumerate(slices_of(export)):
         height, width = labels.shape
         image = ET.SubElement(root, "image", id=str(number), name=name, width=str(width), height=str(height))
         for one in instances_of(labels):
@@ -100,7 +92,7 @@ def export_cvat(
                     image, "polygon", label=classes[one.label], source="auto", occluded="0", points=points
                 )
     ET.ElementTree(root).write(folder / CVAT, encoding="utf-8", xml_declaration=True)
-    _note(cases, classes, folder)
+    _note(export)
 
 
 def import_annotations(file: Path, exported: Path, out: Path) -> tuple[int, list[str]]:
@@ -161,10 +153,10 @@ def import_annotations(file: Path, exported: Path, out: Path) -> tuple[int, list
     return len(slices), notes
 
 
-def _note(cases: list[ExportCase], classes: Mapping[int, str], folder: Path) -> None:
-    images = {case.name: str(case.volume.image.absolute()) for case in cases}
-    text = json.dumps({"cases": images, "labels": dict(classes)}, indent=1)
-    (folder / NOTE).write_text(text + "\n", encoding="utf-8")
+def _note(export: Export) -> None:
+    images = {case.name: str(case.volume.image.absolute()) for case in export.cases}
+    text = json.dumps({"cases": images, "labels": dict(export.classes)}, indent=1)
+    (export.folder / NOTE).write_text(text + "\n", encoding="utf-8")
 
 
 def _from_label_studio(file: Path) -> tuple[Polygons, list[str]]:

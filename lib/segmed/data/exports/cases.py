@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,42 @@ class ExportCase:
 Tell = Callable[[int, int], None]
 
 
+@dataclass(frozen=True)
+class Export:
+    """What is written where, for all layouts.
+
+    Attributes:
+        cases: The cases.
+        classes: Names by value.
+        folder: New folder.
+        tell: Function called with the number of written cases and of all.
+        modality: DICOM term for layouts that name it, "" for that of the images: NIfTI does not state it.
+    """
+
+    cases: list[ExportCase]
+    classes: Mapping[int, str]
+    folder: Path
+    tell: Tell | None = None
+    modality: str = ""
+
+    def begin(self) -> Path:
+        """Make the folder.
+
+        Raises:
+            FileExistsError: It is not empty.
+        """
+        begin_folder(self.folder)
+        return self.folder
+
+    def read(self) -> Iterator[tuple[ExportCase, Volume, np.ndarray]]:
+        """Cases with image and label map, read one at a time. Raises ValueError if one cannot be read."""
+        for number, case in enumerate(self.cases, 1):
+            image = case.image()
+            yield case, image, case.labels(image)
+            if self.tell:
+                self.tell(number, len(self.cases))
+
+
 def cases_of(data: SliceDataset, split: Split) -> list[ExportCase]:
     """The cases of a dataset, named after their images and in the order of the dataset.
 
@@ -104,15 +140,6 @@ def write_pair(image: Volume, labels: np.ndarray, image_file: Path, label_file: 
         path.parent.mkdir(parents=True, exist_ok=True)
         with appear_whole(path, ".nii.gz", sync=False) as part:
             nib.save(nib.Nifti1Image(voxels, image.affine), part)
-
-
-def read_cases(cases: list[ExportCase], tell: Tell | None) -> Iterator[tuple[ExportCase, Volume, np.ndarray]]:
-    """Cases with image and label map, read one at a time."""
-    for number, case in enumerate(cases, 1):
-        image = case.image()
-        yield case, image, case.labels(image)
-        if tell:
-            tell(number, len(cases))
 
 
 def _plain(name: str) -> str:

@@ -6,7 +6,7 @@ Sources: cocodataset.org/#format-data; Ultralytics' documentation of instance se
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from scipy import ndimage
 from skimage.measure import approximate_polygon, find_contours
 
 import segmed
-from segmed.data.exports.cases import TEST, TRAIN, VALIDATION, ExportCase, Tell, begin_folder
+from segmed.data.exports.cases import TEST, TRAIN, VALIDATION, Export, ExportCase
 from segmed.imaging.picture import windowed
 
 _PARTS = (TRAIN, VALIDATION, TEST)
@@ -56,37 +56,26 @@ def instances_of(labels: np.ndarray, min_area: int = 1) -> list[Instance]:
     return found
 
 
-def export_coco(
-    cases: list[ExportCase],
-    classes: Mapping[int, str],
-    folder: Path,
-    tell: Tell | None = None,
-    min_area: int = 10,
-    window: str = "auto",
-) -> None:
+def export_coco(export: Export, min_area: int = 10) -> None:
     """Write `images/PART/*.png` and `annotations/instances_PART.json` with polygons.
 
     Slices without objects are written as well. Holes are filled, because COCO's polygons have none; the area
     is that of the mask.
 
     Args:
-        cases: The cases.
-        classes: Names by value.
-        folder: New folder.
-        tell: Function called with the number of written cases and of all.
+        export: The cases and the folder.
         min_area: Area in px below which a part is left out.
-        window: Intensity window of the pictures.
 
     Raises:
         FileExistsError: The folder is not empty.
         ValueError: A case cannot be read.
     """
-    begin_folder(folder)
+    folder, classes = export.begin(), export.classes
     categories = [{"id": value, "name": name} for value, name in sorted(classes.items())]
     content: dict[str, dict[str, list[dict[str, Any]]]] = {
         part: {"images": [], "annotations": []} for part in _PARTS
     }
-    for case, name, labels in slices_of(cases, folder, tell, window):
+    for case, name, labels in slices_of(export):
         images, annotations = content[case.part]["images"], content[case.part]["annotations"]
         height, width = labels.shape
         images.append(
@@ -113,21 +102,14 @@ def export_coco(
         (folder / "annotations" / f"instances_{part}.json").write_text(text, encoding="utf-8")
 
 
-def export_yolo_instances(
-    cases: list[ExportCase],
-    classes: Mapping[int, str],
-    folder: Path,
-    tell: Tell | None = None,
-    min_area: int = 10,
-    window: str = "auto",
-) -> None:
+def export_yolo_instances(export: Export, min_area: int = 10) -> None:
     """Write `images/PART/*.png`, `labels/PART/*.txt` with polygons in shares of the picture, and `data.yaml`.
 
     Arguments and errors as in `export_coco`.
     """
-    begin_folder(folder)
+    folder, classes = export.begin(), export.classes
     numbers = {value: n for n, value in enumerate(sorted(classes))}
-    for case, name, labels in slices_of(cases, folder, tell, window):
+    for case, name, labels in slices_of(export):
         height, width = labels.shape
         lines = [
             " ".join([str(numbers[one.label]), *(f"{v:.6f}" for v in (polygon / (width, height)).ravel())])
@@ -145,22 +127,16 @@ def export_yolo_instances(
     (folder / "data.yaml").write_text(yaml, encoding="utf-8")
 
 
-def slices_of(
-    cases: list[ExportCase], folder: Path, tell: Tell | None, window: str = "auto"
-) -> Iterator[tuple[ExportCase, str, np.ndarray]]:
+def slices_of(export: Export) -> Iterator[tuple[ExportCase, str, np.ndarray]]:
     """Write each slice as `images/PART/CASE_KKKK.png`, and give case, name and labels (H, W)."""
-    for number, case in enumerate(cases, 1):
-        image = case.image()
-        labels = case.labels(image)
-        picture = windowed(image, case.volume.window if window == "auto" else window)
+    for case, image, labels in export.read():
+        picture = windowed(image, case.volume.window)
         for k in range(image.shape[2]):
             name = f"{case.name}_{k:04d}.png"
-            path = folder / "images" / case.part / name
+            path = export.folder / "images" / case.part / name
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.ascontiguousarray(picture.slice(k))).convert("RGB").save(path)
             yield case, name, labels[:, :, k].T
-        if tell:
-            tell(number, len(cases))
 
 
 def _polygons(mask: np.ndarray) -> tuple[np.ndarray, ...]:

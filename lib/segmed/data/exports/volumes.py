@@ -15,15 +15,7 @@ from typing import Any
 import numpy as np
 
 import segmed
-from segmed.data.exports.cases import (
-    TEST,
-    VALIDATION,
-    ExportCase,
-    Tell,
-    begin_folder,
-    read_cases,
-    write_pair,
-)
+from segmed.data.exports.cases import TEST, VALIDATION, Export, write_pair
 from segmed.imaging.labels.segments import StoredSegment, colour_of
 from segmed.imaging.labels.sidecar import sidecar_text
 
@@ -32,39 +24,30 @@ _MODALITIES = {"CT": "CT", "MR": "MRI"}
 _SUFFIXES = {"CT": "CT", "MR": "MR"}  # which weighting an MR has is not known
 
 
-def export_nnunet(
-    cases: list[ExportCase],
-    classes: Mapping[int, str],
-    folder: Path,
-    tell: Tell | None = None,
-    modality: str = "",
-) -> None:
+def export_nnunet(export: Export) -> None:
     """Write a dataset of nnU-Net v2: `imagesTr`, `labelsTr`, `imagesTs`, `labelsTs`, `dataset.json`.
 
     nnU-Net wants the values 0, 1, 2, … without gaps, so that labels are numbered anew in the order of their
     values. The validation part is in `splits_final.json`, which nnU-Net reads from its preprocessed folder.
 
     Args:
-        cases: The cases.
-        classes: Names by value.
-        folder: New folder with a name such as `Dataset501_Liver`.
-        tell: Function called with the number of written cases and of all.
-        modality: DICOM term, "" for that of the images; nnU-Net treats `CT` in its own way, and NIfTI does
-            not state it.
+        export: The cases, and a new folder with a name such as `Dataset501_Liver`. nnU-Net treats the
+            modality `CT` in its own way.
 
     Raises:
         ValueError: The name of the folder is of another form, or a case cannot be read.
         FileExistsError: The folder is not empty.
     """
-    if not _DATASET.fullmatch(folder.name):
+    if not _DATASET.fullmatch(export.folder.name):
         raise ValueError(
-            f"nnU-Net finds datasets by names such as Dataset501_Liver, not {folder.name!r}. Rename --out."
+            f"nnU-Net finds datasets by names such as Dataset501_Liver, not {export.folder.name!r}. Rename "
+            "--out."
         )
-    begin_folder(folder)
+    folder, classes = export.begin(), export.classes
     numbers = _numbers(classes)
-    channel = modality or "nonCT"
-    for case, image, labels in read_cases(cases, tell):
-        channel = modality or image.modality or channel
+    channel = export.modality or "nonCT"
+    for case, image, labels in export.read():
+        channel = export.modality or image.modality or channel
         place = "Ts" if case.part == TEST else "Tr"
         write_pair(
             image,
@@ -72,7 +55,7 @@ def export_nnunet(
             folder / f"images{place}" / f"{case.name}_0000.nii.gz",
             folder / f"labels{place}" / f"{case.name}.nii.gz",
         )
-    training = [case for case in cases if case.part != TEST]
+    training = [case for case in export.cases if case.part != TEST]
     _write_json(
         folder / "dataset.json",
         {
@@ -90,22 +73,16 @@ def export_nnunet(
         _write_json(folder / "splits_final.json", [{"train": rest, "val": held}])
 
 
-def export_msd(
-    cases: list[ExportCase],
-    classes: Mapping[int, str],
-    folder: Path,
-    tell: Tell | None = None,
-    modality: str = "",
-) -> None:
+def export_msd(export: Export) -> None:
     """Write a task of the MSD: `imagesTr`, `labelsTr`, `imagesTs` and `dataset.json`.
 
     Test cases have no labels in this layout. Arguments and errors as in `export_nnunet`, with any name of the
     folder.
     """
-    begin_folder(folder)
-    numbers, kind, training, testing = _numbers(classes), modality or "unknown", [], []
-    for case, image, labels in read_cases(cases, tell):
-        kind = modality or image.modality or kind
+    folder, classes = export.begin(), export.classes
+    numbers, kind, training, testing = _numbers(classes), export.modality or "unknown", [], []
+    for case, image, labels in export.read():
+        kind = export.modality or image.modality or kind
         place = "Ts" if case.part == TEST else "Tr"
         image_file = folder / f"images{place}" / f"{case.name}.nii.gz"
         label_file = folder / f"labels{place}" / f"{case.name}.nii.gz"
@@ -134,26 +111,20 @@ def export_msd(
     )
 
 
-def export_bids(
-    cases: list[ExportCase],
-    classes: Mapping[int, str],
-    folder: Path,
-    tell: Tell | None = None,
-    modality: str = "",
-) -> None:
+def export_bids(export: Export) -> None:
     """Write BIDS derivatives: `sub-P/anat/sub-P_run-N_desc-SegMed_dseg.nii.gz` with its table of names.
 
     The images lie beside the label maps as `desc-source`, because the raw dataset is not known. The split is
     in `participants.tsv`. Arguments and errors as in `export_msd`.
     """
-    begin_folder(folder)
+    folder, classes = export.begin(), export.classes
     table = sidecar_text(
         StoredSegment(name, value, 0, value).coloured(colour_of(value))
         for value, name in sorted(classes.items())
     )
     people: dict[str, tuple[str, str]] = {}
     runs: dict[str, int] = {}
-    for case, image, labels in read_cases(cases, tell):
+    for case, image, labels in export.read():
         subject = re.sub(r"[^A-Za-z0-9]", "", case.patient) or "case"
         if people.setdefault(subject, (case.patient, case.part))[0] != case.patient:
             raise ValueError(
@@ -161,7 +132,7 @@ def export_bids(
                 f"{subject!r}, which holds letters and digits only. Rename one of them."
             )
         runs[subject] = runs.get(subject, 0) + 1
-        kind = _SUFFIXES.get(modality or image.modality, "image")
+        kind = _SUFFIXES.get(export.modality or image.modality, "image")
         stem = folder / f"sub-{subject}" / "anat" / f"sub-{subject}_run-{runs[subject]}"
         mask = stem.with_name(f"{stem.name}_desc-SegMed_dseg.nii.gz")
         source = stem.with_name(f"{stem.name}_desc-source_{kind}.nii.gz")

@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from segmed.imaging.durable import appear_whole
-from segmed.imaging.formats.seg_nrrd import SEGMENTATION
+from segmed.imaging.labels.companions import check_companion, companion_of
 from segmed.imaging.labels.segments import Colour, StoredSegment
-from segmed.imaging.reading import extension_of
 
 EXTENSION = ".tsv"
 _COLUMNS = ["index", "name", "color"]
@@ -23,24 +22,23 @@ _LARGEST = 2**20
 
 def sidecar_of(path: str | os.PathLike[str]) -> Path:
     """Path of the table of a label map, whether it exists or not."""
-    path = Path(path)
-    extension = SEGMENTATION if path.name.lower().endswith(SEGMENTATION) else extension_of(path)
-    return path.with_name(path.name[: len(path.name) - len(extension)] + EXTENSION)
+    return companion_of(path, EXTENSION)
 
 
-def write_sidecar(segments: Iterable[StoredSegment], path: str | os.PathLike[str]) -> None:
+def write_sidecar(segments: Iterable[StoredSegment], path: str | os.PathLike[str], sync: bool = True) -> None:
     """Write the table beside a label map.
 
     Args:
         segments: Segments, listed by their values in the flat label map.
         path: Path of the label map.
+        sync: Whether to flush the table to the disk.
 
     Raises:
         ValueError: There is a file of another kind at the table's path.
         OSError: The table cannot be written.
     """
     target = check_sidecar(path)
-    with appear_whole(target, EXTENSION) as name, name.open("w", encoding="utf-8", newline="") as file:
+    with appear_whole(target, EXTENSION, sync) as name, name.open("w", encoding="utf-8", newline="") as file:
         file.write(sidecar_text(segments))
 
 
@@ -50,13 +48,7 @@ def check_sidecar(path: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: There is a file of another kind at this path, which must not be overwritten.
     """
-    target = sidecar_of(path)
-    if target.exists() and not _is_table(target):
-        raise ValueError(
-            f"{target.name} is not a table of label names, and would be replaced by one. Rename or move it, "
-            "or give the mask another name."
-        )
-    return target
+    return check_companion(path, EXTENSION, _is_table, "a table of label names")
 
 
 def _is_table(file: Path) -> bool:

@@ -47,7 +47,7 @@ def write_labels(
         flat = flat.astype(np.uint8 if flat.max(initial=0) < 256 else np.uint16)
     write_mask(flat, affine, path, like=like)
     if mask_extension(str(path)).startswith(".nii"):
-        write_sidecar(coloured, path)
+        write_sidecar(coloured, path, sync=False)  # as the label map itself
 
 
 def name_values(labels: np.ndarray, names: Mapping[int, str] | Sequence[str] = ()) -> Segments:

@@ -79,6 +79,7 @@ class Segmenter(nn.Module, ABC):
         margin: Margin in px of that box around the neighbour's mask; 5 for MedSAM.
         labels: Names of the classes of automatic methods, class 1 first.
         keeps_slices: Whether embeddings are the slices themselves rather than features of them.
+        describes_slices: Whether `described_features` has features of slices, for methods that keep slices.
         has_memory: Whether `segment_stack` tracks objects through slices, so that no boxes are propagated.
         corrects_masks: Whether corrections work best with the previous mask, which the page then sends;
             slices whose mask already agrees with the prompt are not changed.
@@ -98,6 +99,7 @@ class Segmenter(nn.Module, ABC):
     margin: int = 5
     labels: tuple[str, ...] = ()
     keeps_slices: bool = False
+    describes_slices: bool = False
     has_memory: bool = False
     finds_boxes: bool = False
     takes_scribbles: bool = False
@@ -172,6 +174,17 @@ class Segmenter(nn.Module, ABC):
             between; slices beyond the end of an object are omitted.
         """
         raise NotImplementedError(f"{type(self).__name__} has no memory of its own.")
+
+    def described_features(self, embedding: Embedding) -> Tensor | None:
+        """Features to compare images by; only for methods with `describes_slices`.
+
+        Args:
+            embedding: Embedding of B slices.
+
+        Returns:
+            Feature maps (B, C, H, W), or None if another runtime holds the network.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no features of its own.")
 
     def detect(
         self, embedding: Embedding, confidence: float | None = None, most: int | None = None

@@ -17,6 +17,7 @@ from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoun
 from segmed.data.left_out import LeftOut, image_names, left_out_files, names_in
 from segmed.imaging.durable import appear_whole, sweep
 from segmed.imaging.formats.seg_nrrd import SEGMENTATION
+from segmed.imaging.labels.provenance import keep_records
 from segmed.imaging.labels.sidecar import sidecar_of
 from segmed.imaging.reading import EXTENSIONS, extension_of
 from segmed.server.datastores.folder_list import GONE, ListedFolder
@@ -109,6 +110,7 @@ class FolderDatastore(ListedFolder):
             super().remove_label(label_id, label_tag)
             if file:
                 sidecar_of(file).unlink(missing_ok=True)
+                keep_records({}, file)
 
     def _put(self, image: str, file: str, tag: str, info: dict[str, Any] | None) -> str:
         """Save a label, keep the one before in the history, and remove it if it has another extension."""
@@ -127,7 +129,7 @@ class FolderDatastore(ListedFolder):
             told |= {"ts": int(time.time()), "name": place.name}
             entry.labels[tag] = DataModel(info=told, ext=extension)
             write_list()
-            keep_sidecar(place, told.get("segments"))
+            keep_sidecar(place, told)
         for other in (place.with_name(image + e) for e in (*EXTENSIONS, SEGMENTATION)):
             if other != place:
                 other.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from segmed.active.review.submission import names_of, whole_labels
 from segmed.imaging.grid import Grid
+from segmed.imaging.labels.provenance import keep_records
 from segmed.imaging.labels.segments import Segments, StoredSegment, colour_of, values_in
 from segmed.imaging.labels.sidecar import check_sidecar, write_sidecar
 from segmed.imaging.reading import NIFTI_EXTENSIONS, extension_of
@@ -111,18 +112,21 @@ def read_noted(stored: Any) -> list[StoredSegment]:
     return found
 
 
-def keep_sidecar(file: Path, stored: Any) -> None:
-    """Bring the table beside a label map up to date: NIfTI has one, other files hold their names or have
-    none.
+def keep_sidecar(file: Path, info: Mapping[str, Any] | None) -> None:
+    """Bring the files beside a label map up to date: the record of how it was made, and for NIfTI the table
+    of names; other files hold their names or have none.
 
     Args:
         file: label map.
-        stored: `segments` of its info.
+        info: what is known of it: `segments`, and `provenance` of labels by name.
 
     Raises:
         OSError: it cannot be written.
     """
-    segments = read_noted(stored)
+    told = info or {}
+    segments = read_noted(told.get("segments"))
+    records = told.get("provenance")
+    keep_records(records if isinstance(records, Mapping) else {}, file)
     try:
         if segments and extension_of(file) in NIFTI_EXTENSIONS:
             write_sidecar([s.coloured(colour_of(s.value)) for s in segments], file)

@@ -19,6 +19,7 @@ from filelock import FileLock
 from segmed.data.datastore import LIST
 from segmed.imaging.durable import appear_whole, flush
 from segmed.imaging.formats.seg_nrrd import SEGMENTATION
+from segmed.imaging.labels.provenance import keep_records
 from segmed.imaging.labels.sidecar import sidecar_of
 from segmed.server.datastores.label_check import keep_sidecar
 from segmed.server.datastores.label_history import LabelHistory
@@ -94,7 +95,7 @@ class LabelFiles:
                 shutil.copyfile(file, name)
                 _write(listed, objects)
                 flush(listed)
-                keep_sidecar(place, info.get("segments"))
+                keep_sidecar(place, info)
         for other in _EXTENSIONS:
             if other != extension:
                 self._file(image, tag, other).unlink(missing_ok=True)
@@ -105,6 +106,7 @@ class LabelFiles:
         self.history.keep(image, tag, place, self.info(image, tag))
         place.unlink(missing_ok=True)
         sidecar_of(place).unlink(missing_ok=True)
+        keep_records({}, place)
         self._change(image, lambda entry: entry["labels"].pop(tag, None))
 
     def note_image(self, image: str, info: dict[str, Any]) -> None:

@@ -50,6 +50,7 @@ from segmed.server.http.requests import (
 from segmed.server.http.sessions import find_session
 from segmed.server.learning.strategies import user_name
 from segmed.server.leaving import ends_with
+from segmed.server.tasks.answers import HEADER, header_value
 from segmed.server.tasks.train_names import own_names
 
 logger = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ def _answer(result: dict[str, Any], output: str | None) -> Response:
     headers = {
         "Content-Length": str(len(head) + os.fstat(mask.fileno()).st_size + len(tail)),
         "Content-Disposition": f'attachment; filename="{name}"',
+        HEADER: header_value(result["params"]["provenance"]),  # for viewers that take the mask alone
     }
     return StreamingResponse(_stream(head, mask, tail), media_type=kind, headers=headers)
 
@@ -176,7 +178,8 @@ def save_label(
     app = app_instance()
     file = Path(app.image_path(image))
     info = read_object(params, "The field params")
-    info.pop("segments", None)
+    for told in ("segments", "provenance"):
+        info.pop(told, None)
     if login := login_name(http):
         info["client_id"] = login
     check_tag(tag)
@@ -191,6 +194,8 @@ def save_label(
             picture = app.engine.picture(file)
             grid = image_grid(file, picture.shape, picture.affine)
             info["segments"] = noted(take_label(path, grid, info, settings.structures))
+        if known := app.answers.of(user_name(info.get("client_id"), http), image):
+            info["provenance"] = known
         note(http, result=digest(path))
         saved = store.save_label(image, str(path), tag, info)
     if tag == FINAL:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from segmed.imaging.labels.masks import stack_slices
+from segmed.imaging.labels.provenance import array_checksum
 from segmed.imaging.planes import SLICES, PlaneView
 from segmed.imaging.prompts import Box, Prompt
 from segmed.imaging.scribbles import Scribbles, check_slice, draw_lasso, draw_stroke
@@ -75,6 +78,26 @@ def model_prompt(opened: OpenObject, view: PlaneView, scribbles: Scribbles, with
     foreground, background = points
     box = view.box(opened.box) if opened.box else None
     return Prompt(box, foreground, background, mask, own.maps())
+
+
+def recorded_prompt(opened: OpenObject, view: PlaneView, asked: Prompt) -> dict[str, Any]:
+    """The prompt of an answer as it is recorded: box and clicks in voxels, drawings by their checksums.
+
+    Args:
+        opened: Object.
+        view: View that was segmented.
+        asked: Prompt that the model got.
+    """
+    told: dict[str, Any] = {"axis": view.axis} if view.axis != SLICES else {}
+    if opened.box is not None:
+        told["roi"] = [end for part in (opened.box.i, opened.box.j, opened.box.k) for end in part]
+    told["foreground"] = [list(point) for point in opened.foreground]
+    told["background"] = [list(point) for point in opened.background]
+    if asked.mask is not None and asked.mask.any():
+        told["mask"] = {"SHA256": array_checksum(asked.mask)}
+    if asked.scribbles:
+        told["scribbles"] = {str(k): array_checksum(drawn) for k, drawn in sorted(asked.scribbles.items())}
+    return told
 
 
 def _scribbles_in(opened: OpenObject, view: PlaneView) -> Scribbles:

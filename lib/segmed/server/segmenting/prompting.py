@@ -12,7 +12,7 @@ from segmed.imaging.labels.masks import stack_slices
 from segmed.imaging.planes import SLICES, PlaneView, axis_across
 from segmed.inference.progress import Masks
 from segmed.server.segmenting.jobs import Job, Stopped
-from segmed.server.segmenting.plane_prompts import model_prompt
+from segmed.server.segmenting.plane_prompts import model_prompt, recorded_prompt
 from segmed.server.segmenting.preview import Preview
 from segmed.server.tasks.automatic import AutomaticInferTask
 from segmed.server.tasks.infer import PromptInferTask
@@ -77,7 +77,14 @@ def run_prompt(actions: WorkspaceActions, body: PromptBody, job: Job) -> dict[st
     replaced = actions.crossed(result, bare, [opened.value, *locked], body.overwrite)
     patches = work.change(slices, opened)
     work.prompts += 1
-    actions.answered(task, body.model, body.device)
+    record = task.provenance(
+        actions.path,
+        picture,
+        recorded_prompt(opened, view, asked),
+        body.device,
+        {"refinement": body.refinement, "denoise": body.denoise, "stopped": stopped},
+    )
+    actions.answered(task, body.model, body.device, [body.label], record)
     if not body.trial:
         actions.learning.record_activity(actions.image, actions.user, 1, body.model)
     answer = actions.to_json([*patches, *preview.corrections()], sorted(stored), replaced)
@@ -123,7 +130,9 @@ def run_automatic(actions: WorkspaceActions, body: SegmentBody, job: Job) -> dic
     if stopped:
         slices, masks = ({k: one[k] for k in labels_found if k in one} for one in (slices, masks))
     replaced = actions.crossed(masks, bare, [*table[1:].tolist(), *locked], body.overwrite)
-    actions.answered(task, body.model, body.device)
+    options = {"denoise": body.denoise, "stopped": stopped}
+    record = task.provenance(actions.path, clean, body.device, options)
+    actions.answered(task, body.model, body.device, names, record)
     patches = work.change(slices)
     answer = actions.to_json([*patches, *preview.corrections()], replaced=replaced)
     return answer | {"stopped": stopped}

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from segmed.imaging.labels.maps import clean_labels
+from segmed.imaging.labels.provenance import Provenance
 from segmed.imaging.picture import Picture
 from segmed.inference.progress import Progress
 from segmed.methods.base.method import Method
 from segmed.server.engine import Engine
 from segmed.server.http.requests import InferParams
+from segmed.server.tasks.answers import provenance_of
 from segmed.server.tasks.infer import common_options, write_result
 
 _CLEAN = ("nothing", "largest piece", "holes", "largest piece and holes")
@@ -36,6 +40,7 @@ class AutomaticInferTask(InferTask):
             config={**common_options(engine), "clean": list(_CLEAN)},
         )
         self.method = method.name
+        self.model = method.offered_as()[0]
         self.engine = engine
 
     def is_valid(self) -> bool:
@@ -66,6 +71,12 @@ class AutomaticInferTask(InferTask):
             "label_names": {name: value for value, name in enumerate(names, 1)},
             "model": self.method,
             "window": picture.window,
+            "provenance": self.provenance(
+                request["image"],
+                picture,
+                params.device,
+                {"clean": params.clean, "denoise": params.denoise},
+            ).to_json(),
             "warnings": warnings,
             "latencies": {
                 "open": round(opened - start, 4),
@@ -73,6 +84,13 @@ class AutomaticInferTask(InferTask):
                 "write": round(time.perf_counter() - segmented, 4),
             },
         }
+
+    def provenance(
+        self, image: str | Path, picture: Picture, device: str | None, options: Mapping[str, Any]
+    ) -> Provenance:
+        """How a label map of this model was made; see `provenance_of`."""
+        predictor = self.engine.predictor(self.method, device)
+        return provenance_of(self.model, predictor, image, picture, {}, options)
 
     def segment(
         self,

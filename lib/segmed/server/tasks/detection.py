@@ -15,6 +15,7 @@ from segmed.methods.base.method import Method
 from segmed.methods.detector.regions import Region, link
 from segmed.server.engine import Engine
 from segmed.server.http.requests import InferParams
+from segmed.server.tasks.answers import provenance_of
 from segmed.server.tasks.infer import common_options, result_file
 
 _SCHEMA = (
@@ -73,6 +74,9 @@ class DetectionInferTask(InferTask):
             "label_names": {name: value for value, name in enumerate(names, 1)},
             "model": self.method,
             "window": picture.window,
+            "provenance": provenance_of(
+                self.method, predictor, request["image"], picture, {}, {"denoise": params.denoise}
+            ).to_json(),
             "boxes": len(regions),
             "warnings": warnings if regions else [*warnings, "Nothing was detected."],
             "latencies": {"all": round(time.perf_counter() - start, 4)},

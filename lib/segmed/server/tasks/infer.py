@@ -17,6 +17,7 @@ from segmed.imaging.formats.seg_nrrd import SEGMENTATION
 from segmed.imaging.grid import image_grid
 from segmed.imaging.intensity import WINDOWS
 from segmed.imaging.labels.masks import stack_slices, write_mask, write_nrrd_slices
+from segmed.imaging.labels.provenance import Provenance
 from segmed.imaging.labels.writing import name_values, write_labels
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt, parse_prompt
@@ -27,6 +28,7 @@ from segmed.methods.base.method import Method
 from segmed.server.datastores.label_check import prompt_mask
 from segmed.server.engine import Engine
 from segmed.server.http.requests import InferParams
+from segmed.server.tasks.answers import prompt_of, provenance_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class PromptInferTask(InferTask):
             },
         )
         self.method = method.name
+        self.model = method.offered_as()[-1 if volume else -2]
         self.volume = volume
         self.engine = engine
 
@@ -112,6 +115,17 @@ class PromptInferTask(InferTask):
             "model": self.method,
             "output": params.output,
             "window": picture.window,
+            "provenance": self.provenance(
+                request["image"],
+                picture,
+                prompt_of(params, mask),
+                params.device,
+                {
+                    "refinement": params.refinement,
+                    "denoise": params.denoise,
+                    "output": params.output,
+                },
+            ).to_json(),
             "warnings": warnings,
             "latencies": {
                 "open": round(opened - start, 4),
@@ -119,6 +133,18 @@ class PromptInferTask(InferTask):
                 "write": round(time.perf_counter() - segmented, 4),
             },
         }
+
+    def provenance(
+        self,
+        image: str | Path,
+        picture: Picture,
+        prompt: Mapping[str, Any],
+        device: str | None,
+        options: Mapping[str, Any],
+    ) -> Provenance:
+        """How a mask of this model was made; see `provenance_of`."""
+        predictor = self.engine.predictor(self.method, device)
+        return provenance_of(self.model, predictor, image, picture, prompt, options)
 
     def corrects_masks(self, device: str | None = None) -> bool:
         """Whether corrections should include the previous mask; see `Segmenter.corrects_masks`."""

@@ -10,11 +10,13 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from segmed.imaging.grid import image_grid
 from segmed.imaging.labels.masks import stack_slices
+from segmed.imaging.labels.provenance import array_checksum
 from segmed.imaging.prompts import parse_prompt
 from segmed.imaging.scribbles import Scribbles
 from segmed.server.decoding import decoder
 from segmed.server.http.errors import BadRequest
 from segmed.server.http.requests import InferParams
+from segmed.server.tasks.answers import prompt_of
 from segmed.server.tasks.infer import PromptInferTask, common_options, write_result
 
 FOREGROUND, BACKGROUND = "foreground_scribbles", "background_scribbles"
@@ -93,6 +95,13 @@ class ScribblesInferTask(InferTask):
             "label_names": {name: 1},
             "model": self.prompts.method,
             "window": picture.window,
+            "provenance": self.prompts.provenance(
+                request["image"],
+                picture,
+                prompt_of(params, mask) | {"scribbles": {"SHA256": array_checksum(labels)}},
+                params.device,
+                {},
+            ).to_json(),
             "warnings": warnings + notes,
             "latencies": {
                 "open": round(opened - start, 4),

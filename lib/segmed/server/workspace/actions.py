@@ -6,7 +6,7 @@ import contextlib
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from segmed.imaging.formats.seg_nrrd import SEGMENTATION
 from segmed.imaging.grid import Grid, image_grid, move_labels
+from segmed.imaging.labels.provenance import Provenance
 from segmed.imaging.labels.writing import write_labels
 from segmed.imaging.picture import Picture
 from segmed.server.datastores.studies import FINAL, ask_again
@@ -234,8 +235,11 @@ class WorkspaceActions:
         self.notes += crossing_note(crossed, overwrite)
         return crossed if overwrite else {}
 
-    def answered(self, task: Any, model: str, device: str | None) -> None:
-        """Note the model and version that have answered."""
+    def answered(
+        self, task: Any, model: str, device: str | None, labels: Iterable[str], record: Provenance
+    ) -> None:
+        """Note the model and version that have answered, and how these labels came about."""
+        self.work.records |= dict.fromkeys(labels, record.to_json())
         self.work.model = model
         self.work.version = task.engine.predictor(task.method, device).segmenter.version
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from segmed.dicom.codes import SegmentCodes
+from segmed.dicom.label_maps import readable_records
 from segmed.dicom.rtstruct import write_rtstruct
 from segmed.dicom.segmentation import write_segmentation
 from segmed.dicom.series import open_series
@@ -26,6 +28,7 @@ def write_download(
     model: str,
     version: str,
     codes: Mapping[str, SegmentCodes] | None = None,
+    records: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a label map.
 
@@ -39,6 +42,7 @@ def write_download(
         model: that made the labels; "" for those drawn by hand.
         version: of the model.
         codes: of structures by name, beside those that are known.
+        records: how labels were made, by name, for `seg`; see `Provenance.to_json`.
 
     Raises:
         BadRequest: DICOM is asked for of an image that is none.
@@ -56,5 +60,9 @@ def write_download(
             "This image is no DICOM series, so there is nothing that a DICOM object could refer to. "
             "Download NIfTI, or serve the DICOM series."
         )
-    write = write_segmentation if kind == "seg" else write_rtstruct
-    write(found, (), open_series(image, grid), out, model, version, codes=codes)
+    series = open_series(image, grid)
+    if kind == "seg":
+        known = readable_records(records or {})
+        write_segmentation(found, (), series, out, model, version, codes=codes, records=known)
+    else:
+        write_rtstruct(found, (), series, out, model, version, codes=codes)

@@ -237,9 +237,10 @@ def download(
         tempfile.TemporaryDirectory(prefix="download-") as folder,
     ):
         out = Path(folder) / f"labels{_KINDS[format]}"
-        made_by = actions.work.model, actions.work.version
+        work, codes = actions.work, app_instance().codes
+        made_by = work.model, work.version
         write_download(
-            actions.work.segments(), actions.grid, actions.path, out, format, *made_by, app_instance().codes
+            work.segments(), actions.grid, actions.path, out, format, *made_by, codes, work.records
         )
         content = out.read_bytes()
     name = download_name(actions.app.datastore().get_image_info(image), image, format, _KINDS[format])

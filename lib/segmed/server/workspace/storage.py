@@ -46,7 +46,9 @@ def load_final_label(app: SegMedApp, image: str, grid: Grid, work: Workspace) ->
         raise
     except (OSError, ValueError) as error:
         return [f"The finished label of this image cannot be opened: {error}"]
-    note = app.datastore().get_label_info(image, FINAL).get("note")
+    info = app.datastore().get_label_info(image, FINAL)
+    note, records = info.get("note"), info.get("provenance")
+    work.records = dict(records) if isinstance(records, dict) else {}
     return [message for message in (str(note or ""), work.stored.sentence()) if message]
 
 
@@ -77,4 +79,5 @@ def label_info(work: Workspace, segments: Segments, names: Collection[str]) -> d
         "automatic": bool(work.model) and not work.prompts and not work.by_hand,
         "prompts": work.prompts,
         "seconds": round(work.seconds, 3),
+        "provenance": {name: record for name, record in work.records.items() if name in names},
     }

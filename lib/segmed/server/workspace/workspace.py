@@ -41,6 +41,7 @@ class Workspace:
         model: Model that answered last; "" for manual work.
         version: Version of the model.
         by_hand: Whether anything was drawn without a model.
+        records: How the last answer of a model for each label came about, see `Provenance.to_json`.
         base: Identifier of the stored label that the work began with, or was saved as.
         stored: Labels as they are in that file.
         identity: Identity of the image's content; "" where it is not needed.
@@ -55,12 +56,10 @@ class Workspace:
         self.shape = shape
         self.labels = {label_name(name): value for value, name in enumerate(list(names)[:LABELS], start=1)}
         self.opened: OpenObject | None = None
-        self.unsaved = False
-        self.prompts = 0
-        self.seconds = 0.0
+        self.unsaved, self.prompts, self.seconds = False, 0, 0.0
         self.model = self.version = ""
-        self.by_hand = False
-        self.base = ""
+        self.records: dict[str, Any] = {}
+        self.by_hand, self.base = False, ""
         self.stored = StoredLabels()
         self.identity = ""
         self.revision = 0
@@ -98,7 +97,7 @@ class Workspace:
 
     def facts(self) -> dict[str, Any]:
         """Everything but voxels, history and open object, as JSON values."""
-        kept = {name: getattr(self, name) for name in _KEPT}
+        kept = {name: getattr(self, name) for name in (*_KEPT, "records")}
         return {"shape": list(self.shape), "labels": self.labels, "choices": self.stored.choices()} | kept
 
     def packed(self) -> dict[int, bytes]:
@@ -128,6 +127,7 @@ class Workspace:
             setattr(self, name, value)
         self._forget_history()
         self.stored = self.stored.chosen(facts.get("choices", {}), labels)
+        self.records = dict(facts.get("records", {}))  # which older versions do not write
         self.labels, self._slices, self._packed, self._changed = labels, slices, dict(packed), False
 
     def slice(self, k: int) -> np.ndarray:
