@@ -15,6 +15,7 @@ import base64
 import contextlib
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -44,7 +45,7 @@ from page_speed import (  # noqa: E402
     list_rows,
     load_row,
     open_rows,
-    scroll_rate,
+    scroll_rates,
 )
 from playwright.sync_api import Error, Page, expect, sync_playwright  # noqa: E402
 from running import free_port, stop, wait_for  # noqa: E402
@@ -203,10 +204,19 @@ def browser_page() -> Iterator[Page]:
         browser.close()
 
 
+@contextlib.contextmanager
+def load_told() -> Iterator[None]:
+    """Print in the end how much else ran on the machine, as times mean little without it."""
+    yield
+    waiting = os.getloadavg()[1]
+    print(f"\nOn average, {waiting:.0f} processes wanted the {os.cpu_count()} CPUs in the last five minutes.")
+
+
 def show(row: Row) -> None:
     what, times, size = row
     told = f"{size / 1024:,.1f} KiB" if size else ""
-    print(f"| {what} | {statistics.median(times):.2f} s | {max(times):.2f} s | {told} |", flush=True)
+    best, median, worst = min(times), statistics.median(times), max(times)
+    print(f"| {what} | {best:.2f} s | {median:.2f} s | {worst:.2f} s | {told} |", flush=True)
 
 
 def page_table(work: Path, repeats: int) -> None:
@@ -214,7 +224,7 @@ def page_table(work: Path, repeats: int) -> None:
     draw_long(work / "long")
     draw_many(work / "many")
     print(f"web page, {os.cpu_count()} CPUs, pictures drawn without a graphics card\n")
-    print("| what | median | worst | answer |\n|---|---|---|---|")
+    print("| what | best | median | worst | answer |\n|---|---|---|---|---|")
     with contextlib.ExitStack() as stack, browser_page() as page:
 
         def fresh() -> str:
@@ -223,7 +233,9 @@ def page_table(work: Path, repeats: int) -> None:
 
         for row in open_rows(page, fresh, min(3, repeats)):
             show(row)
-        print(f"| 512×512×300: scrolling | {scroll_rate(page):.0f} pictures/s | | |", flush=True)
+        rates = scroll_rates(page)
+        told = " | ".join(f"{rate:.0f} /s" for rate in (rates[-1], statistics.median(rates), rates[0]))
+        print(f"| 512×512×300: pictures while scrolling | {told} | |", flush=True)
         stack.close()
         url, _ = stack.enter_context(served(work, work / "many", True))
         show(load_row(page, url, repeats))
@@ -242,7 +254,8 @@ def main() -> None:
     parser.add_argument("--no-browser", action="store_true", help="leave out the page and OHIF")
     parser.add_argument("--page", action="store_true", help="measure the page itself instead")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))  # what it has started ends with it
+    with tempfile.TemporaryDirectory() as folder, load_told():
         work = Path(folder)
         if arguments.page:
             page_table(work, arguments.repeats)
@@ -258,7 +271,7 @@ def main() -> None:
                 corners[:, 2] = body.image.shape[2] - 1 - corners[:, 2]
             where = "Orthanc" if pacs else "a DICOM folder"
             print(f"512×512×100 CT in {where}, {MODEL} on {os.cpu_count()} CPUs, torch {torch.__version__}\n")
-            print("| from the prompt | median | worst | answer |\n|---|---|---|---|")
+            print("| from the prompt | best | median | worst | answer |\n|---|---|---|---|---|")
             for row in slicer_rows(url, work, corners, arguments.repeats):
                 show(row)
             show(api_row(url, image, corners, arguments.repeats))
@@ -274,7 +287,7 @@ def main() -> None:
                     try:
                         show(measure(page))
                     except Error as error:
-                        print(f"| not measured: {error.message.splitlines()[0]} | | | |", flush=True)
+                        print(f"| not measured: {error.message.splitlines()[0]} | | | | |", flush=True)
 
 
 if __name__ == "__main__":

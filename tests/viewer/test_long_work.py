@@ -159,7 +159,18 @@ def test_gaps_are_filled_and_shown_in_three_dimensions(
         ready(page)
     page.locator("#interpolate").click()
     ready(page)
-    assert {one[2] for one in filled(page)} == set(range(k - 4, k + 5))
+    between = filled(page)
+    assert {one[2] for one in between} == set(range(k - 4, k + 5))
+    lock = page.locator('#used button[data-label="liver"][data-act="lock"]')
+    lock.click()
+    for button, part in (("#interpolate", "interpolate"), ("#clear", "clear")):
+        with page.expect_request(f"**/{part}") as asked:
+            page.locator(button).click()
+        assert asked.value.post_data_json["locked"] == ["liver"]
+        ready(page)
+        expect(page.locator("#messages")).to_contain_text("liver is locked")
+    assert filled(page) == between
+    lock.click()
     page.locator("#show-surface").click()
     dialog = page.locator("#surface")
     expect(dialog).to_be_visible(timeout=60_000)

@@ -186,6 +186,22 @@ def test_window_slices_and_distances(page: Page, client: str, picture: Picture) 
     picture(page, "page-three-planes")
 
 
+def test_a_stroke_that_did_not_reach_the_server_goes_when_it_answers_again(page: Page, client: str) -> None:
+    open_image(page, "abdomen")
+    paint(page, "liver", (60, 60, K))
+    before = filled(page)
+    page.context.set_offline(True)
+    page.mouse.click(*at(page, (100, 60, K)))
+    expect(page.locator("#messages")).to_contain_text("The server does not answer")
+    page.context.set_offline(False)
+    expect(page.locator("#messages")).to_contain_text("The server answers again", timeout=60_000)
+    expect(page.locator("#messages")).not_to_contain_text("Is it still running", timeout=30_000)
+    ready(page)
+    assert filled(page) == before
+    page.locator("#clear").click()
+    ready(page)
+
+
 def test_keyboard_alone_segments_an_object(page: Page, client: str) -> None:
     """From the list to a mask and a label without a mouse."""
     page.locator("#search").focus()

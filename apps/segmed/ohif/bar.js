@@ -54,8 +54,10 @@ export class Bar {
     add(STEPS.slice(0, 1));
     const take = 'Overwrite other labels: new objects take voxels of labels that are there already';
     this.overwrite = field('overwrite', 'input', take, { type: 'checkbox' });
+    this.element.appendChild(named('Overwrite', this.overwrite));
     add(PAINT);
     this.size = field('size', 'input', 'Size of brush and eraser in mm', { type: 'range', min: 1, max: 50, value: 8 });
+    this.element.appendChild(named('Size', this.size));
     add(STEPS.slice(1));
     this.automatic = field('automatic', 'select', 'Model of Auto');
     const auto = this.element.appendChild(make('span', { id: 'segmed-run' })); // which stay together
@@ -118,6 +120,13 @@ export class Bar {
 }
 
 const make = (kind, properties) => Object.assign(document.createElement(kind), properties);
+
+/** A field with its name beside it. */
+function named(text, input) {
+  const one = make('label', { title: input.title });
+  one.append(input, text);
+  return one;
+}
 
 function fill(select, options) {
   const before = select.value;

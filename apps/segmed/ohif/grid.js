@@ -76,6 +76,28 @@ export class GridMap {
   }
 
   /**
+   * Place in mm, as OHIF shows it, of voxel coordinates in the server's image.
+   * @param {number[]} voxel
+   */
+  world(voxel) {
+    const inViewer = [0, 0, 0];
+    this.axis.forEach((b, a) => (inViewer[b] = this.mirrored[a] ? this.shape[a] - 1 - voxel[a] : voxel[a]));
+    return this.origin.map(
+      (v, n) => v + inViewer.reduce((sum, at, b) => sum + at * this.spacing[b] * this.directions[b][n], 0),
+    );
+  }
+
+  /**
+   * The line in mm of a line that the server keeps, and the direction across its slice.
+   * @param {{axis: number, k: number, points: number[][]}} drawn
+   * @returns {{places: number[][], normal: number[]}}
+   */
+  places({ axis, k, points }) {
+    const places = points.map(point => this.world([...point.slice(0, axis), k, ...point.slice(axis)]));
+    return { places, normal: this.directions[this.axis[axis]] };
+  }
+
+  /**
    * The region [i0, i1, j0, j1, k0, k1] of corners in mm.
    * @param {number[][]} corners
    * @throws {Error} they do not lie along one slice

@@ -160,10 +160,10 @@ class SegMed {
 
   /** Whether something is to be tried now: not again at once where it has just failed. */
   #isDue(what) {
-    if (this.#attempt.what === what && Date.now() - this.#attempt.at < RETRY_AFTER) {
+    if (this.#attempt.what === what && performance.now() - this.#attempt.at < RETRY_AFTER) {
       return false;
     }
-    this.#attempt = { what, at: Date.now() };
+    this.#attempt = { what, at: performance.now() };
     return true;
   }
 
@@ -193,7 +193,10 @@ class SegMed {
         point: (...given) => this.onPoint(...given),
         line: (...given) => this.onLine(...given),
       };
-      session.run(() => session.open(series, on, state => this.bar.offer(state)));
+      session.run(async () => {
+        await session.open(series, on, state => this.bar.offer(state));
+        this.bar.label.value = session.current?.prompt?.label || this.bar.label.value; // of the object that is open
+      });
     }
   }
 

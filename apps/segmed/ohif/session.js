@@ -209,6 +209,7 @@ export class Session {
     here.revision = answer.revision;
     here.boot = answer.boot;
     tools.keepOnly(answer.prompt);
+    tools.drawMissing(answer.prompt, here.map);
     this.message = answer.warnings.join(' ');
   }
 

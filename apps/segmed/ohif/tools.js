@@ -87,12 +87,14 @@ function fix({ annotationUID }, markKind) {
  */
 export function use(tool, pointKind = kind) {
   kind = pointKind;
-  for (const group of groups()) {
-    if (!group.hasTool(tool)) {
-      group.addTool(tool, { getTextLines: () => [], ...SETTINGS[tool] });
-    }
-  }
+  groups().forEach(group => offer(group, tool));
   window.commandsManager.runCommand('setToolActiveToolbar', { toolName: tool, toolGroupIds: GROUPS });
+}
+
+function offer(group, tool) {
+  if (!group.hasTool(tool)) {
+    group.addTool(tool, { getTextLines: () => [], ...SETTINGS[tool] });
+  }
 }
 
 /**
@@ -152,4 +154,57 @@ export function keepOnly(prompt) {
     (one === 'stroke' && key <= (prompt?.strokes ?? 0)) ||
     (one === 'lasso' && Boolean(prompt?.lasso) && annotation === latest);
   [...drawn].filter(([annotation, about]) => !stays(annotation, about)).forEach(([annotation]) => remove(annotation));
+}
+
+/**
+ * Draw the clicks, scribbles and lasso of a prompt that have no mark here, such as after the page was loaded again.
+ * @param {{axis?: number, foreground?: number[][], background?: number[][], lines?: object[]} | undefined} prompt
+ * @param {import('./grid.js').GridMap} map of the series
+ */
+export function drawMissing(prompt, map) {
+  const marked = new Set([...drawn.values()].map(about => `${about.kind} ${about.key}`));
+  const add = (tool, one, key, colour, data, normal) => {
+    if (!marked.has(`${one} ${key}`)) {
+      drawn.set(draw(tool, colour, data, normal), { kind: one, key, waiting: false });
+    }
+  };
+  for (const one of ['foreground', 'background']) {
+    for (const click of prompt?.[one] ?? []) {
+      const voxel = click.map(Math.round);
+      const normal = map.directions[map.axis[prompt.axis ?? 2]];
+      add(POINT, one, voxel.join(), one, { handles: { points: [map.world(voxel)] } }, normal);
+    }
+  }
+  let strokes = 0;
+  for (const line of prompt?.lines ?? []) {
+    const { places: polyline, normal } = map.places(line);
+    const data = { handles: { points: [] }, contour: { polyline, closed: line.closed } };
+    const colour = line.foreground ? 'foreground' : 'background';
+    if (line.closed) {
+      add(LASSO, 'lasso', '', colour, data, normal);
+    } else {
+      add(SCRIBBLE, 'stroke', ++strokes, colour, data, normal);
+    }
+  }
+}
+
+/** A mark as its tool would have made it. */
+function draw(tool, colour, { handles, ...rest }, normal) {
+  for (const group of groups()) {
+    offer(group, tool);
+    if (group.getActivePrimaryMouseButtonTool() !== tool) {
+      group.setToolPassive(tool); // marks of tools that were never used are not drawn
+    }
+  }
+  const engine = window.services.cornerstoneViewportService.getRenderingEngine();
+  const frame = engine.getViewports()[0].getFrameOfReferenceUID();
+  const data = { label: '', cachedStats: {}, handles: { ...handles, activeHandleIndex: null }, ...rest };
+  const metadata = { toolName: tool, FrameOfReferenceUID: frame, viewPlaneNormal: normal };
+  const annotationUID = window.cornerstone.utilities.uuidv4();
+  const state = { highlighted: false, invalidated: false, isLocked: true, isVisible: true };
+  const mark = { annotationUID, ...state, metadata, data };
+  annotations().state.addAnnotation(mark, frame);
+  fix(mark, colour);
+  engine.render();
+  return mark;
 }

@@ -157,16 +157,28 @@ class LabelChange:
 
 @dataclass(frozen=True)
 class OpenPrompt:
-    """The prompt of the open object: a box [i0, i1, j0, j1, k0, k1], and clicks [i, j, k], in voxels; `axis`
-    is the axis of the voxel grid across its slices. `strokes` is the number of scribbles, and `lasso` has the
-    stored slices that a lasso covers."""
+    """The prompt of the open object.
 
+    Attributes:
+        label: Name of its label.
+        box: Box [i0, i1, j0, j1, k0, k1] in voxels.
+        foreground: Clicks [i, j, k] on the object.
+        background: Clicks beside it.
+        axis: Axis of the voxel grid across its slices.
+        strokes: Number of scribbles.
+        lasso: Stored slices that a lasso covers.
+        lines: Scribbles and lasso as they were drawn, to be shown again: `points` [p, q] on slice `k` along
+            `axis`, `foreground`, and `closed` for a lasso.
+    """
+
+    label: str = ""
     box: list[float] | None = None
     foreground: list[list[float]] = field(default_factory=list)
     background: list[list[float]] = field(default_factory=list)
     axis: int = 2
     strokes: int = 0
     lasso: list[int] = field(default_factory=list)
+    lines: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

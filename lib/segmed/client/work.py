@@ -132,9 +132,9 @@ class Work:
         """Redo the last undone step."""
         return self.do("redo")
 
-    def clear(self) -> WorkAnswer:
-        """Empty the label map, which can be undone."""
-        return self.do("clear")
+    def clear(self, locked: Sequence[str] = ()) -> WorkAnswer:
+        """Empty the label map, which can be undone; refused while one of the `locked` labels has voxels."""
+        return self.do("clear", locked=list(locked))
 
     def paint(self, labels: np.ndarray, label: str = "") -> WorkAnswer:
         """Replace the label map by one that was edited here; only rectangles that differ are sent.

@@ -50,11 +50,11 @@ def show(
             (e for e in entries(log) if user in ("", e["user"]) and wanted in ("", e["image"])),
             maxlen=max(1, last),
         )
-        table = Table("n", "time (UTC)", "user", "role", "what", "image", "model", "status")
+        table = Table("n", "time (UTC)", "user", "role", "what", "image", "model", "status", "outcome")
         for entry in kept:
             known = (
                 entry.get(key, "")
-                for key in ("n", "time", "user", "role", "action", "image", "model", "status")
+                for key in ("n", "time", "user", "role", "action", "image", "model", "status", "outcome")
             )
             table.add_row(*(escape(str(value)) for value in known))
         Console().print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 import threading
@@ -13,7 +14,8 @@ import pytest
 from guarded_server import PASSWORD, Guarded
 from segmed.cli import app
 from segmed.server.access import audit as audit_module
-from segmed.server.access.audit import Audit, entries, older
+from segmed.server.access.audit import Audit, Audited, entries, note, note_outcome, older
+from starlette.requests import HTTPConnection
 from typer.testing import CliRunner
 
 
@@ -80,6 +82,30 @@ def test_full_files_are_kept_and_checked(path: Path, monkeypatch: pytest.MonkeyP
     assert [entry["n"] for entry in entries(path)] == list(range(1, 13))
     _filled(path, 1)
     assert [entry["n"] for entry in entries(path)] == list(range(1, 14))
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_what_came_of_a_request_is_noted_also_after_its_status(path: Path, late: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        http = HTTPConnection(scope)
+        note(http, model="classical", outcome="begun")
+        if not late:
+            note_outcome(http, "answered")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if late:
+            note_outcome(http, "stopped, kept")
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": "POST", "path": "/api/images/ct/prompt", "query_string": b""}
+    asyncio.run(Audited(app, Audit(path))(scope, send, send))  # type: ignore[arg-type]
+    found = list(entries(path))
+    assert [one["outcome"] for one in found] == (["begun", "stopped, kept"] if late else ["answered"])
+    assert {(one["model"], one["image"], one["status"]) for one in found} == {
+        ("classical", Audit(path).pseudonym("ct"), 200)
+    }
 
 
 def test_many_at_once(path: Path) -> None:

@@ -191,6 +191,9 @@ def test_a_token_that_is_not_good_lets_nobody_in(site: Site, bad: str) -> None:
     answer = site.log_in()
     assert answer.status_code == 401
     assert "not valid, so nobody was logged in" in _message(answer)
+    assert (bad in ("expired", "from the future")) == (
+        "Its clock and that of this server" in _message(answer)
+    )
     assert not any(one.startswith("segmed=") for one in answer.headers.get_list("set-cookie"))
     assert site.who() == 401
 

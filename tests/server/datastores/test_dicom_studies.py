@@ -493,6 +493,10 @@ def test_a_series_in_use_is_never_removed(tmp_path: Path) -> None:
     lately = SeriesCache(tmp_path / "c", 150)
     _use(lately, "1.4", 100, calls)
     assert (tmp_path / "c" / "1.3").exists()  # who was just given its path still reads it
+    for series in ("1.2", "1.3", "1.4"):  # noted when the clock was a week ahead
+        os.utime(tmp_path / "c" / f"{series}.lock", (time.time() + 7 * 86400,) * 2)
+    _use(lately, "1.5", 100, calls)
+    assert lately.size() == 100
 
 
 def test_a_download_that_breaks_off_is_not_taken_for_a_series(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from segmed.data.datastore import LIST
 from segmed.imaging.durable import appear_whole, sweep
 from segmed.server.datastores.folder_datastore import FolderDatastore
 from segmed.server.datastores.label_files import LabelFiles
-from segmed.server.datastores.label_history import KEPT, bring_back
+from segmed.server.datastores.label_history import KEPT, LabelHistory, bring_back
 from segmed.server.http.errors import BadRequest
 from typer.testing import CliRunner
 
@@ -286,3 +286,15 @@ def test_a_studies_folder_that_is_gone_is_not_made_anew(studies: Path, drawn: li
     studies.with_name("elsewhere").rename(studies)
     store.save_label("case", str(drawn[0]), "final", dict(INFO))
     assert _label(studies) == drawn[0].read_bytes()
+
+
+def test_versions_stay_in_order_when_the_clock_is_set_back(tmp_path: Path) -> None:
+    history, file = LabelHistory(tmp_path, kept=2), tmp_path / "label.nii.gz"
+    home = history.folder / "final" / "case"
+    home.mkdir(parents=True)
+    for n in range(2):
+        (home / f"20990101T00000{n}-000000.nii.gz").write_bytes(b"before")
+    file.write_bytes(b"after")
+    history.keep("case", "final", file, {})
+    kept = [one.file.read_bytes() for one in history.versions("case", "final")]
+    assert kept == [b"after", b"before"]

@@ -9,7 +9,7 @@ from dicom_phantom import phantom_series
 from segmed.dicom.file_series import SeriesFacts
 from segmed.server.config.dicomweb_settings import DicomwebSettings
 from segmed.server.datastores.dicom_folder import DicomFolderStudies
-from segmed.server.pages.image_list import download_name, list_entry
+from segmed.server.pages.image_list import attachment, download_name, list_entry
 
 
 def test_the_list_tells_whose_image_it_is_unless_that_is_hidden(tmp_path: Path) -> None:
@@ -50,9 +50,11 @@ def test_file_names_are_safe() -> None:
         "description": "CT Körper 3.0",
         "SeriesInstanceUID": "1.2",
     }
-    assert download_name(info, "1.2", "nifti", ".nii.gz") == "x_y-2026-01-02-CT_K_rper_3.0-nifti.nii.gz"
-    assert download_name({"description": "b"}, "ct/ü", "nrrd", ".seg.nrrd") == "ct-nrrd.seg.nrrd"
-    assert download_name({}, "腫瘍", "nrrd", ".seg.nrrd") == "nrrd.seg.nrrd"
+    assert download_name(info, "1.2", "nifti", ".nii.gz") == "x_y-2026-01-02-CT_Körper_3.0-nifti.nii.gz"
+    assert download_name({"description": "b"}, "ct/ü", "nrrd", ".seg.nrrd") == "ct_ü-nrrd.seg.nrrd"
+    assert download_name({}, "腫瘍\u202e🫀", "nrrd", ".seg.nrrd") == "腫瘍-nrrd.seg.nrrd"
+    assert attachment("腫.nrrd") == "attachment; filename=\"_.nrrd\"; filename*=UTF-8''%E8%85%AB.nrrd"
+    assert attachment("a.nrrd") == 'attachment; filename="a.nrrd"'
 
 
 def test_whether_patients_are_shown_is_a_setting() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -130,6 +133,16 @@ def test_slices_between_drawn_ones_are_filled(client: Client, liver: np.ndarray,
     assert "no slice between" in again.json()["detail"]
     client.do("interpolate", label="liver", plane=plane, between=list(drawn))
     assert (client.labels == client.there()).all()
+    i, j, k = (int(v) for v in np.insert(np.argwhere(found[n])[9], axis, n))
+    data = base64.b64encode(zlib.compress(b"\2")).decode()
+    client.do("paint", label="spleen", changes=[{"k": k, "i": [i, i + 1], "j": [j, j + 1], "data": data}])
+    over = {"label": "liver", "plane": plane, "between": list(drawn), "overwrite": True}
+    client.do("interpolate", **over, locked=["spleen"])
+    assert client.labels[i, j, k] == 2
+    client.do("interpolate", **over)
+    assert client.labels[i, j, k] == 1
+    refused = client.post("interpolate", **over, locked=["liver"])
+    assert refused.status_code == 400 and "liver is locked" in refused.json()["detail"]
     wrong = client.post("interpolate", label="liver", plane=plane, between=[0, n])
     assert "Slice 0 does not show liver" in wrong.json()["detail"]
 

@@ -53,6 +53,27 @@ def test_labels_are_changed_as_a_whole(server: Server) -> None:
     assert stale.status_code == 409
 
 
+def test_locked_labels_are_neither_cleared_painted_over_nor_deleted(server: Server) -> None:
+    url, who = f"{server.url}/api/images/ct", {"client": "locks"}
+
+    def post(what: str, **body: Any) -> requests.Response:
+        return requests.post(f"{url}/{what}", json={**who, **body}, timeout=60)
+
+    objects = [{"label": "liver", "changes": [_square(3, 2, 6)]}]
+    before = post("objects", objects=objects).json()["revision"]
+    over = {"label": "spleen", "changes": [_square(3, 4, 8)]}  # in the value of the liver
+    for what, body in (
+        ("clear", {}),
+        ("paint", over),
+        ("labels", {"action": "delete", "label": "liver"}),
+        ("labels", {"action": "merge", "label": "spleen", "to": "liver"}),
+    ):
+        refused = post(what, locked=["liver"], **body)
+        assert refused.status_code == 400 and "liver is locked" in refused.json()["detail"]
+    assert requests.get(f"{url}/revision", params=who, timeout=60).json()["revision"] == before
+    assert post("clear", locked=["spleen"]).json()["changes"]
+
+
 def test_objects_on_a_slice_are_proposed(server: Server) -> None:
     url, who = f"{server.url}/api/images/ct", {"client": "proposals"}
 

@@ -9,6 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from segmed.imaging.labels.segments import Segments, StoredSegment
+from segmed.imaging.planes import PlaneView
+from segmed.server.segmenting.plane_prompts import with_drawing
 from segmed.server.workspace.bodies import Lasso, Stroke
 from segmed.server.workspace.open_object import OpenObject
 from segmed.server.workspace.patches import Patch, inflate
@@ -138,6 +141,17 @@ def test_values_are_those_of_the_labels_whichever_are_in_use() -> None:
     assert Workspace(SHAPE, ["a"]).segments().segments == ()
 
 
+def test_files_with_too_many_labels_are_told_and_change_nothing() -> None:
+    work = Workspace((400, 1, 1), ["liver"])
+    values = np.arange(400, dtype=np.uint16).reshape(400, 1, 1)
+    with pytest.raises(ValueError, match="holds 300 labels; 255 are the most"):
+        work.load(np.where(values > 300, 0, values), {})
+    assert work.labels == {"liver": 1} and not work.filled()
+    bones = tuple(StoredSegment(f"bone {n}", n, layer_value=n) for n in range(1, 256))
+    work.open(Segments((np.where(values > 255, 0, values).astype(np.uint8),), bones))
+    assert work.labels["bone 1"] == 1 and len(work.labels) == 255
+
+
 def test_a_loaded_label_is_the_start_and_is_named() -> None:
     labels = np.zeros(SHAPE, np.int32)
     labels[1:4, 2:5, 3], labels[7, 7, 5] = 7, 900
@@ -232,6 +246,7 @@ def test_prompts_add_up_and_a_new_box_replaces_the_old_one() -> None:
     opened, _ = _object().with_clicks(SHAPE, [2, 9, 3, 8, 1, 1], [[5, 5, 1]], [])
     opened, notes = opened.with_clicks(SHAPE, None, [[6, 6, 1], [99, 0, 0]], [[1, 1, 1]])
     assert opened.to_json() == {
+        "label": "liver",
         "box": [2, 9, 3, 8, 1, 1],
         "foreground": [[5, 5, 1], [6, 6, 1]],
         "background": [[1, 1, 1]],
@@ -247,6 +262,20 @@ def test_prompts_add_up_and_a_new_box_replaces_the_old_one() -> None:
 
 
 # --- what travels ---
+
+
+def test_lines_are_kept_as_they_were_drawn() -> None:
+    stroke = Stroke(k=1, foreground=False, points=[[2, 2], [3, 2], [9, 2]])
+    lasso = Lasso(k=3, points=[[4, 4], [12, 4], [12, 12], [4, 12]])
+    opened = with_drawing(_object(), PlaneView.of(SHAPE, np.eye(4), 2), [stroke], lasso)
+    lines = opened.to_json()["lines"]
+    assert lines == [
+        {"axis": 2, "k": 1, "points": [[2, 2], [9, 2]], "foreground": False, "closed": False},
+        {"axis": 2, "k": 3, "points": lasso.points, "foreground": True, "closed": True},
+    ]
+    boxed, _ = opened.with_clicks(SHAPE, [2, 9, 3, 8, 1, 1], [], [])
+    for other in (boxed, opened.in_plane(1)):  # in which the lasso counts no more
+        assert other.to_json()["lines"] == lines[:1]
 
 
 def test_patches_of_clients_are_checked() -> None:

@@ -214,7 +214,8 @@ def test_a_box_then_clicks_that_add_up(page: Page, truth: np.ndarray) -> None:
     middle = _middle(truth)
     told = page.prompt(background=[middle])
     assert page.labels[tuple(middle)] == 0
-    assert told["prompt"] == {"box": _box(truth), "foreground": [], "background": [middle]}
+    asked = {"label": "liver", "box": _box(truth), "foreground": [], "background": [middle]}
+    assert told["prompt"] == asked
     assert 0 < (page.labels != first).sum() < truth[:, :, K].sum()
     second = page.labels.copy()
     page.do("undo")

@@ -80,7 +80,15 @@ const pointer = new Pointer(overlayCanvas, viewer, overlay, {
 });
 const toolbar = new ToolBar(pointer);
 const studies = new Studies({ open: (image) => opening.open(image), state: showState, client });
-const opening = new Opening({ studies, viewer, work }, { client, opened: showImage, fail });
+const opening = new Opening(
+  { studies, viewer, work },
+  {
+    client,
+    opened: showImage,
+    goOn: (label) => (labels.name = label),
+    fail,
+  },
+);
 const comparison = new Comparison({ work, overlay, viewer, models, labels, user });
 const labelMenu = new LabelMenu({ work, labels, style: viewer.style });
 const proposals = new Proposals({ work, overlay, viewer, models, labels, client });
@@ -202,9 +210,7 @@ function moveSlice(step) {
 }
 
 function clear() {
-  const [locked] = labels.lockedNames(work.state.labels);
-  if (locked) say(`${locked} is locked. Unlock it before everything is cleared.`, "warning");
-  else work.clear();
+  work.clear(labels.lockedNames(work.state.labels));
 }
 
 function unmeasure() {

@@ -15,6 +15,7 @@ import { get, getBytes, imagePath, post } from "./server/requests.js";
  * @typedef {object} OpeningActions
  * @property {() => string} client who works
  * @property {() => void} opened the viewer shows another image
+ * @property {(label: string) => void} goOn an object of this label is still open
  * @property {(error: import("./server/requests.js").Failure) => void} fail
  */
 
@@ -54,6 +55,7 @@ export class Opening {
       showTitle(meta.name || meta.id);
       this.actions.opened();
       await work.open(meta.id);
+      if (isCurrent() && work.state.prompt.label) this.actions.goOn(work.state.prompt.label);
     } catch (error) {
       if (isCurrent()) this.actions.fail(error);
     } finally {

@@ -53,12 +53,21 @@
  * @property {number[][]} points along the stroke, on the two axes of its plane in the order i, j, k
  * @property {number} width in the smaller voxel edge
  *
+ * @typedef {object} DrawnLine a scribble, or a lasso if it is closed
+ * @property {number} axis stored axis across its slice
+ * @property {number} k slice along that axis
+ * @property {number[][]} points on the two other axes
+ * @property {boolean} foreground
+ * @property {boolean} closed
+ *
  * @typedef {object} Prompt
+ * @property {string} [label] of the open object
  * @property {number[]} [box] [i0, i1, j0, j1, k0, k1], both ends inside
  * @property {Voxel[]} [foreground]
  * @property {Voxel[]} [background]
  * @property {Scribble[]} [scribbles]
  * @property {{k: number, points: number[][]}} [lasso]
+ * @property {DrawnLine[]} [lines] scribbles and lasso of the open object, to be shown
  * @property {Plane} [plane] in which it was drawn; the plane of the stored slices if it is missing
  * @property {number} [axis] stored axis across the plane of the open object, if it is not 2
  *

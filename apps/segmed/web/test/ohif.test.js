@@ -8,7 +8,7 @@ import { beforeEach, test } from "node:test";
  */
 const ofOhif = (name) => import(`../../ohif/${name}.js`);
 const { GridMap } = await ofOhif("grid");
-const { answered, keep, keepOnly, nextStroke } = await ofOhif("tools");
+const { answered, drawMissing, keep, keepOnly, nextStroke } = await ofOhif("tools");
 const { showRange } = await ofOhif("viewports");
 
 /** @type {string[]} */
@@ -80,6 +80,8 @@ test("a line in any view is told by its slice and the two other axes, brought in
   });
   const coronal = map.line([[1, 3, 0]], [0, 1, 0]);
   assert.deepEqual(coronal, { across: 1, k: 3, points: [[1, 2]] });
+  const back = map.places({ axis: 1, k: 3, points: [[1, 2]] });
+  assert.deepEqual(back, { places: [[1, 3, 0]], normal: [0, 1, 0] });
 });
 
 test("marks stay until they are answered, and then as long as the prompt has them", () => {
@@ -95,11 +97,53 @@ test("marks stay until they are answered, and then as long as the prompt has the
   [click, first, second, lasso].forEach(answered);
   keepOnly({ foreground: [[1, 2, 3]], strokes: 2, lasso: [4] });
   assert.deepEqual(removed, []);
-  assert.equal(nextStroke({ strokes: 5 }), 6); // of which a reloaded page shows none
+  assert.equal(nextStroke({ strokes: 5 }), 6); // made by another page
   keepOnly({ foreground: [[1, 2, 3]], strokes: 1 });
   assert.deepEqual(removed, ["second", "lasso"]);
   keepOnly(undefined);
   assert.deepEqual(removed, ["second", "lasso", "click", "first"]);
+});
+
+test("what a prompt has and nobody has drawn here is drawn once", () => {
+  /** @type {any[]} */
+  const made = [];
+  const { window } = /** @type {any} */ (globalThis);
+  const viewport = { getFrameOfReferenceUID: () => "1.2" };
+  const engine = { render: () => {}, getViewports: () => [viewport] };
+  window.services.cornerstoneViewportService.getRenderingEngine = () => engine;
+  window.services.toolGroupService = { getToolGroup: () => /** @type {any} */ (undefined) };
+  Object.assign(window.cornerstoneTools.annotation, {
+    locking: { setAnnotationLocked: () => {} },
+    config: { style: { setAnnotationStyles: () => {} } },
+  });
+  window.cornerstoneTools.annotation.state.addAnnotation = (/** @type {any} */ mark) => made.push(mark);
+  window.cornerstone.utilities = { uuidv4: () => `mark ${made.length + 1}` };
+  const map = {
+    axis: [0, 1, 2],
+    directions: [
+      [1, 0, 0],
+      [0, 1, 0],
+      [0, 0, 1],
+    ],
+    world: (/** @type {number[]} */ voxel) => voxel,
+    places: (/** @type {{points: number[][]}} */ { points }) => ({ places: points, normal: [0, 0, 1] }),
+  };
+  const line = { axis: 2, k: 4, points: [[1, 2]], foreground: true, closed: false };
+  const prompt = {
+    foreground: [[1, 2, 3]],
+    strokes: 1,
+    lasso: [4],
+    lines: [line, { ...line, closed: true }],
+  };
+  drawMissing(prompt, map);
+  drawMissing(prompt, map);
+  assert.deepEqual(
+    made.map(({ metadata }) => metadata.toolName),
+    ["SegMedPoint", "SegMedScribble", "SegMedLasso"],
+  );
+  keepOnly({ ...prompt, lasso: undefined });
+  assert.deepEqual(removed, ["mark 3"]);
+  keepOnly(undefined);
 });
 
 test("the server's window is taken where the files name none", () => {

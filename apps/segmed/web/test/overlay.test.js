@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Grid } from "../src/image/grid.js";
-import { borderEdges } from "../src/overlay/outline.js";
+import { linesOf } from "../src/overlay/drawn-lines.js";
+import { MaskOutline, crossSection } from "../src/overlay/cross-section.js";
 import { Overlay } from "../src/overlay/overlay.js";
 import { SHAPE, tileOf } from "./images.js";
 
@@ -19,8 +20,10 @@ function drawn(shown, tile) {
     {
       get:
         (_, name) =>
-        (/** @type {any[]} */ ...given) =>
-          calls.push([name, ...given]),
+        (/** @type {any[]} */ ...given) => {
+          calls.push([name, ...given]);
+          return { width: 7 * String(given[0]).length }; // of a text
+        },
     },
   );
   const canvas = { clientWidth: 200, clientHeight: 100, getContext: () => pen };
@@ -31,20 +34,40 @@ function drawn(shown, tile) {
   return (/** @type {string} */ name) => calls.filter(([called]) => called === name).map(([, ...given]) => given);
 }
 
-test("the border of a mask is where it meets others and the end of the rectangle", () => {
-  const edges = borderEdges({ k: 0, i: [10, 12], j: [20, 22], values: Uint8Array.from([1, 0, 2, 2]) });
-  const expected = [
-    [10, 20, 11, 20],
-    [10, 20, 10, 21],
-    [11, 20, 11, 21],
-    [11, 21, 12, 21],
-    [10, 21, 10, 22],
-    [12, 21, 12, 22],
-    [10, 22, 11, 22],
-    [11, 22, 12, 22],
+test("a mask is cut along every plane, and outlined there", () => {
+  // an L on slice 1 and a single voxel on slice 2
+  const masks = [
+    { k: 1, i: [1, 3], j: [2, 4], values: Uint8Array.from([1, 0, 1, 1]) },
+    { k: 2, i: [2, 3], j: [3, 4], values: Uint8Array.from([7]) },
   ];
-  assert.deepEqual(edges.map(String).sort(), expected.map(String).sort());
-  assert.deepEqual(borderEdges({ k: 0, i: [0, 2], j: [0, 1], values: new Uint8Array(2) }), []);
+  const section = (/** @type {number} */ across, /** @type {number} */ index) => {
+    const cut = crossSection(masks, across, index);
+    return cut && [...cut.low, cut.width, cut.height, ...cut.values];
+  };
+  assert.deepEqual(section(2, 1), [1, 2, 2, 2, 1, 0, 1, 1]);
+  assert.deepEqual(section(2, 2), [2, 3, 1, 1, 1]);
+  assert.deepEqual(section(1, 3), [1, 1, 2, 2, 1, 1, 0, 1]); // i to the right, k upwards
+  assert.deepEqual(section(0, 2), [2, 1, 2, 2, 0, 1, 0, 1]);
+  assert.equal(section(2, 0), null);
+  const outline = new MaskOutline(masks);
+  assert.equal(outline.voxels, 4);
+  assert.deepEqual(outline.lines(2, 2), [
+    [
+      [1.5, 2.5],
+      [2.5, 2.5],
+      [2.5, 3.5],
+      [1.5, 3.5],
+    ],
+  ]);
+  const outlines = [{ colour: "#fff", outline }];
+  for (const [plane, index, corners] of /** @type {const} */ ([
+    ["axial", 2, 4],
+    ["coronal", 3, 6],
+    ["sagittal", 0, 0],
+  ])) {
+    const { length } = drawn({ outlines }, tileOf(new Grid(SHAPE, [1, 2, 3]), plane, index))("lineTo");
+    assert.equal(length, corners && corners - 1);
+  }
 });
 
 test("a box is drawn around its voxels, on its own slices only", () => {
@@ -72,8 +95,36 @@ test("clicks are drawn where they were made, many of them smaller", () => {
   );
 });
 
+test("scribbles and lassos stay on the slice where they were drawn", () => {
+  const meta = /** @type {any} */ ({ planes: { axial: 2, coronal: 1, sagittal: 0 } });
+  const points = [
+    [0, 0],
+    [2, 1],
+  ];
+  const scribbles = [{ k: 1, foreground: false, points, width: 3 }];
+  const lines = [...linesOf({ scribbles }, meta), ...linesOf({ lasso: { k: 3, points }, plane: "coronal" }, meta)];
+  assert.deepEqual(
+    lines.map(({ axis, k, closed, foreground }) => [axis, k, closed, foreground]),
+    [
+      [2, 1, false, false],
+      [1, 3, true, true],
+    ],
+  );
+  const grid = new Grid(SHAPE, [1, 2, 3]);
+  const onAxial = drawn({ prompts: [{ lines }] }, tileOf(grid));
+  assert.deepEqual(onAxial("lineTo").slice(0, 2), [
+    [110, 65],
+    [70, 55],
+  ]);
+  assert.equal(onAxial("closePath").length, 0);
+  assert.equal(drawn({ prompts: [{ lines }] }, tileOf(grid, "axial", 2))("lineTo").length, 0);
+  assert.equal(drawn({ prompts: [{ lines }] }, tileOf(grid, "coronal", 3))("closePath").length, 1);
+});
+
 test("slices are numbered from 1", () => {
   const tile = tileOf(new Grid(SHAPE, [1, 2, 3]), "sagittal", 4);
-  assert.equal(drawn({}, tile)("fillText")[0][0], "Sagittal 5 / 5");
+  assert.equal(drawn({}, tile)("fillText")[0][0], "5"); // there is room for no more
+  const axial = tileOf(new Grid([20, 4, 3], [1, 2, 3]), "axial", 1);
+  assert.equal(drawn({}, axial)("fillText")[0][0], "Axial 2 / 3");
   assert.equal(drawn({}, tileOf(new Grid([5, 4, 1], [1, 2, 3]), "axial", 0))("fillText").length, 0);
 });

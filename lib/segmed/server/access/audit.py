@@ -95,21 +95,32 @@ class Audited:
             await self.app(scope, receive, send)
             return
         status = 0
+        guard = threading.Lock()
+
+        def first(told: int) -> None:
+            nonlocal status
+            with guard:
+                status = told
+                self._note(scope, status)
+
+        def end(outcome: str) -> None:
+            with guard:
+                scope["segmed.audit"]["outcome"] = outcome
+                if status:
+                    self._note(scope, status)
 
         async def answer(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
                 # before the client learns that it was done, and on a thread, as the disk may take its time
-                await run_in_threadpool(self._note, scope, status)
+                await run_in_threadpool(first, message["status"])
             await send(message)
 
-        scope = {**scope, "segmed.audit": {}}
+        scope = {**scope, "segmed.audit": {}, "segmed.audit.end": end}
         try:
             await self.app(scope, receive, answer)
         finally:
             if not status:
-                await run_in_threadpool(self._note, scope, 0)
+                await run_in_threadpool(first, 0)
 
     def _note(self, scope: Scope, status: int) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
@@ -137,6 +148,12 @@ def note(http: HTTPConnection, **facts: str) -> None:
     hashes."""
     if (known := http.scope.get("segmed.audit")) is not None:
         known.update(facts)
+
+
+def note_outcome(http: HTTPConnection, outcome: str) -> None:
+    """Note what came of a request: in its line or, if its status was sent before, in another line."""
+    if end := http.scope.get("segmed.audit.end"):
+        end(outcome)
 
 
 def digest(content: bytes | Path) -> str:

@@ -96,6 +96,7 @@ class Provider:
         """What the ID token says, once it is known to be the provider's, for us, of this login, and not too
         old."""
         text, wanted = token.get("id_token"), self.settings
+        read: Any = None
         if not isinstance(text, str):
             raise self._refused("there is no id_token; is openid among the scopes?")
         try:
@@ -114,7 +115,7 @@ class Provider:
             )
             claims.validate(leeway=LEEWAY)
         except (JoseError, ValueError, TypeError, KeyError) as error:
-            raise self._refused(error) from error
+            raise self._refused(error, _clocks(read.claims if read else {})) from error
         return claims
 
     def _known(self, claims: Mapping[str, Any]) -> User:
@@ -212,11 +213,25 @@ class Provider:
             503,
         )
 
-    def _refused(self, why: object) -> BadRequest:
+    def _refused(self, why: object, note: str = "") -> BadRequest:
         logger.warning("A login by %s was refused: %s", self.settings.issuer, why)
         return BadRequest(
-            f"The answer of {self.settings.title} is not valid, so nobody was logged in. Try again.", 401
+            f"The answer of {self.settings.title} is not valid, so nobody was logged in. "
+            f"{note or 'Try again.'}",
+            401,
         )
+
+
+def _clocks(claims: Mapping[str, Any]) -> str:
+    """A sentence where a token that was just made is not of this minute; "" otherwise."""
+    made = claims.get("iat")
+    apart = time.time() - made if isinstance(made, int | float) else 0.0
+    if abs(apart) <= LEEWAY:
+        return ""
+    return (
+        f"Its clock and that of this server differ by {abs(apart):.0f} s. Ask who runs this server to set "
+        "them right."
+    )
 
 
 class NoRole(BadRequest):

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from segmed.imaging.formats.seg_nrrd import SEGMENTATION
 from segmed.server.http.errors import BadRequest
 
 KEPT = 10  # versions of a label
+_FORMAT = "%Y%m%dT%H%M%S-%f"
 _VERSION = re.compile(r"\d{8}T\d{6}-\d{6}")
 _EXTENSIONS = (SEGMENTATION, ".nii.gz")
 
@@ -39,7 +40,7 @@ class FormerLabel:
 
     def to_json(self) -> dict[str, Any]:
         """What a client learns of it."""
-        when = datetime.strptime(self.version, "%Y%m%dT%H%M%S-%f").replace(tzinfo=UTC)
+        when = datetime.strptime(self.version, _FORMAT).replace(tzinfo=UTC)
         saved = self.info.get("ts")
         return {
             "version": self.version,
@@ -81,7 +82,7 @@ class LabelHistory:
             return
         home = self.folder / tag / image
         home.mkdir(parents=True, exist_ok=True)
-        version = datetime.now(UTC).strftime("%Y%m%dT%H%M%S-%f")
+        version = self._next(image, tag)
         name = version + "".join(
             file.suffixes[-2:] if file.name.endswith(_EXTENSIONS) else file.suffixes[-1:]
         )
@@ -96,6 +97,13 @@ class LabelHistory:
             for path in home.glob(f"{old.version}.*"):
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+    def _next(self, image: str, tag: str) -> str:
+        """The name of a new version: the time, but after all others even if the clock was set back."""
+        now = datetime.now(UTC).replace(tzinfo=None)
+        if before := self.versions(image, tag):
+            now = max(now, datetime.strptime(before[0].version, _FORMAT) + timedelta(microseconds=1))
+        return now.strftime(_FORMAT)
 
     def versions(self, image: str, tag: str) -> list[FormerLabel]:
         """What is kept of a label, the newest first."""

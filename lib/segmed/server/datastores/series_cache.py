@@ -17,6 +17,7 @@ from typing import TextIO
 from segmed.imaging import file_locks
 
 _JUST_USED = 60.0  # s; who was given a path reads it in that time
+_CLOCKS = 60.0  # s by which clocks of processes and of file systems may differ
 
 
 class SeriesCache:
@@ -100,7 +101,10 @@ class SeriesCache:
             except PermissionError:  # on Windows, of a series that is being fetched
                 continue
             if size.isdecimal():
-                found.append((path.stat().st_mtime, path.stem, int(size)))
+                used = path.stat().st_mtime
+                if used > time.time() + _CLOCKS:  # noted before the clock was set back: it tells nothing
+                    used = 0.0
+                found.append((used, path.stem, int(size)))
         return sorted(found)
 
     def _make_room(self) -> None:

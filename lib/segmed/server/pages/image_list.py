@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from monailabel.interfaces.datastore import Datastore
 
@@ -43,7 +45,7 @@ def list_entry(
 
 
 def download_name(info: Mapping[str, Any], image: str, kind: str, extension: str) -> str:
-    """A file name by which a person recognises patient and study, in letters that every file system takes.
+    """A file name by which a person recognises patient and study, without signs that file systems refuse.
 
     Args:
         info: What is known of the image; without patient and series, its identifier is the name.
@@ -59,6 +61,13 @@ def download_name(info: Mapping[str, Any], image: str, kind: str, extension: str
     return "-".join(words) + extension
 
 
+def attachment(name: str) -> str:
+    """The header Content-Disposition of a file name in any alphabet (RFC 6266)."""
+    plain = "".join(c if c.isascii() else "_" for c in name)
+    more = "" if plain == name else f"; filename*=UTF-8''{quote(name)}"
+    return f'attachment; filename="{plain}"{more}'
+
+
 def _day(info: Mapping[str, Any]) -> str:
     """The date of the study as YYYY-MM-DD, as far as it is one."""
     day = str(info.get("StudyDate") or info.get("date") or "")
@@ -66,5 +75,7 @@ def _day(info: Mapping[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    words = "".join(c if c.isascii() and (c.isalnum() or c in "-.") else " " for c in text).split()
+    words = "".join(
+        c if c.isalnum() or c in "-." else " " for c in unicodedata.normalize("NFC", text)
+    ).split()
     return "_".join(words)[:_LONGEST_PART].strip("-_.")

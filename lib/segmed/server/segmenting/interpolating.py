@@ -11,7 +11,7 @@ from segmed.imaging.labels.interpolation import interpolated
 from segmed.imaging.planes import PlaneName, PlaneView, axis_across
 from segmed.server.workspace.actions import WorkspaceActions
 from segmed.server.workspace.bodies import Client, Locked, Name
-from segmed.server.workspace.edits.labels import keep_locked
+from segmed.server.workspace.edits.labels import keep_locked, refuse_locked
 
 
 class InterpolateBody(Client):
@@ -37,10 +37,11 @@ def interpolate(actions: WorkspaceActions, body: InterpolateBody) -> dict[str, A
     """Fill the slices between those that show the label, in one step of the history.
 
     Raises:
-        ValueError: There is no gap, or a named slice does not show the label.
+        ValueError: There is no gap, a named slice does not show the label, or the label is locked.
     """
     work, affine = actions.work, actions.picture.affine
     value = work.value_of(body.label, keep=False)
+    refuse_locked(work, body.locked, [value])
     view = PlaneView.of(work.shape, affine, axis_across(body.plane, affine))
     label = {k: work.slice(k) == value for k in work.filled()}
     drawn = view.plain_masks(label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from segmed.imaging.planes import SLICES, PlaneView
 from segmed.imaging.prompts import Box, Prompt
 from segmed.imaging.scribbles import Scribbles, check_slice, draw_lasso, draw_stroke
 from segmed.server.workspace.bodies import Lasso, Stroke
+from segmed.server.workspace.drawn_lines import DrawnLine
 from segmed.server.workspace.open_object import OpenObject
 from segmed.server.workspace.patches import Patch
 
@@ -26,6 +28,17 @@ def with_drawing(
     Raises:
         ValueError: They lie outside the image, enclose nothing, or are too many.
     """
+    opened = _with_pixels(opened, view, strokes, lasso)
+    lines = [DrawnLine.through(view.axis, one.k, one.points, one.foreground) for one in strokes]
+    if lasso is not None:
+        lines.append(DrawnLine.through(view.axis, lasso.k, lasso.points, closed=True))
+    return replace(opened, lines=(*opened.lines, *lines))
+
+
+def _with_pixels(
+    opened: OpenObject, view: PlaneView, strokes: list[Stroke], lasso: Lasso | None
+) -> OpenObject:
+    """The object with the pixels on and inside of the lines."""
     if view.axis == SLICES:
         opened = opened.with_strokes(view.shape, strokes)
         return opened.with_lasso(view.shape, lasso) if lasso else opened

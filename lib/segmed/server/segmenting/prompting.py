@@ -18,7 +18,7 @@ from segmed.server.tasks.automatic import AutomaticInferTask
 from segmed.server.tasks.infer import PromptInferTask
 from segmed.server.workspace.actions import WorkspaceActions
 from segmed.server.workspace.bodies import PromptBody, SegmentBody
-from segmed.server.workspace.edits.labels import keep_locked
+from segmed.server.workspace.edits.labels import keep_locked, refuse_locked
 from segmed.server.workspace.open_object import OpenObject
 from segmed.server.workspace.prompt import described_object, merged_slices
 
@@ -28,10 +28,11 @@ def run_prompt(actions: WorkspaceActions, body: PromptBody, job: Job) -> dict[st
 
     Raises:
         BadRequest: There is no such model, or it takes no prompts.
-        ValueError: The prompt is unusable; nothing is changed then.
+        ValueError: The prompt is unusable, or the label is locked; nothing is changed then.
     """
     task: PromptInferTask = actions.task(body.model, PromptInferTask)
     picture, work = actions.show(body.window), actions.work
+    refuse_locked(work, body.locked, [work.value_of(body.label, keep=False)])
     clean = actions.engine.denoised(picture, body.denoise)
     view = PlaneView.of(work.shape, picture.affine, axis_across(body.plane, picture.affine))
     opened, warnings = described_object(work, body, view)

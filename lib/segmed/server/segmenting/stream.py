@@ -26,6 +26,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from monailabel.interfaces.utils.app import app_instance
 
+from segmed.server.access.audit import note, note_outcome
 from segmed.server.segmenting.jobs import Job, Key
 
 MEDIA_TYPE = "application/x-ndjson"
@@ -66,11 +67,18 @@ def answered(http: Request, key: Key, run: Callable[[Job], dict[str, Any]]) -> A
     job = Job(app.engine.settings.time_limit, watched)
 
     def registered() -> dict[str, Any]:
-        with app.jobs.register(key, job):
-            return run(job)
+        outcome = "failed"
+        try:
+            with app.jobs.register(key, job):
+                answer = run(job)
+            outcome = f"stopped, {answer['stopped']}" if answer.get("stopped") else "answered"
+            return answer
+        finally:
+            note_outcome(http, outcome)  # also where the client has left, or has got its status before
 
     if not watched:
         return registered()
+    note(http, outcome="begun")
     work = _Work(registered)
     work.ended.wait(_AT_ONCE)
     if work.error is not None:

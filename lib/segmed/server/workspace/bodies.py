@@ -112,10 +112,23 @@ class ChangeBody(BaseModel):
 
 
 class PaintBody(Client):
-    """Rectangles of final label values, and the painted label, so that a new name gets its value."""
+    """Strokes of brush or eraser.
+
+    Attributes:
+        label: Painted label, so that a new name gets its value.
+        changes: Rectangles of final label values.
+        locked: Names of labels whose voxels stay; a request that changes them is refused.
+    """
 
     label: str = Field(default="", max_length=256)
     changes: list[ChangeBody] = Field(default=[], max_length=5000)
+    locked: Locked = []
+
+
+class ClearBody(Client):
+    """Names of labels whose voxels stay: if one of them has any, the request is refused."""
+
+    locked: Locked = []
 
 
 class SaveBody(Client):

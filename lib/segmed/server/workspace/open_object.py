@@ -11,6 +11,7 @@ import numpy as np
 from segmed.imaging.prompts import Box, Point, Prompt, parse_prompt
 from segmed.imaging.scribbles import Scribbles, check_slice, draw_lasso, draw_stroke
 from segmed.server.workspace.bodies import Lasso, Stroke
+from segmed.server.workspace.drawn_lines import DrawnLine
 from segmed.server.workspace.patches import Patch
 
 _MOST_CLICKS = 500
@@ -36,6 +37,7 @@ class OpenObject:
         result: Mask of the object by slice.
         axis: Axis of the image across the plane in which it is prompted at present.
         settled: Mask of the object by slice, as it was when it was last prompted in another plane.
+        lines: Strokes in the order of `strokes`, and the lasso, as they were drawn.
     """
 
     label: str
@@ -50,6 +52,7 @@ class OpenObject:
     result: Mapping[int, Patch] = field(default_factory=dict)
     axis: int = 2
     settled: Mapping[int, Patch] = field(default_factory=dict)
+    lines: tuple[DrawnLine, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -60,18 +63,21 @@ class OpenObject:
             *self.settled.values(),
             *(p for _, p in self.strokes),
         )
-        return 100 * (len(self.foreground) + len(self.background)) + sum(200 + len(p.data) for p in kept)
+        clicks = 100 * (len(self.foreground) + len(self.background))
+        return clicks + sum(200 + len(p.data) for p in kept) + sum(line.nbytes for line in self.lines)
 
     def to_json(self) -> dict[str, Any]:
         """The object as JSON values for clients."""
         box = [*self.box.i, *self.box.j, *self.box.k] if self.box else None
         return {
+            "label": self.label,
             "box": box,
             "foreground": [list(point) for point in self.foreground],
             "background": [list(point) for point in self.background],
             **({} if self.axis == 2 else {"axis": self.axis}),
             **({"strokes": len(self.strokes)} if self.strokes else {}),
             **({"lasso": sorted(self.masks)} if self.masks and not self.adopts else {}),
+            **({"lines": [line.to_json() for line in self.lines]} if self.lines else {}),
         }
 
     def in_plane(self, axis: int) -> OpenObject:
@@ -92,6 +98,7 @@ class OpenObject:
             background=(),
             masks=self.masks if self.adopts else {},
             settled=self.result,
+            lines=self._strokes_drawn,
         )
 
     def with_clicks(
@@ -116,6 +123,7 @@ class OpenObject:
             self,
             box=prompt.box or self.box,
             masks={} if prompt.box else self.masks,
+            lines=self._strokes_drawn if prompt.box else self.lines,
             foreground=tuple(dict.fromkeys((*self.foreground, *prompt.foreground))),
             background=tuple(dict.fromkeys((*self.background, *prompt.background))),
         )
@@ -163,7 +171,13 @@ class OpenObject:
     def with_masks(self, masks: Slices, box: Box | None = None) -> OpenObject:
         """The object with masks (H, W) by slice as prompt."""
         cut = {k: Patch.cut(k, mask, mask) for k, mask in masks.items()}
-        return replace(self, masks={k: patch for k, patch in cut.items() if patch}, box=box or self.box)
+        masks_now = {k: patch for k, patch in cut.items() if patch}
+        return replace(self, masks=masks_now, box=box or self.box, lines=self._strokes_drawn)
+
+    @property
+    def _strokes_drawn(self) -> tuple[DrawnLine, ...]:
+        """The lines without the lasso."""
+        return tuple(line for line in self.lines if not line.closed)
 
     def scribbles(self, shape: tuple[int, int, int]) -> Scribbles:
         """The scribbles; later strokes count where they cross earlier ones."""

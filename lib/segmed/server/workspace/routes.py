@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 from monailabel.endpoints.user.auth import RBAC, User
@@ -30,17 +30,19 @@ from segmed.server.http.routes import USER
 from segmed.server.http.sentence_route import SentenceRoute, describe
 from segmed.server.http.volume_stream import nifti_pieces
 from segmed.server.learning.strategies import user_name
-from segmed.server.pages.image_list import download_name, list_entry
+from segmed.server.pages.image_list import attachment, download_name, list_entry
 from segmed.server.segmenting.jobs import Key
 from segmed.server.tasks.automatic import AutomaticInferTask
 from segmed.server.tasks.infer import PromptInferTask
 from segmed.server.workspace.actions import WorkspaceActions, workspace_key
 from segmed.server.workspace.bodies import (
+    ClearBody,
     Client,
     LabelMapParams,
     PaintBody,
     SaveBody,
 )
+from segmed.server.workspace.edits.labels import changed_values, refuse_locked
 from segmed.server.workspace.label_output import write_download
 from segmed.server.workspace.patches import Patch, inflate
 
@@ -92,8 +94,8 @@ def state(http: Request) -> dict[str, Any]:
     }
 
 
-@router.get("/images")
-def images(who: Who, http: Request, client: Named = "") -> list[dict[str, Any]]:
+@router.get("/images", response_model=list[dict[str, Any]])
+def images(who: Who, http: Request, client: Named = "") -> Response:
     """The images of the studies, and those on which the user has unsaved work."""
     store = app_instance().datastore()
     labelled = set(store.get_labeled_images())
@@ -101,7 +103,8 @@ def images(who: Who, http: Request, client: Named = "") -> list[dict[str, Any]]:
     unsaved = app_instance().workspaces.unsaved(key[:-1])
     listed = store.list_images()
     ordered = sorted(listed, key=natural) if isinstance(store, LocalDatastore) else listed
-    return [list_entry(store, image, labelled, unsaved) for image in ordered]
+    # as it is: checking the entries of a long list again would take longer than making them
+    return JSONResponse([list_entry(store, image, labelled, unsaved) for image in ordered])
 
 
 @router.get("/images/{image}", dependencies=USER)
@@ -170,6 +173,7 @@ def paint(image: str, body: PaintBody, who: Who, http: Request) -> dict[str, Any
             if strange := {int(v) for v in np.unique(patch.values())} - known:
                 raise BadRequest(f"The value {min(strange)} belongs to no label. Name the painted label.")
             patch.put(slices.setdefault(patch.k, actions.work.slice(patch.k)))
+        refuse_locked(actions.work, body.locked, changed_values(actions.work, slices))
         if body.label:
             actions.work.value_of(body.label)
         actions.work.by_hand = True
@@ -204,11 +208,13 @@ def redo(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
 
 
 @router.post("/images/{image}/clear")
-def clear(image: str, body: Client, who: Who, http: Request) -> dict[str, Any]:
+def clear(image: str, body: ClearBody, who: Who, http: Request) -> dict[str, Any]:
     """Empty the label map, which can be undone."""
     with actions_of(image, body.client, who, http).open(belief=body) as actions:
         empty = np.zeros_like(actions.work.slice(0))
-        return actions.to_json(actions.work.change(dict.fromkeys(actions.work.filled(), empty)))
+        cleared = dict.fromkeys(actions.work.filled(), empty)
+        refuse_locked(actions.work, body.locked, changed_values(actions.work, cleared))
+        return actions.to_json(actions.work.change(cleared))
 
 
 @router.post("/images/{image}/save")
@@ -247,5 +253,5 @@ def download(
     return Response(
         content,
         media_type=_MEDIA.get(_KINDS[format], "application/octet-stream"),
-        headers={"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"},
+        headers={"Content-Disposition": attachment(name), "Cache-Control": "no-store"},
     )

@@ -13,6 +13,8 @@ import numpy as np
 
 from segmed.imaging.labels.segments import Colour, Segments, StoredSegment
 
+LABELS = 255  # that a label map of one byte per voxel holds
+
 _LONGEST_NAME = 64  # letters that DICOM takes
 Slices = Mapping[int, np.ndarray]
 
@@ -241,3 +243,9 @@ def unique_names(segments: Iterable[StoredSegment]) -> dict[int, str]:
 
 def _plain(name: str) -> str:
     return "".join(c for c in " ".join(name.split()) if c.isprintable())[:_LONGEST_NAME].strip()
+
+
+def check_number(labels: int) -> None:
+    """Raise ValueError if a file has more labels than the label map of a workspace can hold."""
+    if labels > LABELS:
+        raise ValueError(f"The label map holds {labels} labels; {LABELS} are the most. Split it.")

@@ -15,10 +15,9 @@ from segmed.server.workspace.edits.names import Naming, label_name
 from segmed.server.workspace.history import HistoryStep, WorkspaceHistory
 from segmed.server.workspace.open_object import OpenObject
 from segmed.server.workspace.patches import Patch
-from segmed.server.workspace.stored_labels import StoredLabels
+from segmed.server.workspace.stored_labels import LABELS, StoredLabels, check_number
 
 HISTORY_BYTES = 64 * 2**20
-LABELS = 255
 _PAUSE = 120.0  # s between two signs of work that count at most
 _KEPT = ("revision", "unsaved", "prompts", "seconds", "model", "version", "by_hand", "base")
 
@@ -45,8 +44,7 @@ class Workspace:
         base: Identifier of the stored label that the work began with, or was saved as.
         stored: Labels as they are in that file.
         identity: Identity of the image's content; "" where it is not needed.
-        revision: Number that grows by one with each request that changed labels, voxels or the open object;
-            see `settle`.
+        revision: Number of the state; see `settle`.
     """
 
     def __init__(
@@ -79,9 +77,8 @@ class Workspace:
 
     @property
     def nbytes(self) -> int:
-        slices = sum(part.nbytes for part in list(self._slices.values()))
-        packed = sum(map(len, list(self._packed.values())))
-        return 10_000 + self._history.nbytes + slices + packed + self.stored.nbytes
+        parts = [p.nbytes for p in list(self._slices.values())] + [*map(len, list(self._packed.values()))]
+        return 10_000 + self._history.nbytes + sum(parts) + self.stored.nbytes
 
     def touch(self) -> None:
         """Note a sign of work."""
@@ -197,6 +194,9 @@ class Workspace:
             ValueError: There are too many labels.
         """
         stored = StoredLabels.of(found, as_segmentation)
+        check_number(len(stored.segments))
+        if len({*self.labels, *stored.segments}) > LABELS:
+            self.labels = {}  # those that are only offered make room
         for name, segment in stored.segments.items():
             self.value_of(name, wanted=segment.value)
         self.load(found.flat(), {segment.value: name for name, segment in stored.segments.items()})
@@ -209,16 +209,16 @@ class Workspace:
             ValueError: There are too many labels.
         """
         counts = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
-        for k in range(labels.shape[2]):
-            counts += np.bincount(labels[:, :, k].ravel(), minlength=len(counts))
+        for part in np.moveaxis(labels, 2, 0):
+            counts += np.bincount(part.ravel(), minlength=len(counts))
         table = np.zeros(len(counts), np.uint8)
+        check_number(np.count_nonzero(counts[1:]))
         for value in np.flatnonzero(counts[1:]) + 1:
             table[value] = self.value_of(names.get(int(value)) or f"label {value}", wanted=int(value))
         self._forget_history()
         self._slices, self._packed, self.unsaved, self._changed = {}, {}, False, True
         self.stored = StoredLabels()
-        for shown in np.flatnonzero((labels > 0).any(axis=(0, 1))):
-            k = int(shown)
+        for k in map(int, np.flatnonzero((labels > 0).any(axis=(0, 1)))):
             self._slices[k] = np.ascontiguousarray(table[labels[:, :, k].T])
 
     def change(

@@ -106,3 +106,13 @@ export class Tile {
     return [this.width, this.height].map((size, at) => (mm / Math.abs(this.extent[at])) * size);
   }
 }
+
+/**
+ * Where a stored voxel lies on the screen, in CSS pixels.
+ * @param {Tile} tile
+ * @param {import("../types.js").Voxel} voxel
+ */
+export function onScreen(tile, voxel) {
+  const shown = tile.grid.toShown(voxel);
+  return tile.toScreen(tile.axes.map((axis) => shown[axis]));
+}

@@ -1,5 +1,7 @@
 /** What lies over the image: prompts, the gesture being made, outlines of models that are compared. */
 import { boxOnScreen, handles } from "../tools/box-handles.js";
+import { onScreen } from "../image/tile.js";
+import { drawLines } from "./drawn-lines.js";
 import { LabelOutlines } from "./label-outlines.js";
 import { COLOURS, dot, line, sign } from "./pen.js";
 
@@ -10,7 +12,7 @@ import { COLOURS, dot, line, sign } from "./pen.js";
  *
  * @typedef {object} Outline of a mask
  * @property {string} colour
- * @property {Map<number, Path2D>} paths in stored voxels, by slice k
+ * @property {import("./cross-section.js").MaskOutline} outline
  * @property {number[]} [dash] lengths of dashes and gaps in pixels
  * @property {string} [mark] a sign in the middle of the mask
  * @property {Voxel} [at] where that is
@@ -90,48 +92,17 @@ export class Overlay {
    * @param {Tile} tile
    */
   #drawOutlines(pen, tile) {
-    if (tile.plane !== this.viewer.drawingPlane) return;
-    const k = tile.toStored(tile.left, tile.top)[2];
-    for (const { colour, paths, dash = [], mark, at } of this.outlines) {
-      const path = paths.get(k);
-      if (!path) continue;
-      const placed = new Path2D();
-      placed.addPath(path, voxelsToScreen(tile, k));
+    for (const { colour, outline, dash = [], mark, at } of this.outlines) {
+      pen.beginPath();
+      if (!outline.trace(pen, tile)) continue;
       pen.lineWidth = 2;
       pen.strokeStyle = colour;
       pen.setLineDash(dash);
-      pen.stroke(placed);
+      pen.stroke();
       pen.setLineDash([]);
-      if (mark && at) sign(pen, mark, onScreen(tile, at), colour);
+      if (mark && at && tile.grid.toShown(at)[tile.depth] === tile.index) sign(pen, mark, onScreen(tile, at), colour);
     }
   }
-}
-
-/**
- * From corners of stored voxels of slice k to the screen.
- * @param {Tile} tile
- * @param {number} k
- */
-function voxelsToScreen(tile, k) {
-  const [origin, right, down] = [
-    [-0.5, -0.5],
-    [0.5, -0.5],
-    [-0.5, 0.5],
-  ].map(([i, j]) => onScreen(tile, [i, j, k]));
-  return new DOMMatrix([
-    ...[right[0] - origin[0], right[1] - origin[1]],
-    ...[down[0] - origin[0], down[1] - origin[1]],
-    ...origin,
-  ]);
-}
-
-/**
- * @param {Tile} tile
- * @param {Voxel} voxel
- */
-function onScreen(tile, voxel) {
-  const shown = tile.grid.toShown(voxel);
-  return tile.toScreen(tile.axes.map((axis) => shown[axis]));
 }
 
 /**
@@ -139,8 +110,9 @@ function onScreen(tile, voxel) {
  * @param {Tile} tile
  * @param {Prompt} prompt
  */
-function drawPrompt(pen, tile, { box, foreground = [], background = [] }) {
+function drawPrompt(pen, tile, { box, foreground = [], background = [], lines = [] }) {
   if (box) drawBox(pen, tile, box);
+  drawLines(pen, tile, lines);
   for (const points of [foreground, background]) {
     const radius = points.length > MANY_POINTS ? 2 : 6;
     for (const point of points) {
@@ -176,10 +148,13 @@ function drawBox(pen, tile, box) {
 function drawCaption(pen, tile) {
   if (tile.count === 1) return;
   const name = `${tile.plane[0].toUpperCase()}${tile.plane.slice(1)}`;
+  const slice = `${tile.index + 1} / ${tile.count}`;
   pen.font = "12px system-ui, sans-serif";
   pen.fillStyle = "#9fb3c8";
   pen.shadowColor = "#000";
   pen.shadowBlur = 3;
-  pen.fillText(`${name} ${tile.index + 1} / ${tile.count}`, tile.left + 8, tile.top + tile.height - 9);
+  const words = [`${name} ${slice}`, slice, String(tile.index + 1)]; // as much as a narrow plane has room for
+  const fits = words.find((one) => pen.measureText(one).width < tile.width - 16);
+  pen.fillText(fits ?? "", tile.left + 8, tile.top + tile.height - 9);
   pen.shadowBlur = 0;
 }

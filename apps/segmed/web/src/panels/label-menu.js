@@ -68,7 +68,7 @@ export class LabelMenu {
     const { name } = this.#facts;
     const wasChosen = labels.name === name;
     dialog().close();
-    const done = await work.changeLabel({ label: name, ...change });
+    const done = await work.changeLabel({ label: name, locked: labels.lockedNames(work.state.labels), ...change });
     if (done && wasChosen && change.to) labels.name = change.to;
   }
 }

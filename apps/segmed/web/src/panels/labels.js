@@ -136,13 +136,15 @@ export class LabelPanel {
   }
 }
 
+const SHORT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+
 /**
  * The size of a label: its volume, or its pixels where it has none.
  * @param {number} ml
  * @param {number} voxels
  */
 export function volumeText(ml, voxels = 0) {
-  if (Number.isNaN(ml)) return `${voxels.toLocaleString()} px`;
+  if (Number.isNaN(ml)) return `${SHORT.format(voxels)} px`;
   if (ml >= 100) return `${Math.round(ml)} ml`;
   return ml >= 0.1 ? `${ml.toFixed(1)} ml` : `${Number((1000 * ml).toPrecision(2))} mm³`;
 }

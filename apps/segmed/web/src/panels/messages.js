@@ -21,3 +21,13 @@ export function say(text, kind = "note") {
   while (messages.children.length > AT_MOST) messages.firstChild.remove();
   setTimeout(() => message.remove(), STAYS[kind]);
 }
+
+/**
+ * Take a sentence away that is not true any more.
+ * @param {string} text
+ */
+export function unsay(text) {
+  for (const one of [...find("#messages").children]) {
+    if (/** @type {HTMLElement} */ (one).dataset.text === text) one.remove();
+  }
+}

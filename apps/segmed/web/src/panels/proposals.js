@@ -3,7 +3,7 @@
  * the accepted ones are added in one step.
  */
 import { css } from "../image/colours.js";
-import { outline } from "../overlay/outline.js";
+import { outlineOf } from "../overlay/cross-section.js";
 import { decodeAll } from "../server/changes.js";
 import { imagePath, post } from "../server/requests.js";
 import { nextObject } from "../work/label-facts.js";
@@ -17,7 +17,7 @@ import { say } from "./messages.js";
  * @typedef {object} Proposal
  * @property {object} change as it came, and goes back
  * @property {LabelRectangle} mask
- * @property {Path2D} path of its border, in stored voxels
+ * @property {import("../overlay/cross-section.js").MaskOutline} outline
  * @property {number} voxels
  * @property {boolean} accepted
  *
@@ -88,8 +88,8 @@ export class Proposals {
         masks.map((mask, at) => ({
           change: { k, i: mask.i, j: mask.j, data: proposals[at].data },
           mask,
-          path: outline(mask),
-          voxels: mask.values.reduce((/** @type {number} */ sum, value) => sum + (value ? 1 : 0), 0),
+          outline: outlineOf(mask),
+          voxels: outlineOf(mask).voxels,
           accepted: proposals[at].score >= SURE,
         })),
       );
@@ -127,12 +127,12 @@ export class Proposals {
     find("#proposals").hidden = !found.length;
     find("#proposal-count").textContent = `${count} of ${found.length} accepted`;
     find("#take-proposals", HTMLButtonElement).disabled = !count;
-    overlay.outlines = found.map(({ path, mask, accepted }, at) => ({
+    overlay.outlines = found.map(({ outline, mask, accepted }, at) => ({
       colour: accepted ? css(at + 1) : "#c3ccd5",
       dash: accepted ? [] : [2, 4],
       mark: accepted ? "✓" : "×",
       at: middle(mask),
-      paths: new Map([[mask.k, path]]),
+      outline,
     }));
     find("#proposal-list").replaceChildren(
       ...found.map((one, at) => {

@@ -1,6 +1,7 @@
 /** The list of images, and whether the studies can be reached; asks again by itself. */
-import { get } from "../server/requests.js";
+import { SILENCE, get } from "../server/requests.js";
 import { element, find, input, onClick } from "./dom.js";
+import { unsay } from "./messages.js";
 
 /**
  * @typedef {import("../types.js").ImageEntry} ImageEntry
@@ -45,6 +46,7 @@ export class Studies {
       /** @type {ServerState} */
       const state = await get("api/state");
       this.#well = state.studies.state === "ok";
+      unsay(SILENCE);
       this.actions.state(state);
       showLeftOut(state.studies.left_out ?? [], this.#well ? state.studies.message : "");
       if (!this.#well) tell(state.studies.message || "The studies cannot be reached.", true);

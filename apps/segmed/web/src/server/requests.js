@@ -1,5 +1,7 @@
 /** Requests to the server. Paths are relative, so that the page works below any address. */
 
+export const SILENCE = "The server does not answer. Is it still running?";
+
 /** A request that failed, with the server's sentence; `status` is 0 when nobody answered. */
 export class Failure extends Error {
   /**
@@ -23,7 +25,7 @@ export async function ask(path, options) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Failure("The server does not answer. Is it still running?", 0);
+    throw new Failure(SILENCE, 0);
   }
   if (answer.ok) return answer;
   if (answer.status === 401) location.assign("login");

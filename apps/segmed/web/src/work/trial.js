@@ -1,5 +1,5 @@
 /** The open object's prompt, run by another model in a workspace of its own, so that the label map stays as it is. */
-import { outline } from "../overlay/outline.js";
+import { MaskOutline } from "../overlay/cross-section.js";
 import { decodeAll } from "../server/changes.js";
 import { imagePath, post } from "../server/requests.js";
 
@@ -16,7 +16,7 @@ const NAME_LENGTH = 110; // characters of a client's name that leave room for ou
 
 /**
  * @param {Trial} trial
- * @returns {Promise<{model: string, paths: Map<number, Path2D>, voxels: number}>} outlines by slice k
+ * @returns {Promise<{model: string, outline: MaskOutline, voxels: number}>}
  * @throws {import("../server/requests.js").Failure}
  */
 export async function tryModel({ id, client, model, label, prompt }) {
@@ -27,8 +27,6 @@ export async function tryModel({ id, client, model, label, prompt }) {
   const where = plane ? { plane } : {};
   const asked = { client: own, trial: true, model, label, foreground, background, ...(box ? { box } : {}), ...where };
   const answer = await post(imagePath(id, "/prompt"), asked);
-  const changes = await decodeAll(answer.changes);
-  const filled = changes.map(({ values }) => values.reduce((sum, value) => sum + (value > 0 ? 1 : 0), 0));
-  const voxels = filled.reduce((sum, count) => sum + count, 0);
-  return { model, paths: new Map(changes.map((one) => [one.k, outline(one)])), voxels };
+  const outline = new MaskOutline(await decodeAll(answer.changes));
+  return { model, outline, voxels: outline.voxels };
 }

@@ -2,6 +2,7 @@
  * What the user does with the open image, as the server keeps it: one request after the other, so that each sees what
  * the one before has done.
  */
+import { linesOf } from "../overlay/drawn-lines.js";
 import { decodeAll, encode } from "../server/changes.js";
 import { get, imagePath, post } from "../server/requests.js";
 import { postWatched } from "../server/stream.js";
@@ -26,10 +27,13 @@ import { difference, rectangles, valueOf, voxelsByName } from "./label-edits.js"
 /** @type {WorkState} */
 const NOTHING = { labels: {}, colours: {}, can_undo: false, can_redo: false, prompt: {}, unsaved: false };
 const LOOK_EVERY = 4000; // ms between two looks at what other pages do
+const ELSEWHERE = "Your work on this image was changed elsewhere, or the server was restarted. It is shown again.";
+const BACK = "The server answers again. Your work is shown as it has it; repeat what is missing.";
 const CONFLICT = 409; // the state is not the one that the request was meant for
 
 export class Work {
   #last = Promise.resolve(); // of the requests
+  #astray = false; // whether something is shown that the server may not know
 
   /**
    * @param {import("../image/viewer.js").Viewer} viewer
@@ -63,6 +67,7 @@ export class Work {
   open(id) {
     this.id = id;
     this.state = NOTHING;
+    this.#astray = false;
     this.actions.changed();
     return this.reload();
   }
@@ -77,14 +82,17 @@ export class Work {
   reload() {
     return this.#change("Opening", async (id) => {
       const answer = await this.#fetch(id);
-      if (this.id === id) this.viewer.labels.empty();
+      if (this.id !== id) return answer;
+      this.viewer.labels.empty();
+      this.#astray = false;
       return answer;
     });
   }
 
   /** @param {PromptRequest} body */
   async prompt(body) {
-    const shown = { box: body.box, foreground: body.foreground, background: body.background };
+    const { box, foreground, background } = body;
+    const shown = { box, foreground, background, lines: linesOf(body, this.viewer.meta) };
     this.pending.push(shown);
     this.actions.changed();
     await this.#watch("prompt", body);
@@ -118,7 +126,7 @@ export class Work {
     }
   }
 
-  /** @param {{label: string, action: string, to?: string, colour?: string}} body a label as a whole; see the server */
+  /** @param {{label: string, action: string, to?: string, colour?: string, locked: string[]}} body a label as a whole; see the server */
   changeLabel(body) {
     return this.#ask("labels", "Changing the label", body);
   }
@@ -143,8 +151,9 @@ export class Work {
     return this.#ask("redo", "Redoing");
   }
 
-  clear() {
-    return this.#ask("clear", "Clearing");
+  /** @param {string[]} locked labels, of which none may have voxels */
+  clear(locked) {
+    return this.#ask("clear", "Clearing", { locked });
   }
 
   /**
@@ -189,15 +198,15 @@ export class Work {
   /** Whether another page or a restart of the server has changed the work meanwhile; it is shown again then. */
   async #look() {
     const { id, state } = this;
-    if (!id || this.waiting || state.revision === undefined) return;
+    if (!id || this.waiting || (state.revision === undefined && !this.#astray)) return;
     try {
       const now = await get(imagePath(id, `/revision?client=${encodeURIComponent(this.actions.client())}`));
       if (this.id !== id || this.waiting || this.state !== state) return;
-      if (now.revision === state.revision && now.boot === state.boot) return;
+      if (!this.#astray && now.revision === state.revision && now.boot === state.boot) return;
     } catch {
       return; // the next request tells
     }
-    this.actions.warn("Your work on this image was changed elsewhere, or the server was restarted. It is shown again.");
+    this.actions.warn(this.#astray ? BACK : ELSEWHERE);
     await this.reload();
   }
 
@@ -281,6 +290,7 @@ export class Work {
         return await request(id);
       } catch (error) {
         this.actions.fail(error);
+        this.#astray ||= error.status === 0;
         stale = error.status === CONFLICT || Boolean(error.stale);
       } finally {
         this.#end();
@@ -302,8 +312,10 @@ export class Work {
       if (this.id !== id) return;
       this.viewer.labels.empty();
       this.#show(answer, changes);
+      this.#astray = false;
       this.actions.changed();
     } catch (error) {
+      this.#astray = true;
       this.actions.fail(error);
     } finally {
       this.#end();

@@ -20,12 +20,14 @@ class LabelBody(Client):
         action: `rename` to the name `to`, `merge` into the label `to`, `recolour`, or `delete`.
         to: Another name.
         colour: Colour as #rrggbb.
+        locked: Names of labels that are not to be deleted, merged, or merged into.
     """
 
     label: Name
     action: Literal["rename", "merge", "recolour", "delete"]
     to: str = Field(default="", max_length=256)
     colour: str = Field(default="", pattern=r"^(#[0-9A-Fa-f]{6})?$")
+    locked: Locked = Field(default=[])
 
     @model_validator(mode="after")
     def _complete(self) -> LabelBody:

@@ -119,6 +119,33 @@ def keep_locked(
     }, values
 
 
+def refuse_locked(work: Workspace, locked: Iterable[str], touched: Iterable[int]) -> None:
+    """Refuse a change of labels that the user has locked.
+
+    Args:
+        work: Workspace, which is not changed.
+        locked: Names of the locked labels; unknown names are left out.
+        touched: Values of the labels that would lose or get voxels.
+
+    Raises:
+        ValueError: One of them is locked.
+    """
+    values = set(touched)
+    for name in locked:
+        if work.labels.get(name) in values:
+            raise ValueError(f"{name} is locked, and nothing was changed. Unlock it first.")
+
+
+def changed_values(work: Workspace, slices: Mapping[int, np.ndarray]) -> set[int]:
+    """Values of the labels that lose or get voxels where slices (H, W) replace those of the workspace."""
+    values: set[int] = set()
+    for k, new in slices.items():
+        old = work.slice(k)
+        differs = old != new
+        values |= {int(v) for v in np.unique([old[differs], new[differs]])}
+    return values - {0}
+
+
 def _known(work: Workspace, name: str) -> str:
     plain = label_name(name)
     if plain not in work.labels:

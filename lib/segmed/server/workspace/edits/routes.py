@@ -13,6 +13,7 @@ from segmed.server.workspace.edits.labels import (
     delete_label,
     merge_label,
     recolour_label,
+    refuse_locked,
     rename_label,
 )
 from segmed.server.workspace.edits.proposals import propose
@@ -27,6 +28,9 @@ def labels(image: str, body: LabelBody, who: Who, http: Request) -> dict[str, An
     """Rename, merge, recolour or delete a label, which finishes the open object and can be undone."""
     with actions_of(image, body.client, who, http).open(belief=body) as actions:
         work = actions.work
+        if body.action in ("delete", "merge"):
+            touched = [work.labels[name] for name in (body.label, body.to) if name in work.labels]
+            refuse_locked(work, body.locked, touched)
         if body.action == "rename":
             patches = rename_label(work, body.label, body.to)
         elif body.action == "merge":
