@@ -13,7 +13,7 @@ from scipy import ndimage
 from segmed.evaluation.metrics import Overlap
 from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.prompts import Box, Prompt, SlicePrompt
-from segmed.inference.near_clicks import near_clicks
+from segmed.inference.corrections import near_clicks
 from segmed.inference.neighbour_walk import NeighbourWalk
 
 SHAPE = (64, 60, 32)
@@ -216,6 +216,22 @@ def test_a_correction_changes_what_is_near_and_nothing_far_away() -> None:
     assert not (after & leak).any()
     assert (after[:, :, :10] == former[:, :, :10]).all()
     assert (after[:, :, 25:] == former[:, :, 25:]).all()
+
+
+def test_a_click_behind_the_end_cuts_off_what_was_found_there() -> None:
+    truth = _ball()
+    former = np.repeat(truth[:, :, 16:17], SHAPE[2], axis=2)
+    former[:, :, : truth.any((0, 1)).argmax()] = False
+    empty = np.zeros_like(truth)
+    prompt = Prompt(foreground=((30, 28, 16),), background=((30, 28, 29),), mask=former)
+    seer = Seer(truth, empty)
+    seer.truth = empty
+    cut = seer.run(prompt)
+    assert max(cut) < 29  # nothing behind the click
+    assert all((cut[k] == former[:, :, k].T).all() for k in range(3, 17))  # nor less of the object shown
+    # without anything that was shown, as much goes on both sides
+    unknown = seer.run(Prompt(background=((30, 28, 29),), mask=former))
+    assert max(unknown) < 29
 
 
 def test_a_click_beyond_the_end_grows_the_object_there() -> None:

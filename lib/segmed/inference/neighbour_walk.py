@@ -6,7 +6,7 @@ strokes on it. Corrections change only nearby slices, as far as the change can b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,17 +15,19 @@ from scipy import ndimage
 
 from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.prompts import Neighbour, Prompt, SlicePrompt, has_strokes
-from segmed.inference.near_clicks import near_clicks
+from segmed.inference.corrections import corrected
+from segmed.inference.cross_planes import Course
 from segmed.inference.propagation import PropagationRule, histogram, likeness
 
 Masks = dict[int, np.ndarray]
 Predict = Callable[[int, SlicePrompt], tuple[np.ndarray, float]]
 
 NEIGHBOUR_RULE = PropagationRule(margin=0, max_growth=1.6, min_shrink=0.2, min_overlap=0.6, min_likeness=0.4)
-_ELONGATION = 0.5  # depth in the changed region per distance between slices, both in px
 _RELIABLE_AREA = 60  # px; histograms of fewer pixels are mostly noise
 _GAP = 2  # consecutive slices without the object that propagation within a box crosses
 _BEYOND = 0.04  # share of a box's sides by which an object may exceed the box
+_LONG = 0.35  # length of a course, in widths of the object, that moves its end on
+_AROUND = 1  # px by which an object may exceed the box that the planes across give
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class NeighbourWalk:
         rule: The conditions under which a slice still shows the object.
         clean: Whether parts that are not connected with the object are removed.
         found: Function called with each slice and its mask as soon as it belongs to the result.
+        course: Function that tells from slice k and its mask (H, W) how the object goes on, or None.
     """
 
     prompt: Prompt
@@ -52,21 +55,22 @@ class NeighbourWalk:
     rule: PropagationRule = NEIGHBOUR_RULE
     clean: bool = True
     found: Callable[[int, np.ndarray], None] = lambda k, mask: None
+    course: Callable[[int, np.ndarray], Course | None] = lambda k, mask: None
 
     def run(self) -> Masks:
         """Masks (H, W) of all slices that show the object."""
         prompt = self.prompt
-        if prompt.mask is not None and self._marked_slices():
-            return self._corrected(prompt.mask)
+        if prompt.mask is not None and self.marked_slices():
+            return corrected(self, prompt.mask)
         if prompt.box is not None and not prompt.box.is_flat:
             return self._within_box()
         if prompt.mask is not None:
             ks = [int(k) for k in np.flatnonzero(prompt.mask.any(axis=(0, 1)))]
-            anchors = {k: self._from_prompt(k) for k in ks}
+            anchors = {k: self.from_prompt(k) for k in ks}
             return self._grow(anchors, ends=(0, self.depth - 1))
         return self._from_slices()
 
-    def _marked_slices(self) -> list[int]:
+    def marked_slices(self) -> list[int]:
         """Slices with clicks or strokes."""
         clicks = {k for _, _, k in (*self.prompt.foreground, *self.prompt.background)}
         strokes = {k for k, s in self.prompt.scribbles.items() if has_strokes(s) or has_strokes(s, -1)}
@@ -76,14 +80,14 @@ class NeighbourWalk:
         """Start from the most strongly prompted slice, and reach the others from it or start them again."""
         pointed = self.prompt.slices()
         first = max(pointed, key=lambda k: (self._weight(k), -pointed.index(k)))
-        anchors = {first: self._from_prompt(first)}
+        anchors = {first: self.from_prompt(first)}
         if not anchors[first].any():
             return {}
         masks = self._grow(anchors, ends=(0, self.depth - 1))
         others = [k for k in pointed if k != first]
         if not others:
             return masks
-        anchors |= {k: masks[k] if k in masks else self._from_prompt(k) for k in others}
+        anchors |= {k: masks[k] if k in masks else self.from_prompt(k) for k in others}
         return self._grow({k: m for k, m in anchors.items() if m.any()}, (0, self.depth - 1))
 
     def _weight(self, k: int) -> int:
@@ -141,13 +145,22 @@ class NeighbourWalk:
                 masks |= self._walk(anchor, masks[anchor], ks, stop)
         return masks
 
-    def _walk(self, start: int, mask: np.ndarray, ks: Iterable[int], stop: bool) -> Masks:
-        """Propagate the mask of slice `start` through slices `ks` in their order, until the object ends."""
+    def _walk(self, start: int, mask: np.ndarray, ks: range, stop: bool) -> Masks:
+        """Propagate the mask of slice `start` through slices `ks` in their order, until the object ends.
+
+        Where the object ends is asked of the planes across as well: at the start, and again halfway to each
+        answer, because objects bend out of a plane.
+        """
         reference = histogram(self.image(start), mask)
         masks: Masks = {}
         before, at, missed = mask, start, 0
+        course, end, again = self._asked(start, mask, ks, None) if stop else (None, None, None)
         for k in ks:
-            current = self._propagated(k, at, before)
+            if at == again:
+                course, end, again = self._asked(at, before, ks, end)
+            if end is not None and (k - end) * ks.step > 0:
+                break
+            current = self.propagated(k, at, before, course)
             holds = self.rule.holds(current, before) and self._is_alike(k, current, reference)
             if not (holds if stop else current.sum() >= self.rule.min_area):
                 missed += 1
@@ -159,16 +172,42 @@ class NeighbourWalk:
             self.found(k, current)
         return masks
 
+    def _asked(
+        self, at: int, mask: np.ndarray, ks: range, known: int | None
+    ) -> tuple[Course | None, int | None, int | None]:
+        """The course of the object from slice `at`, its end, and the slice on which to ask again.
+
+        As a chord always has some thickness in the planes across, an end that was known is moved on only by
+        a course that is long for the width of the object.
+        """
+        course = self.course(at, mask) if len(ks) else None
+        if course is None:
+            return None, known, None
+        end = course.end(ks.step)
+        x0, y0, x1, y1 = course.box
+        width = min(x1 - x0, y1 - y0) + 1
+        if known is not None and (end - known) * ks.step > 0:
+            end = end if abs(end - at) * self.thickness > _LONG * width else known
+        halfway = (abs(end - at) + 1) // 2
+        return course, end, at + ks.step * halfway if halfway > 1 else None
+
     def _is_alike(self, k: int, mask: np.ndarray, reference: np.ndarray) -> bool:
         """Whether the grey values in a mask resemble those of the first one, less strictly for few pixels."""
         wanted = self.rule.min_likeness * min(1.0, float(mask.sum()) / _RELIABLE_AREA)
         return likeness(self.image(k), mask, reference) >= wanted
 
-    def _propagated(self, k: int, at: int, mask: np.ndarray) -> np.ndarray:
-        """The mask of the object on slice k, predicted from its mask on slice `at`."""
+    def propagated(self, k: int, at: int, mask: np.ndarray, course: Course | None = None) -> np.ndarray:
+        """The mask of the object on slice k, predicted from its mask on slice `at` and its course."""
         near = Neighbour(mask, self.image(at))
-        prompt = SlicePrompt(neighbour=near, **self._bounds(mask), **self._marks_on(k))
-        return self._cleaned(k, self._clipped_to_box(self.predict(k, prompt)[0]))
+        marks = self.marks_on(k)
+        if course is None:
+            prompt = SlicePrompt(neighbour=near, **self._bounds(mask), **marks)
+            return self.cleaned(k, self.clipped_to_box(self.predict(k, prompt)[0]))
+        box = course.box_on(k)
+        found = self.predict(k, SlicePrompt(neighbour=near, box=box, loose=True, **marks))[0]
+        if not len(marks["labels"]) and not has_strokes(marks["scribbles"]):
+            found = found & _inside(box, found.shape)
+        return self.cleaned(k, self.clipped_to_box(found))
 
     def _bounds(self, near: np.ndarray) -> dict[str, Any]:
         """A box that bounds the object on the next slice, as arguments of a `SlicePrompt`.
@@ -178,7 +217,7 @@ class NeighbourWalk:
         """
         return {} if self.prompt.box is None else {"box": slice_box(near), "loose": True}
 
-    def _marks_on(self, k: int) -> dict[str, Any]:
+    def marks_on(self, k: int) -> dict[str, Any]:
         """Clicks and strokes on slice k, as arguments of a `SlicePrompt`."""
         near = [(p, 1) for p in self.prompt.foreground if p[2] == k]
         near += [(p, 0) for p in self.prompt.background if p[2] == k]
@@ -188,7 +227,7 @@ class NeighbourWalk:
             "scribbles": self.prompt.scribbles.get(k),
         }
 
-    def _from_prompt(self, k: int) -> np.ndarray:
+    def from_prompt(self, k: int) -> np.ndarray:
         """The mask of slice k, predicted from the user's prompt alone."""
         return self._with_quality(k)[0]
 
@@ -197,9 +236,9 @@ class NeighbourWalk:
         prompt = self.prompt.on_slice(k)
         assert prompt is not None
         mask, quality = self.predict(k, replace(prompt, loose=loose))
-        return self._cleaned(k, self._clipped_to_box(mask)), quality
+        return self.cleaned(k, self.clipped_to_box(mask)), quality
 
-    def _clipped_to_box(self, mask: np.ndarray) -> np.ndarray:
+    def clipped_to_box(self, mask: np.ndarray) -> np.ndarray:
         """Remove the pixels of a mask that lie outside of a box over several slices."""
         box = self.prompt.box
         if box is None or box.is_flat:
@@ -211,7 +250,7 @@ class NeighbourWalk:
         kept[inside] = mask[inside]
         return kept
 
-    def _cleaned(self, k: int, mask: np.ndarray) -> np.ndarray:
+    def cleaned(self, k: int, mask: np.ndarray) -> np.ndarray:
         """Keep the largest connected part of a mask and those with a foreground click or stroke."""
         if not self.clean or not mask.any():
             return mask
@@ -225,72 +264,10 @@ class NeighbourWalk:
             kept |= {int(v) for v in np.unique(parts[strokes == 1])}
         return np.isin(parts, [part for part in kept if part])
 
-    def _corrected(self, old: np.ndarray) -> Masks:
-        """Correct the former masks on slices with new marks, and on nearby slices as far as needed."""
-        result = {int(k): old[:, :, k].T.copy() for k in np.flatnonzero(old.any(axis=(0, 1)))}
-        marked = [
-            k
-            for k in self._marked_slices()
-            if (prompt := self.prompt.on_slice(k)) is not None and not prompt.is_satisfied
-        ]
-        corrected = {}
-        for k in marked:
-            corrected[k] = self._correct_slice(k, result)
-            self.found(k, corrected[k])
-        for n, k in enumerate(marked):
-            before = result.get(k, np.zeros_like(corrected[k]))
-            above = marked[n + 1] if n + 1 < len(marked) else self.depth
-            below = marked[n - 1] if n else -1
-            for ks in (range(k + 1, above), range(k - 1, below, -1)):
-                result |= self._follow(k, before, corrected[k], ks, result)
-        result |= corrected
-        return {k: m for k, m in result.items() if m.any()}
 
-    def _correct_slice(self, k: int, result: Masks) -> np.ndarray:
-        """The mask of slice k from its former mask, or the nearest one, and the user's marks on it."""
-        if k in result:
-            prompt = SlicePrompt(mask=result[k], **self._marks_on(k))
-            return self._cleaned(
-                k, self._clipped_to_box(near_clicks(result[k], self.predict(k, prompt)[0], prompt))
-            )
-        if result:
-            near = min(result, key=lambda other: abs(other - k))
-            reach = ndimage.binary_dilation(result[near], iterations=2 * abs(near - k))
-            return self._cleaned(k, self._propagated(k, near, result[near]) & reach)
-        return self._from_prompt(k)
-
-    def _follow(self, start: int, old: np.ndarray, new: np.ndarray, ks: range, result: Masks) -> Masks:
-        """Propagate the change from `old` to `new` on slice `start` through `ks` until it fades.
-
-        An error is assumed to be at most twice as thick as wide: n slices away only those pixels change that
-        lie deeper than half of that distance in the changed region. On slices without a former mask the
-        object grows by the rule for new slices.
-        """
-        changed = old ^ new
-        if changed.sum() < self.rule.min_area or not new.any():
-            return {}
-        depth = ndimage.distance_transform_edt(np.pad(ndimage.binary_dilation(changed), 1))[1:-1, 1:-1]
-        # A click on a slice without a mask lies in the middle of the missing part.
-        farthest = min((abs(start - k) for k in result), default=self.depth)
-        masks: Masks = {}
-        before, at = new, start
-        for k in ks:
-            if k in result:
-                zone = depth > _ELONGATION * abs(k - start) * self.thickness
-                if not zone.any():
-                    break
-                current = self._cleaned(k, np.where(zone, self._propagated(k, at, before), result[k]))
-                if (current == result[k]).all():
-                    break
-            else:
-                if abs(k - start) > farthest or (old.any() and (old & new).sum() > 0.5 * new.sum()):
-                    break  # too far, or the object already had a mask on the previous slice and ended here
-                current = self._propagated(k, at, before) & ndimage.binary_dilation(before, iterations=2)
-                if old.any():
-                    current &= depth > _ELONGATION * abs(k - start) * self.thickness
-                if not self.rule.holds(current, before):
-                    break
-            masks[k] = before = current
-            at = k
-            self.found(k, current)
-        return masks
+def _inside(box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
+    """Mask (H, W) of the pixels in a box and next to it."""
+    x0, y0, x1, y1 = (round(side) for side in box)
+    mask = np.zeros(size, bool)
+    mask[max(0, y0 - _AROUND) : y1 + _AROUND + 1, max(0, x0 - _AROUND) : x1 + _AROUND + 1] = True
+    return mask

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,11 +13,13 @@ from torch import Tensor
 
 from segmed.imaging.picture import Picture
 from segmed.imaging.prompts import Prompt, SlicePrompt
+from segmed.inference.cross_planes import CrossPlanes, views_across
 from segmed.inference.neighbour_walk import NeighbourWalk
 from segmed.inference.predictor_steps import has_box_or_clicks, has_thick_box, is_blank
 from segmed.inference.progress import Masks, Progress
 from segmed.inference.propagation import box_around
 from segmed.inference.refinement.refinement import Refinement
+from segmed.inference.three_planes import ThreePlanes
 from segmed.methods.base.segmenter import Logits, StackPrompt
 
 if TYPE_CHECKING:
@@ -32,32 +36,64 @@ def walk_neighbours(
     refine: Refinement | None,
 ) -> Masks:
     """Segment a volume with a method that reads neighbouring slices: masks (H, W) by slice index."""
-    depth, done, quality = picture.shape[2], 0, 1.0
-    box = prompt.box
-    most = box.k[1] - box.k[0] + 1 + _TRIED if box and has_thick_box(prompt) else depth
+    done, quality = 0, 1.0
+    most = _most_slices(picture, prompt)
+    views = views_across(picture)
 
     def read(logits: Logits) -> Tensor:
         nonlocal quality
         quality = 1.0 if logits.quality is None else float(logits.quality[0, 0])
         return logits.masks > 0
 
-    def predict(k: int, slice_prompt: SlicePrompt) -> tuple[np.ndarray, float]:
+    def predict_on(seen: Picture, k: int, slice_prompt: SlicePrompt) -> tuple[np.ndarray, float]:
         nonlocal done, quality
         done, quality = done + 1, 1.0
         if progress:
             progress(min(done - 1, most), most, {})
-        if refine:
+        if refine and seen is picture:
             return predictor.segment(picture, {k: slice_prompt}, None, refine)[k], quality
-        return predictor.predict(picture, {k: slice_prompt}, None, read)[k], quality
+        return predictor.predict(seen, {k: slice_prompt}, None, read)[k], quality
 
     def found(k: int, mask: np.ndarray) -> None:
         if progress:
             progress(min(done, most), most, {k: mask})
 
+    walk = NeighbourWalk(
+        prompt,
+        picture.shape[2],
+        picture.slice,
+        partial(predict_on, picture),
+        _thickness(picture),
+        clean=not predictor.loose_parts,
+    )
+    planes = CrossPlanes(picture, views, lambda *asked: predict_on(*asked)[0])
+    masks = replace(walk, found=found, course=planes.course).run()
+    if prompt.mask is not None:
+        return masks
+
+    def follow(seen: Picture, shown: Prompt) -> Masks:
+        return replace(
+            walk,
+            prompt=shown,
+            depth=seen.shape[2],
+            image=seen.slice,
+            predict=partial(predict_on, seen),
+            thickness=_thickness(seen),
+        ).run()
+
+    return ThreePlanes(picture, views, prompt, follow).vote(masks)
+
+
+def _most_slices(picture: Picture, prompt: Prompt) -> int:
+    """Number of slices that are expected at most, for the progress."""
+    box = prompt.box
+    return box.k[1] - box.k[0] + 1 + _TRIED if box and has_thick_box(prompt) else picture.shape[2]
+
+
+def _thickness(picture: Picture) -> float:
+    """Distance of neighbouring slices in px of a slice."""
     steps = np.linalg.norm(picture.affine[:3, :3], axis=0)
-    thickness = float(steps[2] / max(np.sqrt(steps[0] * steps[1]), 1e-6)) or 1.0
-    clean = not predictor.loose_parts
-    return NeighbourWalk(prompt, depth, picture.slice, predict, thickness, clean=clean, found=found).run()
+    return float(steps[2] / max(np.sqrt(steps[0] * steps[1]), 1e-6)) or 1.0
 
 
 def track_objects(
