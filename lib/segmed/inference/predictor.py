@@ -106,9 +106,8 @@ class Predictor:
         if not self.segmenter.corrects_masks:
             return self.segment(picture, prompts, progress, refine)
         final = {k: p.mask for k, p in prompts.items() if p.mask is not None and p.is_satisfied}
-        return final | self.segment(
-            picture, {k: p for k, p in prompts.items() if k not in final}, progress, refine
-        )
+        others = {k: p for k, p in prompts.items() if k not in final}
+        return final | self.segment(picture, others, progress, refine)
 
     def segment_volume(
         self,
@@ -255,16 +254,15 @@ class Predictor:
         if refine is None:
             return self.predict(picture, prompts, progress)
         masks: Masks = {}
+        tell = progress or (lambda *_: None)
         ks = list(prompts)
         for start in range(0, len(ks), self.batch):
             chunk = {k: prompts[k] for k in ks[start : start + self.batch]}
             found = self.predict(picture, chunk, read=probability_of)
             for k, probability in found.items():
-                if progress:
-                    progress(len(masks), len(prompts), {})
+                tell(len(masks), len(prompts), {})
                 masks[k] = self.refined(picture, k, probability, prompts[k], refine)
-                if progress:
-                    progress(len(masks), len(prompts), {k: masks[k]})
+                tell(len(masks), len(prompts), {k: masks[k]})
         return masks
 
     def refined(
@@ -284,6 +282,7 @@ class Predictor:
     ) -> Masks:
         """Predict masks (H, W) by slice index in batches, between which other requests can run."""
         size = picture.shape[1], picture.shape[0]
+        tell = progress or (lambda *_: None)
         masks: Masks = {k: np.zeros(size, bool) for k in prompts if is_blank(picture, k)}
         ks = [k for k in prompts if k not in masks]
         for start in range(0, len(ks), self.batch):
@@ -291,14 +290,11 @@ class Predictor:
 
             @torch.inference_mode()
             def decode(chunk: Sequence[int] = chunk) -> np.ndarray:
-                logits = self.segmenter.decode(
-                    self.embedding(picture, chunk), [[prompts[k]] for k in chunk], size
-                )
+                embedding = self.embedding(picture, chunk)
+                logits = self.segmenter.decode(embedding, [[prompts[k]] for k in chunk], size)
                 return read(logits)[:, 0].cpu().numpy()
 
-            if progress:
-                progress(len(masks), len(prompts), {})
+            tell(len(masks), len(prompts), {})
             masks.update(zip(chunk, self.run(decode), strict=True))
-            if progress:
-                progress(len(masks), len(prompts), {k: masks[k] for k in chunk})
+            tell(len(masks), len(prompts), {k: masks[k] for k in chunk})
         return masks

@@ -212,7 +212,7 @@ class Workspace:
         for part in np.moveaxis(labels, 2, 0):
             counts += np.bincount(part.ravel(), minlength=len(counts))
         table = np.zeros(len(counts), np.uint8)
-        check_number(np.count_nonzero(counts[1:]))
+        check_number(int(np.count_nonzero(counts[1:])))
         for value in np.flatnonzero(counts[1:]) + 1:
             table[value] = self.value_of(names.get(int(value)) or f"label {value}", wanted=int(value))
         self._forget_history()
