@@ -69,6 +69,7 @@ def save_choice(state: dict[str, Tensor], folder: str | os.PathLike[str]) -> Pat
     """Write the tensors of a `ClickChoice` beside the network's in a folder."""
     path = Path(folder) / _FILE
     save_file({name: tensor.detach().float().contiguous() for name, tensor in state.items()}, path)
+    path.chmod(0o644)
     return path
 
 
