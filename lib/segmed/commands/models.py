@@ -46,7 +46,8 @@ def list_models(
                 table.add_row(model, version.version, "yes" if version.served else "", *_summary(version))
         if not table.row_count:
             raise FileNotFoundError(
-                f"There is no trained version of {name or 'any model'} in {registry}. Train one."
+                f"There is no trained version of {name or 'any model'} in {registry}. Train one: segmed "
+                f"train --method {name or 'segmed'} --studies FOLDER"
             )
         Console().print(table)
 

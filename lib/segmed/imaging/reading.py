@@ -77,7 +77,9 @@ def read_volume(path: str | os.PathLike[str], component: int | None = None, labe
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no image at {path}. Check the name, or upload the image again.")
+        raise FileNotFoundError(
+            f"There is no image at {path}. Check the path; on a server, upload the image again."
+        )
     if path.is_dir():
         array, affine, modality = _read_dicom(path)
         return Volume(_finite(array, path.name), affine, modality, str(path))

@@ -86,7 +86,7 @@ def verify(weights: Published) -> str:
     if locked := Lock(weights_folder()).get(weights.name):
         _compare(weights.name, locked, found)
         against.append(f"the first download ({locked.fetched[:10]})")
-    return ", ".join(against) or "nothing: no checksum is known; `segmed weights get` notes one"
+    return " and ".join(against) or "nothing: no checksum is known; `segmed weights get` notes one"
 
 
 def _download(weights: Published, path: Path, tell: Tell | None) -> LockedFile:
