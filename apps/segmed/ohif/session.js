@@ -10,6 +10,7 @@ import { showRange } from './viewports.js';
 
 const SETTLED_AFTER = 250; // ms without further strokes
 const LONG = ['prompt', 'segment']; // requests that may take long
+const LISTED = 8; // labels after saving, at most
 const FAILED = 'CORNERSTONE_IMAGE_LOAD_ERROR';
 const CONFLICT = 409; // the server's state is not the one that the request was meant for
 
@@ -184,7 +185,9 @@ export class Session {
     const counts = Object.entries(saved.voxels)
       .map(([name, count]) => `${name} ${count}`)
       .join(', ');
-    this.tell([where, saved.note, counts && `Voxels: ${counts}.`].filter(Boolean).join(' '), 'success');
+    const number = Object.keys(saved.voxels).length;
+    const what = number > LISTED ? `${number} labels.` : counts && `Voxels: ${counts}.`;
+    this.tell([where, saved.note, what].filter(Boolean).join(' '), 'success');
   }
 
   /** Show the state of the server in place of what is shown. */

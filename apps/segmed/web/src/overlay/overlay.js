@@ -100,7 +100,7 @@ export class Overlay {
       pen.setLineDash(dash);
       pen.stroke();
       pen.setLineDash([]);
-      if (mark && at && tile.grid.toShown(at)[tile.depth] === tile.index) sign(pen, mark, onScreen(tile, at), colour);
+      if (mark && at && tile.grid.toShown(at)[tile.depth] === tile.index) sign(pen, mark, onScreen(tile, at));
     }
   }
 }

@@ -45,20 +45,19 @@ export function dot(pen, [x, y], radius, positive) {
 }
 
 /**
- * A letter or sign on a dark disc.
+ * A letter or sign in white on a dark disc.
  * @param {CanvasRenderingContext2D} pen
  * @param {string} text
  * @param {[number, number]} place its middle
- * @param {string} colour
  */
-export function sign(pen, text, [x, y], colour) {
+export function sign(pen, text, [x, y]) {
   pen.beginPath();
   pen.arc(x, y, 8, 0, 2 * Math.PI);
   pen.fillStyle = "rgb(0 0 0 / 70%)";
   pen.fill();
   pen.font = "bold 12px system-ui, sans-serif";
   pen.textAlign = "center";
-  pen.fillStyle = colour;
+  pen.fillStyle = "#fff";
   pen.fillText(text, x, y + 4);
   pen.textAlign = "start";
 }

@@ -91,7 +91,7 @@ export class Comparison {
           overlay.outlines = results.filter((_, at) => boxes[at].checked);
           overlay.draw();
         });
-        const count = element("small", {}, `${result.voxels} voxels`);
+        const count = element("small", {}, `${result.voxels} ${this.parts.viewer.isFlat ? "px" : "voxels"}`);
         const use = element("button", { type: "button", title: "Segment with this model" }, "Use");
         use.addEventListener("click", () => this.#take(result.model));
         return element("li", {}, element("label", {}, box, swatch(result.colour), result.model, count), use);

@@ -142,7 +142,7 @@ export class Proposals {
           this.#show(this.#found);
           find("#proposal-list").querySelectorAll("input")[at]?.focus();
         });
-        const size = element("small", {}, `${one.voxels} voxels`);
+        const size = element("small", {}, `${one.voxels} ${this.parts.viewer.isFlat ? "px" : "voxels"}`);
         return element("li", {}, element("label", {}, box, `Object ${at + 1}`, size));
       }),
     );

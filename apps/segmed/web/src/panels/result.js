@@ -7,6 +7,7 @@ import { say } from "./messages.js";
 /** By the buttons that fetch them; the last two need a DICOM series. */
 const FORMATS = { "#nifti": "nifti", "#names-table": "names", "#nrrd": "nrrd", "#seg": "seg", "#rtstruct": "rtstruct" };
 const OF_A_SERIES = ["#seg", "#rtstruct"];
+const MOST = 8; // labels that are listed after saving
 
 /**
  * @typedef {object} ResultActions
@@ -49,7 +50,8 @@ export class ResultPanel {
     const saved = await this.work.save();
     if (!saved) return;
     const counts = Object.entries(saved.voxels).map(([name, count]) => `${name} ${count}`);
-    const what = counts.length ? ` Voxels: ${counts.join(", ")}.` : "";
+    const told = counts.length > MOST ? ` ${counts.length} labels.` : ` Voxels: ${counts.join(", ")}.`;
+    const what = counts.length ? told : "";
     say((saved.note || (saved.seg ? "Saved, and written to the studies as DICOM SEG." : "Saved.")) + what);
     if (saved.differs) say(saved.differs, "warning");
     await this.actions.saved();
