@@ -115,7 +115,7 @@ class CrossPlanes:
             clicks = [*chord.foreground, *chord.background]
             labels = [1] * len(chord.foreground) + [0] * len(chord.background)
             points = np.array([view.point(p)[:2] for p in clicks], np.float32)
-            prompt = SlicePrompt(points=points, labels=np.array(labels, np.int64))
+            prompt = SlicePrompt(points=points, labels=np.array(labels, np.int64), quick=True)
             plane = view.reduced(self._predict(seen, chord.at, prompt))
             chords[1 - view.axis] = _followed(plane, k, chord.ends)
         return Course(k, slice_box(mask), chords) if chords else None

@@ -160,7 +160,8 @@ class NeighbourWalk:
                 course, end, again = self._asked(at, before, ks, end)
             if end is not None and (k - end) * ks.step > 0:
                 break
-            current = self.propagated(k, at, before, course)
+            # Far from the end, a narrower chord often means that the object bends out of the plane.
+            current = self.propagated(k, at, before, course if again is None else None)
             holds = self.rule.holds(current, before) and self._is_alike(k, current, reference)
             if not (holds if stop else current.sum() >= self.rule.min_area):
                 missed += 1
@@ -235,7 +236,7 @@ class NeighbourWalk:
         """The mask of slice k, predicted from the user's prompt alone, and its predicted quality."""
         prompt = self.prompt.on_slice(k)
         assert prompt is not None
-        mask, quality = self.predict(k, replace(prompt, loose=loose))
+        mask, quality = self.predict(k, replace(prompt, loose=loose, quick=loose))
         return self.cleaned(k, self.clipped_to_box(mask)), quality
 
     def clipped_to_box(self, mask: np.ndarray) -> np.ndarray:
