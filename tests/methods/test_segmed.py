@@ -137,6 +137,24 @@ def test_prompts_do_not_influence_each_other(model: Segmed) -> None:
 
 
 @torch.inference_mode()
+def test_one_of_many_slices_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Painter(PromptNetwork().eval(), "test", LookConfig(size=64))
+    seen: list[int] = []
+    look = model._look
+
+    def counted(embedding: object, views: list[View]) -> tuple[Tensor, Tensor]:
+        seen.append(len(views))
+        return look(embedding, views)
+
+    monkeypatch.setattr(model, "_look", counted)
+    box = SlicePrompt(box=(45, 25, 75, 55))
+    near = Neighbour(_slice() > 100, _slice())
+    for prompt in (box, replace(box, quick=True), replace(box, neighbour=near, loose=True)):
+        model.decode(model.embed([_slice()]), [[prompt]], (90, 140))
+    assert seen == [4, 1, 1]
+
+
+@torch.inference_mode()
 def test_a_box_is_stretched_to_clicks_and_strokes_beside_it(model: Segmed) -> None:
     prompt = SlicePrompt((50, 30, 70, 50), np.array([[90, 40], [5, 5]], np.float32), np.array([1, 0]))
     embedding = model.embed([_slice()])

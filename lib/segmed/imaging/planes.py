@@ -205,4 +205,5 @@ class _ViewedPicture(Picture):
         plain = np.ascontiguousarray(super().slice(k))
         if plain.shape[1::-1] == self.view.square_size:
             return plain
-        return np.asarray(Image.fromarray(plain).resize(self.view.square_size, Image.Resampling.BILINEAR))
+        # A copy, because tensors need arrays that can be written to.
+        return np.array(Image.fromarray(plain).resize(self.view.square_size, Image.Resampling.BILINEAR))

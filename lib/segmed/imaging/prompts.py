@@ -90,6 +90,7 @@ class SlicePrompt:
             elsewhere; or None.
         neighbour: The object on a neighbouring slice, or None.
         loose: Whether the box only bounds the object, which need not reach its sides on this slice.
+        quick: Whether the slice is one of many, so that a method may look at it only once.
     """
 
     box: tuple[float, float, float, float] | None = None
@@ -99,6 +100,7 @@ class SlicePrompt:
     scribbles: np.ndarray | None = None
     neighbour: Neighbour | None = None
     loose: bool = False
+    quick: bool = False
 
     def __post_init__(self) -> None:
         if self.points.shape != (len(self.labels), 2):

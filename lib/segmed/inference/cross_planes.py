@@ -20,6 +20,7 @@ from segmed.imaging.prompts import Point, SlicePrompt
 
 _COARSEST = 4.0  # ratio of the edges of voxels up to which slices across show ends well enough
 _CLICKS = (0.15, 0.5, 0.85)  # places of clicks on a chord, as shares of its length
+_TRUST = 0.5  # share of the changes of a chord that count as changes of the object
 _BESIDE = 8  # background clicks lie an eighth of a chord beside its ends, at least 2 px
 
 PredictOn = Callable[[Picture, int, SlicePrompt], np.ndarray]
@@ -46,12 +47,15 @@ class Course:
         return max((max(c) if step > 0 else min(c) for c in self.chords.values()), key=lambda k: k * step)
 
     def box_on(self, k: int) -> tuple[float, float, float, float]:
-        """The box of the object on slice k: its sides are moved as the ends of the chords move."""
+        """The box of the object on slice k: its sides move as the chords' ends do, by half of the way.
+
+        A narrower chord may also mean that the object bends out of the plane.
+        """
         sides = list(self.box)
         for axis, chords in self.chords.items():
             near = min(max(k, min(chords)), max(chords))
             for n in (0, 1):
-                sides[axis + 2 * n] += chords[near][n] - chords[self.start][n]
+                sides[axis + 2 * n] += _TRUST * (chords[near][n] - chords[self.start][n])
             low, high = sides[axis], sides[axis + 2]
             if low > high:
                 sides[axis] = sides[axis + 2] = (low + high) / 2
@@ -115,7 +119,7 @@ class CrossPlanes:
             clicks = [*chord.foreground, *chord.background]
             labels = [1] * len(chord.foreground) + [0] * len(chord.background)
             points = np.array([view.point(p)[:2] for p in clicks], np.float32)
-            prompt = SlicePrompt(points=points, labels=np.array(labels, np.int64))
+            prompt = SlicePrompt(points=points, labels=np.array(labels, np.int64), quick=True)
             plane = view.reduced(self._predict(seen, chord.at, prompt))
             chords[1 - view.axis] = _followed(plane, k, chord.ends)
         return Course(k, slice_box(mask), chords) if chords else None

@@ -160,7 +160,7 @@ class NeighbourWalk:
                 course, end, again = self._asked(at, before, ks, end)
             if end is not None and (k - end) * ks.step > 0:
                 break
-            current = self.propagated(k, at, before, course)
+            current = self.propagated(k, at, before, course and course.box_on(k))
             holds = self.rule.holds(current, before) and self._is_alike(k, current, reference)
             if not (holds if stop else current.sum() >= self.rule.min_area):
                 missed += 1
@@ -196,14 +196,15 @@ class NeighbourWalk:
         wanted = self.rule.min_likeness * min(1.0, float(mask.sum()) / _RELIABLE_AREA)
         return likeness(self.image(k), mask, reference) >= wanted
 
-    def propagated(self, k: int, at: int, mask: np.ndarray, course: Course | None = None) -> np.ndarray:
-        """The mask of the object on slice k, predicted from its mask on slice `at` and its course."""
+    def propagated(
+        self, k: int, at: int, mask: np.ndarray, box: tuple[float, float, float, float] | None = None
+    ) -> np.ndarray:
+        """The mask of the object on slice k, predicted from its mask on slice `at`, in its box if known."""
         near = Neighbour(mask, self.image(at))
         marks = self.marks_on(k)
-        if course is None:
+        if box is None:
             prompt = SlicePrompt(neighbour=near, **self._bounds(mask), **marks)
             return self.cleaned(k, self.clipped_to_box(self.predict(k, prompt)[0]))
-        box = course.box_on(k)
         found = self.predict(k, SlicePrompt(neighbour=near, box=box, loose=True, **marks))[0]
         if not len(marks["labels"]) and not has_strokes(marks["scribbles"]):
             found = found & _inside(box, found.shape)
@@ -235,7 +236,7 @@ class NeighbourWalk:
         """The mask of slice k, predicted from the user's prompt alone, and its predicted quality."""
         prompt = self.prompt.on_slice(k)
         assert prompt is not None
-        mask, quality = self.predict(k, replace(prompt, loose=loose))
+        mask, quality = self.predict(k, replace(prompt, loose=loose, quick=loose))
         return self.cleaned(k, self.clipped_to_box(mask)), quality
 
     def clipped_to_box(self, mask: np.ndarray) -> np.ndarray:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from segmed.imaging.labels.masks import bounding_box
+from segmed.imaging.labels.masks import bounding_box, largest_component
 from segmed.imaging.picture import Picture
 from segmed.imaging.planes import PlaneView
 from segmed.imaging.prompts import Box, Point, Prompt
 from segmed.inference.cross_planes import Chord
 
-_MOST_SLICES = 64  # slices across an object; of larger ones, voxels are averaged first
+MOST_SLICES = 64  # slices across an object; of larger ones, voxels are averaged first
 _LEAST_SLICES = 5  # of an object along any axis
 _AGREEMENT = 0.7  # Dice of the vote with the mask of the slice that the user's box was drawn on
 
@@ -35,12 +35,14 @@ class ThreePlanes:
         views: The views across its first two axes.
         prompt: The user's prompt, with a box.
         follow: Function that segments a view of the volume by a prompt with a box over its slices.
+        clean: Whether parts that are not connected with the largest one are removed.
     """
 
     picture: Picture
     views: tuple[PlaneView, ...]
     prompt: Prompt
     follow: Follow
+    clean: bool = True
 
     def vote(self, masks: Masks) -> Masks:
         """Masks by slice from those found along the slices and those of two other planes.
@@ -60,7 +62,8 @@ class ThreePlanes:
             if not other.any():
                 return masks
             votes += other
-        voted = {int(k): votes[:, :, k].T >= 2 for k in np.flatnonzero((votes >= 2).any(axis=(0, 1)))}
+        agreed = largest_component(votes >= 2) if self.clean else votes >= 2
+        voted = {int(k): agreed[:, :, k].T for k in np.flatnonzero(agreed.any(axis=(0, 1)))}
         drawn = self._drawn_on(masks)
         if drawn is not None:
             kept, new = masks[drawn], voted.get(drawn, np.zeros_like(masks[drawn]))
@@ -91,7 +94,7 @@ class ThreePlanes:
     def _across(self, view: PlaneView, box: Box, masks: Masks) -> np.ndarray:
         """The mask (I, J, K), uint8, found along the axis of a view within a box of voxels."""
         longest = max(high - low + 1 for low, high in (box.i, box.j))
-        by = -(-longest // _MOST_SLICES)
+        by = -(-longest // MOST_SLICES)
         coarse = reduced_picture(self.picture, by)
         view = PlaneView.of(coarse.shape, coarse.affine, view.axis)
         last = coarse.shape

@@ -19,7 +19,7 @@ from segmed.inference.predictor_steps import has_box_or_clicks, has_thick_box, i
 from segmed.inference.progress import Masks, Progress
 from segmed.inference.propagation import box_around
 from segmed.inference.refinement.refinement import Refinement
-from segmed.inference.three_planes import ThreePlanes
+from segmed.inference.three_planes import MOST_SLICES, ThreePlanes
 from segmed.methods.base.segmenter import Logits, StackPrompt
 
 if TYPE_CHECKING:
@@ -37,19 +37,23 @@ def walk_neighbours(
 ) -> Masks:
     """Segment a volume with a method that reads neighbouring slices: masks (H, W) by slice index."""
     done, quality = 0, 1.0
-    most = _most_slices(picture, prompt)
     views = views_across(picture)
+    # Refinements know no other planes.
+    votes = prompt.mask is None and refine is None
+    most = _most_slices(picture, prompt, len(views) if votes else 0)
 
     def read(logits: Logits) -> Tensor:
         nonlocal quality
         quality = 1.0 if logits.quality is None else float(logits.quality[0, 0])
         return logits.masks > 0
 
-    def predict_on(seen: Picture, k: int, slice_prompt: SlicePrompt) -> tuple[np.ndarray, float]:
+    def predict_on(
+        seen: Picture, k: int, slice_prompt: SlicePrompt, counted: bool = True
+    ) -> tuple[np.ndarray, float]:
         nonlocal done, quality
-        done, quality = done + 1, 1.0
         if progress:
-            progress(min(done - 1, most), most, {})
+            progress(min(done, most), most, {})
+        done, quality = done + counted, 1.0
         if refine and seen is picture:
             return predictor.segment(picture, {k: slice_prompt}, None, refine)[k], quality
         return predictor.predict(seen, {k: slice_prompt}, None, read)[k], quality
@@ -66,9 +70,9 @@ def walk_neighbours(
         _thickness(picture),
         clean=not predictor.loose_parts,
     )
-    planes = CrossPlanes(picture, views, lambda *asked: predict_on(*asked)[0])
+    planes = CrossPlanes(picture, views, lambda *asked: predict_on(*asked, False)[0])
     masks = replace(walk, found=found, course=planes.course).run()
-    if prompt.mask is not None:
+    if not votes:
         return masks
 
     def follow(seen: Picture, shown: Prompt) -> Masks:
@@ -81,13 +85,17 @@ def walk_neighbours(
             thickness=_thickness(seen),
         ).run()
 
-    return ThreePlanes(picture, views, prompt, follow).vote(masks)
+    return ThreePlanes(picture, views, prompt, follow, not predictor.loose_parts).vote(masks)
 
 
-def _most_slices(picture: Picture, prompt: Prompt) -> int:
-    """Number of slices that are expected at most, for the progress."""
+def _most_slices(picture: Picture, prompt: Prompt, planes: int) -> int:
+    """Number of slices that are expected at most, those of other planes included, for the progress."""
     box = prompt.box
-    return box.k[1] - box.k[0] + 1 + _TRIED if box and has_thick_box(prompt) else picture.shape[2]
+    if box is None:
+        return picture.shape[2]
+    along = box.k[1] - box.k[0] + 1 + _TRIED if has_thick_box(prompt) else picture.shape[2]
+    across = (box.i[1] - box.i[0] + 1, box.j[1] - box.j[0] + 1)
+    return along + sum(min(side, MOST_SLICES) + _TRIED for side in across[:planes])
 
 
 def _thickness(picture: Picture) -> float:

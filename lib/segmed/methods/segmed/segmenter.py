@@ -51,8 +51,8 @@ class LookConfig:
         size: Side of the network's input in px, a multiple of 32.
         zooms: Sides of the windows around a box, in sides of the box; the masks of all windows are averaged.
         flips: Whether each window is also evaluated mirrored.
-        follow_zoom: Side of the only window, not mirrored, in which an object is followed from a neighbouring
-            slice.
+        quick_zoom: Side of the only window, not mirrored, for one of many slices and for slices that are
+            reached from their neighbour.
         fill_boxes: Whether masks that do not reach the sides of their box are grown to it.
         pull_to_clicks: Whether masks are changed to match each click where the image is similar.
     """
@@ -60,7 +60,7 @@ class LookConfig:
     size: int = 128
     zooms: tuple[float, ...] = (1.4, 1.75)
     flips: bool = True
-    follow_zoom: float = 1.55
+    quick_zoom: float = 1.55
     fill_boxes: bool = True
     pull_to_clicks: bool = True
 
@@ -119,9 +119,9 @@ class Segmed(Segmenter):
         framed = self._framed(embedding, items)
         views, owner = [], []
         for n, ((b, prompt), (frame, previous)) in enumerate(zip(items, framed, strict=True)):
-            followed = prompt.neighbour is not None
-            zooms = (self.look.follow_zoom,) if followed else self.look.zooms
-            item_views = around_box(b, prompt, frame, zooms, self.look.flips and not followed, previous)
+            once = prompt.quick or prompt.neighbour is not None
+            zooms = (self.look.quick_zoom,) if once else self.look.zooms
+            item_views = around_box(b, prompt, frame, zooms, self.look.flips and not once, previous)
             views += item_views
             owner += [n] * len(item_views)
         masks, quality = self._look(embedding, views)
