@@ -490,6 +490,10 @@ def test_means_spreads_and_pooling_over_seeds() -> None:
     assert [row.values[key].mean for key in ("nsd", "hd95", "hd")] == pytest.approx([0.675, 1, 2])
     ours = compared((Published("x", "f1", 0.5, "Table 1"),), [row])[0].ours
     assert ours == row.values["dice"]
+    assert "dice_whole" not in row.values, "every slice is an image"
+    volume = result((1, 8, 2, 2, 88), (1, 0, 0, 10, 90))
+    volume["sets"][""]["whole"] = [["patient", 1, 8, 2, 12, 178, 1.0, 0.9, 2.0]]
+    assert rows_of("x", [volume])[0].values["dice_whole"].mean == pytest.approx(16 / 30)
 
 
 def test_plan_takes_rows_by_name_and_by_method(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -189,6 +189,7 @@ def test_the_fast_encoder_takes_adapters_in_either_order(
         ({"ratio": 0.0}, r"ratio is 0\.0; allowed are numbers above 0 and up to 1\. Take 0\.25"),
         ({"ratio": 1.5}, r"ratio is 1\.5; allowed are numbers above 0 and up to 1"),
         ({"activation": "tanh"}, r"activation is 'tanh'; allowed are relu, gelu\. Take 'relu'"),
+        ({"rate": 0}, r"rate is 0; allowed are numbers above 0 and up to 0\.1\. Take 1e-4"),
         ({"depth": 0, "depth_adapter": True}, r"depth is 0; allowed are whole numbers from 1"),
         ({"depth": 4}, r"depth is 4 without a depth adapter; allowed is only 1 then\. Set depth_adapter"),
     ],

@@ -219,7 +219,17 @@ def test_refined_pixels_are_better(trained: tuple[Imedsam, list[float], dict[str
     images, prompts, truth = discs(4, 100)
     maps = method._refine(method.encode(images), prompts, (SIZE, SIZE))
     refined = maps.fine != maps.coarse
-    assert refined.flatten(1).sum(1).tolist() == [SIZE * SIZE // 8] * 4
+    counts = refined.flatten(1).sum(1).tolist()
+    for n, ((prompt,), count) in enumerate(zip(prompts, counts, strict=True)):
+        left, top, right, bottom = prompt.box
+        x, y = 0.25 * (right - left), 0.25 * (bottom - top)
+        rows, columns = (
+            (max(0, int(a // 1)), min(SIZE, -int(-b // 1)))
+            for a, b in ((top - y, bottom + y), (left - x, right + x))
+        )
+        area = (rows[1] - rows[0]) * (columns[1] - columns[0])
+        assert count == round(area / 8)
+        assert refined[n, 0, slice(*rows), slice(*columns)].sum() == count
     coarse, fine = (((m > 0) != (truth > 0.5))[refined].float().mean() for m in (maps.coarse, maps.fine))
     assert fine < 0.9 * coarse
 
@@ -440,6 +450,8 @@ def test_prompts_that_do_not_fit(trained: tuple[Imedsam, list[float], dict[str, 
         ("passes_test", 1.5),
         ("share", -0.1),
         ("share", 1.01),
+        ("margin", -0.1),
+        ("margin", float("inf")),
         ("implicit", 1),
         ("classes", 0),
         ("gate", 1),
@@ -453,4 +465,4 @@ def test_wrong_settings(name: str, value: Any) -> None:
 
 def test_reference_settings() -> None:
     config = ImedsamConfig(reference=True)
-    assert (config.gate, config.scale, config.nodes) == (True, 0.5, None)
+    assert (config.gate, config.scale, config.nodes, config.margin) == (True, 0.5, None, None)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from segmed.methods.imedsam import implicit_decoder
 from segmed.methods.imedsam.coordinate_layer import encode_positions
 from segmed.methods.imedsam.implicit_decoder import ImplicitDecoder
+from segmed.methods.imedsam.point_dropout import draw_passes
 from torch import Tensor
 
 SOURCE, POSITION, T = 8, 16, 8
@@ -56,9 +59,12 @@ def test_published_networks_written_out(maps: tuple[Tensor, Tensor]) -> None:
     out = decoder(*maps, size, T, seeded(7))
     points = given(maps, size, True)
     values = decoder.coarse_heads[0](decoder.coarse_trunk(points.flatten(0, 1))).unflatten(0, (2, -1))
-    generator = seeded(7)
-    kept = [torch.bernoulli(torch.full(values.shape, 0.5), generator=generator) * 2 for _ in range(T)]
-    passes = torch.stack([values * k for k in kept])  # (T, 2, P, 257)
+    # One byte for each output of a point, one bit for each pass, the same for both objects.
+    drawn = torch.empty(-(-values[0].numel() // 8), dtype=torch.int64).random_(
+        -(2**63), None, generator=seeded(7)
+    )
+    drawn = drawn.view(torch.uint8)[: values[0].numel()].view(values.shape[1:])
+    passes = torch.stack([values * ((drawn >> t) & 1) * 2 for t in range(T)])  # (T, 2, P, 257)
     assert torch.allclose(out.coarse.flatten(1), passes[-1][..., 0], atol=1e-4)
     assert ((out.coarse == 0).float().mean() - 0.5).abs() < 0.1
     doubt = passes.var(0).mean(-1)
@@ -71,6 +77,36 @@ def test_published_networks_written_out(maps: tuple[Tensor, Tensor]) -> None:
     assert torch.allclose(
         out.uncertainty.flatten(1), passes[..., 0].sigmoid().var(0, unbiased=False), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("passes", [2, 8, 11])
+def test_draws_of_passes(passes: int) -> None:
+    """Kept in half of the passes, and the last pass is one of them."""
+    kept, last = draw_passes((3, 1000, 7), passes, seeded(1))
+    share = torch.arange(passes + 1).float()
+    found = torch.bincount(kept.flatten().int(), minlength=passes + 1) / kept.numel()
+    wanted = torch.tensor([math.comb(passes, int(k)) / 2**passes for k in share])
+    assert torch.allclose(found, wanted, atol=0.012)
+    assert last.float().mean() == pytest.approx(0.5, abs=0.012)
+    assert kept[last].float().mean() == pytest.approx(0.5 * (passes - 1) + 1, abs=0.05)
+    assert kept[last].min() >= 1 and kept[~last].max() < passes
+
+
+@torch.inference_mode()
+def test_pixels_are_refined_in_regions(maps: tuple[Tensor, Tensor]) -> None:
+    """The share of each region, as without company, and nothing elsewhere."""
+    decoder, size = make(), (20, 16)
+    regions = torch.tensor([[2, 3, 10, 11], [-4, 0, 99, 16]])
+    out = decoder(*maps, size, T, seeded(7), regions=regions)
+    changed = out.fine != out.coarse
+    assert changed.flatten(1).sum(1).tolist() == [8, 40]
+    assert changed[0, 2:10, 3:11].sum() == 8
+    unsure = out.uncertainty[0, 2:10, 3:11]
+    assert unsure[changed[0, 2:10, 3:11]].min() >= unsure[~changed[0, 2:10, 3:11]].max()
+    alone = decoder(maps[0][:1], maps[1], size, T, seeded(7), regions=regions[:1])
+    assert torch.allclose(alone.fine[0], out.fine[0], atol=1e-5)
+    everywhere = decoder(*maps, size, T, seeded(7))
+    assert torch.allclose(out.fine[1], everywhere.fine[1], atol=1e-5)
 
 
 def test_the_published_encoding_is_shown_gradually(maps: tuple[Tensor, Tensor]) -> None:

@@ -66,6 +66,7 @@ CASES: list[tuple[str, dict[str, Any], float, dict[str, float]]] = [
     ),
     ("lora", {"rank": 2}, 0.1, {rf"{CLASS_HEAD}|.*\.lora_[AB]\.": HEAD}),
     ("adapter", {}, 0.01, {r".*\.(beside|space|layer_norm4\.0)\.": 1e-4, CLASS_HEAD: HEAD}),
+    ("adapter", {"rate": 2e-3}, 0.01, {r".*\.(beside|space|layer_norm4\.0)\.": 2e-3, CLASS_HEAD: HEAD}),
     ("unet", {"encoder": "resnet18", "input_size": 32}, 1e-4, {r"network\.": 1e-4}),
     ("detector", {"image_size": 64}, 5e-4, {r"detector\.": 5e-4}),
 ]

@@ -21,6 +21,7 @@ from segmed.evaluation.segmentation_scores import ImageScore, summarise
 METRICS: Mapping[str, str] = {
     "dice": "Dice",
     "iou": "IoU",
+    "dice_whole": "Dice, whole volumes",
     "dice_all": "Dice, all images",
     "iou_all": "IoU, all images",
     "dice_pooled": "Dice, pooled",
@@ -213,14 +214,17 @@ def _numbers(
 ) -> dict[str, float]:
     """The metrics of one seed, and the Dice of each class that is on at least one slice.
 
-    Surfaces are compared in whole images, everything else on slices.
+    Surfaces are compared in whole images, everything else on slices; volumes have their own Dice as well.
     """
     objects = [s for s in scores if s.label != BACKGROUND]
     summary = summarise(objects)
     pooled = _pooled(objects)
     found = {key: float(getattr(summary, key)) for key in METRICS if hasattr(summary, key)}
-    surfaces = summarise([s for s in whole if s.label != BACKGROUND])
+    images = [s for s in whole if s.label != BACKGROUND]
+    surfaces = summarise(images)
     found |= {key: getattr(surfaces, key) for key in ("nsd", "hd95", "hd")}
+    if len(images) < len(objects):  # otherwise each slice is an image of its own
+        found["dice_whole"] = surfaces.dice
     found |= {"dice_pooled": pooled.dice("one"), "iou_pooled": pooled.iou("one")}
     by_class = {}
     for label, name in {BACKGROUND: "background", **classes}.items():

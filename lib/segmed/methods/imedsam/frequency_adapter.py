@@ -97,14 +97,12 @@ class FrequencyAdapters(nn.Module):
             The features, (B, C, t, t).
         """
 
-        def embed(pixels: Tensor) -> Tensor:
-            tokens = encoder.patch_embed(pixels)
-            return tokens if encoder.pos_embed is None else tokens + encoder.pos_embed
-
-        tokens = embed(images)
-        # The chain of frequency maps does not depend on the tokens; each map is computed just before its
-        # layer.
-        frequencies = embed(spectrum_image(images, self.variant, self.first_channel)).float()
+        # Both together, because a convolutional stem is much slower on one image at a time. The chain of
+        # frequency maps does not depend on the tokens; each map is computed just before its layer.
+        spectra = spectrum_image(images, self.variant, self.first_channel)
+        both = encoder.patch_embed(torch.cat([images, spectra.to(images)]))
+        tokens, frequencies = (both if encoder.pos_embed is None else both + encoder.pos_embed).chunk(2)
+        frequencies = frequencies.float()
         for layer, block, scale in zip(encoder.layers, self.blocks, self.scale, strict=True):
             frequencies = block(frequencies)
             tokens = layer(tokens) + (scale * frequencies).to(tokens.dtype)

@@ -9,6 +9,7 @@ dropped, and the most certain pixels would vary most).
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -193,8 +194,36 @@ class Imedsam(TrainableSegmenter):
         # Without gradients the networks run in the encoder's number format.
         encoder = self.model.vision_encoder.neck.conv1.weight.dtype
         dtype = torch.float32 if torch.is_grad_enabled() else encoder
-        maps = self.decoder(source, position, size, passes, generator, dtype)
+        regions = self._regions(prompts, embedding.frame, size)
+        maps = self.decoder(source, position, size, passes, generator, dtype, regions)
         return Refined(*(m.unflatten(0, (len(prompts), -1)) for m in maps))
+
+    def _regions(
+        self, prompts: Sequence[Sequence[SlicePrompt]], frame: Frame, size: tuple[int, int]
+    ) -> Tensor | None:
+        """First and last rows and columns of the pixels that may be refined, see `ImplicitDecoder`.
+
+        In training these are all pixels: the fine network would learn too little from those of the box alone.
+        """
+        margin = self.config.margin
+        if margin is None or self.training:
+            return None
+        rows, columns = size[0] / frame.height, size[1] / frame.width
+        found = []
+        for prompt in (prompt for row in prompts for prompt in row):
+            region = (0.0, 0.0, float(size[0]), float(size[1]))
+            if prompt.box is not None:
+                left, top, right, bottom = prompt.box
+                across, down = margin * (right - left), margin * (bottom - top)
+                # At least the pixel of a box's corner, so that a box of any size has a pixel.
+                region = (
+                    min(math.floor((top - down) * rows), size[0] - 1),
+                    min(math.floor((left - across) * columns), size[1] - 1),
+                    max(math.ceil((bottom + down) * rows), 1),
+                    max(math.ceil((right + across) * columns), 1),
+                )
+            found.append(region)
+        return torch.tensor(found)
 
     def _source(self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]]) -> Tensor:
         """Image tokens after their attention to the prompts, upscaled: (B K, channels, 4t, 4t).

@@ -25,13 +25,17 @@ class ImedsamConfig:
         passes_train: Passes with dropout in training, at least 2.
         passes_test: Passes with dropout in inference, at least 2.
         share: Share of the pixels that the fine network refines; 0 keeps the coarse mask.
+        margin: In inference, pixels are refined in the prompt's box and around it, up to this share of its
+            sides, and `share` is that of this region; None for the whole slice, as published. Without a box
+            it is the whole slice.
         adapters: Whether the encoder has frequency adapters.
         implicit: Whether masks are a function of position; if not, SAM's own decoder gives them.
         classes: Number of heads. With more than one, each slice has one prompt per class, in the order of the
             classes.
         reference: Whether to use the settings of the authors' code: gates, a fixed scale of 0.5, the first
-            channel instead of the mean, 63 values of position that are shown gradually, coarse values at
-            every pixel with a dropout per point and output, 0.2 cross-entropy + 0.8 Dice.
+            channel instead of the mean, pixels refined in the whole slice, 63 values of position that are
+            shown gradually, coarse values at every pixel with a dropout per point and output, 0.2
+            cross-entropy + 0.8 Dice.
     """
 
     rank: int = 4
@@ -43,6 +47,7 @@ class ImedsamConfig:
     passes_train: int = 2
     passes_test: int = 8
     share: float = 0.125
+    margin: float | None = 0.25
     adapters: bool = True
     implicit: bool = True
     classes: int = 1
@@ -56,7 +61,7 @@ class ImedsamConfig:
                     "Leave it out for the default."
                 )
         if self.reference:
-            for name, value in (("gate", True), ("scale", 0.5), ("nodes", None)):
+            for name, value in (("gate", True), ("scale", 0.5), ("nodes", None), ("margin", None)):
                 object.__setattr__(self, name, value)
         least = {"rank": 1, "bottleneck": 1, "passes_train": 2, "passes_test": 2, "classes": 1}
         for name, low in least.items():
@@ -78,6 +83,13 @@ class ImedsamConfig:
             raise ValueError(f"nodes is {self.nodes!r}; allowed are 1, 2, 4 and None. Take 2.")
         if not _is_number(self.share) or not 0 <= self.share <= 1:
             raise ValueError(f"share is {self.share!r}; allowed are numbers from 0 to 1. Take 0.125.")
+        if self.margin is not None and not (
+            _is_number(self.margin) and math.isfinite(self.margin) and self.margin >= 0
+        ):
+            raise ValueError(
+                f"margin is {self.margin!r}; allowed are None and numbers from 0. Take 0.25, or None for the "
+                "whole slice."
+            )
 
 
 def _is_number(value: object) -> bool:

@@ -8,8 +8,7 @@ Dropout as a Bayesian Approximation (ICML 2016).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -17,11 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segmed.methods.imedsam.coordinate_layer import CoordinateLayer, encode_positions
-
-Layer = Callable[[Tensor], Tensor]
+from segmed.methods.imedsam.point_dropout import draw_passes
+from segmed.methods.imedsam.point_networks import (
+    Layer,
+    head_function,
+    linear_function,
+    network,
+    split_network,
+)
 
 CHUNK, CHUNK_CPU = 65_536, 2_048  # points per pass through the networks; fewer on CPUs, to stay in the caches
-_DROPPED = 0.5  # dropout rate
+_KEPT = 0.5  # share of the outputs that dropout keeps
 _ENCODING = 63  # values of the published encoding of a position
 _COARSE, _FINE, _HEAD, _FEATURE = (1024, 512), (256, 256), 128, 256
 
@@ -72,11 +77,11 @@ class ImplicitDecoder(nn.Module):
         self.classes, self.share, self.nodes, self.published = classes, share, nodes, published
         self._shown: int | None = None
         given = source + position + encode_positions(torch.zeros(1, 2), published).shape[-1]
-        self.coarse_trunk = nn.Sequential(*_layers(given, *_COARSE))
+        self.coarse_trunk = nn.Sequential(*network(given, *_COARSE))
         self.coarse_heads = nn.ModuleList(nn.Linear(_COARSE[-1], 1 + _FEATURE) for _ in range(classes))
-        self.fine_trunk = nn.Sequential(*_layers(_FEATURE + given, *_FINE))
+        self.fine_trunk = nn.Sequential(*network(_FEATURE + given, *_FINE))
         self.fine_heads = nn.ModuleList(
-            nn.Sequential(*_layers(_FINE[-1], _HEAD), nn.Linear(_HEAD, 1)) for _ in range(classes)
+            nn.Sequential(*network(_FINE[-1], _HEAD), nn.Linear(_HEAD, 1)) for _ in range(classes)
         )
 
     def forward(
@@ -87,6 +92,7 @@ class ImplicitDecoder(nn.Module):
         passes: int,
         generator: torch.Generator | None = None,
         dtype: torch.dtype = torch.float32,
+        regions: Tensor | None = None,
     ) -> Refined:
         """Decode n objects, a multiple of the number of classes.
 
@@ -97,20 +103,22 @@ class ImplicitDecoder(nn.Module):
             passes: Number of sets of units that are drawn.
             generator: A random generator on the CPU for the draws; None for PyTorch's global one.
             dtype: Number format of the products after the first layers, outside of training.
+            regions: First row and column and last ones, exclusive, (n, 4) in pixels of the output, where
+                pixels may be refined; their share is that of the region. None for everywhere.
         """
         # 1. Coarse logits z_p of all passes p on a grid, interpolated to the output; their mean is the coarse
         # mask. 2. Uncertainty u = Var_p sigmoid(z_p); the share of the pixels with the largest u is chosen
         # for each object. 3. At these pixels the fine network, on the coarse network's features and the same
         # input, replaces the logits.
         maps = [m.permute(0, 2, 3, 1).float().contiguous() for m in (source, position)]
-        first, bias, rest = _split(self.fine_trunk, dtype)
+        first, bias, rest = split_network(self.fine_trunk, dtype)
         from_features, first = first.split([_FEATURE, first.shape[1] - _FEATURE], 1)
-        shape = size if self.nodes is None else (self.nodes, self.nodes)
+        features: Tensor | None = None  # on the grid, after the fine network's first layer
+        hidden: Tensor | None = None  # of every pixel, before it
         if self.published:
-            coarse, features, doubt, uncertainty = self._published(
-                maps, size, passes, generator, from_features, dtype
-            )
+            coarse, hidden, doubt, uncertainty = self._published(maps, size, passes, generator, dtype)
         else:
+            shape = size if self.nodes is None else (self.nodes, self.nodes)
             logits, features = self._coarse(maps, shape, passes, generator, from_features, dtype)
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False).flatten(2)
             coarse = logits.mean(1)
@@ -118,14 +126,35 @@ class ImplicitDecoder(nn.Module):
             doubt = uncertainty = (probability - probability.mean(1, keepdim=True)).square().mean(1)
         if self.share == 0:
             return Refined(*(m.unflatten(1, size) for m in (coarse, coarse, uncertainty)))
-        count = max(1, round(self.share * uncertainty.shape[1]))
-        # Neighbouring pixels share rows of the table.
-        chosen = doubt.topk(count, dim=1, sorted=False).indices.sort().values
-        layer = CoordinateLayer(first, bias, maps, size, count, self.published, features, self._visible)
-        fine = self._in_parts(layer, chosen, rest, [_head(head, dtype) for head in self.fine_heads])[..., 0]
-        return Refined(
-            *(m.unflatten(1, size) for m in (coarse, coarse.scatter(1, chosen, fine), uncertainty))
+        chosen, own = self._chosen(doubt, size, regions)
+        layer = CoordinateLayer(
+            first, bias, maps, size, chosen.shape[1], self.published, features, self._visible
         )
+        heads = [head_function(head, dtype) for head in self.fine_heads]
+        given = None
+        if hidden is not None:
+            given = F.linear(_rows(hidden, chosen), from_features.to(hidden.dtype)).float()
+        fine = torch.cat([*self._parts(layer, chosen, rest, heads, given)], 1)[..., 0]
+        # Objects with smaller regions have fewer pixels to refine than the others of the batch.
+        kept = torch.where(own, fine, coarse.gather(1, chosen))
+        return Refined(
+            *(m.unflatten(1, size) for m in (coarse, coarse.scatter(1, chosen, kept), uncertainty))
+        )
+
+    def _chosen(self, doubt: Tensor, size: tuple[int, int], regions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Pixels (n, P) to evaluate, in ascending order, and whether each is one of the object's share."""
+        if regions is None:
+            count = max(1, round(self.share * doubt.shape[1]))
+            # Neighbouring pixels share rows of the table.
+            chosen = doubt.topk(count, dim=1, sorted=False).indices.sort().values
+            return chosen, torch.ones_like(chosen, dtype=torch.bool)
+        top, left, bottom, right = regions.to(doubt.device).T[..., None]
+        row, column = (torch.arange(n, device=doubt.device) for n in size)
+        inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None]
+        counts = (self.share * inside.flatten(1).sum(1, keepdim=True)).round().clamp(min=1)
+        ranked = doubt.masked_fill(~inside.flatten(1), -1).topk(int(counts.max()), dim=1).indices
+        chosen, order = ranked.sort()
+        return chosen, order < counts
 
     def _coarse(
         self,
@@ -144,20 +173,18 @@ class ImplicitDecoder(nn.Module):
         its mean over the passes for the features.
         """
         device = maps[0].device
-        kept = torch.bernoulli(
-            torch.full((passes, _COARSE[-1]), 1 - _DROPPED, device="cpu"), generator=generator
-        )
-        kept = kept.to(device) / (1 - _DROPPED)
-        first, bias, rest = _split(self.coarse_trunk, dtype)
+        kept = torch.bernoulli(torch.full((passes, _COARSE[-1]), _KEPT, device="cpu"), generator=generator)
+        kept = kept.to(device) / _KEPT
+        first, bias, rest = split_network(self.coarse_trunk, dtype)
         heads: list[Layer] = []
         for head in self.coarse_heads:
             weight, offset = head.parameters()
             weights = torch.cat([weight[:1] * kept, from_features @ (weight[1:] * kept.mean(0))])
             offsets = torch.cat([offset[:1].expand(passes), from_features @ offset[1:]])
-            heads.append(_linear(weights, offsets, dtype))
+            heads.append(linear_function(weights, offsets, dtype))
         count = shape[0] * shape[1]
         layer = CoordinateLayer(first, bias, maps, shape, count)
-        out = self._in_parts(layer, torch.arange(count, device=device)[None], rest, heads)
+        out = torch.cat([*self._parts(layer, torch.arange(count, device=device)[None], rest, heads)], 1)
         logits, features = out.unflatten(1, shape).split([passes, out.shape[-1] - passes], -1)
         return logits.permute(0, 3, 1, 2).contiguous(), features.contiguous()
 
@@ -175,103 +202,73 @@ class ImplicitDecoder(nn.Module):
         size: tuple[int, int],
         passes: int,
         generator: torch.Generator | None,
-        from_features: Tensor,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The coarse network with the authors' dropout.
 
         Returns:
-            The logits (n, P) of the last pass; its features after the fine network's first layer (n, H, W,
-            C); the variance (n, P) over the passes, averaged over logit and features, by which pixels are
-            chosen; and that of the probability.
+            The logits (n, P) of the last pass; its features (n, P, C); the variance (n, P) over the passes,
+            averaged over logit and features, by which pixels are chosen; and that of the probability.
         """
         count = size[0] * size[1]
-        first, bias, rest = _split(self.coarse_trunk, dtype)
+        first, bias, rest = split_network(self.coarse_trunk, dtype)
         heads: list[Layer] = []
         for head in self.coarse_heads:
             weight, offset = head.parameters()
-            heads.append(_linear(weight, offset, dtype))
+            heads.append(linear_function(weight, offset, dtype))
         layer = CoordinateLayer(first, bias, maps, size, count, True, shown=self._visible)
-        out = self._in_parts(layer, torch.arange(count, device=bias.device)[None], rest, heads)
         parts = []
-        for part in out.split(max(1, CHUNK // len(out)), 1):
-            likely = torch.full(part.shape, 1 - _DROPPED)
-            drawn = [torch.bernoulli(likely, generator=generator).to(part) for _ in range(passes)]
-            values = torch.stack([part.detach() * mask / (1 - _DROPPED) for mask in drawn])
-            last = part * drawn[-1] / (1 - _DROPPED)
-            features = F.linear(last[..., 1:], from_features)
-            variances = values.var(0).mean(-1), values[..., 0].sigmoid().var(0, unbiased=False)
-            parts.append((last[..., 0], features, *variances))
-        coarse, features, doubt, uncertainty = (torch.cat(p, 1) for p in zip(*parts, strict=True))
-        return coarse, features.unflatten(1, size), doubt, uncertainty
+        for out in self._parts(layer, torch.arange(count, device=bias.device)[None], rest, heads):
+            for part in out.split(max(1, CHUNK // len(out)), 1):
+                parts.append(self._dropped(part, passes, generator, dtype))
+        coarse, hidden, doubt, uncertainty = (torch.cat(p, 1) for p in zip(*parts, strict=True))
+        return coarse, hidden, doubt, uncertainty
 
-    def _in_parts(self, layer: CoordinateLayer, pixels: Tensor, rest: Layer, heads: list[Layer]) -> Tensor:
-        """Evaluate a network at pixels (n or 1, P) by the head of each object's class: (n, P, channels)."""
-        parts = []
+    def _dropped(
+        self, out: Tensor, passes: int, generator: torch.Generator | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `_published` returns, of outputs (n, P, 1 + C) before the dropout."""
+        # Outside of training objects share their draws, so that none depends on its company.
+        draw = draw_passes((len(out) if self.training else 1, *out.shape[1:]), passes, generator)
+        kept, last = (t.to(out.device) for t in draw)
+        # With P passes, of which k keep an output x, it is 2 x in k and 0 in P − k of them: its variance is
+        # 4 x² k (P − k) / P², or without bias 4 x² k (P − k) / (P (P − 1)).
+        kept = kept.float()
+        pairs = kept * (passes - kept)
+        with torch.no_grad():
+            doubt = torch.linalg.vecdot(out.square(), pairs.expand_as(out)) * (
+                4 / (passes * (passes - 1) * out.shape[-1])
+            )
+            spread = (out[..., 0] / _KEPT).sigmoid() - 0.5
+            uncertainty = spread.square() * pairs[..., 0] / passes**2
+        seen = out * (last / _KEPT)
+        return seen[..., 0], seen[..., 1:].to(dtype), doubt, uncertainty
+
+    def _parts(
+        self,
+        layer: CoordinateLayer,
+        pixels: Tensor,
+        rest: Layer,
+        heads: list[Layer],
+        given: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """Evaluate a network at pixels (n or 1, P) by the head of each object's class: (n, p, channels) each.
+
+        What `given` (n, P, C) contains is added to its first layer.
+        """
         # In training all points go through the networks at once, for the batch statistics.
         chunk = CHUNK_CPU if pixels.device.type == "cpu" else CHUNK
         step = pixels.shape[1] if self.training else max(1, chunk // layer.objects)
-        for part in pixels.split(step, 1):
-            hidden = rest(layer(part)).unflatten(0, (-1, len(heads), part.shape[1]))
+        for start in range(0, pixels.shape[1], step):
+            part = pixels[:, start : start + step]
+            before = layer(part)
+            if given is not None:
+                before = before + given[:, start : start + step].flatten(0, 1)
+            hidden = rest(before).unflatten(0, (-1, len(heads), part.shape[1]))
             values = [head(hidden[:, c].flatten(0, 1)).float() for c, head in enumerate(heads)]
-            parts.append(torch.stack([v.unflatten(0, (-1, part.shape[1])) for v in values], 1).flatten(0, 1))
-        return torch.cat(parts, 1)
+            yield torch.stack([v.unflatten(0, (-1, part.shape[1])) for v in values], 1).flatten(0, 1)
 
 
-def _layers(before: int, *widths: int) -> list[nn.Module]:
-    """A linear layer, batch norm and ReLU per width."""
-    layers: list[nn.Module] = []
-    for width in widths:
-        layers += [nn.Linear(before, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
-        before = width
-    return layers
-
-
-def _split(layers: nn.Sequential, dtype: torch.dtype) -> tuple[Tensor, Tensor, Layer]:
-    """Split a network into weight and bias of its first linear layer and a function for the rest."""
-    if layers.training:
-        first, offset = layers[0].parameters()
-        return first, offset, layers[1:]
-    (weight, bias), *others = _folded(layers)
-    behind = [_linear(*pair, dtype) for pair in others]
-
-    def rest(x: Tensor) -> Tensor:
-        x = x.relu_()
-        for layer in behind:
-            x = layer(x).relu_()
-        return x
-
-    return weight, bias, rest
-
-
-def _head(layers: nn.Module, dtype: torch.dtype) -> Layer:
-    """A head of the fine network as a function, outside of training with batch norm folded in."""
-    assert isinstance(layers, nn.Sequential)
-    if layers.training:
-        return layers
-    weight, bias = layers[-1].parameters()
-    hidden, last = _linear(*_folded(layers)[0], dtype), _linear(weight, bias, dtype)
-    return lambda x: last(hidden(x).relu_())
-
-
-def _folded(layers: nn.Sequential) -> list[tuple[Tensor, Tensor]]:
-    """Weights and biases of the linear layers with the following batch norm folded in.
-
-    Outside of training, batch norm is linear: with s = g / sqrt(var + eps), the weight is s W and the bias
-    s (b - mean) + beta.
-    """
-    pairs = []
-    for linear, norm in pairwise(layers):
-        if isinstance(linear, nn.Linear) and isinstance(norm, nn.BatchNorm1d):
-            assert norm.running_mean is not None and norm.running_var is not None
-            factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
-            pairs.append(
-                (linear.weight * factor[:, None], (linear.bias - norm.running_mean) * factor + norm.bias)
-            )
-    return pairs
-
-
-def _linear(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Layer:
-    """A linear layer as a function, with its weights converted to `dtype` once."""
-    weight, bias = weight.to(dtype), bias.to(dtype)
-    return lambda x: F.linear(x.to(dtype), weight, bias)
+def _rows(maps: Tensor, pixels: Tensor) -> Tensor:
+    """Rows of maps (n, P, C) at pixels (n, p): (n, p, C)."""
+    return maps[torch.arange(len(maps), device=maps.device)[:, None], pixels]
