@@ -77,7 +77,7 @@ def ready(page: Page) -> None:
 
 def open_image(page: Page, name: str) -> None:
     page.locator(f'#images button[data-id="{name}"]').click()
-    expect(page.locator("#title")).to_have_text(name)
+    expect(page.locator("#title")).to_have_text(name, timeout=120_000)
     ready(page)
 
 
