@@ -160,7 +160,7 @@ class NeighbourWalk:
                 course, end, again = self._asked(at, before, ks, end)
             if end is not None and (k - end) * ks.step > 0:
                 break
-            current = self.propagated(k, at, before, course and course.box_on(k))
+            current = self.propagated(k, at, before, course.box_on(k) if course else None)
             holds = self.rule.holds(current, before) and self._is_alike(k, current, reference)
             if not (holds if stop else current.sum() >= self.rule.min_area):
                 missed += 1

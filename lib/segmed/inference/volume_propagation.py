@@ -70,7 +70,11 @@ def walk_neighbours(
         _thickness(picture),
         clean=not predictor.loose_parts,
     )
-    planes = CrossPlanes(picture, views, lambda *asked: predict_on(*asked, False)[0])
+
+    def seen_across(seen: Picture, k: int, slice_prompt: SlicePrompt) -> np.ndarray:
+        return predict_on(seen, k, slice_prompt, False)[0]
+
+    planes = CrossPlanes(picture, views, seen_across)
     masks = replace(walk, found=found, course=planes.course).run()
     if not votes:
         return masks
