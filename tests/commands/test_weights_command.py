@@ -59,7 +59,7 @@ def test_weights_are_fetched_once_and_used_by_name(server: FileServer, tmp_path:
     assert place.stdout.strip() == str(tmp_path / "own" / "sam_vit_b_01ec64.pth")
     verified = _run("verify")
     assert verified.exit_code == 0
-    assert f"{NAME}: intact, compared with the published SHA-256, the first download" in verified.output
+    assert f"{NAME}: intact, compared with the published SHA-256 and the first download" in verified.output
     lines = [line for line in _run("list").stdout.splitlines() if f" {NAME} " in line]
     assert "│ yes " in lines[0]
     assert load_sam(NAME).config.vision_config.hidden_size == 128

@@ -58,7 +58,7 @@ def _archive(server: FileServer, member: str, content: bytes) -> None:
 def test_one_file_is_kept_of_an_archive(server: FileServer, packed: Published) -> None:
     _archive(server, "package/w.pth", CONTENT)
     assert fetch(packed).read_bytes() == CONTENT
-    assert verify(packed).startswith("the published SHA-256, the first download")
+    assert verify(packed).startswith("the published SHA-256 and the first download")
     assert {path.name for path in weights_folder().iterdir()} == {"w.pth", "lock.json"}
 
 

@@ -98,7 +98,7 @@ def test_what_the_server_changed_is_not_taken_unasked(server: FileServer, plain:
 def test_a_known_checksum_is_compared(plain: Published) -> None:
     right = replace(plain, sha256=SHA256)
     path = fetch(right)
-    assert verify(right).startswith("the published SHA-256, the first download")
+    assert verify(right).startswith("the published SHA-256 and the first download")
     path.write_bytes(b"changed")
     with pytest.raises(DamagedError, match=f"not the published file.*expected was {SHA256}"):
         verify(right)
