@@ -46,9 +46,9 @@ GOLDEN = {
     ("sessile", "medsam", "@896"): (0.902832, 0.902802),
     ("sessile", "medsam", ">cvc-clinicdb"): (0.886394, 0.886076),
     ("flare22", "unet", ""): (0.045909, 0.018579),
-    ("flare22", "segmed", ""): (0.984226, 0.957947),
-    ("gid5", "segmed", ""): (0.944152, 0.926750),
-    ("sirst", "segmed", ""): (1.0, 1.0),
+    ("flare22", "segmed", ""): (0.987841, 0.959431),
+    ("gid5", "segmed", ""): (0.945669, 0.929730),
+    ("sirst", "segmed", ""): (0.994505, 0.993711),
 }
 GOLDEN_ORACLE = (0.353792, 0.276671)  # Dice of the classes, and of the background
 _RUNS = {
