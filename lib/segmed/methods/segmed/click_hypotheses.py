@@ -39,7 +39,7 @@ FEATURES = (
     "log of the number of clicks",
     "empty",
 )
-MOST_CLICKS = 8  # that the choice was trained for
+MOST_CLICKS = 3  # that the choice was trained for
 _LEAST_TRUST = 0.01  # smallest weight of a mask that is not empty
 CUT_OFF = 0.15  # deduction from the predicted IoU of a mask for each axis on which its window cuts it off
 
