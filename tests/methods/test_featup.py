@@ -19,6 +19,7 @@ from segmed.methods.featup.featup_implicit import ImplicitConfig
 from segmed.methods.featup.jbu import JbuStack, save_jbu
 from segmed.methods.sam.medsam import MedSam
 from segmed.methods.sam.sam import Sam
+from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.segmenter import Segmed
 from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.decoding import decode_low_resolution
@@ -281,7 +282,7 @@ def test_sheets_that_cannot_be_drawn(model: SamModel, pictures: list[np.ndarray]
     with pytest.raises(FileNotFoundError, match="Make it first"):
         feature_sheet(method, pictures[0], tmp_path / "none" / "a.png")
     with pytest.raises(ValueError, match="keeps slices"):
-        feature_sheet(Segmed(model), pictures[0], path)
+        feature_sheet(Segmed(PromptNetwork()), pictures[0], path)
     save_jbu(JbuStack(8), tmp_path / "jbu.safetensors")
     with pytest.raises(ValueError, match="takes 8 channels, but this encoder gives 64"):
         feature_sheet(method, pictures[0], path, jbu=tmp_path / "jbu.safetensors")
