@@ -52,6 +52,9 @@ class _Model(SimpleNamespace):
         self.asked.append(prompt)
         return {}, []
 
+    def provenance(self, *said: object) -> SimpleNamespace:
+        return SimpleNamespace(to_json=dict)
+
 
 @pytest.fixture
 def model() -> _Model:

@@ -55,6 +55,7 @@ class Hypotheses:
         labels: 1 for clicks on the object and 0 for clicks on the background, (C,).
         iou: Predicted IoU (N,).
         cuts: Number of axes (N,) on which the window cuts the mask off.
+        trust: Predicted IoU less a deduction for each of these axes, 0 for empty masks, (N,).
         covered: Share (N,) of its window that the mask covers.
         window: Index (N,) of the window, 0 for the largest.
         agreement: Expected Dice (N,) with the other masks.
@@ -68,6 +69,7 @@ class Hypotheses:
     labels: np.ndarray
     iou: np.ndarray
     cuts: np.ndarray
+    trust: np.ndarray
     covered: np.ndarray
     window: np.ndarray
     agreement: np.ndarray
@@ -119,8 +121,6 @@ def hypotheses_of(
 ) -> Hypotheses:
     """The masks of one prompt from windows of all sizes.
 
-    A mask is trusted by its predicted IoU, less a deduction for each axis on which its window cuts it off.
-
     Args:
         embedding: The slices.
         b: Index of the slice.
@@ -146,6 +146,7 @@ def hypotheses_of(
         *_reduced(prompt, slice_size, (height, width)),
         iou,
         cuts,
+        trust,
         (chosen > 0).float().mean((1, 2)).cpu().numpy(),
         np.array([row % len(CLICK_SIDES) for row, _ in places]),
         expected_dice(placed, trust.tolist()).cpu().numpy(),

@@ -204,8 +204,8 @@ class Segmed(Segmenter):
         """Box and probability (H, W) of a first mask for clicks and scribbles, from windows of several sizes.
 
         Each window and mask head gives a hypothesis. For a few clicks the choice that was trained for them
-        takes one; otherwise the one with the highest expected Dice over all of them is taken, see
-        `views.expected_dice`.
+        takes one, and for scribbles and many clicks the trust in the masks. Without a choice, a single click
+        means the mask with the highest expected Dice over all of them, see `views.expected_dice`.
         """
         height, width = embedding.frame.height, embedding.frame.width
         views = [view for b, prompt in items for view in around_clicks(b, prompt, max(height, width))]
@@ -229,9 +229,12 @@ class Segmed(Segmenter):
 
     def _scores(self, found: Hypotheses, prompt: SlicePrompt) -> Tensor:
         """Score hypotheses (N,), the meant one highest."""
-        if self.choice is None or prompt.scribbles is not None or not 0 < len(prompt.points) <= MOST_CLICKS:
-            return torch.from_numpy(found.agreement)
-        return self.choice(torch.from_numpy(found.features())).cpu()
+        lone = is_lone_click(prompt)
+        few = prompt.scribbles is None and 0 < len(prompt.points) <= MOST_CLICKS
+        if self.choice is not None and few:
+            return self.choice(torch.from_numpy(found.features())).cpu()
+        # Many marks leave little doubt about the object, so that the window that shows it best counts.
+        return torch.from_numpy(found.agreement if lone else found.trust)
 
     @staticmethod
     def _chosen(masks: Tensor, quality: Tensor, views: Sequence[View]) -> tuple[Tensor, Tensor]:
