@@ -9,14 +9,17 @@ all other prompts, each with its predicted IoU, follow Segment Anything (Kirillo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segmed.methods.segmed.click_choice import ClickChoice
 from segmed.methods.segmed.encoder import EfficientNetLite0
 from segmed.methods.segmed.prompt_channels import CHANNELS
+
+if TYPE_CHECKING:
+    from segmed.methods.segmed.click_choice import ClickChoice
 
 MASKS = 4  # the first for unambiguous prompts, the others for a single click
 _PROMPT = (16, 24)  # channels of the drawn prompt at 1/2 and at 1/4
