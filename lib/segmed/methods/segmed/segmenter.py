@@ -204,8 +204,8 @@ class Segmed(Segmenter):
         """Box and probability (H, W) of a first mask for clicks and scribbles, from windows of several sizes.
 
         Each window and mask head gives a hypothesis. For a few clicks the choice that was trained for them
-        takes one, and for scribbles and many clicks the trust in the masks. Without a choice, a single click
-        means the mask with the highest expected Dice over all of them, see `views.expected_dice`.
+        takes one. Otherwise the one with the highest expected Dice over all of them is taken, see
+        `views.expected_dice`, for scribbles and many clicks times the trust in it.
         """
         height, width = embedding.frame.height, embedding.frame.width
         views = [view for b, prompt in items for view in around_clicks(b, prompt, max(height, width))]
@@ -233,8 +233,8 @@ class Segmed(Segmenter):
         few = prompt.scribbles is None and 0 < len(prompt.points) <= MOST_CLICKS
         if self.choice is not None and few:
             return self.choice(torch.from_numpy(found.features())).cpu()
-        # Many marks leave little doubt about the object, so that the window that shows it best counts.
-        return torch.from_numpy(found.agreement if lone else found.trust)
+        # Many marks leave less doubt about the object, so that the window that shows it best counts as well.
+        return torch.from_numpy(found.agreement if lone else found.agreement * found.trust)
 
     @staticmethod
     def _chosen(masks: Tensor, quality: Tensor, views: Sequence[View]) -> tuple[Tensor, Tensor]:
