@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +97,14 @@ def test_the_choice_takes_the_mask_with_the_highest_score_and_no_empty_one() -> 
     assert torch.allclose(scores[0, :4], features[0, :4, 0])
 
 
-def test_a_click_is_decided_by_the_choice_and_scribbles_by_trust(model: Segmed) -> None:
+def test_many_marks_weigh_agreement_by_trust(model: Segmed) -> None:
+    found: Any = SimpleNamespace(agreement=np.array([0.70, 0.62]), trust=np.array([0.55, 0.70]))
+    many = SlicePrompt(points=np.zeros((9, 2), np.float32), labels=np.ones(9, np.int64))
+    assert int(model._scores(found, CLICK).argmax()) == 0
+    assert int(model._scores(found, many).argmax()) == 1
+
+
+def test_a_click_is_decided_by_the_choice_and_scribbles_are_not(model: Segmed) -> None:
     masks = torch.full((4, MASKS, 64, 64), -8.0)
     masks[0, 1:, 24:40, 24:40] = 8.0  # several windows agree on this one
     masks[1, 1:, 16:48, 16:48] = 8.0
@@ -121,7 +130,7 @@ def test_a_click_is_decided_by_the_choice_and_scribbles_by_trust(model: Segmed) 
         for frame, _ in (of._guess(embedding, [(0, CLICK)])[0], of._guess(embedding, [(0, scribble)])[0])
     ]
     assert sides[0] > 20  # agreement
-    assert sides[1] == sides[3] < 10  # scribbles: the most trusted mask
+    assert sides[1] == sides[3] > 20  # scribbles do not mean what one window alone trusts most
     assert sides[2] < 10  # this choice prefers the highest predicted IoU
 
 
