@@ -125,7 +125,7 @@ def test_weights_of_a_hub_come_into_its_cache(server: FileServer, hosted: Publis
     locked = Lock(weights_folder()).get("theirs")
     assert locked
     assert locked.revision == COMMIT
-    assert verify(hosted).startswith("the SHA-256 of the hub, the first download")
+    assert verify(hosted).startswith("the SHA-256 of the hub and the first download")
 
 
 @pytest.mark.parametrize(
