@@ -244,7 +244,7 @@ def test_the_first_five_minutes(
     spine = tuple(int(v) for v in np.argwhere(phantom.image[:, :, k] > 300).mean(0).round())
     page.locator("#label").fill("Wirbelsäule")
     page.keyboard.press("Tab")
-    box(page, (spine[0] - 14, spine[1] - 12, k), (spine[0] + 14, spine[1] + 12, k))
+    box(page, (spine[0] - 11, spine[1] - 10, k), (spine[0] + 11, spine[1] + 10, k))
     both = filled(page)
     value = next(one[3] for one in both if one[:3] == (*spine, k))
     assert value == 4  # after liver, spleen and kidney
