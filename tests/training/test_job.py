@@ -158,7 +158,7 @@ def test_a_run_of_other_settings_in_the_folder_is_cleared_away(
     ("method", "settings", "message"),
     [
         ("classical", {}, "classical does not learn"),
-        ("lora", {"depth": 3}, "lora does not know 'depth'; allowed are labels, rank"),
+        ("lora", {"depth": 3}, "lora does not know 'depth'; allowed are decoder, labels, prompt_token, rank"),
         ("lora", {"rank": 0}, "rank is 0; allowed are whole numbers from 1"),
     ],
 )
