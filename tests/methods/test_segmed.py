@@ -295,3 +295,13 @@ def test_it_needs_a_prompt(model: Segmed) -> None:
         model.decode(model.embed([_slice()]), None, (90, 140))
     with pytest.raises(ValueError, match="do not fit"):
         model.decode(model.embed([_slice()]), [], (90, 140))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (40, 50)])
+def test_clicks_on_flat_and_tiny_slices_give_finite_masks(model: Segmed, size: tuple[int, int]) -> None:
+    embedding = model.embed([np.full(size, 7, np.uint8)])
+    for x, y in ((0, 0), (size[1] - 1, size[0] - 1)):
+        logits = model.decode(embedding, [[_click((x, y))]], size).masks[0, 0]
+        assert torch.isfinite(logits).all()
+        assert logits[y, x] > 0

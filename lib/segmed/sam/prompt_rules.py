@@ -76,7 +76,9 @@ def enforce_clicks(logits: Tensor, image: Tensor, points: Tensor, labels: Tensor
     side = float((box[2:] - box[:2] + 1).mean())
     x0, y0, x1, y1 = (int(v) for v in box.round().tolist())
     values = image.float()
-    spread = values[:, max(0, y0) : y1 + 1, max(0, x0) : x1 + 1].flatten(1).std(1).mean().clamp(min=1e-3)
+    inside = values[:, max(0, y0) : y1 + 1, max(0, x0) : x1 + 1].flatten(1)
+    # One pixel, or none for a click outside of the slice, has no deviation.
+    spread = (inside.std(1).mean() if inside.shape[1] > 1 else inside.new_zeros(())).clamp(min=1e-3)
     y = torch.arange(height, device=logits.device)[:, None]
     x = torch.arange(width, device=logits.device)[None]
     for point, label in zip(points.tolist(), labels.tolist(), strict=True):
