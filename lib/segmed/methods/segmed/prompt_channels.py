@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHANNELS = 9
+EVIDENCE = (6, 7)  # channels with the evidence
 _DOT = 2.0  # standard deviation of a click in px
 _NEAR = 0.05  # standard deviation of a click's influence on its neighbourhood, as a share of the window
 _FAR = 0.25  # standard deviation of the expected object around a single click, as a share of the window
