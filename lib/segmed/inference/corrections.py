@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from segmed.imaging.labels.masks import slice_box
 from segmed.imaging.prompts import SlicePrompt
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ _WIDE, _LONG = 2.5, 6.0  # width and length of an error, in distances of its cli
 _DEEP = (0.4, 0.9)
 _ELONGATION = 0.5  # depth in the changed region per distance between slices, both in px
 _SPOT = 0.5  # radius of such a spot, in distances of its click from the edge
+_STEP, _WIDER = 2, 1  # px by which an object may grow from slice to slice, and by which its box does
+_BESIDE = 0.5  # how far an object may extend beyond its former box, in the sides of that box
 
 
 def near_clicks(old: np.ndarray, new: np.ndarray, prompt: SlicePrompt) -> np.ndarray:
@@ -83,11 +86,14 @@ def corrected(walk: NeighbourWalk, old: np.ndarray) -> Masks:
         walk.found(k, fixed[k])
     for n, k in enumerate(marked):
         before = result.get(k, np.zeros_like(fixed[k]))
+        # A click on a slice without a mask lies in the middle of the missing part; on a slice with one, the
+        # object's ends are known.
+        farthest = min((abs(k - other) for other in result), default=walk.depth)
         above = marked[n + 1] if n + 1 < len(marked) else walk.depth
         below = marked[n - 1] if n else -1
         for ks in (range(k + 1, above), range(k - 1, below, -1)):
             if fixed[k].any():
-                result |= _follow(walk, k, before, fixed[k], ks, result)
+                result |= _follow(walk, k, before, fixed[k], ks, result, farthest)
             else:
                 ahead = [abs(s - k) for s in shown if (s - k) * ks.step > 0]
                 beyond = bool(shown) and not ahead
@@ -102,11 +108,32 @@ def _correct_slice(walk: NeighbourWalk, k: int, result: Masks) -> np.ndarray:
         prompt = SlicePrompt(mask=result[k], **walk.marks_on(k))
         found = near_clicks(result[k], walk.predict(k, prompt)[0], prompt)
         return walk.cleaned(k, walk.clipped_to_box(found))
-    if result:
-        near = min(result, key=lambda other: abs(other - k))
-        reach = ndimage.binary_dilation(result[near], iterations=2 * abs(near - k))
-        return walk.cleaned(k, walk.propagated(k, near, result[near]) & reach)
-    return walk.from_prompt(k)
+    if not result:
+        return walk.from_prompt(k)
+    near = min(result, key=lambda other: abs(other - k))
+    reach = ndimage.binary_dilation(result[near], iterations=2 * abs(near - k))
+    found = walk.cleaned(k, walk.propagated(k, near, result[near]) & reach)
+    shown = [(x, y) for x, y, at in walk.prompt.foreground if at == k]
+    if all(found[y, x] for x, y in shown):
+        return found
+    # The object has moved on, or begins anew far from its nearest mask: only the clicks tell how it looks.
+    return walk.from_prompt(k) & _around(result, shown)
+
+
+def _around(result: Masks, points: list[tuple[int, int]]) -> np.ndarray:
+    """Mask (H, W) of the box around all masks and the points (x, y), and of its surroundings."""
+    size = next(iter(result.values())).shape
+    y, x = (np.flatnonzero(np.any([m.any(axis) for m in result.values()], 0)) for axis in (1, 0))
+    inside = np.zeros(size, bool)
+    low, high = (
+        [edge(v.tolist() + [p[axis] for p in points]) for v, axis in ((y, 1), (x, 0))] for edge in (min, max)
+    )
+    rows, columns = (
+        slice(max(0, round(a - _BESIDE * (b - a + 1))), round(b + _BESIDE * (b - a + 1)) + 1)
+        for a, b in zip(low, high, strict=True)
+    )
+    inside[rows, columns] = True
+    return inside
 
 
 def _cut_off(
@@ -141,24 +168,38 @@ def _cut_off(
     return masks
 
 
+def _accepted(walk: NeighbourWalk) -> set[int]:
+    """Slices whose mask the user has seen and left as it is: that of a flat box, and those with marks."""
+    box = walk.prompt.box
+    drawn = {box.k[0]} if box is not None and box.is_flat else set()
+    return drawn | set(walk.marked_slices())
+
+
 def _follow(
-    walk: NeighbourWalk, start: int, old: np.ndarray, new: np.ndarray, ks: range, result: Masks
+    walk: NeighbourWalk,
+    start: int,
+    old: np.ndarray,
+    new: np.ndarray,
+    ks: range,
+    result: Masks,
+    farthest: int,
 ) -> Masks:
     """Propagate the change from `old` to `new` on slice `start` through `ks` until it fades.
 
     An error is assumed to be at most twice as thick as wide: n slices away only those pixels change that
-    lie deeper than half of that distance in the changed region. On slices without a former mask the
-    object grows by the rule for new slices.
+    lie deeper than half of that distance in the changed region. On slices without a former mask, at most
+    `farthest` slices away, the object grows by the rule for new slices.
     """
     changed = old ^ new
     if changed.sum() < walk.rule.min_area or not new.any():
         return {}
     depth = ndimage.distance_transform_edt(np.pad(ndimage.binary_dilation(changed), 1))[1:-1, 1:-1]
-    # A click on a slice without a mask lies in the middle of the missing part.
-    farthest = min((abs(start - k) for k in result), default=walk.depth)
+    accepted, is_gap = _accepted(walk), any(k in result for k in ks)
     masks: Masks = {}
     before, at = new, start
     for k in ks:
+        if k in accepted and k in result:
+            break
         if k in result:
             zone = depth > _ELONGATION * abs(k - start) * walk.thickness
             if not zone.any():
@@ -167,12 +208,15 @@ def _follow(
             if (current == result[k]).all():
                 break
         else:
-            if abs(k - start) > farthest or (old.any() and (old & new).sum() > 0.5 * new.sum()):
-                break  # too far, or the object already had a mask on the previous slice and ended here
-            current = walk.propagated(k, at, before) & ndimage.binary_dilation(before, iterations=2)
-            if old.any():
-                current &= depth > _ELONGATION * abs(k - start) * walk.thickness
-            if not walk.rule.holds(current, before):
+            if abs(k - start) > farthest:
+                break
+            x0, y0, x1, y1 = slice_box(before)
+            wider = (x0 - _WIDER, y0 - _WIDER, x1 + _WIDER, y1 + _WIDER)
+            near = ndimage.binary_dilation(before, iterations=_STEP)
+            current = walk.propagated(k, at, before, wider) & near
+            # Between a click and a former mask, the object goes on even where it becomes thin.
+            goes_on = current.any() if is_gap else walk.rule.holds(current, before)
+            if not goes_on:
                 break
         masks[k] = before = current
         at = k
