@@ -107,8 +107,8 @@ class Engine:
         return self.pictures.get(path, window or self.settings.window)
 
     def volume(self, path: str | Path) -> Volume:
-        """The voxels of an image. Viewers ask for masks next, so the picture is cached on the way and the file
-        read once for both.
+        """The voxels of an image. Viewers ask for masks next, so the picture is cached on the way and the
+        file read once for both.
 
         Raises:
             FileNotFoundError: There is no such file.
