@@ -21,12 +21,9 @@ there is not run again.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -44,6 +41,7 @@ from simulation import curves
 from simulation.annotator import effort
 from simulation.archive import Archive, Case, from_dataset
 from simulation.loops import dice_of
+from simulation.options import parser_of
 
 ENCODER = "efficientnet-lite0"
 SIDE, GRID = 96, 24  # px of the input, and of the grid that is classified
@@ -170,7 +168,9 @@ def scores_of(
     weights, rng = learner.fit(labelled), np.random.default_rng(seed)
     found = {name: np.full(len(learner.pool), np.nan) for name in ("entropy", "bald", "tta", "jitter")}
     heads = (
-        [learner.fit(rng.choice(labelled, len(labelled))) for _ in range(HEADS)] if strategy == "bald" else []
+        [learner.fit(rng.choice(labelled, len(labelled)).tolist()) for _ in range(HEADS)]
+        if strategy == "bald"
+        else []
     )
     for n, features in enumerate(learner.pool):
         if strategy in ("entropy", BY_ENTROPY, "jitter", "hybrid", "tta"):
@@ -239,21 +239,8 @@ def play(learner: Learner, strategy: str, seed: int, batch: int, rounds: int) ->
 
 def main() -> None:
     """Run what the file does not hold yet, or report on it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", default="msd", help="a name of `segmed data list`")
-    parser.add_argument("--root", default="", help="folder of the dataset")
-    parser.add_argument("--patients", type=int, default=20, help="in the pool")
-    parser.add_argument("--slices", type=int, default=12, help="of each patient")
-    parser.add_argument("--tested", type=int, default=10, help="other patients, to measure on")
+    parser = parser_of(__doc__, dataset="msd", slices=12, rounds=7)
     parser.add_argument("--strategies", default=",".join((curves.FULL, *STRATEGIES, BY_ENTROPY)))
-    parser.add_argument("--seeds", default="0,1,2,3,4", help="each draws other patients")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batch", type=int, default=12, help="labels of a round")
-    parser.add_argument("--report", action="store_true", help="what the file holds; run nothing")
-    parser.add_argument("--out", type=Path, required=True, help="JSON lines")
-    parser.add_argument("--plot", type=Path, help="PNG")
     a = parser.parse_args()
     if not a.report:
         encoder = Encoder()
@@ -275,4 +262,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -40,6 +40,7 @@ from simulation import curves
 from simulation.annotator import effort
 from simulation.archive import CLINIC, STAGES, Archive, Kind, draw, from_dataset
 from simulation.loops import FirstRound, InProcess, Loop, Setup, dice_of
+from simulation.options import parser_of
 from simulation.server_loop import ServerLoop
 
 _STRATEGIES = ("random:12", "hybrid", "full")
@@ -314,18 +315,8 @@ def stress_report(rows: Sequence[dict[str, Any]], plot: Path | None) -> str:
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", default="phantoms", help="phantoms, or a name of `segmed data list`")
-    parser.add_argument("--root", default="", help="folder of the dataset")
-    parser.add_argument("--patients", type=int, default=20, help="of the dataset, in the pool")
-    parser.add_argument("--slices", type=int, default=8, help="of each patient")
-    parser.add_argument("--tested", type=int, default=10, help="other patients, to measure on")
+    parser = parser_of(__doc__, dataset="phantoms", slices=8, rounds=5)
     parser.add_argument("--strategies", help="with commas; NAME:ROUNDS for others; arms of --continual")
-    parser.add_argument("--seeds", default="0,1,2,3,4", help="comma-separated; each draws another archive")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=12, help="labels of a round")
     parser.add_argument("--method", default="lora")
     parser.add_argument("--image-size", type=int, default=64, help="of the model input in px")
     parser.add_argument(
@@ -347,11 +338,6 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--labels", type=int, default=1000, help="of --stress")
     parser.add_argument("--retrainings", type=int, default=50, help="of --stress")
-    parser.add_argument(
-        "--report", action="store_true", help="table and plot of what the file holds; run nothing"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="JSON lines")
-    parser.add_argument("--plot", type=Path, help="PNG")
     parser.add_argument("--work", type=Path, help="where temporary folders are made")
     return parser.parse_args(words)
 

@@ -1,1 +1,1 @@
-"""The parts of scripts/simulate_annotation.py."""
+"""Simulated annotators that label an archive: the parts that the scripts share."""

@@ -4,7 +4,7 @@ curves."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,17 @@ def matrix(rows: Sequence[Row], strategy: str, column: str) -> np.ndarray:
     return np.array([[r[column] for r in run] for run in _runs(rows, strategy).values()], float)
 
 
-def needed(labels: Sequence[float], dice: Sequence[float], wanted: float) -> float:
+def needed(labels: Iterable[float], dice: Iterable[float], wanted: float) -> float:
     """Labels at which a curve first reaches a Dice, on straight lines between its points; infinite if it does
     not."""
-    for n, (x, y) in enumerate(zip(labels, dice, strict=True)):
+    before: tuple[float, float] | None = None
+    for x, y in zip(labels, dice, strict=True):
         if y >= wanted:
-            if not n:
+            if before is None:
                 return float(x)
-            x0, y0 = labels[n - 1], dice[n - 1]
+            x0, y0 = before
             return float(x0 + (x - x0) * (wanted - y0) / (y - y0))
+        before = x, y
     return math.inf
 
 

@@ -225,7 +225,8 @@ def job_config(options: Mapping[str, Any]) -> JobConfig:
     """Options of a trainer as the server takes them."""
     known = {"epochs": 30, "epoch_steps": 10, "batch": 8, "patience": 10, "seed": 0, **options}
     own = {k: v for k, v in known.items() if k not in (*_COMMON, "learning_rate", "validation", "augment")}
-    training = FinetuneConfig(**{name: int(known[name]) for name in _COMMON})
+    common: dict[str, Any] = {name: int(known[name]) for name in _COMMON}
+    training = FinetuneConfig(**common)
     rate = float(known.get("learning_rate", 0)) or None
     return JobConfig(
         own, training, rate, float(known.get("validation", 0.2)), bool(known.get("augment", False))

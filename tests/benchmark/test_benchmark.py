@@ -38,6 +38,8 @@ from typer.testing import CliRunner, Result
 # Dice, and Dice of all pixels together, by table, row and test set
 GOLDEN = {
     ("lgg-baselines", "unet", ""): (0.079756, 0.048792),
+    ("lgg-sam", "untrained sam", ""): (0.764615, 0.699001),
+    ("lgg-sam", "untrained medsam", ""): (0.774884, 0.764865),
     ("lgg-sam", "sam", ""): (0.789498, 0.839713),
     ("lgg-sam", "medsam", ""): (0.888859, 0.891705),
     ("brats-medsam", "medsam-tuned", ""): (0.781416, 0.669131),
@@ -165,9 +167,10 @@ def test_reports_say_what_ours_began_from_and_all_versions(golden: Path) -> None
         assert "cannot be compared with published results of pretrained models" in report
         assert "0.7004 (Table IV)" in report
         assert "0.9245 (Table III)" in report
+        assert "medsam against untrained medsam: +" in report
         assert "0.8095 (Table II, reduced image size)" in report
         assert "0.6757 (Table III, Table IV)" in report
-    assert page.count("data:image/png;base64,") == 5  # best, median and worst case of each row
+    assert page.count("data:image/png;base64,") == 7  # best, median and worst case of each row
     assert page.count("data:image/svg+xml;base64,") == 3  # curves of the tables whose rows are told boxes
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     assert "<script" not in page
@@ -346,7 +349,12 @@ def test_classes_that_do_not_match_are_told(folders: dict[str, Path], backbone: 
         (["sirst", "--data", "moon=/tmp"], "There is no dataset 'moon'"),
         (["sirst", "--methods", "magic"], "There is no row 'magic'"),
         (["sirst", "--seeds", "0"], "0 seeds give no numbers"),
-        (["sirst", "--set", "colour=red"], "knows 'colour'"),
+        (["sirst", "--set", "colour=red"], "lora-4) knows 'colour'. They know decoder, labels"),
+        (
+            ["hippocampus", "--methods", "lora-1", "--set", "encoder=resnet18"],
+            "None of the selected rows (lora-1) knows 'encoder'. In these tables, deeplabv3plus, unet, "
+            "unetpp, deeplabv3, pan know it: select one of them with --methods, or leave it out.",
+        ),
         (["sirst", "--steps", "5", "--epochs", "5"], "not both"),
         (["sirst"], "None of the tables can be made"),
     ],

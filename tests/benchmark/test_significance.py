@@ -1,4 +1,4 @@
-"""Gains over the first row: paired by patient, with intervals that say what is by chance."""
+"""Gains over the row that a row builds on: paired by patient, with intervals that say what is by chance."""
 
 from __future__ import annotations
 
@@ -43,3 +43,14 @@ def test_few_patients_have_no_interval_and_other_patients_no_gain() -> None:
     assert [g.entry for g in found] == ["b"]
     assert found[0].interval is None
     assert "too few patients" in found[0].text()
+
+
+def test_rows_are_compared_with_the_row_that_they_build_on() -> None:
+    rows = {name: [_result([d + step for d in BASE])] for name, step in (("a", 0), ("b", 0.1), ("c", 0.05))}
+    found = gains(rows, {"a": "", "b": "a", "c": "b"})
+    assert [(g.entry, g.base) for g in found] == [("b", "a"), ("c", "b")]
+    assert found[1].mean == pytest.approx(-0.05)
+    assert found[1].text().startswith("c against b: -0.050, 95 % interval")
+    del rows["b"]
+    assert [(g.entry, g.base) for g in gains(rows, {"c": "b"})] == [("c", "a")], "b was not measured"
+    assert gains(rows, {"a": "c"})[0].base == "c"

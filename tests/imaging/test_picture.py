@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from segmed.imaging import picture as picture_module
 from segmed.imaging.picture import Picture, PictureCache, open_picture
-from segmed.imaging.reading import read_volume
+from segmed.imaging.reading import fingerprint, read_volume
 from segmed.imaging.volume import Volume
 
 SHAPE = (12, 10, 6)
@@ -84,6 +84,18 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert second.key != first.key
     assert not np.array_equal(second.array, first.array)
     assert np.array_equal(second.array, open_picture(path).array)
+
+
+def test_a_volume_that_was_read_for_another_purpose_is_taken(tmp_path: Path) -> None:
+    path = _save(tmp_path / "a.nii.gz")
+    cache = PictureCache(2**20)
+    cache.offer(read_volume(path), fingerprint(path))
+    found, alone = cache.get(path), open_picture(path)
+    assert cache.reads == 0
+    assert (found.key, found.window, found.levels) == (alone.key, alone.window, alone.levels)
+    assert np.array_equal(found.array, alone.array)
+    cache.offer(read_volume(_save(tmp_path / "b.nii.gz", seed=1)), fingerprint(path))
+    assert cache.get(path) is found  # what is there stays
 
 
 def test_another_window_is_another_picture(tmp_path: Path) -> None:

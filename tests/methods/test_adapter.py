@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from segmed.methods.adapter.adapter import AdapterSam, AdapterSamConfig
-from segmed.methods.adapter.adapter_layers import AdaptedAttention, Adapter, ParallelMlp
+from segmed.methods.adapter.adapter_layers import AdaptedAttention, AdaptedConvolutions, Adapter, ParallelMlp
 from segmed.sam.cpu.precision import ChunkedMLP, prepare_encoder
-from segmed.sam.stem import build_sam
+from segmed.sam.stem import Residual, build_sam
+from segmed.sam.tiny import initialised
+from segmed.sam.tiny import tiny_config as stem_config
 from tiny_sam import tiny_sam
 from torch import Tensor
 from transformers import SamConfig, SamModel
@@ -115,6 +118,41 @@ def test_a_decoder_layer_is_its_formula(base: SamModel) -> None:
     assert torch.allclose(seen["keys"], keys + attended, atol=1e-5)
     assert torch.allclose(changed, plain.layer_norm4(skip(seen["keys"])), atol=1e-5)
     assert torch.allclose(seen["mlp"], plain.mlp(seen["x"]) + 0.5 * ours.mlp.beside(seen["x"]), atol=1e-5)
+
+
+def test_a_convolutional_stem_is_adapted_behind_each_of_its_blocks() -> None:
+    """Without them, the adapters of the few layers behind the stem can hardly change what it sees."""
+    settings: dict[str, Any] = {"stem_channels": (16, 24, 32, 40), "stem_depths": (0, 1, 2, 1)}
+    plain = initialised(stem_config(64, hidden=32, heads=2, width=32, **settings), 0)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    ours = AdapterSam(plain, AdapterSamConfig(LABELS))
+    blocks = sum(isinstance(m, Residual) for m in plain.vision_encoder.modules())
+    places = [m for m in ours.modules() if isinstance(m, AdaptedConvolutions)]
+    assert len(places) == blocks == 6, "one, two and one on the way down, two on the way up"
+    assert all(place.after.skip for place in places)
+    with torch.inference_mode():
+        assert torch.equal(ours.encode(images).features, plain.vision_encoder(images).last_hidden_state)
+    ours.loss(images, None, torch.ones(2, 1, 20, 20)).backward()
+    ups = {n: p for n, p in ours.named_parameters() if n.endswith(".after.up.weight")}
+    assert len(ups) == blocks
+    assert set(ups) <= set(ours.trained_names())
+    assert all(p.grad is not None and p.grad.any() for p in ups.values())
+    assert not any(
+        p.grad is not None for n, p in ours.named_parameters() if ".patch_embed." in n and ".base." in n
+    )
+
+
+@torch.inference_mode()
+def test_adapted_convolutions_are_their_formula() -> None:
+    torch.manual_seed(0)
+    place = AdaptedConvolutions(Residual(8), Adapter(8, 0.25, "relu", True, torch.zeros(1)))
+    for parameter in place.after.parameters():
+        parameter.normal_()
+    x = torch.randn(2, 8, 4, 6)
+    y, after = place.base(x), place.after
+    hidden = torch.einsum("cd,bdhw->bchw", after.down.weight, y) + after.down.bias[:, None, None]
+    up = torch.einsum("cd,bdhw->bchw", after.up.weight, hidden.relu()) + after.up.bias[:, None, None]
+    assert torch.allclose(place(x), y + up, atol=1e-5)
 
 
 @torch.inference_mode()

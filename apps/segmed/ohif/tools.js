@@ -113,8 +113,14 @@ export function setBrushSize(mm) {
 function remove(annotation) {
   annotations().state.removeAnnotation(annotation.annotationUID);
   drawn.delete(annotation);
-  window.services.cornerstoneViewportService.getRenderingEngine().render();
+  redraw();
 }
+
+const views = () => window.services.cornerstoneViewportService.getRenderingEngine().getViewports();
+
+/** Draw the marks again: they lie above the images, and drawing those takes many times as long without a graphics card. */
+const redraw = () =>
+  window.cornerstoneTools.utilities.triggerAnnotationRenderForViewportIds(views().map(view => view.id));
 
 /**
  * Remember what a mark stands for.
@@ -196,8 +202,7 @@ function draw(tool, colour, { handles, ...rest }, normal) {
       group.setToolPassive(tool); // marks of tools that were never used are not drawn
     }
   }
-  const engine = window.services.cornerstoneViewportService.getRenderingEngine();
-  const frame = engine.getViewports()[0].getFrameOfReferenceUID();
+  const frame = views()[0].getFrameOfReferenceUID();
   const data = { label: '', cachedStats: {}, handles: { ...handles, activeHandleIndex: null }, ...rest };
   const metadata = { toolName: tool, FrameOfReferenceUID: frame, viewPlaneNormal: normal };
   const annotationUID = window.cornerstone.utilities.uuidv4();
@@ -205,6 +210,6 @@ function draw(tool, colour, { handles, ...rest }, normal) {
   const mark = { annotationUID, ...state, metadata, data };
   annotations().state.addAnnotation(mark, frame);
   fix(mark, colour);
-  engine.render();
+  redraw();
   return mark;
 }

@@ -47,7 +47,7 @@ class TableResult:
         comparisons: Published values beside ours.
         split: Description of the split of slices for the reader.
         warnings: Further warnings for the reader.
-        gains: Gains of the rows over the first one.
+        gains: Gains of the rows over those that they build on.
     """
 
     table: Table
@@ -102,7 +102,12 @@ def collect(table: Table, jobs: Sequence[BenchmarkJob], results: Sequence[Mappin
         tuple(comparisons),
         _split(table, jobs, facts),
         _warnings(facts),
-        tuple(gains({name: mine for name, mine in good.items() if mine})),
+        tuple(
+            gains(
+                {name: mine for name, mine in good.items() if mine},
+                {name: mine[0][0].entry.parent for name, mine in groups.items()},
+            )
+        ),
     )
 
 

@@ -50,11 +50,11 @@ def plan(
         raise ValueError(f"{seeds} seeds give no numbers. Give at least 1, or 3 for a spread.")
     for name in template.folders:
         find_dataset(name)
-    known: set[str] = set()
-    plans = []
     rows = chosen_entries(tables, names)
+    _check(settings, tables, [entry for table in tables for entry in rows[table.name]])
+    plans = []
     for table in tables:
-        entries = [_with(entry, settings, known) for entry in rows[table.name]]
+        entries = [_with(entry, settings) for entry in rows[table.name]]
         skipped = _missing(table, template.folders)
         if not skipped and not entries:
             skipped = f"none of its rows is selected; it has {', '.join(e.name for e in table.entries)}."
@@ -66,21 +66,33 @@ def plan(
             for entry in entries
         ]
         plans.append(Plan(table, () if skipped else tuple(jobs), skipped))
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        raise ValueError(
-            f"None of the selected methods knows {unknown[0]!r}. "
-            "Give settings that `segmed train --set` takes."
-        )
     return plans
 
 
-def _with(entry: Entry, settings: Mapping[str, Any], known: set[str]) -> Entry:
+def _check(settings: Mapping[str, Any], tables: Sequence[Table], selected: Sequence[Entry]) -> None:
+    """Refuse a setting that no selected row knows; the others apply to the rows that know them."""
+    known = {key for entry in selected for key in _settings_of(entry)}
+    for name in sorted(set(settings) - known):
+        chosen = ", ".join(dict.fromkeys(entry.name for entry in selected))
+        others = dict.fromkeys(e.name for table in tables for e in table.entries if name in _settings_of(e))
+        remedy = (
+            f"In these tables, {', '.join(others)} know it: select one of them with --methods, or leave it "
+            "out."
+            if others
+            else f"They know {', '.join(sorted(known)) or 'no settings'}."
+        )
+        raise ValueError(f"None of the selected rows ({chosen}) knows {name!r}. {remedy}")
+
+
+def _settings_of(entry: Entry) -> set[str]:
+    """The names of the settings that a row knows."""
     training = find_method(entry.method).training
     keys = {f.name for f in fields(training.config)} if training and entry.train else set()
-    keys |= {"proposals"} if entry.protocol == "oracle" else set()
-    mine = {key: value for key, value in settings.items() if key in keys}
-    known |= set(mine)
+    return keys | ({"proposals"} if entry.protocol == "oracle" else set())
+
+
+def _with(entry: Entry, settings: Mapping[str, Any]) -> Entry:
+    mine = {key: value for key, value in settings.items() if key in _settings_of(entry)}
     return replace(entry, settings={**entry.settings, **mine})
 
 

@@ -161,7 +161,7 @@ def _markdown(found: Sequence[TableResult], command: str) -> str:
                 curve = ", ".join(f"{key:.0%} {value.text()}" for key, value in entry.curve.items())
                 lines += [f"- {entry.entry.name}: Dice by the move of the sides of boxes: {curve}"]
         if one.gains:
-            lines += ["", f"Dice of whole patients against {one.gains[0].base}:", ""]
+            lines += ["", "Differences of the Dice of whole patients:", ""]
             lines += [f"- {gain.text()}" for gain in one.gains]
         lines += [""]
         if one.classes:

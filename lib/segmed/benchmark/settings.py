@@ -90,9 +90,11 @@ class BenchmarkJob:
     def settings(self) -> dict[str, Any]:
         """All settings that the numbers depend on, besides the files."""
         method = find_method(self.entry.method)
+        entry = {**asdict(self.entry), "settings": dict(self.entry.settings)}
+        del entry["parent"]  # which changes the comparison, but no number
         return {
             "table": self.table,
-            "entry": {**asdict(self.entry), "settings": dict(self.entry.settings)},
+            "entry": entry,
             "seed": self.seed,
             "backbone": (self.backbones.get(method.name, "") if method.own_format else self.backbone)
             if method.needs_backbone

@@ -1,4 +1,4 @@
-"""Gains of rows over the first row of their table, with intervals over patients.
+"""Gains of rows over the rows that they build on, with intervals over patients.
 
 Slices of a patient are alike, so that patients are resampled and not slices: a paired bootstrap (Efron and
 Tibshirani, An Introduction to the Bootstrap, 1993).
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,11 @@ _FEWEST, _RESAMPLES, _CONFIDENCE = 5, 2000, 0.95
 
 @dataclass(frozen=True)
 class Gain:
-    """The difference of a row to the first row of its table.
+    """The difference of a row to the row that it builds on.
 
     Attributes:
         entry: Name of the row.
-        base: Name of the first row.
+        base: Name of the other row.
         mean: Difference of the mean Dice: over patients with the object, then over labels.
         interval: Its 95 % interval, or None with fewer than five patients.
         patients: Number of patients.
@@ -42,7 +43,7 @@ class Gain:
 
     def text(self) -> str:
         """Format the gain for the reader."""
-        found = f"{self.entry}: {self.mean:+.3f}"
+        found = f"{self.entry} against {self.base}: {self.mean:+.3f}"
         if self.interval is None:
             return f"{found}, too few patients for an interval"
         low, high = self.interval
@@ -50,19 +51,26 @@ class Gain:
         return f"{found}, 95 % interval {low:+.3f} to {high:+.3f}{word}"
 
 
-def gains(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Gain]:
-    """Compute the gains of all rows that were measured on the same patients as the first one.
+def gains(
+    results: Mapping[str, Sequence[Mapping[str, Any]]], parents: Mapping[str, str] = MappingProxyType({})
+) -> list[Gain]:
+    """Compute the gains of all rows that share patients with the row that they build on.
 
     Args:
         results: Results of `run_job` by row, one per seed, in the order of the table; only those without
             errors.
+        parents: Names of the rows that rows build on; the first row for those without one, or whose parent
+            was not measured.
     """
     tables = {name: _by_patient(mine) for name, mine in results.items() if mine and "sets" in mine[0]}
     if not tables:
         return []
-    base, *others = tables
+    first = next(iter(tables))
     found = []
-    for name in others:
+    for name in tables:
+        base = parents.get(name, "") if parents.get(name) in tables else first
+        if name == base:
+            continue
         both = sorted(set(tables[base]) & set(tables[name]))
         patients = list(dict.fromkeys(patient for patient, _ in both))
         labels = sorted({label for _, label in both})

@@ -28,6 +28,7 @@ class Entry:
         protocol: Protocol of the measurement.
         train: Whether the method is first trained on the table's dataset.
         tunes_prompter: Whether the prompter of a detector is trained there, too, on true boxes.
+        parent: Name of the row that this one builds on, to which it is compared; "" for the first row.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Entry:
     protocol: Protocol = "box"
     train: bool = True
     tunes_prompter: bool = False
+    parent: str = ""
 
 
 @dataclass(frozen=True)

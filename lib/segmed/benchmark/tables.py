@@ -53,16 +53,16 @@ TABLES: dict[str, Table] = {
             _SEGMED,
             "lgg",
             (
-                Entry("sam", "sam"),
-                Entry("medsam", "medsam"),
-                Entry("featup", "featup"),
-                Entry("featup, frozen upsampler", "featup", {"freeze_jbu": True}),
-                Entry("gafl", "gafl"),
+                *(Entry(f"untrained {name}", name, train=False) for name in ("sam", "medsam")),
+                *(Entry(name, name, parent=f"untrained {name}") for name in ("sam", "medsam")),
+                Entry("featup", "featup", parent="medsam"),
+                Entry("featup, frozen upsampler", "featup", {"freeze_jbu": True}, parent="medsam"),
+                Entry("gafl", "gafl", parent="medsam"),
                 *(
-                    Entry(f"gafl, {name.replace('_', ' ')}", "gafl", {"variant": name})
+                    Entry(f"gafl, {name.replace('_', ' ')}", "gafl", {"variant": name}, parent="medsam")
                     for name in ("spectrum_log", "phase", "general_spectrum")
                 ),
-                Entry("imedsam", "imedsam"),
+                Entry("imedsam", "imedsam", parent="medsam"),
                 _ADAPTER,
                 _LORA[4],
                 Entry("detector", "detector", protocol="classes"),
@@ -74,7 +74,8 @@ TABLES: dict[str, Table] = {
                 "and IV, and II is at a reduced image size, which IV mixes with full-size SAM.",
                 "F1 and Dice are the same quantity, but differ in every published column.",
                 "The row sam is a tuned mask decoder with SAM's own preparation of slices, as published; "
-                "medsam is the same with that of MedSAM, which featup and gafl share.",
+                "medsam is the same with that of MedSAM, which featup, gafl and imedsam share, so that they "
+                "are compared with it.",
                 "Give `--set preset=segmed` for the published recipe: Adam at 1e-3 and focal loss.",
             ),
         ),

@@ -111,3 +111,18 @@ class PictureCache:
             with self._guard:
                 if not lock.locked():
                     self._reading.pop(key, None)
+
+    def offer(self, volume: Volume, key: str, window: str = "auto") -> None:
+        """Keep the picture of a volume that was read for another purpose, so that its file is not read again.
+
+        Args:
+            volume: The image.
+            key: `fingerprint` of its file before it was read.
+            window: Name of the window.
+
+        Raises:
+            ValueError: The window is unknown.
+        """
+        if self._store.get(f"{key}:{window}") is None:
+            picture = windowed(volume, window, key)
+            self._store.put(picture.key, picture, picture.nbytes)

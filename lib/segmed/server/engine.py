@@ -14,7 +14,9 @@ from monailabel.utils.others.generic import device_list, name_to_device
 from segmed.denoising.dncnn import load_dncnn
 from segmed.denoising.pictures import Denoiser, gaussian
 from segmed.imaging.picture import Picture, PictureCache
+from segmed.imaging.reading import fingerprint
 from segmed.imaging.store import ByteBoundedStore
+from segmed.imaging.volume import Volume
 from segmed.inference.cpu_fallback import CpuFallback
 from segmed.inference.device_queue import DeviceQueue
 from segmed.inference.loading import Loader
@@ -103,6 +105,19 @@ class Engine:
             ValueError: if the image cannot be read, or the window is unknown.
         """
         return self.pictures.get(path, window or self.settings.window)
+
+    def volume(self, path: str | Path) -> Volume:
+        """The voxels of an image. Viewers ask for masks next, so the picture is cached on the way and the
+        file read once for both.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The image cannot be read.
+        """
+        key = fingerprint(path) if Path(path).exists() else ""
+        volume = decoder().volume(path)
+        self.pictures.offer(volume, key, self.settings.window)
+        return volume
 
     def denoised(self, picture: Picture, name: str) -> Picture:
         """The picture as a denoiser leaves it, or as it is for `nothing`. Raises ValueError if there is no

@@ -25,6 +25,7 @@ from segmed.active.store.database import Database
 from segmed.active.store.labels import Effort
 from segmed.active.store.state import ActiveState
 from segmed.imaging.grid import read_grid
+from segmed.methods.base.segmenter import Segmenter
 from segmed.registry.versions import Registry
 from segmed.server.app import SegMedApp
 from segmed.server.config.learning_settings import LearningSettings
@@ -448,6 +449,35 @@ def test_an_app_that_only_trains_begins_nothing_else(tmp_path: Path, monkeypatch
     conf = {"models": "classical", "registry": str(tmp_path / "registry"), "scoring": "on"}
     SegMedApp(str(tmp_path), str(tmp_path / "studies"), conf)
     assert {thread.name for thread in threading.enumerate()} <= before
+
+
+@pytest.mark.parametrize("whose", ["a retraining", "a user's training"])
+def test_scoring_stands_still_while_a_training_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    practice = Practice(tmp_path, 2)
+    learning, scorer = practice.learning, practice.learning.scorer
+    learning.observe()
+    assert scorer.step()
+    running = {"a training": object()}
+    if whose == "a retraining":
+        monkeypatch.setattr(learning.retrainer, "running", lambda: bool(running))
+    else:
+        monkeypatch.setitem(background.background_processes, "train", running)
+    assert not scorer.step() and scorer.scored == 1
+    running.clear()
+    embed = Segmenter.embed
+
+    def begins(self: Segmenter, slices: Any) -> Any:
+        running["another one"] = object()
+        return embed(self, slices)
+
+    with monkeypatch.context() as patch, pytest.raises(Cancelled):
+        patch.setattr(Segmenter, "embed", begins)
+        scorer.step()
+    assert scorer.scored == 1, "it stops within the image"
+    running.clear()
+    assert scorer.step() and scorer.scored == 2
 
 
 def test_pieces_come_one_at_a_time() -> None:

@@ -14,6 +14,7 @@ from segmed.server.workspace.edits.labels import (
     rename_label,
 )
 from segmed.server.workspace.patches import Patch
+from segmed.server.workspace.storage import label_info
 from segmed.server.workspace.workspace import Workspace
 
 SHAPE = (12, 10, 4)
@@ -61,6 +62,21 @@ def test_a_renamed_label_keeps_voxels_value_and_facts_of_its_file(work: Workspac
     ):
         with pytest.raises(ValueError, match=words):
             rename_label(work, name, new)
+
+
+def test_a_renamed_label_keeps_how_it_was_made(work: Workspace) -> None:
+    work.records = {"liver": {"Model": "a"}, "Leber": {"Model": "of a label that was deleted"}}
+    rename_label(work, "liver", "Leber")
+    assert work.records == {"Leber": {"Model": "a"}}
+    work.records |= {"spleen": {"Model": "b"}}
+    work.undo()
+    assert work.records == {"liver": {"Model": "a"}, "spleen": {"Model": "b"}}
+    work.redo()
+    rename_label(work, "spleen", "Milz")
+    info = label_info(work, work.segments(), ["Leber", "Milz"])
+    assert info["provenance"] == {"Leber": {"Model": "a"}, "Milz": {"Model": "b"}}
+    rename_label(work, "kidney", "liver")  # drawn by hand
+    assert set(work.records) == {"Leber", "Milz"}
 
 
 def test_merged_and_deleted_labels_come_back_with_their_names(work: Workspace) -> None:

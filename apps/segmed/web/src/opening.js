@@ -4,7 +4,7 @@ import { onClick } from "./panels/dom.js";
 import { hidePreview, showPreview } from "./panels/preview.js";
 import { say } from "./panels/messages.js";
 import { showTitle } from "./panels/status.js";
-import { get, getBytes, imagePath, post } from "./server/requests.js";
+import { ask, bytesOf, get, imagePath, post } from "./server/requests.js";
 
 /**
  * @typedef {object} OpeningParts of the page
@@ -41,10 +41,12 @@ export class Opening {
     showBusy("open", "Opening");
     showPreview(imagePath(id, "/preview"));
     try {
+      // first the voxels: when their answer begins, the server has read the image, and knows the rest without reading
+      const voxels = await ask(imagePath(id, "/volume.nii"));
       /** @type {[import("./types.js").ImageMeta, ArrayBuffer]} */
       const [meta, buffer] = await Promise.all([
         get(imagePath(id)),
-        getBytes(imagePath(id, "/volume.nii"), (part) => {
+        bytesOf(voxels, (part) => {
           if (isCurrent()) showBusy("open", `Opening ${Math.round(100 * part)} %`);
         }),
       ]);

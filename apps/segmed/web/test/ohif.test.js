@@ -34,12 +34,13 @@ beforeEach(() => {
       cornerstone: { metaData: { get: () => told } },
       cornerstoneTools: {
         annotation: { state: { removeAnnotation: (/** @type {string} */ uid) => removed.push(uid) } },
+        utilities: { triggerAnnotationRenderForViewportIds: () => {} },
       },
       services: {
         viewportGridService: { getState: () => ({ viewports }) },
         cornerstoneViewportService: {
           getCornerstoneViewport: () => viewport,
-          getRenderingEngine: () => ({ render: () => {} }),
+          getRenderingEngine: () => ({ getViewports: () => /** @type {object[]} */ ([]) }),
         },
       },
     },
@@ -109,7 +110,7 @@ test("what a prompt has and nobody has drawn here is drawn once", () => {
   const made = [];
   const { window } = /** @type {any} */ (globalThis);
   const viewport = { getFrameOfReferenceUID: () => "1.2" };
-  const engine = { render: () => {}, getViewports: () => [viewport] };
+  const engine = { getViewports: () => [viewport] };
   window.services.cornerstoneViewportService.getRenderingEngine = () => engine;
   window.services.toolGroupService = { getToolGroup: () => /** @type {any} */ (undefined) };
   Object.assign(window.cornerstoneTools.annotation, {

@@ -38,11 +38,13 @@ class ImageWork:
     def __init__(
         self, viewer: Viewer, connected: client.SegMedClient, image: str, layer: Image | None = None
     ) -> None:
+        # before the rest: the server reads the image once for both
+        content = connected.volume(image) if layer is None else b""
         self.work = connected.open(image)
         info = self.work.image
         if layer is None:
             scale = np.linalg.norm(np.array(info.affine)[:3, :3], axis=0)[::-1]
-            voxels, rgb = _read_volume(connected.volume(image))
+            voxels, rgb = _read_volume(content)
             low, high = (info.window or [float(voxels.min()), float(voxels.max())])[:2]
             layer = viewer.add_image(
                 voxels,

@@ -2,7 +2,7 @@
 
 Source: Wu et al., Medical SAM Adapter: Adapting Segment Anything Model for Medical Image Segmentation (2023).
 Each encoder layer has two adapters, as in the 2-D form published there, and an optional third along depth for
-stacks of slices.
+stacks of slices. A convolutional stem, which the published encoder does not have, has one behind each block.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from segmed.methods.adapter.adapter_layers import (
     ACTIVATIONS,
     Activation,
     AdaptedAttention,
+    AdaptedConvolutions,
     Adapter,
     ParallelMlp,
 )
@@ -23,6 +24,7 @@ from segmed.methods.base.method import Parts, Training
 from segmed.methods.base.trainable import Recipe
 from segmed.methods.sam.class_head import ClassConfig, TrainableClassSegmenter, learning_rate
 from segmed.methods.sam.sharing import encoder_layers
+from segmed.sam.stem import ConvStem, Residual
 
 if TYPE_CHECKING:
     from transformers import SamModel
@@ -38,7 +40,8 @@ class AdapterSamConfig(ClassConfig):
         depth_adapter: Whether each encoder layer has a third adapter along a stack of slices.
         depth: Number of consecutive slices of a batch that are neighbours in a volume, for the depth adapter;
             1 does not use it.
-        rate: Learning rate of the adapters, 1e-4 in Wu et al. (2023), who train 100 epochs on ViT-B.
+        rate: Learning rate of the adapters, 1e-4 in Wu et al. (2023), who train 100 epochs on ViT-B; a few
+            passes over few data need about 3e-3.
     """
 
     ratio: float = 0.25
@@ -70,6 +73,9 @@ class AdapterSamConfig(ClassConfig):
 
 class AdapterSam(TrainableClassSegmenter):
     """A SAM with trained adapters in encoder and decoder, and a trained head and prompt encoder.
+
+    An encoder with a convolutional stem has adapters behind the blocks of the stem, too: most of such an
+    encoder is its stem, and adapters in its few layers alone change little.
 
     With `depth` above 1 the features of a slice depend on its neighbours in the batch.
 
@@ -118,6 +124,11 @@ class AdapterSam(TrainableClassSegmenter):
             space = self._adapter(layer.attn.proj.weight, skip=True)
             layer.attn = AdaptedAttention(layer.attn, space, depth, self.config.depth, windows)
             layer.mlp = ParallelMlp(layer.mlp, self._adapter(layer.mlp.lin2.weight, skip=False))
+        stem = self.model.vision_encoder.patch_embed
+        for blocks in (*stem.down, stem.up) if isinstance(stem, ConvStem) else ():
+            for n, block in enumerate(blocks):
+                if isinstance(block, Residual):
+                    blocks[n] = AdaptedConvolutions(block, self._adapter(block.conv2.weight, skip=True))
 
     def _adapt_decoder(self) -> None:
         for layer in self.model.mask_decoder.transformer.layers:

@@ -87,6 +87,24 @@ class AdaptedAttention(nn.Module):
         return attended.squeeze(2).transpose(0, 1).reshape(tokens.shape)
 
 
+class AdaptedConvolutions(nn.Module):
+    """A block of convolutions with an adapter with skip on its output, which is adapted pixel by pixel.
+
+    Args:
+        base: A block of a convolutional stem, (B, C, H, W) → (B, C, H, W).
+        after: The adapter, on C channels.
+    """
+
+    def __init__(self, base: nn.Module, after: Adapter) -> None:
+        super().__init__()
+        self.base = base
+        self.after = after
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve and adapt: (B, C, H, W) → the same shape."""
+        return self.after(self.base(x).movedim(1, -1)).movedim(-1, 1)
+
+
 class ParallelMlp(nn.Module):
     """An MLP with an adapter without skip beside it: mlp(x) + 0.5 · adapter(x) (Wu et al., 2023).
 

@@ -11,7 +11,6 @@ from monailabel.interfaces.utils.app import app_instance
 
 from segmed.data.checksums import file_checksum
 from segmed.imaging.formats.text_headers import data_files
-from segmed.server.decoding import decoder
 from segmed.server.http.errors import BadRequest
 from segmed.server.http.requests import check_id, check_tag
 from segmed.server.http.routes import USER
@@ -27,7 +26,7 @@ def download_image(image: str) -> Response:
     path = Path(app_instance().image_path(image))
     if path.is_file() and not data_files(path):
         return FileResponse(path, filename=path.name)
-    length, pieces = nifti_pieces(decoder().volume(path))
+    length, pieces = nifti_pieces(app_instance().engine.volume(path))
     headers = {"Content-Length": str(length), "Content-Disposition": f'attachment; filename="{image}.nii"'}
     return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
 

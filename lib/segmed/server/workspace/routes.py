@@ -22,7 +22,6 @@ from segmed.imaging.planes import plane_axes
 from segmed.imaging.reading import fingerprint
 from segmed.server.access.audit import digest, note
 from segmed.server.access.gate import login_name, login_role
-from segmed.server.decoding import decoder
 from segmed.server.http.client_json import read_object
 from segmed.server.http.errors import BadRequest
 from segmed.server.http.requests import check_tag
@@ -132,7 +131,7 @@ def volume(image: str, http: Request) -> Response:
     headers = {"ETag": f'"{fingerprint(path)}"', "Cache-Control": "private, no-cache"}
     if headers["ETag"] in http.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    length, pieces = nifti_pieces(decoder().volume(path))
+    length, pieces = nifti_pieces(app_instance().engine.volume(path))
     headers["Content-Length"] = str(length)
     return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
 

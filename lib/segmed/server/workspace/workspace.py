@@ -57,9 +57,8 @@ class Workspace:
         self.unsaved, self.prompts, self.seconds = False, 0, 0.0
         self.model = self.version = ""
         self.records: dict[str, Any] = {}
-        self.by_hand, self.base = False, ""
+        self.by_hand, self.base, self.identity = False, "", ""
         self.stored = StoredLabels()
-        self.identity = ""
         self.revision = 0
         self._changed = False
         self._packed: dict[int, bytes] = {}
@@ -286,6 +285,7 @@ class Workspace:
 
     def _apply(self, patches: Iterable[Patch], opened: OpenObject | None, naming: Naming | None) -> None:
         if naming:
+            self.records = naming.carried(self.records, self.labels)
             self.labels, self.stored, self.unsaved = dict(naming.labels), naming.stored, True
         for patch in patches:
             part = self.slice(patch.k)

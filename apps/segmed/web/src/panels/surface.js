@@ -1,7 +1,7 @@
 /** The labels of the image as surfaces that can be turned, in a dialog with a NiiVue of its own. */
 import { NVMesh, Niivue } from "@niivue/niivue";
 import { colour, css } from "../image/colours.js";
-import { getBytes, imagePath } from "../server/requests.js";
+import { ask, imagePath } from "../server/requests.js";
 import { showBusy } from "./busy.js";
 import { element, find, onClick, swatch } from "./dom.js";
 
@@ -33,7 +33,9 @@ export class SurfaceView {
     try {
       if (!labels.length) throw new Error("There is nothing to show in 3-D. Segment an object first.");
       const query = (/** @type {string} */ name) => `/surface.gii?${new URLSearchParams({ client, name })}`;
-      const files = await Promise.all(labels.map(([name]) => getBytes(imagePath(id, query(name)))));
+      const files = await Promise.all(
+        labels.map(async ([name]) => (await ask(imagePath(id, query(name)))).arrayBuffer()),
+      );
       this.dialog.showModal();
       const nv = await this.#niivue();
       for (const [at, [name, value]] of labels.entries()) {

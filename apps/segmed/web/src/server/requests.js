@@ -1,6 +1,8 @@
 /** Requests to the server. Paths are relative, so that the page works below any address. */
 
 export const SILENCE = "The server does not answer. Is it still running?";
+const BROKEN = "The server's answer broke off. Try again; your work is kept on the server.";
+const STRANGE = "Something other than SegMed answers at this address. Ask who runs the server.";
 
 /** A request that failed, with the server's sentence; `status` is 0 when nobody answered. */
 export class Failure extends Error {
@@ -39,7 +41,19 @@ export async function ask(path, options) {
  * @returns {Promise<any>} the JSON of the answer
  * @throws {Failure}
  */
-export const get = async (path) => (await ask(path)).json();
+export const get = async (path) => jsonOf(await ask(path));
+
+/** @param {Response} answer */
+async function jsonOf(answer) {
+  const text = await answer.text().catch(() => {
+    throw new Failure(BROKEN, 0);
+  });
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Failure(STRANGE, 0); // such as the page of a proxy
+  }
+}
 
 /**
  * @param {string} path
@@ -53,24 +67,25 @@ export async function post(path, body) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
   });
-  return answer.json();
+  return jsonOf(answer);
 }
 
 /**
- * The bytes of a file.
- * @param {string} path
+ * The bytes of an answer.
+ * @param {Response} answer
  * @param {(fraction: number) => void} progress hears how much has come, where the size is known
  * @returns {Promise<ArrayBuffer>}
- * @throws {Failure}
+ * @throws {Failure} the connection broke
  */
-export async function getBytes(path, progress = () => {}) {
-  const answer = await ask(path);
+export async function bytesOf(answer, progress) {
   const size = Number(answer.headers.get("Content-Length"));
   if (!size || answer.headers.has("Content-Encoding")) return answer.arrayBuffer();
   const bytes = new Uint8Array(size);
   let filled = 0;
   for (const reader = answer.body.getReader(); ; ) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch(() => {
+      throw new Failure(BROKEN, 0);
+    });
     if (done) return bytes.buffer;
     bytes.set(value, filled);
     filled += value.length;

@@ -63,3 +63,16 @@ class Naming:
     def coloured(self, name: str, colour: Colour) -> Naming:
         """The same labels, one of which has another colour."""
         return replace(self, stored=self.stored.coloured(name, colour))
+
+    def carried(self, records: Mapping[str, Any], before: Mapping[str, int]) -> dict[str, Any]:
+        """Records of labels, with those of renamed labels under the names that their values have here.
+
+        Args:
+            records: Anything known of labels, by the names of `before`.
+            before: Values by name, until now.
+        """
+        names = {value: name for name, value in self.labels.items()}
+        moved = {old: names[value] for old, value in before.items() if names.get(value, old) != old}
+        # a record that is left of a deleted label must not become that of another one with its name
+        stay = {name: record for name, record in records.items() if name not in {*moved, *moved.values()}}
+        return stay | {new: records[old] for old, new in moved.items() if old in records}
