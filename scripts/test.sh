@@ -28,5 +28,6 @@ scripts/check_web.sh
 scripts/build_docs.sh || [ $? = 3 ]  # 3: its tools could not be installed
 .venv/bin/ruff check .
 .venv/bin/mypy
-# servers, browsers and a PACS on a busy machine: what fails is tried once more; such tests are marked R
-exec .venv/bin/python -m pytest --reruns 1 "$@"
+# Two processes share the files of tests, each on one core. Servers, browsers and a PACS on a busy machine: what
+# fails is tried once more; such tests are marked R.
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} exec .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --reruns 1 "$@"
