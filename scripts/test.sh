@@ -14,7 +14,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     echo "Installing ${missing[*]} for the tests …" >&2
     policy=/usr/sbin/policy-rc.d  # Debian's package would start a PACS of its own
     [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made=$policy; }
-    (apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}") >/dev/null 2>&1 ||
+    (apt-get update -qq && apt-get install -y -qq -o DPkg::Lock::Timeout=300 --no-install-recommends "${missing[@]}") >/dev/null 2>&1 ||
       echo "They could not be installed; the tests that need them are skipped." >&2
     rm -f ${made:-}
   else
