@@ -18,7 +18,9 @@ from scipy import ndimage
 from segmed.client import SegMedClient
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
-from slicer_stub import Button, Node, Stub
+from slicer_nodes import Node
+from slicer_stub import Stub
+from slicer_widgets import Button
 
 FOLDER = ROOT / "clients" / "slicer" / "SegMed"
 K = 14

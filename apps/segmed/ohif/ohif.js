@@ -16,7 +16,10 @@ class SegMed {
   #attempt = { what: '', at: 0 }; // the last one to open or to leave a series
   #retry = 0; // timer
   #panel = new PanelConnection();
-  #watch = new Watch(() => this.look());
+  #watch = new Watch(
+    () => this.look(),
+    () => this.session.listen(),
+  );
   #greeted = false;
 
   constructor() {
@@ -84,13 +87,19 @@ class SegMed {
     location.assign(new URL(`ohif/monai-label?${query}`, server.root));
   }
 
-  /** Show who has logged in, as soon as the bar is there. */
+  /** Show who has logged in, as soon as the bar is there, and what is wrong with the PACS. */
   #greet() {
     if (!this.#greeted) {
       this.#greeted = true;
       server
         .state()
-        .then(state => this.bar.greet(state))
+        .then(state => {
+          this.bar.greet(state);
+          if (state.studies.state !== 'ok') {
+            this.session.tell(state.studies.message, 'error');
+            this.refresh();
+          }
+        })
         .catch(() => (this.#greeted = false));
     }
   }
@@ -137,6 +146,7 @@ class SegMed {
     this.bar.element.hidden = !isHere;
     if (!isHere) {
       session.current = null;
+      session.missing = false;
       return;
     }
     this.#greet();
@@ -216,7 +226,7 @@ class SegMed {
 
   /** Show what can be pressed now. */
   refresh() {
-    const { current, pending, message, progress } = this.session;
+    const { current, pending, sentence, progress } = this.session;
     const [tool, kind] = window.services ? tools.used() : [];
     const names = {
       [tools.BOX]: 'box',
@@ -226,7 +236,14 @@ class SegMed {
       [tools.BRUSH]: 'brush',
       [tools.ERASER]: 'eraser',
     };
-    this.bar.update({ ready: Boolean(current), ...current, tool: names[tool], busy: pending > 0, message, progress });
+    this.bar.update({
+      ready: Boolean(current),
+      ...current,
+      tool: names[tool],
+      busy: pending > 0,
+      message: sentence,
+      progress,
+    });
   }
 }
 

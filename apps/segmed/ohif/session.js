@@ -11,7 +11,8 @@ import { showRange } from './viewports.js';
 const SETTLED_AFTER = 250; // ms without further strokes
 const LONG = ['prompt', 'segment']; // requests that may take long
 const LISTED = 8; // labels after saving, at most
-const FAILED = 'CORNERSTONE_IMAGE_LOAD_ERROR';
+const FAILED = ['CORNERSTONE_IMAGE_LOAD_ERROR', 'CORNERSTONE_IMAGE_LOAD_FAILED'];
+const MISSING = 'Slices that the PACS did not send are black. Reload the page when it answers; your work is kept.';
 const CONFLICT = 409; // the server's state is not the one that the request was meant for
 
 export class Session {
@@ -21,6 +22,8 @@ export class Session {
   pending = 0;
   /** What the tool bar says. */
   message = '';
+  /** Whether slices of what is shown did not come. */
+  missing = false;
   /** How far a long request is; '' if there is none. */
   progress = '';
   #dirty = false; // whether anybody else has changed voxels
@@ -33,6 +36,21 @@ export class Session {
   /** @param {() => void} changed called when a request begins and when it ends */
   constructor(changed) {
     this.changed = changed;
+  }
+
+  /** What the tool bar shows at rest. */
+  get sentence() {
+    return this.message || (this.missing ? MISSING : '');
+  }
+
+  /** Hear of slices that cannot be shown, from the first one on. */
+  listen() {
+    for (const name of FAILED) {
+      window.cornerstone.eventTarget.addEventListener(name, () => {
+        this.missing = true;
+        this.changed();
+      });
+    }
   }
 
   /** Say something in the tool bar, and for a moment over the image. */
@@ -147,6 +165,7 @@ export class Session {
   async leave() {
     await (this.current && this.push());
     this.current = null;
+    this.missing = false;
     labelmap.discard();
   }
 
@@ -223,10 +242,6 @@ export class Session {
     }
     this.#registered = true;
     tools.register(on);
-    window.cornerstone.eventTarget.addEventListener(FAILED, () => {
-      this.message = 'Slices that the PACS did not send are black. Reload the page when it answers; your work is kept.';
-      this.changed();
-    });
     labelmap.onForeignChange(() => this.#settle());
     addEventListener('pointerdown', () => (this.#pressed = true), true);
     addEventListener('pointerup', () => (this.#pressed = false), true);

@@ -15,9 +15,13 @@ export class Watch {
   #awaited = false; // a look
   #subscribed = false;
 
-  /** @param {() => void} look at what has changed */
-  constructor(look) {
+  /**
+   * @param {() => void} look at what has changed
+   * @param {() => void} begin called once, when OHIF's services are there
+   */
+  constructor(look, begin) {
     this.look = look;
+    this.begin = begin;
   }
 
   start() {
@@ -47,6 +51,7 @@ export class Watch {
       return;
     }
     this.#subscribed = true;
+    this.begin();
     for (const [name, events] of Object.entries(EVENTS)) {
       const service = window.services[name];
       for (const event of events) {

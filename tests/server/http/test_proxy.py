@@ -104,7 +104,8 @@ class Pacs(BaseHTTPRequestHandler):
         seen = [self.path, *(self.headers.get(name) for name in ("accept", "cookie", "authorization"))]
         body = " ".join(map(str, seen)).encode()
         self.send_response(200)
-        self.send_header("Content-Type", "application/dicom+json")
+        kind = "text/html; charset=utf-8" if "Page" in self.path else "application/dicom+json"
+        self.send_header("Content-Type", kind)
         self.send_header("Set-Cookie", "secret=1")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -158,11 +159,19 @@ def test_the_servers_own_name_is_used_and_not_the_viewers(
     assert told.endswith(f"Basic {base64.b64encode(b'reader:secret').decode()}")
 
 
-@pytest.mark.parametrize(("answer", "told"), [("SendMe", "final DICOMweb URL"), ("Refuse", "_USERNAME")])
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [("SendMe", "final DICOMweb URL"), ("Refuse", "_USERNAME"), ("Page", "no DICOMweb service")],
+)
 def test_what_a_viewer_cannot_mend_is_told(client: TestClient, answer: str, told: str) -> None:
     with pytest.raises(BadRequest, match=told) as refused:
         client.get(f"/proxy/dicom/qido/studies?{answer}=1")
     assert refused.value.status == 424
+
+
+def test_reports_are_rendered_as_pages(client: TestClient) -> None:
+    answer = client.get(f"/proxy/dicom/wado/{STUDY}/series/4.5/instances/6.7/rendered?Page=1")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
 def test_a_certificate_that_is_trusted_by_setting(

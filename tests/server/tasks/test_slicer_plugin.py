@@ -26,7 +26,9 @@ from scipy import ndimage
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
 from slicer_fixtures import NAMES, K, slab, truth
-from slicer_stub import Node, SegmentEditor, Stub, Widgets, affine_of
+from slicer_nodes import Node, affine_of
+from slicer_stub import SegmentEditor, Stub
+from slicer_widgets import Widgets
 
 __all__ = ["guarded"]
 PLUGINS = Path(sys.prefix) / "monailabel" / "plugins" / "slicer"

@@ -74,7 +74,7 @@ async def read_dicomweb(request: Request, service: str, path: str) -> StreamingR
         answer = await _ask(url, headers)
     except httpx.HTTPError as error:
         raise BadRequest(f"The PACS does not answer ({type(error).__name__}). Is it running?", 424) from error
-    if answer.status_code in (401, 403) or answer.is_redirect:
+    if answer.status_code in (401, 403) or answer.is_redirect or _is_page(answer):
         await answer.aclose()
         raise BadRequest(_refusal(answer), 424)
     return _Streamed(answer)
@@ -91,7 +91,15 @@ async def _ask(url: httpx.URL, headers: dict[str, str]) -> httpx.Response:
         return await client.send(client.build_request("GET", url, headers=headers), stream=True)
 
 
+def _is_page(answer: httpx.Response) -> bool:
+    """Whether a web page came in place of data, such as that of a router: OHIF would draw it as pixels."""
+    kind = answer.headers.get("content-type", "")
+    return answer.is_success and kind.startswith("text/html") and not answer.url.path.endswith("/rendered")
+
+
 def _refusal(answer: httpx.Response) -> str:
+    if _is_page(answer):
+        return "What answers at the address of --studies is no DICOMweb service. Check the address."
     if answer.is_redirect:
         return "The PACS sends this request to another address. Give its final DICOMweb URL as --studies."
     return (
