@@ -128,6 +128,21 @@ def test_images_are_described_by_the_encoder_of_a_network_that_keeps_slices() ->
     assert blind is not None and (blind.embedding == 0).all()
 
 
+def test_scoring_costs_a_network_of_classes_no_more_than_two_passes_beside_the_descriptor() -> None:
+    pytest.importorskip("segmentation_models_pytorch")
+    training = find_method("unet").training
+    assert training is not None
+    torch.manual_seed(0)
+    network = training.kind(None, training.config(labels=("a", "b"), encoder="resnet18", input_size=32), "x")
+    runs: list[None] = []
+    network.network.register_forward_hook(lambda *_: runs.append(None))
+    found = Scorer(network.eval(), ScorerConfig(objects=6, jitters=4), turn=lambda work: work()).score(
+        _picture(3)
+    )
+    assert found is not None and found.decodes > 3 * 6, "boxes were found"
+    assert len(runs) == 2 * len(found.slices)
+
+
 def test_entropy_is_that_of_the_mask() -> None:
     found = Scorer(Told(lambda i, p, s: np.where(_disc(i, p, s) > 0, 1e-9, -20.0)), CONFIG).score(_picture())
     assert found is not None

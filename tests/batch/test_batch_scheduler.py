@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -114,6 +115,18 @@ def test_patience_with_a_pacs_ends(manifest: Manifest) -> None:
     assert state.done == 0 and "away for" in stopped
     assert 1800 <= clock.now < 1800 + 2 * 300
     assert {row[0] for row in _rows(manifest, "state")} == {"pending"}
+
+
+def test_a_clock_that_jumps_changes_nothing(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    jumps = itertools.cycle((0.0, -1e7, 1e7))
+    monkeypatch.setattr(time, "time", lambda: 1.8e9 + next(jumps))
+    monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * time.time()))
+    told: list[RunState] = []
+    state, stopped = _run(manifest, {"0003": "unreadable", "0005": "sends"}, tell=told.append)
+    assert (state.done, state.failed, stopped) == (19, 1, "")
+    assert all(one.rate >= 0 and not one.seconds_left < 0 for one in told)
+    assert all(0 <= row[0] < 60 for row in _rows(manifest, "seconds"))
+    assert 0 <= collect(manifest.folder).seconds < 60
 
 
 class _Watched(ThreadPool):

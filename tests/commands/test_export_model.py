@@ -12,22 +12,29 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from segmed.cli import app
 from segmed.data.phantom import make_phantom
+from segmed.evaluation.case_scores import CaseScore
 from segmed.imaging.picture import open_picture
 from segmed.imaging.prompts import Box, Prompt, SlicePrompt
+from segmed.imaging.reading import read_volume
 from segmed.imaging.store import ByteBoundedStore
 from segmed.inference.loading import Loader
 from segmed.inference.predictor import Predictor
 from segmed.inference.runtimes import export as exports
 from segmed.inference.runtimes.bundle import Source
 from segmed.inference.runtimes.export import export_method
+from segmed.methods import find_method
 from segmed.methods.base.backbone import BackboneConfig
+from segmed.methods.base.trainable import save_trained
 from segmed.methods.classical import Classical
 from segmed.methods.gafl.gafl import Gafl
 from segmed.methods.sam.medsam import MedSam
 from segmed.methods.sam.sam import Sam
 from segmed.methods.sam.sam2 import Sam2
+from segmed.registry.model_version import DataFingerprint, VersionRecord
+from segmed.registry.versions import Registry
 from segmed.sam.sam2 import Sam2Weights, image_model
 from tiny_sam import save_folder, tiny_sam
 from tiny_sam2 import tiny_sam2
@@ -133,6 +140,36 @@ def test_a_bundle_runs_in_a_folder_of_its_own(sam: Sam, tmp_path: Path) -> None:
     wanted = predictor.segment_slices(open_picture(image), Prompt(Box((10, 40), (12, 44), (3, 3))))
     assert (found[:, :, 3].T > 0).mean() == pytest.approx(wanted[3].mean(), abs=0.02) and wanted[3].any()
     assert not found[:, :, 4].any()
+
+
+def test_a_served_version_runs_as_a_bundle_whose_card_tells_of_its_training(tmp_path: Path) -> None:
+    training = find_method("unet").training
+    assert training is not None
+    torch.manual_seed(0)
+    config = training.config(labels=("liver", "a|b"), encoder="resnet18", input_size=32)
+    network = training.kind(None, config, "x").eval()
+    scores = tuple(CaseScore(f"Mary {n}", "a|b", 0.5 + n / 10, 2.5, nsd=0.75) for n in range(3))
+    data = DataFingerprint(("Mary 0", "Mary 1"), {}, {"train": ("Mary 0",), "validation": ("Mary 1",)})
+    record = VersionRecord(scores, data, {"epochs": 7, "folder": "/home/mary/studies"})
+    registry = Registry(tmp_path / "models")
+    version = registry.add("unet", lambda folder: save_trained(network, folder, ""), record).version
+    registry.promote("unet", version)
+    out, image = tmp_path / "out", tmp_path / "image.png"
+    options = ("--to", "bundle", "-o", str(out), "--registry", str(registry.folder))
+    result = CliRunner().invoke(app, ["models", "export", "unet", *options])
+    assert result.exit_code == 0, result.output
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert f"| version | `{version}` |" in card and "| images | 2 (1 train, 1 validation) |" in card
+    assert "| a\\|b | 3 | 0.600 | 0.750 | 2.5 | 0 |" in card and "| epochs | 7 |" in card
+    assert "mary" not in card.lower(), "neither images nor folders are named"
+
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 48), dtype=np.uint8)).save(image)
+    words = ["--config_file", "configs/inference.json", "--image", str(image), "--output", "../mask.nii.gz"]
+    command = [sys.executable, "-m", "monai.bundle", "run", *words]
+    done = subprocess.run(command, cwd=out, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    wanted = Predictor(network, ByteBoundedStore(2**20)).segment_classes(open_picture(image))
+    assert wanted.any() and np.array_equal(read_volume(tmp_path / "mask.nii.gz").array, wanted)
 
 
 def test_missing_packages_are_named(sam: Sam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,7 @@ def export_model(
     from segmed.inference.runtimes.export import export_method
     from segmed.methods import find_method
     from segmed.methods.base.backbone import BackboneConfig, check_runtime
+    from segmed.registry.card_facts import card_facts
     from segmed.registry.versions import Registry
     from segmed.sam.sources import EMBEDDED, local_source
 
@@ -67,7 +68,12 @@ def export_model(
             )
         base = Path(local_source(named)) if method.needs_backbone else None
         source = Source(
-            name, found.version if found else "", found.folder if found else None, base, named if base else ""
+            name,
+            found.version if found else "",
+            found.folder if found else None,
+            base,
+            named if base else "",
+            card_facts(found.record) if found and found.record else (),
         )
         with console.status(f"exporting to {to}"):
             export_method(segmenter, source, to, out)

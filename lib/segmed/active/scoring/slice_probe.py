@@ -74,7 +74,8 @@ class SliceProbe:
     def decode(self, prompts: Sequence[SlicePrompt]) -> Logits:
         """Masks (1, K, h, w)."""
         self.decodes += len(prompts)
-        step = _AT_ONCE if self.bare else len(prompts)
+        # a method that labels by itself runs its network once per call, and cuts all boxes from the result
+        step = _AT_ONCE if self.bare and not self.automatic else len(prompts)
 
         def some(first: int) -> Logits:
             return self.segmenter.decode(self.embedding, [list(prompts[first : first + step])], self.size)

@@ -30,6 +30,7 @@ class Source:
         trained: Folder of its weights, or None.
         base: Folder or file of the base weights, or None for methods without.
         base_name: What the user calls them.
+        facts: Lines of Markdown on training and scores, for the description of the export.
     """
 
     method: str
@@ -37,6 +38,7 @@ class Source:
     trained: Path | None = None
     base: Path | None = None
     base_name: str = ""
+    facts: tuple[str, ...] = ()
 
 
 def write_bundle(segmenter: Segmenter, source: Source, folder: Path) -> None:

@@ -62,6 +62,7 @@ def write_model_card(segmenter: Segmenter, source: Source, to: str, folder: Path
         _USE[to],
         "",
         *([_PROMPTS, ""] if decodes else []),
+        *source.facts,
         _LIMITS,
         "",
     ]
