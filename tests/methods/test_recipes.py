@@ -15,8 +15,8 @@ import torch
 from segmed.data.slices import SliceDataset
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods import find_method
-from segmed.methods.base.trainable import Recipe, TrainableSegmenter, save_trained
-from segmed.methods.detector.detector import DetectorConfig
+from segmed.methods.base.trainable import TrainableSegmenter, save_trained
+from segmed.methods.detector.detector import DetectorConfig, DetectorSegmenter
 from segmed.methods.detector.prompter import build_prompter
 from segmed.methods.detector.start import start_from
 from segmed.sam.weights import weights_version
@@ -118,13 +118,16 @@ def test_noise_is_drawn_in_training_only_and_not_cached(discs: SliceDataset) -> 
         _built("medsam", {"noise": 2})
 
 
-def test_the_optimiser_of_yolo() -> None:
-    recipe = Recipe({"": 0.01}, optimiser="sgd", weight_decay=5e-4)
-    optimiser = build_optimiser(recipe, [{"params": [nn.Parameter(torch.ones(1))], "lr": 0.01}])
+def test_yolo_learns_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segmed.methods.detector.yolo.build_yolo", lambda *_: nn.Linear(1, 1))
+    config = DetectorConfig(("bright",), "yolo:yolov5s.yaml", prompter="medsam")
+    recipe = DetectorSegmenter(small_sam(), config).recipe
+    optimiser = build_optimiser(recipe, [{"params": [nn.Parameter(torch.ones(1))], "lr": recipe.rate("")}])
     assert isinstance(optimiser, torch.optim.SGD)
     group = optimiser.param_groups[0]
     found = [group[key] for key in ("lr", "momentum", "nesterov", "weight_decay")]
     assert found == [0.01, 0.937, True, 5e-4]
+    assert (recipe.epochs, recipe.batch, recipe.schedule) == (100, 16, "linear")
 
 
 def test_masks_of_imedsam_are_compared_at_the_resolution_of_the_slice(discs: SliceDataset) -> None:
