@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Page, expect
@@ -70,9 +71,19 @@ def _corners(mask: np.ndarray, k: int) -> tuple[Voxel, Voxel]:
     return (int(i.min()) - 2, int(j.min()) - 2, k), (int(i.max()) + 2, int(j.max()) + 2, k)
 
 
+def _completed(series: Path) -> None:
+    """Give the files the study that they lack, so that a DICOM SEG can refer to it."""
+    study = pydicom.uid.generate_uid(entropy_srcs=["walkthrough"])
+    for path in (p for p in series.rglob("*") if p.is_file()):
+        dataset = pydicom.dcmread(path)
+        dataset.StudyInstanceUID = study
+        dataset.save_as(path)
+
+
 def test_a_minute_on_the_page(page: Page, start: Start, tmp_path: Path) -> None:
     series = tmp_path / "studies"
     shutil.copytree(_CASE / "image.dicom", series)
+    _completed(series)
     server = start(series, "--conf", "models", "segmed", "--conf", "labels", "liver,spleen,kidney")
     (labels,) = read_label_segments(_CASE / "label.nii.gz", read_grid(_CASE / "image.dicom")).layers
     liver, spleen = (labels == value for value in (_LIVER, _SPLEEN))
