@@ -93,28 +93,6 @@ def test_the_default_has_the_number_of_parameters_of_the_documents() -> None:
     assert set(sizes) == set(method.trained_names())
 
 
-@pytest.mark.parametrize("encoder", ["resnet18", "efficientnet-lite0"])
-@pytest.mark.parametrize(
-    ("name", "stride", "rates"), [("deeplabv3", 8, [12, 24, 36]), ("deeplabv3plus", 16, [6, 12, 18])]
-)
-def test_deeplab_is_dilated_as_published(name: str, stride: int, rates: list[int], encoder: str) -> None:
-    """Chen et al. (2017, 2018) double the rates where the stride is halved."""
-    network: Any = built(name, encoder=encoder, input_size=128).network
-    seen: dict[str, torch.Tensor] = {}
-    network.segmentation_head.register_forward_pre_hook(lambda _, inputs: seen.update(decoded=inputs[0]))
-    with torch.no_grad():
-        maps = network.encoder(torch.zeros(1, 3, 128, 128))
-        network(torch.zeros(1, 3, 128, 128))
-    assert 128 / maps[-1].shape[-1] == stride
-    assert 128 / seen["decoded"].shape[-1] == (4 if name == "deeplabv3plus" else 8)
-    pyramid = [m for m in network.decoder.modules() if isinstance(m, torch.nn.Conv2d) and m.dilation[0] > 1]
-    assert [m.dilation[0] for m in pyramid] == [m.padding[0] for m in pyramid] == rates
-    assert all((m.groups > 1) == (name == "deeplabv3plus") for m in pyramid), "separable in DeepLabV3+ only"
-    if name == "deeplabv3plus":
-        assert network.decoder.block1[0].in_channels == maps[2].shape[1]
-        assert 128 / maps[2].shape[-1] == 4, "details come from a quarter of the resolution"
-
-
 def test_a_box_without_a_channel_gives_its_class_and_nothing_beside_it() -> None:
     method = built(input_size=64)
     head = method.network.get_submodule("segmentation_head.0")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -100,7 +100,6 @@ class UnetFamily(TrainableSegmenter):
     """
 
     architecture: ClassVar[str]
-    options: ClassVar[Mapping[str, Any]] = {}
     least: ClassVar[int] = _STRIDE
     config: UnetFamilyConfig
     no_graphs = ""
@@ -125,7 +124,6 @@ class UnetFamily(TrainableSegmenter):
             None,
             3 + self.config.box_channel,
             self.config.classes,
-            **self.options,
         )
         # Convolutions over few channels per group are a quarter faster in this layout on CPUs.
         self.network = self.network.to(memory_format=torch.channels_last)
@@ -280,11 +278,13 @@ class DeepLabV3(UnetFamily):
 
 
 class DeepLabV3Plus(UnetFamily):
-    """DeepLabV3+: Chen et al., Encoder-Decoder with Atrous Separable Convolution (ECCV 2018)."""
+    """DeepLabV3+.
+
+    Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation (ECCV
+    2018).
+    """
 
     name = architecture = "deeplabv3plus"
-    # Those of Chen et al. at an output stride of 16; the library has those of a stride of 8 at both.
-    options: ClassVar = {"decoder_atrous_rates": (6, 12, 18)}
 
 
 class Pan(UnetFamily):
