@@ -36,15 +36,19 @@ _CAMERA = f"""id => {{
   const [zero, right, down] = [at([0, 0]), at([100, 0]), at([0, 100])];
   return {{ box: [box.x, box.y, box.width, box.height], zero, right, down }};
 }}"""
-# OHIF takes the nearest slice
-_GO_TO = f"""([id, world]) => {{
+# OHIF takes the nearest slice; done when it is drawn
+_GO_TO = f"""async ([id, world]) => {{
   services.viewportGridService.setActiveViewportId(id);
   const viewport = {_VIEWPORT};
   const {{ focalPoint, position, viewPlaneNormal: n }} = viewport.getCamera();
   const far = n.reduce((sum, v, a) => sum + v * (world[a] - focalPoint[a]), 0);
   viewport.setCamera({{ focalPoint: focalPoint.map((v, a) => v + far * n[a]),
     position: position.map((v, a) => v + far * n[a]) }});
+  const drawn = new Promise(done =>
+    viewport.element.addEventListener('CORNERSTONE_IMAGE_RENDERED', done, {{ once: true }}));
   viewport.render();
+  await drawn;
+  await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
 }}"""
 
 
@@ -104,7 +108,7 @@ class Ohif:
         self.page.goto(f"{self.url}/ohif/monai-label?StudyInstanceUIDs={study}")
         self.page.wait_for_load_state("networkidle")
         self.wait()
-        self.page.wait_for_function("!document.querySelector('[data-sonner-toast]')")  # they cover a view
+        self.page.add_style_tag(content="[data-sonner-toaster] { display: none }")  # messages cover a view
 
     def wait(self) -> None:
         """Until the tool bar can be used and is at rest."""
@@ -172,7 +176,6 @@ class Ohif:
         """Show the slice of a voxel."""
         world = (_TO_RAS @ self.affine @ [*voxel, 1])[:3]
         self.page.evaluate(_GO_TO, [view, world.tolist()])
-        self.page.wait_for_timeout(500)  # the browser draws
 
     def on_screen(self, view: str, voxels: np.ndarray) -> np.ndarray:
         """Pixels (N, 2) of voxels (N, 3) of the server's image."""
