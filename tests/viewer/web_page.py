@@ -118,7 +118,7 @@ def go_to(page: Page, voxel: Voxel) -> None:
         return
     before = _middle(page)[across]
     page.keyboard.press("ArrowUp")
-    up = _middle(page)[across] - before or -1  # none: it was the last one
+    up = _middle(page)[across] - before or (-1 if steps > 0 else 1)  # none: it was the last one
     steps = voxel[across] - _middle(page)[across]
     for _ in range(abs(steps)):
         page.keyboard.press("ArrowUp" if steps * up > 0 else "ArrowDown")
@@ -140,7 +140,7 @@ def filled(page: Page) -> Labelled:
     On the slice that is shown, the page must tell the same labels: for all voxels around what is labelled
     there, and for every fourth voxel of the rest.
     """
-    image, labels, names = _known(page)
+    image, labels, names = known(page)
     found = {(*map(int, one), int(labels[tuple(one)])) for one in np.argwhere(labels)}
     told = page.evaluate(_PLACE, _middle(page))
     across = ({0, 1, 2} - set(told["axes"])).pop()
@@ -156,7 +156,7 @@ def filled(page: Page) -> Labelled:
     return found
 
 
-def _known(page: Page) -> tuple[dict[str, Any], np.ndarray, dict[int, str]]:
+def known(page: Page) -> tuple[dict[str, Any], np.ndarray, dict[int, str]]:
     """The open image, its label map (I, J, K) on the server, and the names of the values."""
     name = page.locator("#images [aria-current]").get_attribute("data-id")
     base = f"{page.url.rstrip('/')}/api/images/{name}"
