@@ -28,6 +28,21 @@ scripts/check_web.sh
 scripts/build_docs.sh || [ $? = 3 ]  # 3: its tools could not be installed
 .venv/bin/ruff check .
 .venv/bin/mypy
-# Two processes share the files of tests, each on one core. Servers, browsers and a PACS on a busy machine: what
-# fails is tried once more; such tests are marked R.
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} exec .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --reruns 1 "$@"
+# servers, browsers and a PACS on a busy machine: what fails is tried once more; such tests are marked R
+pytest() { .venv/bin/python -m pytest --reruns 1 "$@"; }
+if [ $# -gt 0 ]; then
+  pytest "$@"
+  exit
+fi
+# Two halves side by side, each on one core, in the order in which one process would run them; the report of the
+# servers and viewers comes last.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+log=$(mktemp)
+pytest tests/server tests/viewer >"$log" 2>&1 &
+servers=$!
+trap 'kill $servers 2>/dev/null; rm -f "$log"' EXIT
+failed=0
+pytest tests --ignore tests/server --ignore tests/viewer || failed=$?
+wait $servers || failed=$?
+cat "$log"
+exit $failed
