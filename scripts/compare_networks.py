@@ -21,10 +21,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from ablate_rules import WithoutEvidence
 from segmed.data.datasets.training_pack import TrainingPack
 from segmed.methods.segmed.encoder import folded
 from segmed.methods.segmed.network import PromptNetwork, WindowFeatures
-from segmed.methods.segmed.prompt_channels import EVIDENCE
 from segmed.pretraining.objects import ObjectConfig, ObjectSource
 from segmed.pretraining.pool import ObjectPool
 from segmed.pretraining.trainer import Pretraining, PretrainingConfig
@@ -65,19 +65,10 @@ class DecoderPrompts(PromptNetwork):
         return F.pixel_shuffle(halves, 2), self._quality(x, halves, bottom)
 
 
-class NoEvidence(PromptNetwork):
-    """The default model, which gets 0 in place of the evidence."""
-
-    def forward(self, features: WindowFeatures, images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = channels.clone()
-        hidden[:, list(EVIDENCE)] = 0
-        return super().forward(features, images, hidden)
-
-
 NETWORKS: dict[str, type[PromptNetwork]] = {
     "encoder": PromptNetwork,
     "decoder": DecoderPrompts,
-    "no evidence": NoEvidence,
+    "no evidence": WithoutEvidence,
 }
 
 

@@ -27,7 +27,7 @@ def _corrected(truth: Masks, prompt: Prompt) -> Masks:
 
     def predict(k: int, asked: SlicePrompt) -> tuple[np.ndarray, float]:
         mask = truth.get(k, np.zeros(SIZE, bool))
-        clicked = len(asked.points) > 0 and asked.neighbour is None
+        clicked = (len(asked.points) > 0 or asked.scribbles is not None) and asked.neighbour is None
         known = asked.mask if asked.neighbour is None else asked.neighbour.mask
         seen = clicked or (known is not None and (known & mask).any())
         return (mask if seen else np.zeros(SIZE, bool)), 1.0
@@ -46,6 +46,16 @@ def test_a_click_far_from_the_former_mask_shows_the_object_and_fills_the_gap() -
     assert found[22][36, 36]
     assert all(k in found and found[k].any() for k in range(8, 22))
     assert 28 in found  # an error reaches as far beyond its click as on the side of the former mask
+
+
+def test_a_stroke_far_from_the_former_mask_shows_the_object_as_well() -> None:
+    truth = {k: _disc(14 + k, 14 + k) for k in range(3, 29)}
+    former = _volume({k: truth[k] for k in range(3, 8)})
+    stroke = np.zeros(SIZE, np.int8)
+    stroke[36, 33:40] = 1
+    found = _corrected(truth, Prompt(mask=former, scribbles={22: stroke}))
+    assert found[22][36, 33:40].all()
+    assert all(k in found for k in range(8, 22))
 
 
 def test_a_click_far_away_is_answered_near_the_object_only() -> None:

@@ -26,6 +26,7 @@ _DEEP = (0.4, 0.9)
 _ELONGATION = 0.5  # depth in the changed region per distance between slices, both in px
 _SPOT = 0.5  # radius of such a spot, in distances of its click from the edge
 _STEP, _WIDER = 2, 1  # px by which an object may grow from slice to slice, and by which its box does
+_COVERED = 0.5  # share of the user's marks on a slice that a mask must cover
 _BESIDE = 0.5  # how far an object may extend beyond its former box, in the sides of that box
 
 
@@ -113,26 +114,29 @@ def _correct_slice(walk: NeighbourWalk, k: int, result: Masks) -> np.ndarray:
     near = min(result, key=lambda other: abs(other - k))
     reach = ndimage.binary_dilation(result[near], iterations=2 * abs(near - k))
     found = walk.cleaned(k, walk.propagated(k, near, result[near]) & reach)
-    shown = [(x, y) for x, y, at in walk.prompt.foreground if at == k]
-    if all(found[y, x] for x, y in shown):
+    said = _said_on(walk, k, found.shape)
+    clicked = all(found[y, x] for x, y, at in walk.prompt.foreground if at == k)
+    if clicked and (not said.any() or found[said].mean() > _COVERED):
         return found
-    # The object has moved on, or begins anew far from its nearest mask: only the clicks tell how it looks.
-    return walk.from_prompt(k) & _around(result, shown)
+    # The object has moved on, or begins anew far from its nearest mask: only the marks tell how it looks.
+    return walk.from_prompt(k) & _around(np.any([*result.values(), said], 0))
 
 
-def _around(result: Masks, points: list[tuple[int, int]]) -> np.ndarray:
-    """Mask (H, W) of the box around all masks and the points (x, y), and of its surroundings."""
-    size = next(iter(result.values())).shape
-    y, x = (np.flatnonzero(np.any([m.any(axis) for m in result.values()], 0)) for axis in (1, 0))
-    inside = np.zeros(size, bool)
-    low, high = (
-        [edge(v.tolist() + [p[axis] for p in points]) for v, axis in ((y, 1), (x, 0))] for edge in (min, max)
-    )
-    rows, columns = (
-        slice(max(0, round(a - _BESIDE * (b - a + 1))), round(b + _BESIDE * (b - a + 1)) + 1)
-        for a, b in zip(low, high, strict=True)
-    )
-    inside[rows, columns] = True
+def _said_on(walk: NeighbourWalk, k: int, size: tuple[int, ...]) -> np.ndarray:
+    """Mask (H, W) of the pixels of slice k that clicks or strokes of the user say lie on the object."""
+    strokes = walk.prompt.scribbles.get(k)
+    said = np.zeros(size, bool) if strokes is None else strokes == 1
+    for x, y, at in walk.prompt.foreground:
+        said[y, x] |= at == k
+    return said
+
+
+def _around(mask: np.ndarray) -> np.ndarray:
+    """Mask (H, W) of the box around a mask and its surroundings."""
+    x0, y0, x1, y1 = (int(side) for side in slice_box(mask))
+    x, y = (round(_BESIDE * (high - low + 1)) for low, high in ((x0, x1), (y0, y1)))
+    inside = np.zeros_like(mask)
+    inside[max(0, y0 - y) : y1 + y + 1, max(0, x0 - x) : x1 + x + 1] = True
     return inside
 
 

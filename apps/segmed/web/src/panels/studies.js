@@ -89,7 +89,8 @@ export class Studies {
   async #fetch() {
     this.images = await get(`api/images?client=${encodeURIComponent(this.actions.client())}`);
     const done = this.images.filter((image) => image.labelled).length;
-    tell(`${this.images.length} images, ${done} labelled`, false);
+    const count = this.images.length;
+    tell(`${count} ${count === 1 ? "image" : "images"}, ${done} labelled`, false);
     this.#show();
   }
 
