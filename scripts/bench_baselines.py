@@ -21,7 +21,7 @@ import torch
 from bench_train import make_volumes, seconds
 from segmed.data.slices import SliceDataset
 from segmed.methods import find_method
-from segmed.methods.unet_family import UnetFamilyConfig
+from segmed.methods.unet_config import UnetFamilyConfig
 from segmed.training.finetune import Finetuning
 from segmed.training.finetune_config import FinetuneConfig
 from segmentation_models_pytorch import create_model

@@ -464,6 +464,7 @@ def test_every_table_names_what_exists() -> None:
         assert not table.dataset or table.dataset in DATASETS
         assert all(other.dataset in DATASETS for other in table.external_tests)
         assert len({entry.name for entry in table.entries}) == len(table.entries)
+        assert not [entry.name for entry in table.entries if "," in entry.name], "--methods separates by commas"
         classes = set(DATASETS[table.dataset].labels.values()) | {"background"} if table.dataset else set()
         for entry in table.entries:
             training = METHODS[entry.method].training

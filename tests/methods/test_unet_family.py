@@ -19,7 +19,8 @@ from segmed.inference.loading import BackboneConfig, Loader, find_method
 from segmed.methods import METHODS
 from segmed.methods.base.trainable import Recipe, load_trained, read_facts, save_trained
 from segmed.methods.segmed.encoder import EfficientNetLite0, folded
-from segmed.methods.unet_family import DeepLabV3, Pan, Unet, UnetFamily, UnetFamilyConfig
+from segmed.methods.unet_config import UnetFamilyConfig
+from segmed.methods.unet_family import DeepLabV3, Pan, Unet, UnetFamily
 from segmed.registry.versions import Registry
 from segmed.training.finetune import Finetuning
 from segmed.training.finetune_config import FinetuneConfig
@@ -318,6 +319,7 @@ def test_the_input_is_what_imagenet_networks_see() -> None:
         ({"rate": 0}, "rate is 0; allowed are numbers between 0 and 1"),
         ({"input_size": "256"}, "input_size is '256'; allowed"),
         ({"encoder": "resnet17"}, "The encoder 'resnet17' is unknown. Take efficientnet-b5, resnet18"),
+        ({"atrous_rate": 0}, "atrous_rate is 0; allowed are whole numbers from 1 to 64. Take 6 or 12."),
         ({"labels": ()}, r"labels is \(\); allowed is a tuple"),
     ],
 )
@@ -333,6 +335,16 @@ def test_combinations_that_do_not_fit_are_refused(data: SliceDataset, tmp_path: 
         DeepLabV3(None, UnetFamilyConfig(LABELS, "vgg11", 32))
     with pytest.raises(ValueError, match=r"unet has no SAM weights to resize\. Leave image_size out"):
         train_model("unet", BackboneConfig("segmed-tiny", 512), data, Registry(tmp_path), tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["deeplabv3", "deeplabv3plus"])
+def test_atrous_rates_are_multiples_of_the_smallest(name: str) -> None:
+    def rates(method: UnetFamily) -> set[int]:
+        head = method.network.get_submodule("decoder")
+        return {int(m.dilation[0]) for m in head.modules() if isinstance(m, torch.nn.Conv2d)} - {1}
+
+    assert rates(built(name)) == {12, 24, 36}
+    assert rates(built(name, atrous_rate=6)) == {6, 12, 18}
 
 
 def test_the_recipe_and_its_cosine() -> None:

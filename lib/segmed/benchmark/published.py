@@ -204,7 +204,7 @@ SESSILE = (
 _ABLATIONS = {
     "without frequency adapter": (0.8883, 15.44),
     "phase": (0.9060, 12.67),
-    "amplitude, 12.5 % refined": (0.9149, 11.59),
+    "amplitude with 12.5 % refined": (0.9149, 11.59),
     "nothing refined": (0.8777, 16.15),
     "50 % refined": (0.9027, 13.88),
     "25 % refined": (0.8959, 14.12),

@@ -56,10 +56,10 @@ TABLES: dict[str, Table] = {
                 *(Entry(f"untrained {name}", name, train=False) for name in ("sam", "medsam")),
                 *(Entry(name, name, parent=f"untrained {name}") for name in ("sam", "medsam")),
                 Entry("featup", "featup", parent="medsam"),
-                Entry("featup, frozen upsampler", "featup", {"freeze_jbu": True}, parent="medsam"),
+                Entry("featup with frozen upsampler", "featup", {"freeze_jbu": True}, parent="medsam"),
                 Entry("gafl", "gafl", parent="medsam"),
                 *(
-                    Entry(f"gafl, {name.replace('_', ' ')}", "gafl", {"variant": name}, parent="medsam")
+                    Entry(f"gafl with {name.replace('_', ' ')}", "gafl", {"variant": name}, parent="medsam")
                     for name in ("spectrum_log", "phase", "general_spectrum")
                 ),
                 Entry("imedsam", "imedsam", parent="medsam"),
@@ -185,7 +185,7 @@ TABLES: dict[str, Table] = {
                 Entry("LoRA only", "imedsam", {"adapters": False, "implicit": False}),
                 Entry("LoRA and frequency adapter", "imedsam", {"implicit": False}),
                 *(Entry(f"rank {rank}", "imedsam", {"rank": rank}) for rank in (1, 8)),
-                Entry("amplitude, 12.5 % refined", "imedsam"),
+                Entry("amplitude with 12.5 % refined", "imedsam"),
                 *(
                     Entry(f"{share} % refined", "imedsam", {"share": share / 100})
                     for share in (50, 25, 6.25, 3.125)

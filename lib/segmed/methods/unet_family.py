@@ -8,8 +8,7 @@ Segment anything in medical images (Nature Communications, 2024), whose DeepLabV
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,54 +27,11 @@ from segmed.methods.imagenet_encoders import (
     pretrained_state,
     published_name,
 )
-from segmed.methods.sam.class_head import ClassConfig
+from segmed.methods.unet_config import STRIDE, UnetFamilyConfig
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 
-_STRIDE = 32  # px of the input per cell of the encoder's last map
 _BESIDE = -14.0  # logit outside of the box; logits of probabilities clipped at 1e-6 end there
-
-
-@dataclass(frozen=True)
-class UnetFamilyConfig(ClassConfig):
-    """The classes, and the size of the network.
-
-    Attributes:
-        labels: Names of the structures as in `ClassConfig`; none with `box_channel`, where the box selects
-            the object.
-        encoder: An encoder of segmentation_models_pytorch, such as efficientnet-b5 (Tan and Le, 2019), or
-            efficientnet-lite0, -lite1 or -lite2, whose ImageNet weights are in the extra `baselines`.
-        input_size: Side in px of the square that slices are stretched to, a multiple of 32.
-        pretrained: Whether the training starts with an encoder pretrained on ImageNet. The weights of the
-            Lite encoders are installed; others are downloaded once, and no image is sent anywhere.
-        rate: Learning rate of AdamW. A few passes over few data need 3e-4 to 1e-3.
-        box_channel: Whether the box of a prompt is a fourth channel of the input (Ma et al., 2024). The
-            method then needs a box for each object and does not label whole slices.
-    """
-
-    encoder: str = "efficientnet-b5"
-    input_size: int = 256
-    pretrained: bool = False
-    rate: float = 1e-4
-    box_channel: bool = False
-
-    def __post_init__(self) -> None:
-        if self.box_channel:
-            object.__setattr__(self, "labels", ())
-        else:
-            super().__post_init__()
-        if published_name(self.encoder) not in library().encoders.get_encoder_names():
-            raise ValueError(
-                f"The encoder {str(self.encoder)[:60]!r} is unknown. Take efficientnet-b5, resnet18, "
-                f"{', '.join(EMBEDDED_ENCODERS)}, or another encoder of segmentation_models_pytorch 0.6.0."
-            )
-        size = self.input_size
-        if isinstance(size, bool) or not isinstance(size, int) or size < _STRIDE or size % _STRIDE:
-            raise ValueError(
-                f"input_size is {size!r}; allowed are multiples of {_STRIDE}. Take 256, or 512 for more."
-            )
-        if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 0 < self.rate < 1:
-            raise ValueError(f"rate is {self.rate!r}; allowed are numbers between 0 and 1. Take 1e-4.")
 
 
 class UnetFamily(TrainableSegmenter):
@@ -100,7 +56,7 @@ class UnetFamily(TrainableSegmenter):
     """
 
     architecture: ClassVar[str]
-    least: ClassVar[int] = _STRIDE
+    least: ClassVar[int] = STRIDE
     config: UnetFamilyConfig
     no_graphs = ""
     keeps_slices = describes_slices = True
@@ -124,6 +80,7 @@ class UnetFamily(TrainableSegmenter):
             None,
             3 + self.config.box_channel,
             self.config.classes,
+            **self.architecture_settings(),
         )
         # Convolutions over few channels per group are a quarter faster in this layout on CPUs.
         self.network = self.network.to(memory_format=torch.channels_last)
@@ -143,6 +100,10 @@ class UnetFamily(TrainableSegmenter):
         mean, sd = ((0.5,) * 3, (0.5,) * 3) if lite else (MEAN, STANDARD_DEVIATION)
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("sd", torch.tensor(sd)[:, None, None], persistent=False)
+
+    def architecture_settings(self) -> dict[str, Any]:
+        """What this architecture is told beside its encoder and classes, by the library's names."""
+        return {}
 
     @property
     def image_size(self) -> int:
@@ -276,8 +237,11 @@ class DeepLabV3(UnetFamily):
 
     name = architecture = "deeplabv3"
 
+    def architecture_settings(self) -> dict[str, Any]:
+        return {"decoder_atrous_rates": tuple(self.config.atrous_rate * n for n in (1, 2, 3))}
 
-class DeepLabV3Plus(UnetFamily):
+
+class DeepLabV3Plus(DeepLabV3):
     """DeepLabV3+.
 
     Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation (ECCV

@@ -18,7 +18,8 @@ from segmed.imaging.picture import open_picture
 from segmed.imaging.prompts import parse_prompt
 from segmed.inference.loading import find_method
 from segmed.methods.base.trainable import save_trained
-from segmed.methods.unet_family import Unet, UnetFamilyConfig
+from segmed.methods.unet_config import UnetFamilyConfig
+from segmed.methods.unet_family import Unet
 from segmed.registry.model_version import DataFingerprint, VersionRecord
 from segmed.registry.versions import Registry
 from segmed.server.config.settings import ServerSettings
