@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from dicom_phantom import phantom_series
 from faulty_pacs import FaultyPacs
@@ -110,6 +111,19 @@ def test_ohif_says_what_is_wrong_with_the_pacs(
     faulty.fault = fault
     page.goto(f"{server.url}/ohif/monai-label?StudyInstanceUIDs={uids(folder)[0]}")
     expect(page.locator("#segmed-status")).to_contain_text(FAULTS[fault], timeout=LONG)
+
+
+def test_an_answer_that_the_pacs_breaks_off_is_broken_off_for_the_viewer_too(
+    faulty: FaultyPacs, server: Server, folder: Path
+) -> None:
+    """The log has a sentence about it, and no traceback."""
+    logged = len(server.log.read_text(encoding="utf-8"))
+    faulty.fault = "cut"
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.get(f"{server.url}/proxy/dicom/wado/studies/{uids(folder)[0]}/metadata", timeout=60)
+    told = server.log.read_text(encoding="utf-8")[logged:]
+    assert "The PACS broke off an answer (RemoteProtocolError)." in told
+    assert "Traceback" not in told
 
 
 def test_a_slow_pacs_is_waited_for_in_ohif(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import ssl
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from segmed.server.config.dicomweb_settings import DicomwebSettings
 from segmed.server.http.errors import BadRequest
 
+logger = logging.getLogger(__name__)
 router = APIRouter()
 
 _UID = r"[0-9.]{1,64}"
@@ -123,6 +125,10 @@ class _Streamed(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
+        except httpx.HTTPError as error:
+            # Returning without the last piece makes the web server cut the connection, so that the viewer sees
+            # that data are missing.
+            logger.warning("The PACS broke off an answer (%s).", type(error).__name__)
         finally:
             await self.answer.aclose()
 
