@@ -124,7 +124,7 @@ const make = (kind, properties) => Object.assign(document.createElement(kind), p
 /** A field with its name beside it. */
 function named(text, input) {
   const one = make('label', { title: input.title });
-  one.append(input, text);
+  one.append(...(input.type === 'checkbox' ? [input, text] : [text, input]));
   return one;
 }
 
