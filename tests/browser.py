@@ -33,6 +33,11 @@ def chromium() -> str:
 def browser() -> Iterator[Browser]:
     """One browser for a module: while it is open, this thread has a running event loop, bad for other
     tests."""
+    yield from launched()
+
+
+def launched() -> Iterator[Browser]:
+    """What `browser` is, for a fixture of another scope."""
     path = chromium()
     with sync_playwright() as playwright:
         one = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)

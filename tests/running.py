@@ -68,16 +68,17 @@ Start = Callable[..., Server]
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Start servers with `scripts/serve.sh`; all are stopped at the end of the module, a server takes 1
     GB."""
-    yield from _starting(tmp_path_factory)
+    yield from starting(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def start_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """As `start`, for servers that several modules use."""
-    yield from _starting(tmp_path_factory)
+    yield from starting(tmp_path_factory)
 
 
-def _starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """What `start` is, for a fixture of another scope."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def run(

@@ -91,6 +91,12 @@ def drag(page: Page, places: list[Any]) -> None:
     ready(page)
 
 
+def box(page: Page, low: Voxel, high: Voxel) -> None:
+    """From voxel to voxel of the slice that is shown alone."""
+    page.keyboard.press("b")
+    drag(page, [at(page, low), at(page, high)])
+
+
 def view(page: Page) -> str:
     """Name of the plane that is shown."""
     return str(page.locator("#views [aria-pressed=true]").get_attribute("data-view"))

@@ -7,11 +7,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import requests
+from page_client import Page, box_around, change_of
 from running import Start
 from segmed.data.phantom import Phantom
-from test_workspace_api import Page, _box, _change
 
-SQUARE = _change(3, [5, 9], [6, 8], np.full((2, 4), 1))
+SQUARE = change_of(3, [5, 9], [6, 8], np.full((2, 4), 1))
 
 
 def _served(start: Start, studies: Path, phantom: Phantom) -> Page:
@@ -55,10 +55,10 @@ def test_one_truth(start: Start, phantom: Phantom, tmp_path: Path) -> None:
 
     # accepted labels are protected
     truth = np.asarray(phantom.labels == 1)
-    page.prompt("liver", box=_box(truth))
+    page.prompt("liver", box=box_around(truth))
     page.do("accept")
     liver = page.labels == 1
-    told = page.prompt("spleen", box=_box(truth))
+    told = page.prompt("spleen", box=box_around(truth))
     assert (page.labels[liver] == 1).all()
     assert told["replaced"] == {}
     assert "of liver, which stay" in " ".join(told["warnings"])

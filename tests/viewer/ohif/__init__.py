@@ -1,0 +1,1 @@
+"""OHIF on a real PACS, in a real browser; the modules share a server."""
