@@ -58,5 +58,6 @@ class UnetFamilyConfig(ClassConfig):
         atrous = self.atrous_rate
         if isinstance(atrous, bool) or not isinstance(atrous, int) or not 1 <= atrous <= _MOST_ATROUS:
             raise ValueError(
-                f"atrous_rate is {atrous!r}; allowed are whole numbers from 1 to {_MOST_ATROUS}. Take 6 or 12."
+                f"atrous_rate is {atrous!r}; allowed are whole numbers from 1 to {_MOST_ATROUS}. Take 6 or "
+                "12."
             )

@@ -10,8 +10,7 @@ import nrrd
 import numpy as np
 import pytest
 import requests
-
-from tests.running import Server, Start
+from running import Server, Start
 
 ROI = [10, 40, 12, 38, 2, 2]
 BODY = {"roi": ROI, "save_label": True, "label_tag": "original", "multi_gpu": True, "device": "cuda"}

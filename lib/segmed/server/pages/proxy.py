@@ -126,8 +126,8 @@ class _Streamed(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         except httpx.HTTPError as error:
-            # Returning without the last piece makes the web server cut the connection, so that the viewer sees
-            # that data are missing.
+            # Returning without the last piece makes the web server cut the connection: the viewer sees that
+            # data are missing.
             logger.warning("The PACS broke off an answer (%s).", type(error).__name__)
         finally:
             await self.answer.aclose()
