@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from segmed.benchmark.ray_runner import run_jobs
-from segmed.benchmark.settings import Budget, Job
+from segmed.benchmark.settings import BenchmarkJob, Budget
 from segmed.benchmark.tables import Entry
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     for workers in (1, 2):
         with tempfile.TemporaryDirectory() as out:
             jobs = [
-                Job(
+                BenchmarkJob(
                     "lgg-sam",
                     Entry(a.method, a.method, train=False),
                     seed,

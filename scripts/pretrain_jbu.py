@@ -29,7 +29,8 @@ from segmed.methods.featup.featup_training import JbuTrainingConfig, pretrain_jb
 from segmed.methods.featup.jbu import JbuStack, save_jbu
 from segmed.methods.sam.medsam import MedSam
 from segmed.sam.cpu.precision import prepare_encoder
-from segmed.sam.weights import EMBEDDED, load_sam
+from segmed.sam.sources import EMBEDDED
+from segmed.sam.weights import load_sam
 
 _BLANK = 200  # draws without a slice to learn from, after which it is said
 
