@@ -104,7 +104,7 @@ def test_many_marks_weigh_agreement_by_trust(model: Segmed) -> None:
     assert int(model._scores(found, many).argmax()) == 1
 
 
-def test_a_click_is_decided_by_the_choice_and_scribbles_are_not(model: Segmed) -> None:
+def test_clicks_and_scribbles_are_decided_by_the_choice(model: Segmed) -> None:
     masks = torch.full((4, MASKS, 64, 64), -8.0)
     masks[0, 1:, 24:40, 24:40] = 8.0  # several windows agree on this one
     masks[1, 1:, 16:48, 16:48] = 8.0
@@ -129,9 +129,8 @@ def test_a_click_is_decided_by_the_choice_and_scribbles_are_not(model: Segmed) -
         for of in (plain, chosen)
         for frame, _ in (of._guess(embedding, [(0, CLICK)])[0], of._guess(embedding, [(0, scribble)])[0])
     ]
-    assert sides[0] > 20  # agreement
-    assert sides[1] == sides[3] > 20  # scribbles do not mean what one window alone trusts most
-    assert sides[2] < 10  # this choice prefers the highest predicted IoU
+    assert sides[0] > 20 and sides[1] > 20  # agreement
+    assert sides[2] < 10 and sides[3] < 10  # this choice prefers the highest predicted IoU
 
 
 def test_a_choice_lies_beside_the_weights_and_belongs_to_their_version(tmp_path: Path) -> None:

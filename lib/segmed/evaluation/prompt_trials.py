@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,6 +29,9 @@ def slice_predictor(method: Segmenter, case: Case, k: int) -> Predict:
     size = case.picture.shape[1], case.picture.shape[0]
 
     def predict(prompt: SlicePrompt) -> np.ndarray:
+        if prompt.mask is not None and prompt.scribbles is not None and not method.corrects_masks:
+            drawn = Scribbles.from_maps({0: prompt.scribbles})
+            prompt = replace(prompt, mask=drawn.mask_prompts({0: prompt.mask}).get(0))
         logits = method.decode(embedding, [[method.understood(prompt)]], size)
         return np.asarray((logits.masks[0, 0] > 0).cpu().numpy())
 
@@ -69,15 +73,12 @@ def prompt_trials(item: SliceObject, predict: Predict, wanted: Collection[str], 
 def scribbled(predict: Predict, prompt: SlicePrompt, present: np.ndarray | None) -> np.ndarray:
     """Predict the mask (H, W) for a scribble in the same way as the server.
 
-    The present mask, if any, is corrected by the strokes and becomes part of the prompt, and the predicted
-    mask is corrected by the strokes as well.
+    The present mask, if any, becomes part of the prompt, and the predicted mask is corrected by the strokes.
     """
     assert prompt.scribbles is not None
-    drawn = Scribbles.from_maps({0: prompt.scribbles})
-    corrected = drawn.mask_prompts({} if present is None else {0: present}).get(0)
-    return drawn.correct(
-        {0: predict(SlicePrompt(prompt.box, prompt.points, prompt.labels, corrected, prompt.scribbles))}
-    )[0]
+    mask = present if present is not None and present.any() else None
+    found = predict(SlicePrompt(prompt.box, prompt.points, prompt.labels, mask, prompt.scribbles))
+    return Scribbles.from_maps({0: prompt.scribbles}).correct({0: found})[0]
 
 
 def baseline_trials(

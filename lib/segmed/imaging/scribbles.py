@@ -85,13 +85,22 @@ class Scribbles:
             out[k] = out.get(k, False) | pixels
         return out
 
-    def mask_prompts(self, present: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """The present masks of the painted slices, corrected.
+    def mask_prompts(
+        self, present: Mapping[int, np.ndarray], corrected: bool = True
+    ) -> dict[int, np.ndarray]:
+        """The present masks of the painted slices.
 
-        A stroke is not an outline: where there is no mask yet, its clicks alone are the better prompt.
+        A stroke is not an outline: where there is no mask yet, the stroke alone is the better prompt.
+
+        Args:
+            present: Masks (H, W) by slice.
+            corrected: Whether to correct them by the strokes. A method that corrects masks itself needs them
+                as they were, because a mask that agrees with all strokes has nothing left to correct.
         """
         painted = self.foreground.keys() | self.background.keys()
-        there = self.correct({k: present[k] for k in painted if k in present and present[k].any()})
+        there = {k: present[k] for k in painted if k in present and present[k].any()}
+        if corrected:
+            there = self.correct(there)
         return {k: mask for k, mask in there.items() if k in present and mask.any()}
 
 

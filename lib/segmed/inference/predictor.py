@@ -124,9 +124,9 @@ class Predictor:
         Returns:
             Masks (H, W) by slice index.
         """
-        prompt = self._understood(prompt)
         if self.segmenter.follows_neighbours:
-            return walk_neighbours(self, picture, prompt, progress, refine)
+            return walk_neighbours(self, picture, strokes_to_clicks(prompt), progress, refine)
+        prompt = self._understood(prompt)
         prompts = StackPrompt.of(prompt).shown
         if self.segmenter.has_memory and not has_thick_box(prompt):
             return track_objects(self, picture, [prompt], progress, refine)[0]

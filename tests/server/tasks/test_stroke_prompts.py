@@ -41,6 +41,8 @@ def test_the_page_hands_on_strokes_beside_clicks() -> None:
     corrected = replace(there, box=None).prompt(SHAPE, scribbles)
     assert corrected.mask is not None and not corrected.mask[10, 5, 2] and corrected.mask[11, 4, 2]
     assert (corrected.scribbles[2] == strokes).all()
+    asked = replace(there, box=None).prompt(SHAPE, scribbles, with_result=True)
+    assert asked.mask is not None and asked.mask[:, :, 2].all()  # the model corrects the mask itself
 
 
 class _Model(SimpleNamespace):
@@ -51,6 +53,11 @@ class _Model(SimpleNamespace):
     ) -> tuple[dict[int, np.ndarray], list[str]]:
         self.asked.append(prompt)
         return {}, []
+
+    corrects = False
+
+    def corrects_masks(self, device: str | None) -> bool:
+        return self.corrects
 
     def provenance(self, *said: object) -> SimpleNamespace:
         return SimpleNamespace(to_json=dict)
@@ -93,6 +100,22 @@ def test_slicer_hands_on_strokes_and_the_mask_so_far(model: _Model, tmp_path: Pa
     ).all()
     assert (first.scribbles[4] <= 0).all() and first.scribbles[4].dtype == np.int8
     assert second.mask is not None and second.mask[3, 5, 2] and second.mask[3, 8, 2]
+
+
+def test_a_model_that_corrects_masks_sees_them_as_they_were_before_the_strokes(
+    model: _Model, tmp_path: Path
+) -> None:
+    """A mask that agrees with the strokes would have nothing left to correct."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[3:12, 4:14, 2] = 1
+    labels[9, 5:12, 2], labels[16:20, 9, 2] = 2, 3  # on the object and beside it
+    model.corrects = True
+    _ask(model, labels, tmp_path)
+    wanted = np.zeros(SHAPE[:2], bool)
+    wanted[3:12, 4:14] = True
+    assert (model.asked[0].mask[:, :, 2] == wanted).all()
+    on_slice = model.asked[0].on_slice(2)
+    assert on_slice is not None and not on_slice.is_satisfied
 
 
 def test_strokes_beside_the_object_alone_are_refused_unless_a_box_names_it(

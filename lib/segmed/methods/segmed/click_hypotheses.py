@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from segmed.imaging.prompts import SlicePrompt
+from segmed.imaging.scribbles import scribbles_to_clicks
 from segmed.methods.segmed.views import CLICK_SIDES, View, compared, expected_dice, found_in, is_lone_click
 from segmed.sam.embedding import Embedding
 
@@ -109,6 +110,21 @@ class Hypotheses:
                 0.0,
             ]
         return out
+
+
+def first_clicks(prompt: SlicePrompt) -> SlicePrompt:
+    """The clicks from which a first mask is guessed, at most `MOST_CLICKS`, of which one is on the object.
+
+    Strokes become clicks. The last of several clicks usually corrects what the others gave; it corrects the
+    guess as well, together with all other clicks and strokes.
+    """
+    if prompt.scribbles is not None:
+        few, most = scribbles_to_clicks(prompt, MOST_CLICKS), MOST_CLICKS
+    else:
+        few, most = prompt, min(MOST_CLICKS, max(1, len(prompt.labels) - 1))
+    first = int((few.labels == 1).argmax())
+    kept = [first, *(n for n in range(len(few.labels)) if n != first)][:most]
+    return replace(few, points=few.points[kept], labels=few.labels[kept])
 
 
 def hypotheses_of(

@@ -85,7 +85,7 @@ def model_prompt(opened: OpenObject, view: PlaneView, scribbles: Scribbles, with
     drawn = view.square_masks({k: patch.full(view.shape) for k, patch in opened.masks.items()})
     own = _scribbles_in(opened, view)
     masks = (result or drawn) if with_result else drawn
-    masks = {**masks, **own.mask_prompts(drawn | result)}
+    masks = {**masks, **own.mask_prompts(drawn | result, corrected=not with_result)}
     mask = stack_slices(masks, view.square_shape).astype(bool) if masks else None
     points = (tuple(view.point(p) for p in points) for points in (opened.foreground, opened.background))
     foreground, background = points

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from scipy import ndimage
 
 from segmed.imaging.grid import image_grid
 from segmed.imaging.labels.masks import stack_slices
@@ -77,13 +78,19 @@ class ScribblesInferTask(InferTask):
         value = params.value_of(name)
         present = labels == value if value else np.zeros(picture.shape, bool)
         previous = {int(k): present[:, :, k].T for k in np.flatnonzero(present.any(axis=(0, 1)))}
-        mask = stack_slices(scribbles.mask_prompts(previous), picture.shape) > 0
+        strokes = scribbles.maps()
+        if self.prompts.corrects_masks(params.device):
+            before = {k: _under_strokes(m, strokes[k] != 0) for k, m in previous.items() if k in strokes}
+            masks = scribbles.mask_prompts(before, corrected=False)
+        else:
+            masks = scribbles.mask_prompts(previous)
+        mask = stack_slices(masks, picture.shape) > 0
         if not scribbles.foreground and not params.roi and not mask.any():
             raise BadRequest(
                 "There are no scribbles on the object. Paint some with the foreground brush, then update."
             )
         prompt, warnings = parse_prompt(
-            picture.shape, params.roi, mask=mask if mask.any() else None, scribbles=scribbles.maps()
+            picture.shape, params.roi, mask=mask if mask.any() else None, scribbles=strokes
         )
         opened = time.perf_counter()
         masks, notes = self.prompts.segment(picture, prompt, params.device)
@@ -109,3 +116,12 @@ class ScribblesInferTask(InferTask):
                 "write": round(time.perf_counter() - segmented, 4),
             },
         }
+
+
+def _under_strokes(mask: np.ndarray, strokes: np.ndarray) -> np.ndarray:
+    """A mask (H, W) as it probably was before strokes took its pixels: as the nearest pixels beside them.
+
+    The strokes of the label map have replaced the object's pixels under them.
+    """
+    nearest = ndimage.distance_transform_edt(strokes, return_distances=False, return_indices=True)
+    return np.asarray(mask[tuple(nearest)])

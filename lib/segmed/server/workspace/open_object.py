@@ -200,9 +200,7 @@ class OpenObject:
         """
         masks = {k: patch.full(shape) for k, patch in self.masks.items()}
         present = masks | {k: patch.full(shape) for k, patch in self.result.items()}
-        masks |= scribbles.mask_prompts(present)
-        if with_result:
-            masks = present | masks
+        masks = present if with_result else masks | scribbles.mask_prompts(present)
         volume = None
         if masks:
             volume = np.zeros(shape, bool, order="F")
