@@ -60,15 +60,14 @@ def test_a_mask_that_agrees_with_its_strokes_stays(predictor: Predictor) -> None
     assert (answer(predictor, odd, strokes) == odd).all()
 
 
-def test_a_first_mask_is_guessed_from_a_few_marks() -> None:
+def test_a_first_mask_is_guessed_from_clicks() -> None:
+    """From all of them, or from a few of clicks and strokes, the first of which lies on the object."""
     points, labels = np.array([[1, 1], [2, 2], [3, 3], [4, 4], [5, 5]], np.float32), np.array([0, 0, 1, 1, 0])
     clicks = SlicePrompt(points=points, labels=labels)
-    assert first_clicks(clicks).points.tolist() == [[3, 3], [1, 1], [2, 2]]
-    two = replace(clicks, points=points[2:4], labels=labels[2:4])
-    assert first_clicks(two).points.tolist() == [[3, 3]], "the second one corrects"
-    lone = replace(clicks, points=points[2:3], labels=labels[2:3])
-    assert first_clicks(lone).points.tolist() == [[3, 3]]
+    assert first_clicks(clicks) is clicks
     strokes = np.zeros((40, 60), np.int8)
     strokes[20, 5:50], strokes[2, 5:50] = 1, -1
     guessed = first_clicks(SlicePrompt(scribbles=strokes))
     assert len(guessed.labels) == MOST_CLICKS and guessed.labels.all() and guessed.scribbles is None
+    both = first_clicks(replace(clicks, scribbles=strokes))
+    assert both.points.tolist() == [[3, 3], [1, 1], [2, 2]] and both.labels.tolist() == [1, 0, 0]

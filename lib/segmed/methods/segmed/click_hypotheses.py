@@ -113,17 +113,16 @@ class Hypotheses:
 
 
 def first_clicks(prompt: SlicePrompt) -> SlicePrompt:
-    """The clicks from which a first mask is guessed, at most `MOST_CLICKS`, of which one is on the object.
+    """The clicks of a first guess: all clicks, or at most `MOST_CLICKS` of clicks and strokes.
 
-    Strokes become clicks. The last of several clicks usually corrects what the others gave; it corrects the
-    guess as well, together with all other clicks and strokes.
+    The choice among masks was trained for so many clicks. One of them is on the object; the strokes then
+    correct the guess as strokes.
     """
-    if prompt.scribbles is not None:
-        few, most = scribbles_to_clicks(prompt, MOST_CLICKS), MOST_CLICKS
-    else:
-        few, most = prompt, min(MOST_CLICKS, max(1, len(prompt.labels) - 1))
+    if prompt.scribbles is None:
+        return prompt
+    few = scribbles_to_clicks(prompt, MOST_CLICKS)
     first = int((few.labels == 1).argmax())
-    kept = [first, *(n for n in range(len(few.labels)) if n != first)][:most]
+    kept = [first, *(n for n in range(len(few.labels)) if n != first)][:MOST_CLICKS]
     return replace(few, points=few.points[kept], labels=few.labels[kept])
 
 

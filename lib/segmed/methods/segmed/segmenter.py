@@ -20,7 +20,13 @@ from torch import Tensor
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.base.graph import Graph, Run
 from segmed.methods.base.segmenter import Logits, Segmenter
-from segmed.methods.segmed.click_hypotheses import CUT_OFF, Hypotheses, first_clicks, hypotheses_of
+from segmed.methods.segmed.click_hypotheses import (
+    CUT_OFF,
+    MOST_CLICKS,
+    Hypotheses,
+    first_clicks,
+    hypotheses_of,
+)
 from segmed.methods.segmed.graphs import RunPromptNetwork, network_graph
 from segmed.methods.segmed.network import PromptNetwork
 from segmed.methods.segmed.prompt_channels import prompt_channels
@@ -202,10 +208,10 @@ class Segmed(Segmenter):
     ) -> list[tuple[Tensor, Tensor | None]]:
         """Box and probability (H, W) of a first mask for clicks and scribbles, from windows of several sizes.
 
-        The guess is made from a few of the marks, see `first_clicks`; the others then correct it. Each window
-        and mask head gives a hypothesis, of which the trained choice takes one. Weights without a choice take
-        the one with the highest expected Dice over all of them, see `views.expected_dice`, for several clicks
-        times the trust in it.
+        Strokes are represented by clicks, see `first_clicks`. Each window and mask head gives a hypothesis.
+        For a few clicks the choice that was trained for them takes one. Otherwise the one with the highest
+        expected Dice over all of them is taken, see `views.expected_dice`, for many clicks times the trust in
+        it.
         """
         items = [(b, first_clicks(prompt)) for b, prompt in items]
         height, width = embedding.frame.height, embedding.frame.width
@@ -230,9 +236,10 @@ class Segmed(Segmenter):
 
     def _scores(self, found: Hypotheses, prompt: SlicePrompt) -> Tensor:
         """Score hypotheses (N,), the meant one highest."""
-        if self.choice is not None:
+        few = 0 < len(prompt.points) <= MOST_CLICKS
+        if self.choice is not None and few:
             return self.choice(torch.from_numpy(found.features())).cpu()
-        # Several clicks leave less doubt about the object: the window that shows it best counts as well.
+        # Many clicks leave less doubt about the object: the window that shows it best counts as well.
         lone = is_lone_click(prompt)
         return torch.from_numpy(found.agreement if lone else found.agreement * found.trust)
 
