@@ -54,7 +54,7 @@ class _Model(SimpleNamespace):
         self.asked.append(prompt)
         return {}, []
 
-    corrects = False
+    corrects = volume = False
 
     def corrects_masks(self, device: str | None) -> bool:
         return self.corrects
@@ -116,6 +116,12 @@ def test_a_model_that_corrects_masks_sees_them_as_they_were_before_the_strokes(
     assert (model.asked[0].mask[:, :, 2] == wanted).all()
     on_slice = model.asked[0].on_slice(2)
     assert on_slice is not None and not on_slice.is_satisfied
+    labels[3:12, 4:14, 4] = 1
+    _ask(model, labels, tmp_path)
+    assert not model.asked[1].mask[:, :, 4].any()
+    model.volume = True
+    _ask(model, labels, tmp_path)
+    assert (model.asked[2].mask[:, :, 4] == wanted).all()
 
 
 def test_strokes_beside_the_object_alone_are_refused_unless_a_box_names_it(

@@ -58,7 +58,7 @@ class ScribblesInferTask(InferTask):
 
         Returns:
             Path of a mask on the full grid of the image (uint8, object = 1), and the parameters for the
-            viewer. The object is unchanged on slices without scribbles.
+            viewer. Except for models of volumes, the object is unchanged on slices without scribbles.
 
         Raises:
             BadRequest: There is no label map.
@@ -81,10 +81,11 @@ class ScribblesInferTask(InferTask):
         strokes = scribbles.maps()
         if self.prompts.corrects_masks(params.device):
             before = {k: _under_strokes(m, strokes[k] != 0) for k, m in previous.items() if k in strokes}
-            masks = scribbles.mask_prompts(before, corrected=False)
+            # A volume is corrected as a whole, a slice by itself.
+            before = previous | before if self.prompts.volume else before
         else:
-            masks = scribbles.mask_prompts(previous)
-        mask = stack_slices(masks, picture.shape) > 0
+            before = scribbles.mask_prompts(previous)
+        mask = stack_slices(before, picture.shape) > 0
         if not scribbles.foreground and not params.roi and not mask.any():
             raise BadRequest(
                 "There are no scribbles on the object. Paint some with the foreground brush, then update."
