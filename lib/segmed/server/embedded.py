@@ -18,6 +18,7 @@ from segmed.server.serve import _environment, _private_folder
 
 _HOST = "127.0.0.1"
 _ENDS_WITHIN = 10.0  # s
+_WORKERS = ("learning", "scoring", "decoding", "segmentations")  # names of threads that compute
 _guard = threading.Lock()
 _started = False
 
@@ -35,8 +36,13 @@ class EmbeddedServer:
 
     def close(self) -> None:
         """Stop it; this process cannot start another one."""
+        ends = time.monotonic() + _ENDS_WITHIN
         self._server.should_exit = True
         self._thread.join(_ENDS_WITHIN)
+        # A program that ends while one of them is in the code of PyTorch is aborted.
+        for thread in threading.enumerate():
+            if thread.name in _WORKERS:
+                thread.join(max(0.0, ends - time.monotonic()))
 
 
 def start_embedded(studies: Path, conf: Mapping[str, str] | None = None) -> EmbeddedServer:
