@@ -54,6 +54,12 @@ def _without_choice(model: Segmed) -> Segmed:
     return changed
 
 
+def _clicks_for_scribbles(model: Segmed) -> Segmed:
+    changed = Segmed(model.network, look=model.look)
+    changed.takes_scribbles = False
+    return changed
+
+
 def _looking(**settings: object) -> Callable[[Segmed], Segmed]:
     return lambda model: Segmed(model.network, look=replace(model.look, **settings))  # type: ignore[arg-type]
 
@@ -63,6 +69,7 @@ VARIANTS: dict[str, Callable[[Segmed], Segmed]] = {
     "not pulled to clicks": _looking(pull_to_clicks=False),
     "no evidence": _without_evidence,
     "no choice among masks of clicks": _without_choice,
+    "scribbles as clicks": _clicks_for_scribbles,
     "not mirrored": _looking(flips=False),
     "one window": _looking(zooms=(LookConfig.quick_zoom,)),
     "three windows": _looking(zooms=(1.3, 1.55, 1.9)),

@@ -91,12 +91,17 @@ class Pacs:
             return [rest.get(f"/instances/{one}/file").content for one in first]
 
 
-@pytest.fixture(scope="session")
-def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pacs]:
-    """A PACS that holds nothing yet."""
+def started(folder: Path) -> Iterator[Pacs]:
+    """A PACS of its own folder, stopped at the end; the test is skipped where Orthanc is not installed."""
     if shutil.which("Orthanc") is None:
         pytest.skip("Orthanc is not installed: apt-get install orthanc orthanc-dicomweb")
-    one = Pacs(tmp_path_factory.mktemp("pacs"))
+    one = Pacs(folder)
     one.start()
     yield one
     one.stop()
+
+
+@pytest.fixture(scope="session")
+def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pacs]:
+    """A PACS that holds nothing yet."""
+    yield from started(tmp_path_factory.mktemp("pacs"))

@@ -85,22 +85,15 @@ class Scribbles:
             out[k] = out.get(k, False) | pixels
         return out
 
-    def mask_prompts(
-        self, present: Mapping[int, np.ndarray], corrected: bool = True
-    ) -> dict[int, np.ndarray]:
-        """The present masks of the painted slices.
+    def mask_prompts(self, present: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """The present masks of the painted slices, corrected.
 
-        A stroke is not an outline: where there is no mask yet, the stroke alone is the better prompt.
-
-        Args:
-            present: Masks (H, W) by slice.
-            corrected: Whether to correct them by the strokes. A method that corrects masks itself needs them
-                as they were, because a mask that agrees with all strokes has nothing left to correct.
+        They are for methods that do not correct masks themselves: a mask that agrees with all strokes has
+        nothing left to correct. A stroke is not an outline: where there is no mask yet, the stroke alone is
+        the better prompt.
         """
         painted = self.foreground.keys() | self.background.keys()
-        there = {k: present[k] for k in painted if k in present and present[k].any()}
-        if corrected:
-            there = self.correct(there)
+        there = self.correct({k: present[k] for k in painted if k in present and present[k].any()})
         return {k: mask for k, mask in there.items() if k in present and mask.any()}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from dicom_phantom import phantom_series
 from label_site import AFFINE, Site, make_site
-from orthanc import Pacs
+from orthanc import Pacs, started
 from PIL import Image
 from segmed.data.phantom import Phantom
 from study_folder import SHAPE
@@ -40,12 +40,7 @@ def scattered(tmp_path: Path) -> tuple[Path, Phantom]:
 @pytest.fixture
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pacs]:
     """A PACS of a test's own."""
-    if shutil.which("Orthanc") is None:
-        pytest.skip("Orthanc is not installed: apt-get install orthanc orthanc-dicomweb")
-    one = Pacs(tmp_path_factory.mktemp("mine"))
-    one.start()
-    yield one
-    one.stop()
+    yield from started(tmp_path_factory.mktemp("mine"))
 
 
 @pytest.fixture

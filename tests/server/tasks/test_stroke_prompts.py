@@ -41,7 +41,7 @@ def test_the_page_hands_on_strokes_beside_clicks() -> None:
     corrected = replace(there, box=None).prompt(SHAPE, scribbles)
     assert corrected.mask is not None and not corrected.mask[10, 5, 2] and corrected.mask[11, 4, 2]
     assert (corrected.scribbles[2] == strokes).all()
-    asked = replace(there, box=None).prompt(SHAPE, scribbles, with_result=True)
+    asked = replace(there, box=None).prompt(SHAPE, scribbles, with_result=True, by_strokes=False)
     assert asked.mask is not None and asked.mask[:, :, 2].all()  # the model corrects the mask itself
 
 

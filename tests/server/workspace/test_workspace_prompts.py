@@ -105,6 +105,28 @@ def test_a_stroke_alone_finds_the_object(page: Page, truth: np.ndarray) -> None:
     assert page.told["prompt"]["foreground"] == []
 
 
+def test_a_box_counts_although_the_mask_agrees_with_an_earlier_stroke(page: Page, truth: np.ndarray) -> None:
+    i0, i1, j0, j1, k0, k1 = box_around(truth)
+    i, j, _ = middle_of(truth)
+    page.prompt(model="segmed", box=box_around(truth))
+    points = [[i - 4, j], [i - 1, j]]
+    page.prompt(model="segmed", scribbles=[{"k": K, "foreground": True, "points": points, "width": 1}])
+    page.prompt(model="segmed", box=[i0, i, j0, j1, k0, k1])
+    assert not page.labels[i + 4 :, :, K].any() and page.labels[i0 + 4 : i, j, K].all()
+
+
+def test_a_stroke_brings_more_than_its_own_pixels(page: Page, truth: np.ndarray) -> None:
+    i0, i1, j0, j1, k0, k1 = box_around(truth)
+    page.prompt(model="segmed", box=[i0, (i0 + i1) // 2, j0, j1, k0, k1])
+    half = (page.labels > 0).sum()
+    i = i0 + 3 * (i1 - i0) // 4
+    j = int(np.flatnonzero(truth[i, :, K]).mean())
+    stroke = {"k": K, "foreground": True, "points": [[i, j - 3], [i, j + 3]], "width": 2}
+    page.prompt(model="segmed", scribbles=[stroke])
+    assert (page.labels > 0).sum() > half + 60
+    assert dice_on(page.labels, truth) > 0.8
+
+
 def test_a_lasso_around_the_object(page: Page, truth: np.ndarray) -> None:
     i0, i1, j0, j1, _, _ = box_around(truth)
     line = [[i0 - 2, j0 - 2], [i1 + 2, j0 - 2], [i1 + 2, j1 + 2], [i0 - 2, j1 + 2]]

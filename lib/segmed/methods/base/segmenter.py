@@ -87,7 +87,7 @@ class Segmenter(nn.Module, ABC):
             the neighbour's image and mask instead of a box.
         finds_boxes: Whether `detect` finds the objects of a slice as boxes.
         takes_scribbles: Whether `decode` reads the scribbles of prompts; otherwise the predictor converts
-            them to clicks.
+            them to clicks, as it does in volumes for methods that follow neighbours.
         no_graphs: Why `graphs` has none, as the end of a sentence; "" for methods that have them.
         notice: A message that users get with every answer, such as the reason for another runtime.
     """

@@ -65,7 +65,9 @@ def _stroke(view: PlaneView, stroke: Stroke) -> np.ndarray:
     return np.asarray(centre | view.reduced(draw_stroke(points, stroke.width, view.square_size)))
 
 
-def model_prompt(opened: OpenObject, view: PlaneView, scribbles: Scribbles, with_result: bool) -> Prompt:
+def model_prompt(
+    opened: OpenObject, view: PlaneView, scribbles: Scribbles, with_result: bool, by_strokes: bool = True
+) -> Prompt:
     """The whole prompt for a model that segments in a view.
 
     Args:
@@ -73,19 +75,21 @@ def model_prompt(opened: OpenObject, view: PlaneView, scribbles: Scribbles, with
         view: View of the image.
         scribbles: All scribbles of the object, on stored slices.
         with_result: Whether to include the present result as the mask to correct.
+        by_strokes: Whether to include masks that are corrected by the strokes, see `OpenObject.prompt`.
 
     Raises:
         ValueError: No prompt shows the object.
     """
     if view.axis == SLICES and not opened.settled:
-        return opened.prompt(view.shape, scribbles, with_result)
+        return opened.prompt(view.shape, scribbles, with_result, by_strokes)
     if with_result and 0 < len(opened.settled) < _WHOLE:
         with_result = False  # contours in another plane cross this one as lines, which are no mask to correct
     result = view.square_masks({k: patch.full(view.shape) for k, patch in opened.result.items()})
     drawn = view.square_masks({k: patch.full(view.shape) for k, patch in opened.masks.items()})
     own = _scribbles_in(opened, view)
     masks = (result or drawn) if with_result else drawn
-    masks = {**masks, **own.mask_prompts(drawn | result, corrected=not with_result)}
+    if by_strokes:
+        masks = {**masks, **own.mask_prompts(drawn | result)}
     mask = stack_slices(masks, view.square_shape).astype(bool) if masks else None
     points = (tuple(view.point(p) for p in points) for points in (opened.foreground, opened.background))
     foreground, background = points

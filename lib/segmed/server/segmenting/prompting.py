@@ -38,8 +38,9 @@ def run_prompt(actions: WorkspaceActions, body: PromptBody, job: Job) -> dict[st
     opened, warnings = described_object(work, body, view)
     actions.notes += warnings
     scribbles = opened.scribbles(work.shape)
-    corrected = not body.box and not body.lasso and task.corrects_masks(body.device)
-    asked = model_prompt(opened, view, scribbles, with_result=corrected)
+    itself = task.corrects_masks(body.device)
+    corrected = itself and not body.box and not body.lasso
+    asked = model_prompt(opened, view, scribbles, with_result=corrected, by_strokes=not itself)
 
     def paint(bare: np.ndarray, mask: np.ndarray) -> np.ndarray:
         taken = mask & (body.overwrite | np.isin(bare, (0, opened.value)))

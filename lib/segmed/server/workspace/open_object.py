@@ -187,20 +187,31 @@ class OpenObject:
                 out = out.with_stroke(k, pixels, foreground)
         return out
 
-    def prompt(self, shape: tuple[int, int, int], scribbles: Scribbles, with_result: bool = False) -> Prompt:
+    def prompt(
+        self,
+        shape: tuple[int, int, int],
+        scribbles: Scribbles,
+        with_result: bool = False,
+        by_strokes: bool = True,
+    ) -> Prompt:
         """The whole prompt for a model.
 
         Args:
             shape: Shape (I, J, K) of the image.
             scribbles: Scribbles of the object.
             with_result: Whether to include the present result as the mask to correct.
+            by_strokes: Whether to include the masks of painted slices, corrected by the strokes, for methods
+                that do not correct masks themselves.
 
         Raises:
             ValueError: No prompt shows the object.
         """
         masks = {k: patch.full(shape) for k, patch in self.masks.items()}
         present = masks | {k: patch.full(shape) for k, patch in self.result.items()}
-        masks = present if with_result else masks | scribbles.mask_prompts(present)
+        if with_result:
+            masks = present
+        if by_strokes:
+            masks = masks | scribbles.mask_prompts(present)
         volume = None
         if masks:
             volume = np.zeros(shape, bool, order="F")
