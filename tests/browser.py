@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 # WebGL without a graphics card, and no calls home
 _ARGUMENTS = [
@@ -19,6 +19,10 @@ _ARGUMENTS = [
     "--disable-background-networking",
 ]
 Picture = Callable[[Page, str], Path]
+
+expect.set_options(
+    timeout=60_000
+)  # ms; a busy machine may take many seconds to show a page for the first time
 
 
 def chromium() -> str:

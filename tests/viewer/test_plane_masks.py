@@ -32,7 +32,7 @@ def server(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Server:
 
 @pytest.fixture
 def client(page: Page, server: Server, request: pytest.FixtureRequest) -> str:
-    name = f"reader of {request.node.name[5:40]}"
+    name = f"reader with {request.node.callspec.id}"
     page.add_init_script(f"localStorage.setItem('segmed.client', '{name}')")
     page.goto(server.url)
     expect(page.locator("#images button")).to_have_count(1)

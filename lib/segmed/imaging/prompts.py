@@ -146,6 +146,8 @@ class Prompt:
         background: Clicked voxels that do not belong to the object.
         mask: Previous mask (I, J, K), boolean, or None.
         scribbles: Strokes (H, W) by slice, int8 as those of a `SlicePrompt`.
+        is_outline: Whether the mask was drawn around the object, as by a lasso. A previous mask that agrees
+            with all clicks and strokes has nothing left to correct; an outline is segmented all the same.
     """
 
     box: Box | None = None
@@ -153,6 +155,7 @@ class Prompt:
     background: tuple[Point, ...] = ()
     mask: np.ndarray | None = None
     scribbles: Mapping[int, np.ndarray] = field(default_factory=dict)
+    is_outline: bool = False
 
     def __post_init__(self) -> None:
         for strokes in self.scribbles.values():

@@ -60,12 +60,13 @@ class NeighbourWalk:
     def run(self) -> Masks:
         """Masks (H, W) of all slices that show the object."""
         prompt = self.prompt
-        if prompt.mask is not None and self.marked_slices():
-            return corrected(self, prompt.mask)
+        previous = None if prompt.is_outline else prompt.mask
+        if previous is not None and self.marked_slices():
+            return corrected(self, previous)
         if prompt.box is not None and not prompt.box.is_flat:
             return self._within_box()
-        if prompt.mask is not None:
-            ks = [int(k) for k in np.flatnonzero(prompt.mask.any(axis=(0, 1)))]
+        if previous is not None:
+            ks = [int(k) for k in np.flatnonzero(previous.any(axis=(0, 1)))]
             anchors = {k: self.from_prompt(k) for k in ks}
             return self._grow(anchors, ends=(0, self.depth - 1))
         return self._from_slices()

@@ -103,7 +103,7 @@ class Predictor:
         """
         prompt = self._understood(prompt)
         prompts = {k: p for k in prompt.slices() if (p := prompt.on_slice(k)) is not None}
-        if not self.segmenter.corrects_masks:
+        if not self.segmenter.corrects_masks or prompt.is_outline:
             return self.segment(picture, prompts, progress, refine)
         final = {k: p.mask for k, p in prompts.items() if p.mask is not None and p.is_satisfied}
         others = {k: p for k, p in prompts.items() if k not in final}

@@ -135,6 +135,19 @@ def test_a_lasso_around_the_object(page: Page, truth: np.ndarray) -> None:
     assert dice_on(page.labels, truth) > 0.8
 
 
+@pytest.mark.parametrize("model", ["segmed", "segmed_3d"])
+def test_a_lasso_is_segmented_although_it_agrees_with_an_earlier_click(
+    page: Page, truth: np.ndarray, model: str
+) -> None:
+    i0, i1, j0, j1, _, _ = box_around(truth)
+    page.prompt(model=model, foreground=[middle_of(truth)])
+    line = [[i0 - 2, j0 - 2], [i1 + 2, j0 - 2], [i1 + 2, j1 + 2], [i0 - 2, j1 + 2]]
+    page.prompt(model=model, lasso={"k": K, "points": line})
+    inside = (i1 - i0 + 5) * (j1 - j0 + 5)
+    assert (page.labels[:, :, K] > 0).sum() < 0.95 * inside
+    assert dice_on(page.labels, truth) > 0.8
+
+
 @pytest.mark.parametrize("model", ["segmed", "classical"])
 def test_an_existing_label_is_refined(page: Page, truth: np.ndarray, model: str) -> None:
     rough = np.roll(truth[:, :, K], 2, 0)

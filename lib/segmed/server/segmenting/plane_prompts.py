@@ -94,7 +94,7 @@ def model_prompt(
     points = (tuple(view.point(p) for p in points) for points in (opened.foreground, opened.background))
     foreground, background = points
     box = view.box(opened.box) if opened.box else None
-    return Prompt(box, foreground, background, mask, own.maps())
+    return Prompt(box, foreground, background, mask, own.maps(), opened.has_outline and not with_result)
 
 
 def recorded_prompt(opened: OpenObject, view: PlaneView, asked: Prompt) -> dict[str, Any]:

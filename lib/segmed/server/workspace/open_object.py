@@ -76,7 +76,7 @@ class OpenObject:
             "background": [list(point) for point in self.background],
             **({} if self.axis == 2 else {"axis": self.axis}),
             **({"strokes": len(self.strokes)} if self.strokes else {}),
-            **({"lasso": sorted(self.masks)} if self.masks and not self.adopts else {}),
+            **({"lasso": sorted(self.masks)} if self.has_outline else {}),
             **({"lines": [line.to_json() for line in self.lines]} if self.lines else {}),
         }
 
@@ -217,7 +217,13 @@ class OpenObject:
             volume = np.zeros(shape, bool, order="F")
             for k, mask in masks.items():
                 volume[:, :, k] = mask.T
-        return Prompt(self.box, self.foreground, self.background, volume, scribbles.maps())
+        drawn = self.has_outline and not with_result
+        return Prompt(self.box, self.foreground, self.background, volume, scribbles.maps(), drawn)
+
+    @property
+    def has_outline(self) -> bool:
+        """Whether the masks are the insides of lassos."""
+        return bool(self.masks) and not self.adopts
 
     def without_it(self, k: int, values: np.ndarray) -> np.ndarray:
         """Slice k (H, W) as it was before the object was painted; `values` is changed."""
