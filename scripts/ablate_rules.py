@@ -54,6 +54,12 @@ def _without_choice(model: Segmed) -> Segmed:
     return changed
 
 
+def _clicks_anew(model: Segmed) -> Segmed:
+    changed = Segmed(model.network, look=model.look)
+    changed.corrects_masks = False
+    return changed
+
+
 def _clicks_for_scribbles(model: Segmed) -> Segmed:
     changed = Segmed(model.network, look=model.look)
     changed.takes_scribbles = False
@@ -70,6 +76,7 @@ VARIANTS: dict[str, Callable[[Segmed], Segmed]] = {
     "no evidence": _without_evidence,
     "no choice among masks of clicks": _without_choice,
     "scribbles as clicks": _clicks_for_scribbles,
+    "all clicks anew": _clicks_anew,
     "not mirrored": _looking(flips=False),
     "one window": _looking(zooms=(LookConfig.quick_zoom,)),
     "three windows": _looking(zooms=(1.3, 1.55, 1.9)),

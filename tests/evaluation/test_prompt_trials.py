@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +18,14 @@ from segmed.evaluation.cases import SliceObject
 from segmed.evaluation.metrics import Overlap
 from segmed.evaluation.overlay_sheet import Tile, best_median_worst, draw_sheet
 from segmed.evaluation.peers import load_peer
-from segmed.evaluation.prompt_trials import BOXES, CLICKS, SCRIBBLES, prompt_trials, scribbled
+from segmed.evaluation.prompt_trials import (
+    BOXES,
+    CLICKS,
+    SCRIBBLES,
+    prompt_trials,
+    scribbled,
+    slice_predictor,
+)
 from segmed.imaging.prompts import SlicePrompt
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -32,15 +41,14 @@ def _disc(radius: int = 15, x: int = 40) -> np.ndarray:
 
 
 class Learner:
-    """Right from the third prompt with clicks or strokes on; keeps what it was asked."""
+    """Right from the third click on; keeps what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[SlicePrompt] = []
 
     def __call__(self, prompt: SlicePrompt) -> np.ndarray:
         self.asked.append(prompt)
-        said = len(prompt.labels) + (prompt.mask is not None)
-        return _disc() if said > 2 else _disc(12)
+        return _disc() if len(prompt.labels) > 2 else _disc(12)
 
 
 def test_prompts_of_every_column() -> None:
@@ -49,7 +57,11 @@ def test_prompts_of_every_column() -> None:
     assert [*found] == [*BOXES, *CLICKS, *SCRIBBLES]
     boxes = [p.box for p in predict.asked[:4]]
     assert boxes[0] == item.box and len(set(boxes)) > 2
-    assert [len(p.labels) for p in predict.asked[4:9]] == [1, 2, 3, 3, 3]  # nothing is wrong after the third
+    clicks = predict.asked[4:9]
+    assert [len(p.labels) for p in clicks] == [1, 2, 3, 3, 3]  # nothing is wrong after the third
+    assert clicks[0].mask is None
+    assert all((p.mask == _disc(12)).all() for p in clicks[1:3] if p.mask is not None)
+    assert [p.mask is not None for p in clicks] == [False, True, True, True, True]
     assert (
         Overlap.of(found["5 clicks"], item.mask).dice() == 1 > Overlap.of(found["1 click"], item.mask).dice()
     )
@@ -76,6 +88,23 @@ def test_a_scribble_is_answered_as_the_server_does() -> None:
     assert (asked.asked[0].mask == present).all()  # as it was when it was drawn on
     scribbled(asked, SlicePrompt(box=(1, 1, 80, 60), scribbles=strokes), None)
     assert asked.asked[1].mask is None
+
+
+@pytest.mark.parametrize("corrects", [True, False])
+def test_only_methods_that_correct_masks_get_the_present_one_beside_clicks(corrects: bool) -> None:
+    asked: list[SlicePrompt] = []
+
+    def decode(embedding: None, prompts: list[list[SlicePrompt]], size: tuple[int, int]) -> Any:
+        asked.append(prompts[0][0])
+        return SimpleNamespace(masks=torch.zeros(1, 1, *size))
+
+    method: Any = SimpleNamespace(
+        embed=lambda images: None, decode=decode, understood=lambda prompt: prompt, corrects_masks=corrects
+    )
+    case: Any = SimpleNamespace(picture=SimpleNamespace(shape=(90, 70, 1), slice=lambda k: None))
+    click, label = np.array([[20, 33]], np.float32), np.ones(1, np.int64)
+    found = slice_predictor(method, case, 0)(SlicePrompt(None, click, label, _disc()))
+    assert found.shape == (70, 90) and (asked[0].mask is not None) == corrects
 
 
 def _tile(n: int, dice: float) -> Tile:

@@ -29,8 +29,8 @@ def slice_predictor(method: Segmenter, case: Case, k: int) -> Predict:
     size = case.picture.shape[1], case.picture.shape[0]
 
     def predict(prompt: SlicePrompt) -> np.ndarray:
-        if prompt.mask is not None and prompt.scribbles is not None and not method.corrects_masks:
-            drawn = Scribbles.from_maps({0: prompt.scribbles})
+        if prompt.mask is not None and not method.corrects_masks:
+            drawn = Scribbles.from_maps({} if prompt.scribbles is None else {0: prompt.scribbles})
             prompt = replace(prompt, mask=drawn.mask_prompts({0: prompt.mask}).get(0))
         logits = method.decode(embedding, [[method.understood(prompt)]], size)
         return np.asarray((logits.masks[0, 0] > 0).cpu().numpy())
@@ -58,7 +58,8 @@ def prompt_trials(item: SliceObject, predict: Predict, wanted: Collection[str], 
     prompt, found = None, None
     for turn in range(1, _turns(CLICKS, wanted) + 1):
         prompt = with_click(prompt, found, item.mask)
-        found = predict(prompt)
+        # as in the viewers, clicks after the first one correct the present mask
+        found = predict(replace(prompt, mask=found if found is not None and found.any() else None))
         yield from ((name, found) for name, clicks in CLICKS.items() if clicks == turn and name in wanted)
     generator = np.random.default_rng(seed)
     prompt, found = None, None
