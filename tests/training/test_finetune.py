@@ -1,25 +1,21 @@
-"""Fine-tuning: it learns what the recipe says, leaves the rest alone, and is replayable."""
+"""Fine-tuning learns what its recipe trains, leaves the other weights alone, and can be replayed exactly."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from segmed.data.slices import LabelledSlice, SliceDataset
+from segmed.data.slices import SliceDataset
 from segmed.evaluation.metrics import Overlap
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.base.segmenter import Logits
-from segmed.methods.base.trainable import Recipe, TrainableSegmenter
+from segmed.methods.base.trainable import TrainableSegmenter
 from segmed.methods.sam.decoder_tuning import DecoderTuning, DecoderTuningConfig
 from segmed.sam.embedding import Embedding
-from segmed.sam.frame import Frame
-from segmed.training.finetune import Finetuning, LossNotFinite, rate_factor
+from segmed.training.finetune import Finetuning
 from segmed.training.finetune_config import FinetuneConfig
-from segmed.training.targets import class_places, fit_labels
 from small_training import tuned
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel
@@ -39,42 +35,6 @@ def _mean_dice(method: TrainableSegmenter, data: SliceDataset) -> float:
             masks = method.decode(method.embed([sample.image]), [[SlicePrompt(box=box)]], truth.shape).masks
         dice.append(Overlap.of((masks[0, 0] > 0).numpy(), truth).dice())
     return float(np.mean(dice))
-
-
-class Recorder(TrainableSegmenter):
-    """Trains one number; keeps what it was asked."""
-
-    name = "recorder"
-    input_size = 32
-
-    def __init__(
-        self, recipe: Recipe, loss: Callable[[Tensor], Tensor] = lambda weight: weight * 0 + 1
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(()))
-        self.recipe, self._loss = recipe, loss
-        self.seen: list[tuple[Tensor, Sequence[Sequence[SlicePrompt]] | None, Tensor, float]] = []
-
-    def trained_names(self) -> list[str]:
-        return ["weight"]
-
-    def encode(self, images: Tensor) -> Embedding:
-        raise NotImplementedError
-
-    def decode(
-        self, embedding: Embedding, prompts: Sequence[Sequence[SlicePrompt]] | None, size: tuple[int, int]
-    ) -> Logits:
-        raise NotImplementedError
-
-    def loss(
-        self,
-        images: Tensor,
-        prompts: Sequence[Sequence[SlicePrompt]] | None,
-        truth: Tensor,
-        progress: float = 1.0,
-    ) -> Tensor:
-        self.seen.append((images, prompts, truth, progress))
-        return self._loss(self.weight)
 
 
 def test_it_learns(discs: SliceDataset) -> None:
@@ -163,126 +123,6 @@ def test_bf16_keeps_the_weights_in_single_precision(discs: SliceDataset) -> None
     assert {p.dtype for p in method.parameters()} == {torch.float32}
 
 
-def test_prompts_show_the_union_or_one_label(discs: SliceDataset) -> None:
-    method = Recorder(Recipe({"": 1e-3}, "dice_bce"))
-    Finetuning(method, discs, FinetuneConfig(steps=30, batch=4)).run()
-    kinds = set()
-    for images, prompts, truth, _ in method.seen:
-        assert images.shape[1:] == (3, 32, 32)
-        assert truth.shape == (len(images), 1, 32, 32)
-        assert prompts is not None
-        for (prompt,), mask in zip(prompts, truth[:, 0], strict=True):
-            y, x = mask.nonzero().T
-            assert prompt.box is not None
-            moves = np.array(prompt.box) - [x.min(), y.min(), x.max(), y.max()]
-            assert np.abs(moves).max() <= 0.2 * 32
-            kinds.add(round(float(mask.sum()) / 32**2, 1))
-    assert [round(progress, 2) for *_, progress in method.seen[:3]] == [0.0, 0.03, 0.07]
-    areas = {round(float(np.isin(discs[1].labels, on).mean()), 1) for on in ([1], [2], [1, 2])}
-    assert areas <= kinds
-    # six slices with an object, in two batches of three
-    assert {len(images) for images, *_ in method.seen} == {3}
-
-
-def test_class_maps_go_without_prompts(discs: SliceDataset) -> None:
-    method = Recorder(Recipe({"": 1e-3}, "dice_ce", prompted=False))
-    Finetuning(method, discs, FinetuneConfig(steps=2, batch=4)).run()
-    assert all(prompts is None for _, prompts, _, _ in method.seen)
-    truth = torch.cat([truth for _, _, truth, _ in method.seen])
-    assert truth.shape == (8, 1, 32, 32)
-    assert truth.dtype == torch.long
-    assert sorted(truth.flatten(1).amax(1).tolist()) == [0, 0, 2, 2, 2, 2, 2, 2]
-    forced = Recorder(Recipe({"": 1e-3}, "dice_ce", prompted=False))
-    Finetuning(forced, discs, FinetuneConfig(steps=1, prompted=True)).run()
-    assert forced.seen[0][1] is not None
-
-
-def test_every_slice_is_seen_once_per_epoch(discs: SliceDataset) -> None:
-    method = Recorder(Recipe({"": 1e-3}, "dice_ce", epochs=2, prompted=False))
-    training = Finetuning(method, discs, FinetuneConfig(batch=3))
-    assert training.steps == 2 * 3
-    training.run()
-    sums = [float(image.sum()) for images, *_ in method.seen for image in images]
-    assert len(set(sums[:8])) == 8
-    assert sorted(sums[:8]) == sorted(sums[8:])
-    assert sums[:8] != sums[8:]
-
-
-def test_rates_of_the_recipe(discs: SliceDataset) -> None:
-    method = tuned(
-        rates={"": 1e-4, "model.mask_decoder.transformer.": 1e-2}, optimiser="adamw", weight_decay=0.3
-    )
-    training = Finetuning(method, discs, FinetuneConfig(steps=1))
-    assert isinstance(training.optimiser, torch.optim.AdamW)
-    rates = {id(p): g["lr"] for g in training.optimiser.param_groups for p in g["params"]}
-    decoder = method.model.mask_decoder
-    assert rates[id(decoder.transformer.layers[0].mlp.lin1.weight)] == 1e-2
-    assert rates[id(decoder.mask_tokens.weight)] == 1e-4
-    assert {g["weight_decay"] for g in training.optimiser.param_groups} == {0.3}
-    with pytest.raises(ValueError, match=r"no learning rate for 'model\.mask_decoder"):
-        Finetuning(tuned(rates={"gafl.": 1.0}), discs)
-
-
-def test_schedules() -> None:
-    constant, linear = Recipe({"": 1.0}), Recipe({"": 1.0}, schedule="linear")
-    assert {rate_factor(constant, step, 10) for step in range(10)} == {1.0}
-    assert (rate_factor(linear, 0, 10), rate_factor(linear, 10, 10)) == (1.0, pytest.approx(1e-3))
-    poly = Recipe({"": 1.0}, schedule="poly", warmup=10)
-    assert [rate_factor(poly, step, 100) for step in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
-    assert rate_factor(poly, 60, 100) == pytest.approx(0.5**0.9)
-    # a warm-up longer than the run would never end
-    assert rate_factor(poly, 2, 20) == 1.0
-
-
-def test_the_plateau_schedule_halves_the_rate(discs: SliceDataset) -> None:
-    for loss, halvings in ((lambda w: w * 0 + 1, 1), (lambda w: w, 0)):
-        method = Recorder(Recipe({"": 1e-3}, "dice_bce", schedule="plateau"), loss)
-        training = Finetuning(method, discs, FinetuneConfig(epochs=8, batch=3))
-        training.run()
-        assert training.optimiser.param_groups[0]["lr"] == pytest.approx(1e-3 / 2**halvings)
-
-
-def test_a_loss_that_is_not_finite_stops(discs: SliceDataset) -> None:
-    method = Recorder(Recipe({"": 1e-3}), lambda weight: weight * math.nan)
-    with pytest.raises(LossNotFinite, match=r"step 1 is nan.*lower learning rate"):
-        Finetuning(method, discs).run()
-    # the loss is 0 and its gradient infinite
-    steep = Recorder(Recipe({"": 1e-3}), lambda weight: (weight - weight.detach()).abs().sqrt())
-    with pytest.raises(LossNotFinite, match="gradient of step 1 has the norm"):
-        Finetuning(steep, discs).run()
-    assert steep.weight == 1
-
-
-def test_nothing_to_learn_from(discs: SliceDataset) -> None:
-    empty = SliceDataset(discs.volumes, discs.classes, slices=[(0, 0), (1, 0)])
-    with pytest.raises(ValueError, match="no slice with a labelled object"):
-        Finetuning(tuned(), empty)
-
-
-@pytest.mark.parametrize(
-    "changes", [{"steps": 0}, {"batch": 0}, {"epochs": -1}, {"clip": 0}, {"one_label_share": 2}]
-)
-def test_settings_that_make_no_sense(changes: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=str(next(iter(changes.values())))):
-        FinetuneConfig(**changes)  # type: ignore[arg-type]
-
-
-def test_labels_lie_where_the_image_lies() -> None:
-    labels = np.zeros((20, 40), np.uint8)
-    labels[10:, 20:] = 3
-    padded = fit_labels(labels, Frame(20, 40, 32, keep_aspect=True))
-    assert padded.shape == (32, 32)
-    assert torch.equal(padded.nonzero().amin(0), torch.tensor([8, 16]))
-    assert padded[:16].count_nonzero() == 8 * 16 == padded.count_nonzero()
-    stretched = fit_labels(labels, Frame(20, 40, 32))
-    assert stretched.count_nonzero() == 16 * 16
-    speck = np.zeros((200, 100), np.uint8)
-    speck[151, 99] = 2
-    small = fit_labels(speck, Frame(200, 100, 10))
-    assert small.nonzero().tolist() == [[7, 9]]
-    assert small.max() == 2
-
-
 def test_presets_train_what_was_published() -> None:
     with torch.device("meta"):
         model = SamModel(SamConfig())
@@ -356,43 +196,6 @@ def test_activations_can_be_computed_twice(discs: SliceDataset) -> None:
     assert training.run() == pytest.approx(losses, abs=1e-6)
     assert len(calls) == 2 * 2
     assert torch.allclose(plain.weight_vector(), checkpointed.weight_vector(), atol=1e-6)
-
-
-def test_augmented_slices_are_encoded_anew(discs: SliceDataset) -> None:
-    asked: list[tuple[int, ...]] = []
-
-    def darker(sample: LabelledSlice, *seed: int) -> LabelledSlice:
-        asked.append(seed)
-        return replace(
-            sample, image=sample.image // 2, labels=sample.labels * (sample.patient != discs.patients[0])
-        )
-
-    method = Recorder(Recipe({"": 1e-3}, "dice_bce"))
-    Finetuning(method, discs, FinetuneConfig(epochs=2, batch=6, seed=3), augment=darker).run()
-    assert sorted(asked) == [(3, epoch, n) for epoch in range(2) for n in range(6)]
-    brightest = sorted(float(image.max()) for images, *_ in method.seen for image in images)
-    # slices that lost their object are taken as they were
-    assert brightest[5] < 0.6 < brightest[6]
-    assert not Finetuning(tuned(), discs, FinetuneConfig(steps=1), augment=darker).encoder.frozen
-
-
-def test_slices_that_wait_do_not_hold_their_volumes(discs: SliceDataset) -> None:
-    training = Finetuning(tuned(), discs, FinetuneConfig(steps=1))
-    assert training.data[1].labels.base is not None
-    waiting = training.reader._load(1)
-    assert waiting.image.base is None and waiting.labels.base is None
-    assert np.array_equal(waiting.labels, training.data[1].labels)
-
-
-def test_classes_are_found_by_their_names(discs: SliceDataset) -> None:
-    method = Recorder(Recipe({"": 1e-3}, "dice_ce", prompted=False))
-    method.labels = ("dark", "cloud", "bright")
-    assert class_places(method, discs.classes)[:4].tolist() == [0, 3, 1, 0]
-    Finetuning(method, discs, FinetuneConfig(steps=1)).run()
-    assert sorted(method.seen[0][2].unique().tolist()) == [0, 1, 3]
-    method.labels = ("dark",)
-    with pytest.raises(ValueError, match="has the label 'bright', but the classes of the method are dark"):
-        Finetuning(method, discs)
 
 
 def test_it_goes_on_from_any_step(discs: SliceDataset) -> None:
