@@ -19,13 +19,10 @@ import argparse
 import copy
 import json
 import platform
-import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,76 +31,20 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import SamConfig, SamModel
+from transformers import SamConfig
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
-from segmed.data.synthetic.sample import generate
-from segmed.methods.segmed.losses import step_loss
+from gpu.default_model import train_default_model, windows
+from gpu.networks import Sizes, random_sam, small_config
+from gpu.roofline import FORMATS, Roofline, fastest, largest_memory
 from segmed.methods.segmed.network import PromptNetwork
-from segmed.methods.segmed.prompt_channels import WindowPrompts, prompt_channels
 from segmed.sam.cpu.precision import prepare_encoder
-from segmed.sam.window import sampling_grid, to_window, windows_around
-from segmed.simulation.prompts import tight_boxes
 
-FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Largest relative error of features, and smallest agreement of masks with those of fp32 on the CPU. Random
 # weights put many logits near the threshold, so that a rounding moves more pixels than trained ones would.
 BOUNDS = {"fp32": (2e-3, 0.999), "bf16": (5e-2, 0.97)}
-WINDOW = 128  # px, input of the default model
-REPEATS = 5
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What is run.
-
-    Attributes:
-        vit: configuration of the SAM whose encoder is timed.
-        batches: slices encoded together.
-        product: side of the square matrices whose product gives the device's rate.
-        copied: bytes of the copy that gives its bandwidth.
-        trained: slices per training step of the SAM.
-        objects: objects per training step of the default model.
-    """
-
-    vit: SamConfig
-    batches: tuple[int, ...]
-    product: int
-    copied: int
-    trained: int
-    objects: int
-
-
-def small_config() -> SamConfig:
-    """A SAM with windowed and global layers, for comparisons and for --tiny."""
-    side, width = 128, 32
-    return SamConfig(
-        vision_config={
-            "hidden_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": side,
-            "patch_size": 16,
-            "window_size": 5,
-            "global_attn_indexes": [1],
-            "output_channels": width,
-            "num_pos_feats": width // 2,
-            "mlp_dim": 128,
-        },
-        prompt_encoder_config={"hidden_size": width, "image_size": side, "patch_size": 16},
-        mask_decoder_config={"hidden_size": width, "mlp_dim": 64, "iou_head_hidden_dim": 32},
-    )
-
-
-def random_sam(config: SamConfig) -> SamModel:
-    """Weights at the scale of trained ones, the same at each call."""
-    torch.manual_seed(0)
-    model = SamModel(config).eval().requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        if "norm" not in name:
-            nn.init.trunc_normal_(parameter, std=0.1 if "rel_pos" in name else 0.05)
-    return model
 
 
 class Check:
@@ -116,8 +57,7 @@ class Check:
 
     def __init__(self, device: str, sizes: Sizes) -> None:
         self.device, self.sizes = torch.device(device), sizes
-        self.rates: dict[str, float] = {}
-        self.bandwidth = 0.0
+        self.most = Roofline(self.device)
 
     def facts(self) -> dict[str, Any]:
         """What the machine is."""
@@ -181,15 +121,7 @@ class Check:
 
     def roofline(self) -> dict[str, Any]:
         """Rate of a matrix product in each format, and bandwidth of copies."""
-        side, found = self.sizes.product, {}
-        for name, dtype in FORMATS.items():
-            a, b = (torch.randn(side, side, device=self.device).to(dtype) for _ in range(2))
-            self.rates[name] = 2 * side**3 / self._fastest(lambda a=a, b=b: a @ b)
-            found[f"{name}_tflops"] = self.rates[name] / 1e12
-        source = torch.empty(self.sizes.copied, dtype=torch.uint8, device=self.device)
-        target = torch.empty_like(source)
-        self.bandwidth = 2 * self.sizes.copied / self._fastest(lambda: target.copy_(source))
-        return found | {"gb_per_s": self.bandwidth / 1e9}
+        return self.most.measure(self.sizes.product, self.sizes.copied)
 
     def encoder(self) -> dict[str, Any]:
         """Slices per second of the image encoder and its memory, beside the roofline."""
@@ -204,12 +136,12 @@ class Check:
             weights = sum(p.numel() * p.element_size() for p in encoder.parameters())
             for batch in self.sizes.batches:
                 pixels = torch.randn(batch, 3, side, side, device=self.device)
-                with torch.inference_mode(), self._memory() as memory:
-                    seconds = self._fastest(lambda e=encoder, p=pixels: e(p).last_hidden_state)
+                with torch.inference_mode(), largest_memory(self.device) as memory:
+                    seconds = fastest(self.device, lambda e=encoder, p=pixels: e(p).last_hidden_state)
                 found[f"{name}_batch_{batch}"] = {
                     "slices_per_s": batch / seconds,
                     "memory_mib": memory(),
-                    **self._beside_roofline(name, work * batch, weights, seconds),
+                    **self.most.share(name, work * batch, weights, seconds),
                 }
         return found
 
@@ -227,8 +159,8 @@ class Check:
             boxes = torch.tensor([0.2, 0.3, 0.7, 0.8], device=self.device).mul(side).expand(count, 1, 4)
 
             step = partial(self._tune, model, optimiser, pixels, boxes, dtype)
-            with self._memory() as memory:
-                seconds = self._fastest(step)
+            with largest_memory(self.device) as memory:
+                seconds = fastest(self.device, step)
             if not all(bool(p.grad.isfinite().all()) for p in trained if p.grad is not None):
                 raise ValueError(f"gradients in {name} are not finite")
             found[name] = {
@@ -250,97 +182,8 @@ class Check:
         optimiser.step()
 
     def default_model(self, minutes: float) -> dict[str, Any]:
-        """Train the default model's network from scratch on synthetic images, drawn on the device.
-
-        Raises:
-            ValueError: Its loss is not finite.
-        """
-        torch.manual_seed(0)
-        network = PromptNetwork().to(self.device).to(memory_format=torch.channels_last).train()
-        optimiser = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.02)
-        half = self.device.type == "cuda"
-        log: list[tuple[float, float]] = []
-        drawing, begun = 0.0, time.perf_counter()
-        while len(log) < 2 or time.perf_counter() - begun < minutes * 60:
-            start = time.perf_counter()
-            images, channels, truth = windows(self.sizes.objects, len(log), self.device)
-            self._wait()
-            drawing += time.perf_counter() - start
-            optimiser.zero_grad(set_to_none=True)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-                logits, quality = network(network.features(images), images, channels)
-            lone = torch.zeros(len(images), dtype=torch.bool, device=self.device)
-            loss, iou, _ = step_loss(logits.float(), quality.float(), truth, lone)
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            log.append((float(loss.detach()), float(iou.mean())))
-        seconds = time.perf_counter() - begun
-        tenth = max(1, len(log) // 10)
-        first, last = (torch.tensor(part).mean(0).tolist() for part in (log[:tenth], log[-tenth:]))
-        if not bool(torch.tensor(log).isfinite().all()):
-            raise ValueError(f"the loss is not finite after {len(log)} steps")
-        return {
-            "steps": len(log),
-            "samples_per_s": len(log) * self.sizes.objects / seconds,
-            "share_of_time_drawing": drawing / seconds,
-            "loss": {"first_tenth": first[0], "last_tenth": last[0]},
-            "iou": {"first_tenth": first[1], "last_tenth": last[1]},
-        }
-
-    def _beside_roofline(self, name: str, work: int, weights: int, seconds: float) -> dict[str, float]:
-        """Share of the roofline that was reached; empty if the roofline could not be measured."""
-        if name not in self.rates or not self.bandwidth:
-            return {}
-        bound = max(work / self.rates[name], weights / self.bandwidth)
-        return {"tflops": work / seconds / 1e12, "share_of_roofline": bound / seconds}
-
-    def _fastest(self, run: Callable[[], Any]) -> float:
-        """Seconds of the fastest of some runs, after one to warm up."""
-        times = []
-        for _ in range(REPEATS + 1):
-            self._wait()
-            start = time.perf_counter()
-            run()
-            self._wait()
-            times.append(time.perf_counter() - start)
-        return min(times[1:])
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    @contextmanager
-    def _memory(self) -> Iterator[Callable[[], float]]:
-        """A function that gives the largest memory so far, in MiB: of the GPU, else of the process."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
-            yield lambda: torch.cuda.max_memory_allocated(self.device) / 2**20
-        else:
-            yield lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def windows(count: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Training samples of the default model: objects of synthetic images in windows around their boxes.
-
-    Returns:
-        Windows (B, 3, S, S) in [0, 1], prompt channels (B, 9, S, S) and masks (B, S, S) in [0, 1].
-    """
-    generator = torch.Generator(device).manual_seed(seed)
-    drawn = generate(count, 160, seed, device)
-    first = drawn.valid.float().argmax(1)
-    truth = drawn.targets[torch.arange(count, device=device), first]
-    boxes = tight_boxes(truth)
-    zoom = 1.4 + 0.35 * torch.rand(count, 1, generator=generator, device=device)
-    around = windows_around(boxes, zoom)
-    grid = sampling_grid(around, 160, 160, WINDOW)
-    valid = (grid.abs() <= 1).all(-1)
-    images = nn.functional.grid_sample(drawn.images, grid, align_corners=False)
-    masks = nn.functional.grid_sample(truth.float()[:, None], grid, align_corners=False)[:, 0]
-    nothing = WindowPrompts.nothing(count, WINDOW, device=device)
-    channels = prompt_channels(images, valid, replace(nothing, boxes=to_window(boxes, around, WINDOW)))
-    return images, channels, masks
+        """Train the default model's network from scratch on synthetic images, drawn on the device."""
+        return train_default_model(self.device, self.sizes.objects, minutes)
 
 
 def _masks(model: Any, features: Tensor, boxes: Tensor) -> Tensor:
