@@ -1,117 +1,26 @@
-"""The MONAI Label module of 3D Slicer itself, as it comes with MONAI Label, against a real server.
-
-Its source is run on a stub of 3D Slicer's interface, so that each request of each panel is made by the
-module's own code, and each answer is read by it. 3D Slicer itself is not run.
-"""
+"""MONAI Label's own module of 3D Slicer works with a real server, from the first sample to the training."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
 from unittest.mock import MagicMock
 
 import nibabel as nib
 import numpy as np
 import pytest
 import requests
-from guarded_server import PASSWORD, Guarded, guarded
 from running import Server, Start
 from scipy import ndimage
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
 from slicer_fixtures import NAMES, K, slab, truth
-from slicer_nodes import Node, affine_of
-from slicer_stub import SegmentEditor, Stub
-from slicer_widgets import Widgets
+from slicer_module import Module, needs_plugins
+from slicer_nodes import Node
+from slicer_stub import Stub
 
-__all__ = ["guarded"]
-PLUGINS = Path(sys.prefix) / "monailabel" / "plugins" / "slicer"
-pytestmark = pytest.mark.skipif(
-    not (PLUGINS / "MONAILabel" / "MONAILabel.py").is_file(),
-    reason=f"MONAI Label's module of 3D Slicer is not in {PLUGINS}; pip install monailabel puts it there",
-)
-
-
-def load(stub: Stub, name: str) -> ModuleType:
-    """The source of one of MONAI Label's modules, executed."""
-    path = PLUGINS / name / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-        for loaded in [m for m in sys.modules if m.startswith(f"{name}Lib")]:
-            del sys.modules[loaded]
-    return module
-
-
-class Module:
-    """The module's widget with all of its panels, and what the tests do in its place by mouse."""
-
-    def __init__(self, stub: Stub, url: str) -> None:
-        self.stub, self.source = stub, load(stub, "MONAILabel")
-        widget = self.source.MONAILabelWidget()
-        widget.ui = Widgets()
-        widget.ui.embeddedSegmentEditorWidget = SegmentEditor()
-        widget.ui.freezeUpdateCheckBox.checked = False
-        for place in ("sam2", "scribbles"):
-            getattr(widget.ui, f"{place}PlaceWidget").currentNode = lambda place=place: self.roi(place)
-        for section in ("infer", "train", "activelearning", "scoring"):
-            widget.ui.optionsSection.addItem(section)
-        self.parameters: dict[str, str] = {}
-        widget._parameterNode = MagicMock(
-            GetParameter=lambda key: self.parameters.get(key, ""), SetParameter=self.parameters.__setitem__
-        )
-        stub.scene.on_close = self.close
-        widget.parent, widget.resourcePath = None, lambda name: name
-        widget.tmpdir = str(stub.folder)
-        widget.logic = self.source.MONAILabelLogic(str(stub.folder), resourcePath=str)
-        widget.ui.serverComboBox.currentText = url
-        self.widget, self.ui = widget, widget.ui
-
-    def close(self) -> None:
-        """The scene is closed, and the module begins anew."""
-        parameters = self.widget._parameterNode
-        self.widget.onSceneStartClose(None, None)
-        self.widget._parameterNode = parameters
-
-    def roi(self, place: str) -> Node | None:
-        return self.widget._sam2ROINode if place == "sam2" else self.widget._scribblesROINode
-
-    def connect(self) -> None:
-        self.widget.onClickFetchInfo()
-        assert self.stub.shown == []
-
-    def next_sample(self, strategy: str = "sequential") -> None:
-        self.ui.strategyBox.currentText = strategy
-        self.widget.onNextSampleButton()
-        assert self.stub.shown == [] and self.widget._volumeNode is not None
-
-    def mask(self, name: str) -> np.ndarray:
-        return np.asarray(self.widget._segmentNode.segmentation.segments[name].mask)
-
-    def ras(self, ijk: Any) -> list[float]:
-        return [float(v) for v in (affine_of(self.widget._volumeNode.image) @ [*ijk, 1.0])[:3]]
-
-    def click(self, name: str, ijk: Any, positive: bool = True) -> None:
-        self.ui.labelComboBox.currentText = name
-        points = self.widget.dgPositivePointListNode if positive else self.widget.dgNegativePointListNode
-        points.AddControlPoint(self.ras(ijk))
-
-    def box(self, mask: np.ndarray, place: str = "sam2") -> None:
-        corners = np.array([self.ras(v) for v in (np.argwhere(mask).min(0), np.argwhere(mask).max(0))])
-        node = self.roi(place)
-        assert node is not None
-        node.box = corners.min(0), corners.max(0)
+pytestmark = needs_plugins
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +34,6 @@ def slicer_server(
     words = {"models": "segmed,classical,lora", "untrained": "true", "backbone_lora": str(weights)}
     words["labels"] = ",".join(NAMES)
     return start(studies, *(w for key, value in words.items() for w in ("--conf", key, value)))
-
-
-@pytest.fixture
-def stub(tmp_path: Path) -> Iterator[Stub]:
-    stub = Stub(tmp_path)
-    stub.settings["MONAILabel/autoRunSegmentationOnNextSample"] = False
-    with stub.imported():
-        yield stub
 
 
 @pytest.fixture
@@ -314,57 +215,6 @@ def test_monai_labels_names_of_options_and_unknown_ones(slicer_server: Server) -
     url = f"{slicer_server.url}/infer/classical?image=lps&output=json"
     told = requests.post(url, data=asked, timeout=60).json()
     assert [w for w in told["warnings"] if w.startswith("Not known, and ignored: rio. Known are")]
-
-
-def test_a_login(stub: Stub, guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The dialog asks once; then each request carries the token."""
-    module = Module(stub, guarded.server.url)
-    asked: list[int] = []
-
-    def dialog(**_: Any) -> Any:
-        asked.append(1)
-        texts = {"username": SimpleNamespace(text="annotator"), "password": SimpleNamespace(text=PASSWORD)}
-        return SimpleNamespace(exec=lambda: None, ui=SimpleNamespace(**texts))
-
-    monkeypatch.setattr(module.source, "LoginDialog", dialog)
-    module.connect()
-    assert asked == [1] and module.ui.deepgrowModelSelector.items
-
-
-def test_the_reviewers_module(guarded: Guarded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """MONAI Label Reviewer notes its verdict with the label; with a login, reviewers may, and others not.
-
-    The module knows no login, so that the header is put into its requests here, as a reverse proxy does.
-    """
-    rest = _rest()
-    image = nib.load(guarded.server.studies / "ct.nii.gz")
-    mask = (np.asarray(image.dataobj) > 300).astype(np.uint8)
-    nib.save(nib.Nifti1Image(mask, image.affine), tmp_path / "l.nii.gz")
-    label = {"label": ("l.nii.gz", (tmp_path / "l.nii.gz").read_bytes())}
-    assert guarded.ask("annotator", "PUT", "/datastore/label?image=ct", files=label).status_code == 200
-    server = rest.MonaiServerREST(guarded.server.url)
-    verdict = {"segmentationMeta": {"status": "approved", "level": "easy", "approvedBy": "Dr Lee"}}
-    answers = {}
-    for role in ("reader", "annotator", "reviewer"):
-        session = requests.Session()
-        session.headers["Authorization"] = f"Bearer {guarded.tokens[role]}"
-        for verb in ("get", "put"):
-            monkeypatch.setattr(rest.requests, verb, getattr(session, verb))
-        answers[role] = server.updateLabelInfo("ct", "final", verdict)
-    assert answers == {"reader": 403, "annotator": 403, "reviewer": 200}
-    noted = server.requestDataStoreInfo()["objects"]["ct"]["labels"]["final"]["info"]
-    assert noted["segmentationMeta"]["status"] == "approved" and noted["segments"]
-    assert server.requestSegmentation("ct", "final").status_code == 200
-
-
-def _rest() -> Any:
-    """The requests of MONAI Label Reviewer."""
-    path = PLUGINS / "MONAILabelReviewer" / "MONAILabelReviewerLib" / "MonaiServerREST.py"
-    spec = importlib.util.spec_from_file_location("MonaiServerREST", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _moved(node: Node) -> Node:
