@@ -6,9 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -16,104 +14,20 @@ import numpy as np
 import psutil
 import pytest
 import requests
+from clinic import BROKEN, CASES, NAMES, Clinic, labels_of, phantom_of
 from running import Server, Start
 from segmed.active.scoring.strategies import STRATEGIES
-from segmed.data.phantom import Phantom, make_phantom
 from segmed.evaluation.metrics import Overlap
 from segmed.registry.versions import Registry
 
-NAMES = ("liver", "spleen")
-CASES = [f"case {n}" for n in range(8)]
-BROKEN = "case 8"
 PROPOSAL_SHIFT = 2
-
-
-def _phantom(n: int) -> Phantom:
-    return make_phantom("MR", shape=(48, 48, 2), spacing=(7.0, 7.0, 40.0), seed=n)
-
-
-def _labels(n: int) -> np.ndarray:
-    found = _phantom(n).labels
-    return np.where(found <= len(NAMES), found, 0).astype(np.uint8)
-
-
-class Clinic:
-    """A server that is started anew on the same studies and models."""
-
-    def __init__(self, start: Start, studies: Path, registry: Path) -> None:
-        self._start, self.studies, self.registry = start, studies, registry
-        self.server = self.restart()
-
-    def restart(self) -> Server:
-        words = {
-            "registry": str(self.registry),
-            "models": "segmed",
-            "labels": ",".join(NAMES),
-            "strategy": "hybrid",
-            "retrain_after": "3",
-            "retrain_options": "epochs=1,epoch_steps=1,batch=8,learning_rate=0.001,device=cpu",
-        }
-        self.server = self._start(
-            self.studies, *(w for key, value in words.items() for w in ("--conf", key, value))
-        )
-        return self.server
-
-    def ask(self, method: str, path: str, **body: Any) -> requests.Response:
-        return requests.request(method, f"{self.server.url}{path}", json=body or None, timeout=120)
-
-    def next(self, user: str, strategy: str = "sequential", **more: Any) -> list[str]:
-        answer = self.ask("POST", f"/activelearning/{strategy}", client_id=user, **more)
-        assert answer.ok, answer.text
-        return [sample["id"] for sample in answer.json().get("samples", [])]
-
-    def give_back(self, user: str) -> None:
-        """Leave the user with nothing."""
-        for image in self.next(user, count=1):
-            assert self.ask("POST", "/api/active/skip", image=image, client_id=user).ok
-
-    def status(self) -> dict[str, Any]:
-        return dict(self.ask("GET", "/api/active/state").json())
-
-    def retrainings(self) -> list[dict[str, Any]]:
-        return list(self.ask("GET", "/api/active/retrainings").json())
-
-    def labels(self, **query: str) -> list[dict[str, Any]]:
-        return list(requests.get(f"{self.server.url}/api/active/labels", query, timeout=60).json())
-
-    def submit(
-        self, n: int, user: str, tag: str = "final", labels: np.ndarray | None = None, **more: float | str
-    ) -> None:
-        path = self.server.temporary / f"{n}-{tag}.nii.gz"
-        nib.save(nib.Nifti1Image(_labels(n) if labels is None else labels, _phantom(n).affine), path)
-        info = {
-            "label_info": [{"name": name, "idx": k} for k, name in enumerate(NAMES, 1)],
-            "client_id": user,
-            **more,
-        }
-        with path.open("rb") as file:
-            answer = requests.put(
-                f"{self.server.url}/datastore/label?image={CASES[n]}&tag={tag}",
-                data={"params": json.dumps(info)},
-                files={"label": (path.name, file)},
-                timeout=60,
-            )
-        path.unlink()
-        assert answer.ok, answer.text
-
-    def wait(self, until: Callable[[dict[str, Any]], Any], seconds: float = 900) -> dict[str, Any]:
-        """The status as soon as it is as wanted."""
-        deadline = time.monotonic() + seconds
-        while not until(status := self.status()):
-            assert time.monotonic() < deadline, (status, self.server.log.read_text(encoding="utf-8")[-3000:])
-            time.sleep(0.3)
-        return status
 
 
 @pytest.fixture(scope="module")
 def clinic(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Clinic:
     studies = tmp_path_factory.mktemp("clinic")
     for n, name in enumerate(CASES):
-        phantom = _phantom(n)
+        phantom = phantom_of(n)
         nib.save(nib.Nifti1Image(phantom.image, phantom.affine), studies / f"{name}.nii.gz")
     (studies / f"{BROKEN}.nii.gz").write_bytes(b"no image")
     return Clinic(start, studies, tmp_path_factory.mktemp("registry"))
@@ -232,7 +146,7 @@ def test_labels_and_the_work_on_them_are_noted(clinic: Clinic) -> None:
         params = {"roi": [5, 20, 5, 20, 1, 1], "client_id": "ann"}
         url = f"{clinic.server.url}/infer/segmed?image={CASES[0]}&output=json"
         assert requests.post(url, data={"params": json.dumps(params)}, timeout=60).ok
-    proposed = np.roll(_labels(0), PROPOSAL_SHIFT, 0)
+    proposed = np.roll(labels_of(0), PROPOSAL_SHIFT, 0)
     clinic.submit(0, "ann", "original", proposed)
     assert clinic.labels() == []
     clinic.submit(0, "ann")
@@ -240,7 +154,7 @@ def test_labels_and_the_work_on_them_are_noted(clinic: Clinic) -> None:
     clinic.give_back("bob")
     clinic.wait(lambda _: clinic.labels())
     label = clinic.labels()[0]
-    truth = {name: _labels(0) == value for value, name in enumerate(NAMES, 1)}
+    truth = {name: labels_of(0) == value for value, name in enumerate(NAMES, 1)}
     dice = {name: Overlap.of(np.roll(mask, PROPOSAL_SHIFT, 0), mask).dice() for name, mask in truth.items()}
     assert label["sizes"] == {name: int(mask.sum()) for name, mask in truth.items()}
     assert label["agreement"] == pytest.approx(dice)
