@@ -14,6 +14,8 @@ echo "Requests that no viewer sends, and bursts …"
 $python -m pytest -q tests/server/http/test_hostile_requests.py tests/server/http/test_client_json.py tests/server/http/test_turns.py
 echo "5,000 odd prompts from seed $first …"
 SEGMED_INFER_REQUESTS=5000 SEGMED_FIRST_INFER=$first $python -m pytest -q tests/gate/test_infer_fuzz.py
+echo "200 sequences of prompts and edits from seed $first …"
+SEGMED_SEQUENCES=200 SEGMED_FIRST_SEQUENCE=$first $python -m pytest -q tests/server/workspace/test_prompt_sequences.py
 echo "200 requests to each endpoint, made from the description of the interface, from seed $first …"
 SEGMED_OPENAPI_EXAMPLES=200 SEGMED_OPENAPI_SEED=$first $python -m pytest -q tests/gate/test_openapi.py
 echo "A PACS that is silent, or that answers every other time …"
