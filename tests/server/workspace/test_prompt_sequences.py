@@ -138,22 +138,19 @@ class Sequence:
         return [i, j, k]
 
     def undo(self) -> None:
-        if not self.page.told["can_undo"]:
-            return
-        now = self.page.labels.copy()
-        self.page.do("undo")
-        if (now != self.page.labels).any():
-            assert (self.page.labels == self.past.pop()).all(), "undo brings back something else"
-            self.future.append(now)
+        self._travel("undo", self.past, self.future)
 
     def redo(self) -> None:
-        if not self.page.told["can_redo"]:
+        self._travel("redo", self.future, self.past)
+
+    def _travel(self, what: str, ahead: list[np.ndarray], behind: list[np.ndarray]) -> None:
+        if not self.page.told[f"can_{what}"]:
             return
         now = self.page.labels.copy()
-        self.page.do("redo")
+        self.page.do(what)
         if (now != self.page.labels).any():
-            assert (self.page.labels == self.future.pop()).all(), "redo brings back something else"
-            self.past.append(now)
+            assert (self.page.labels == ahead.pop()).all(), f"{what} shows another label map"
+            behind.append(now)
 
     def accept(self) -> None:
         before = self.page.labels.copy()
