@@ -59,7 +59,7 @@ def prompt_trials(item: SliceObject, predict: Predict, wanted: Collection[str], 
     for turn in range(1, _turns(CLICKS, wanted) + 1):
         prompt = with_click(prompt, found, item.mask)
         # as in the viewers, clicks after the first one correct the present mask
-        found = predict(replace(prompt, mask=found if found is not None and found.any() else None))
+        found = predict(replace(prompt, mask=_to_correct(found)))
         yield from ((name, found) for name, clicks in CLICKS.items() if clicks == turn and name in wanted)
     generator = np.random.default_rng(seed)
     prompt, found = None, None
@@ -77,9 +77,13 @@ def scribbled(predict: Predict, prompt: SlicePrompt, present: np.ndarray | None)
     The present mask, if any, becomes part of the prompt, and the predicted mask is corrected by the strokes.
     """
     assert prompt.scribbles is not None
-    mask = present if present is not None and present.any() else None
-    found = predict(SlicePrompt(prompt.box, prompt.points, prompt.labels, mask, prompt.scribbles))
+    found = predict(replace(prompt, mask=_to_correct(present)))
     return Scribbles.from_maps({0: prompt.scribbles}).correct({0: found})[0]
+
+
+def _to_correct(present: np.ndarray | None) -> np.ndarray | None:
+    """The present mask (H, W) as part of a prompt; an empty one shows no object."""
+    return present if present is not None and present.any() else None
 
 
 def baseline_trials(
