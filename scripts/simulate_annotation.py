@@ -22,8 +22,6 @@ played once for all its strategies.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -41,6 +39,7 @@ from simulation.annotator import effort
 from simulation.archive import CLINIC, STAGES, Archive, Kind, draw, from_dataset
 from simulation.loops import FirstRound, InProcess, Loop, Setup, dice_of
 from simulation.options import parser_of
+from simulation.rows import continual_report, read, stress_report, write
 from simulation.server_loop import ServerLoop
 
 _STRATEGIES = ("random:12", "hybrid", "full")
@@ -210,12 +209,6 @@ def archive_of(a: argparse.Namespace, seed: int) -> Archive:
     return from_dataset(a.dataset, a.root, seed, a.patients, a.slices, a.tested)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    return (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-    )
-
-
 def play(a: argparse.Namespace) -> None:
     """Run what the file does not hold yet."""
     names = (a.strategies or ",".join(_ARMS if a.continual else _STRATEGIES)).split(",")
@@ -244,74 +237,16 @@ def play_seed(
                     write(a.out, row)
 
 
-def write(path: Path, row: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-    print({k: v for k, v in row.items() if k != "images"}, file=sys.stderr, flush=True)
-
-
 def report(a: argparse.Namespace) -> str:
     """Markdown of what the file holds, and the plot."""
     rows = read(a.out)
     if a.stress:
         return stress_report(rows, a.plot)
     if a.continual:
-        return continual_report(rows, a.plot)
+        return continual_report(rows, _ARMS, a.plot)
     if a.plot:
         curves.plot(rows, a.plot, f"{a.dataset}, {len(curves.matrix(rows, curves.RANDOM, 'dice'))} seeds")
     return "\n".join([curves.table(rows), "", *curves.picked(rows)])
-
-
-def continual_report(rows: Sequence[dict[str, Any]], plot: Path | None) -> str:
-    """Dice on the first kind after the first and the last round."""
-    last_round = max(r["round"] for r in rows)
-    lines = [
-        f"| arm | seeds | after round 1 | after round {last_round + 1} | loss | worst round | other kinds |"
-    ]
-    lines += ["|---|---:|---:|---:|---:|---:|---:|"]
-    series = {}
-    for arm in [arm for arm in _ARMS if arm in curves.strategies_of(rows)]:
-        dice = curves.matrix(rows, arm, "dice")
-        loss, half = curves.interval((dice[:, 0] - dice[:, -1])[:, None])
-        last = [r["kinds"] for r in rows if r["strategy"] == arm and r["round"] == last_round]
-        others = (
-            np.mean([[v for k, v in kinds.items() if k != STAGES[0].name] for kinds in last])
-            if last
-            else np.nan
-        )
-        cells = [arm, str(len(dice)), f"{dice[:, 0].mean():.3f}", f"{dice[:, -1].mean():.3f}"]
-        cells += [
-            f"{loss[0]:+.3f} ± {half[0]:.3f}",
-            f"{(dice[:, :1] - dice).mean(0).max():+.3f}",
-            f"{others:.3f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-        series[arm] = np.arange(1, dice.shape[1] + 1), dice
-    if plot:
-        curves.plot_lines(series, plot, "What is forgotten", "round", "Dice on the first round's kind")
-    return "\n".join(lines)
-
-
-def stress_report(rows: Sequence[dict[str, Any]], plot: Path | None) -> str:
-    """How the memory of the server goes."""
-    rss = np.array([r["rss_mib"] for r in rows])
-    late = len(rss) // 5
-    slope = np.polyfit(np.arange(len(rss))[late:], rss[late:], 1)[0] if len(rss) - late > 2 else np.nan
-    states = dict(Counter(r["state"] for r in rows))
-    if plot:
-        curves.plot_lines(
-            {"RSS": (np.arange(1, len(rss) + 1), rss[None])}, plot, "Server", "retraining", "MiB"
-        )
-    first, last = rows[0], rows[-1]
-    changes = ", ".join(
-        f"{what} {first[what]:.0f} → {last[what]:.0f}" for what in ("files", "threads", "processes")
-    )
-    return (
-        f"{last['labelled']} labels, {last['jobs']} retrainings ({states}). RSS {rss[0]:.0f} MiB after the "
-        f"first, {rss[late]:.0f} after {late + 1}, {rss[-1]:.0f} at the end, {slope:+.2f} MiB a retraining "
-        f"after the first fifth; {changes}."
-    )
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
