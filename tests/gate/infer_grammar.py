@@ -9,90 +9,19 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-import nibabel as nib
-import numpy as np
-from PIL import Image
-
-MODELS = (
-    "classical",
-    "classical",
-    "classical_3d",
-    "segmed",
-    "segmed",
-    "segmed_3d",
-    "nothing",
-    "segmed%20",
-    "..",
-    "",
+from odd_values import (
+    EXTENSIONS,
+    FLAWS,
+    LITERALS,
+    MODELS,
+    NUMBERS,
+    PLAIN,
+    STRINGS,
+    TYPES,
+    WINDOWS,
+    label_file,
+    picture_file,
 )
-_EXTENSIONS = (".nrrd", ".nii.gz", ".nii", ".seg.nrrd", ".exe", "", "../x", 7, None)
-_STRINGS = (
-    "",
-    "x",
-    "läsion 腫瘍 😀",
-    "\u202e\u0000",
-    "a" * 300,
-    "-1",
-    "NaN",
-    "../../etc/passwd",
-    "%00",
-    "{}",
-    "cpu",
-    "null",
-)
-_NUMBERS = (0, 1, -1, 3, 12, 0.5, -0.0, 1e-300, 1e300, 2**31, 2**53, 2**63 - 1, 2**63, -(2**63), 10**30)
-_LITERALS = (
-    "NaN",
-    "Infinity",
-    "-Infinity",
-    "1e999",
-    "9" * 5000,
-    "[" * 200 + "]" * 200,
-    '"\\ud800"',
-    "tru",
-    "'x'",
-    "01",
-)
-_FLAWS = (
-    '{"roi": [1, 2, 3}',
-    "{",
-    "[]",
-    "7",
-    "null",
-    '"text"',
-    "\ufeff{}",
-    '{"a": 1}{"a": 2}',
-    "{'roi': []}",
-    '{"roi": [1,9,1,9,2,2],}',
-)
-_TYPES = (
-    None,
-    "",
-    "application/json",
-    "text/plain",
-    "multipart/form-data",
-    "multipart/form-data; boundary=",
-    "multipart/form-data; boundary=other",
-    'multipart/form-data; boundary="a\r"',
-    "application/x-www-form-urlencoded",
-    "application/octet-stream",
-    "multipart/mixed; boundary=edge",
-    "multipart/form-data; charset=utf-16; boundary=edge",
-)
-_PLAIN: dict[str, Any] = {
-    "label": "liver",
-    "label_info": [{"name": "liver", "idx": 1}],
-    "selected_label_name": "liver",
-    "window": None,
-    "device": None,
-    "output": "mask",
-    "clean": "holes",
-    "refinement": "nothing",
-    "denoise": "gaussian",
-    "result_extension": ".nii.gz",
-    "result_compress": True,
-}
-_WINDOWS = ("auto", "ct", "40,400", "soft tissue", "-1,0", "nan,1", "0,0", "1e300,1", "percentile", 5, None)
 
 
 @dataclass(frozen=True)
@@ -137,7 +66,7 @@ class _Grammar:
             body = self.multipart(parts, boundary)
             headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
         if self.oddly(0.2):
-            kind = rng.choice(_TYPES)
+            kind = rng.choice(TYPES)
             headers = {} if kind is None else {"Content-Type": kind.replace("\r", "")}
         if self.oddly(0.15):
             body = self.torn(body)
@@ -193,7 +122,7 @@ class _Grammar:
     def upload(self) -> tuple[str | None, str | None, bytes]:
         rng = self.rng
         if not self.oddly(0.7):
-            return "a.nii", "application/octet-stream", _nifti(self.shape)
+            return "a.nii", "application/octet-stream", label_file(self.shape)
         names = [
             "a.nii.gz",
             "a.nii",
@@ -212,13 +141,15 @@ class _Grammar:
         return (
             name,
             kind,
-            rng.choice([b"", b"x", b"\x00" * 400, _nifti(self.shape), _nifti((4, 4, 1)), _png()]),
+            rng.choice(
+                [b"", b"x", b"\x00" * 400, label_file(self.shape), label_file((4, 4, 1)), picture_file()]
+            ),
         )
 
     def params(self) -> str:
         rng = self.rng
         if self.oddly(0.1):
-            return rng.choice(_FLAWS)
+            return rng.choice(FLAWS)
         keys = [
             "roi",
             "foreground",
@@ -248,7 +179,7 @@ class _Grammar:
     def value(self, key: str) -> str:
         rng = self.rng
         if self.oddly(0.15):
-            return rng.choice(_LITERALS)
+            return rng.choice(LITERALS)
         if self.oddly(0.2):
             return json.dumps(self.anything())
         fitting: dict[str, Any] = {
@@ -256,22 +187,22 @@ class _Grammar:
             "foreground": self.points,
             "background": self.points,
             "label_info": lambda: [
-                {"name": rng.choice(_STRINGS), "idx": rng.choice(_NUMBERS)} for _ in range(rng.randint(0, 3))
+                {"name": rng.choice(STRINGS), "idx": rng.choice(NUMBERS)} for _ in range(rng.randint(0, 3))
             ],
-            "window": lambda: rng.choice(_WINDOWS),
+            "window": lambda: rng.choice(WINDOWS),
             "output": lambda: rng.choice(["mask", "uncertainty", "x"]),
             "clean": lambda: rng.choice(
                 ["nothing", "largest piece", "holes", "largest piece and holes", "all"]
             ),
             "refinement": lambda: rng.choice(["nothing", "outline", "level set", "crf", "x"]),
             "denoise": lambda: rng.choice(["nothing", "gaussian", "dncnn", "x"]),
-            "result_extension": lambda: rng.choice(_EXTENSIONS),
+            "result_extension": lambda: rng.choice(EXTENSIONS),
             "result_compress": lambda: rng.choice([True, False, "yes", 3]),
-            "client_id": lambda: rng.choice(_STRINGS),
+            "client_id": lambda: rng.choice(STRINGS),
         }
-        if not self.oddly(0.7) and key in _PLAIN:
-            return json.dumps(_PLAIN[key])
-        return json.dumps(fitting.get(key, lambda: rng.choice(_STRINGS))())
+        if not self.oddly(0.7) and key in PLAIN:
+            return json.dumps(PLAIN[key])
+        return json.dumps(fitting.get(key, lambda: rng.choice(STRINGS))())
 
     def box(self) -> Any:
         rng = self.rng
@@ -292,7 +223,7 @@ class _Grammar:
             return rng.randint(0, size - 1)
         if rng.random() < 0.6:
             return rng.choice([rng.uniform(-0.5, size), rng.randint(-size, 2 * size), size, -1])
-        return rng.choice([*_NUMBERS, "3", None, [1], True])
+        return rng.choice([*NUMBERS, "3", None, [1], True])
 
     def anything(self, depth: int = 0) -> Any:
         rng = self.rng
@@ -300,8 +231,8 @@ class _Grammar:
         if kind == 4:
             return [self.anything(depth + 1) for _ in range(rng.randint(0, 4))]
         if kind == 5:
-            return {rng.choice(_STRINGS): self.anything(depth + 1) for _ in range(rng.randint(0, 3))}
-        return rng.choice([_STRINGS, _NUMBERS, (True, False), (None,)][kind])
+            return {rng.choice(STRINGS): self.anything(depth + 1) for _ in range(rng.randint(0, 3))}
+        return rng.choice([STRINGS, NUMBERS, (True, False), (None,)][kind])
 
     def multipart(self, parts: list[tuple[str, str | None, str | None, bytes]], boundary: str) -> bytes:
         edge, out = boundary.encode(), io.BytesIO()
@@ -323,15 +254,3 @@ class _Grammar:
 
 def _quoted(content: bytes) -> str:
     return "".join(chr(b) if chr(b).isalnum() and b < 128 else f"%{b:02X}" for b in content)
-
-
-def _nifti(shape: tuple[int, int, int]) -> bytes:
-    labels = np.zeros(shape, np.uint8)
-    labels[: shape[0] // 2, : shape[1] // 2] = 1
-    return bytes(nib.Nifti1Image(labels, np.eye(4)).to_bytes())
-
-
-def _png() -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(out, "PNG")
-    return out.getvalue()

@@ -1,4 +1,4 @@
-"""Slices are encoded once, volumes are filled, and users take turns."""
+"""Slices are encoded once, volumes are filled, and strokes reach every method."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from segmed.imaging.prompts import Box, Prompt, SlicePrompt
 from segmed.imaging.scribbles import Scribbles
 from segmed.imaging.store import ByteBoundedStore
 from segmed.imaging.volume import Volume
-from segmed.inference.device_queue import DeviceQueue
 from segmed.inference.predictor import Masks, Predictor
 from segmed.inference.refinement.refinement import Refinement
 from segmed.methods.base.segmenter import Logits, StackPrompt
@@ -229,39 +228,6 @@ def test_a_prediction_stops_before_the_next_slice(scan: tuple[Picture, np.ndarra
     with pytest.raises(Enough):
         predictor.segment_volume(picture, Prompt(box), progress)
     assert len(masks) == predictor.encoded == 3
-
-
-def test_the_queue_serves_in_order_of_coming() -> None:
-    queue, order = DeviceQueue(), []
-    inside, release = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        inside.set()
-        release.wait(5)
-
-    threads = [threading.Thread(target=queue.run, args=(hold,))]
-    threads[0].start()
-    assert inside.wait(5)
-    for n in range(5):
-        threads.append(threading.Thread(target=queue.run, args=(lambda n=n: order.append(n),)))
-        threads[-1].start()
-        while queue._worker._work_queue.qsize() <= n:
-            pass
-    release.set()
-    for thread in threads:
-        thread.join(5)
-    assert order == list(range(5))
-
-
-def test_the_queue_passes_results_and_errors_on_and_survives_them() -> None:
-    queue = DeviceQueue()
-
-    def fail() -> None:
-        raise ValueError("wrong")
-
-    with pytest.raises(ValueError, match="wrong"):
-        queue.run(fail)
-    assert queue.run(lambda: 7) == 7
 
 
 class Scribbled(Recording):

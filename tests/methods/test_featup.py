@@ -1,4 +1,4 @@
-"""High-resolution features inside SAM's decoder, and the sheet that shows them."""
+"""High-resolution features inside SAM's decoder."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from matplotlib.image import imread
-from segmed.evaluation.feature_sheet import draw_feature_sheet, enhance, feature_sheet, principal_colours
 from segmed.imaging.prompts import SlicePrompt
 from segmed.methods.base.trainable import load_trained, save_trained
 from segmed.methods.featup.featup import FeatUp, FeatUpConfig
-from segmed.methods.featup.featup_implicit import ImplicitConfig
 from segmed.methods.featup.jbu import JbuStack, save_jbu
 from segmed.methods.sam.medsam import MedSam
-from segmed.methods.sam.sam import Sam
-from segmed.methods.segmed.network import PromptNetwork
-from segmed.methods.segmed.segmenter import Segmed
 from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.decoding import decode_low_resolution
 from segmed.sam.tiny import initialised
@@ -246,65 +240,3 @@ def test_half_precision_of_the_encoder_keeps_the_mask(model: SamModel, pictures:
     a, b = (masks(m, pictures[:1], [[BOX]]) > 0 for m in (single, half))
     assert 0.02 < a.float().mean() < 0.98
     assert 2 * (a & b).sum() / (a.sum() + b.sum()) >= 0.99
-
-
-def test_sheet_by_the_methods_own_upsampler(
-    model: SamModel, pictures: list[np.ndarray], tmp_path: Path
-) -> None:
-    jbu = tmp_path / "jbu.safetensors"
-    save_jbu(JbuStack(64), jbu)
-    feature_sheet(FeatUp(model).eval(), pictures[0], tmp_path / "a.png", (0, 1))
-    feature_sheet(Sam(model), pictures[0], tmp_path / "b.png", (0, 63, 7, 8), ("jet", "gray"), jbu)
-    short = ImplicitConfig(views=3, fitted=2, steps=2, per_step=1, components=4, frequencies=3)
-    told: list[int] = []
-    feature_sheet(
-        MedSam(model),
-        pictures[0],
-        tmp_path / "c.png",
-        (1,),
-        implicit=short,
-        tell=lambda done, _: told.append(done),
-    )
-    assert told == [1, 2, 3, 4, 5]
-    sheets = [imread(tmp_path / f"{name}.png") for name in "abc"]
-    assert sheets[1].shape[1] > sheets[0].shape[1] == sheets[2].shape[1]
-    assert all(sheet[..., :3].std() > 0.05 for sheet in sheets)
-
-
-def test_sheets_that_cannot_be_drawn(model: SamModel, pictures: list[np.ndarray], tmp_path: Path) -> None:
-    method, path = FeatUp(model).eval(), tmp_path / "a.png"
-    with pytest.raises(ValueError, match=r"\[64\].*0 to 63"):
-        feature_sheet(method, pictures[0], path, (64,))
-    with pytest.raises(ValueError, match=r"no colormap.*rainbows.*viridis"):
-        feature_sheet(method, pictures[0], path, cmaps=("rainbows",))
-    with pytest.raises(ValueError, match=r"\.png"):
-        feature_sheet(method, pictures[0], tmp_path / "a.pdf")
-    with pytest.raises(FileNotFoundError, match="Make it first"):
-        feature_sheet(method, pictures[0], tmp_path / "none" / "a.png")
-    with pytest.raises(ValueError, match="keeps slices"):
-        feature_sheet(Segmed(PromptNetwork()), pictures[0], path)
-    save_jbu(JbuStack(8), tmp_path / "jbu.safetensors")
-    with pytest.raises(ValueError, match="takes 8 channels, but this encoder gives 64"):
-        feature_sheet(method, pictures[0], path, jbu=tmp_path / "jbu.safetensors")
-
-
-def test_colours_of_a_sheet(tmp_path: Path) -> None:
-    maps = np.linspace(-3, 5, 100).reshape(1, 10, 10)
-    shown = enhance(maps, maps)
-    assert (shown.min(), shown.max()) == (0, 1)
-    assert (np.diff(shown.ravel()) >= 0).all()
-    assert np.isfinite(enhance(0 * maps + 3, 0 * maps + 3)).all()
-    # a feature that stands out makes the red channel, coarse and fine alike
-    generator = np.random.default_rng(0)
-    low = 0.1 * generator.standard_normal((5, 8, 8))
-    low[3, :, 4:] += 4
-    coarse, fine = principal_colours(low, low.repeat(2, 1).repeat(2, 2))
-    assert (coarse.shape, fine.shape) == ((8, 8, 3), (16, 16, 3))
-    assert np.allclose(coarse.repeat(2, 0).repeat(2, 1), fine, atol=1e-6)
-    assert abs(coarse[:, 4:, 0].mean() - coarse[:, :4, 0].mean()) > 0.8
-    assert abs(coarse[:, 4:, 1].mean() - coarse[:, :4, 1].mean()) < 0.2
-    image = np.full((20, 30, 3), 128, np.uint8)
-    draw_feature_sheet(
-        image, torch.from_numpy(low), torch.from_numpy(low), (3,), ("magma",), tmp_path / "a.png"
-    )
-    assert imread(tmp_path / "a.png").shape[2] == 4

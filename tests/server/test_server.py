@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import time
 from pathlib import Path
@@ -20,25 +19,11 @@ from monailabel.client import MONAILabelClient
 from running import Server
 from segmed.data.phantom import Phantom
 from segmed.evaluation.metrics import Overlap
-from segmed.imaging.labels.provenance import Provenance, read_provenance
+from segmed.imaging.labels.provenance import Provenance
 from segmed.registry.reproduction import reproduce
+from slicer_requests import SLICER, infer, roi_of
 
-SLICER = {"result_extension": ".nrrd", "result_dtype": "uint8", "client_id": "user-xyz", "device": "cpu"}
 LIVER, K = 1, 14
-
-
-def _roi(mask: np.ndarray, k: tuple[int, int]) -> list[int]:
-    """As 3D Slicer sends it for a volume stored left-posterior: i and j descending."""
-    i, j = (np.flatnonzero(mask.any(axis=a)) for a in ((1, 2), (0, 2)))
-    return [int(i[-1]), int(i[0]), int(j[-1]), int(j[0]), k[0], k[1]]
-
-
-def _infer(
-    server: Server, model: str, params: dict[str, Any], image: str = "ct", **more: Any
-) -> tuple[Any, Any, Any]:
-    file, told = server.client.infer(model, image, {**SLICER, **params}, **more)
-    array, header = nrrd.read(file)
-    return array, header, told
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +49,8 @@ def test_info_is_what_the_viewers_need(server: Server) -> None:
 def test_box_fills_the_prompted_slice(
     server: Server, model: str, truth: np.ndarray, phantom: Phantom
 ) -> None:
-    roi = _roi(truth[:, :, K : K + 1], (K - 2, K + 2))
-    mask, header, told = _infer(
+    roi = roi_of(truth[:, :, K : K + 1], (K - 2, K + 2))
+    mask, header, told = infer(
         server, model, {"roi": roi, "label": "liver", "foreground": [], "background": []}
     )
     assert mask.shape == phantom.image.shape
@@ -85,7 +70,9 @@ def test_box_fills_the_prompted_slice(
 def test_mask_lies_on_the_object_in_world_coordinates(
     server: Server, truth: np.ndarray, phantom: Phantom
 ) -> None:
-    file, _ = server.client.infer("classical", "ct", {**SLICER, "roi": _roi(truth[:, :, K : K + 1], (K, K))})
+    file, _ = server.client.infer(
+        "classical", "ct", {**SLICER, "roi": roi_of(truth[:, :, K : K + 1], (K, K))}
+    )
     image = sitk.ReadImage(file)
     there = sitk.GetArrayFromImage(image).transpose(2, 1, 0) > 0
     centre = image.TransformContinuousIndexToPhysicalPoint(np.argwhere(there).mean(axis=0).tolist())
@@ -97,22 +84,22 @@ def test_mask_lies_on_the_object_in_world_coordinates(
 def test_the_default_takes_clicks_and_fills_volumes(server: Server, truth: np.ndarray) -> None:
     assert next(iter(server.client.info()["models"])) == "segmed"
     i, j = (int(v) for v in np.argwhere(truth[:, :, K]).mean(axis=0))
-    mask, _, _ = _infer(server, "segmed", {"foreground": [[i, j, K]]})
+    mask, _, _ = infer(server, "segmed", {"foreground": [[i, j, K]]})
     assert mask[i, j, K] == 1
     ks = np.flatnonzero(truth.any(axis=(0, 1)))
-    thick, _, _ = _infer(server, "segmed_3d", {"roi": _roi(truth, (int(ks[0]), int(ks[-1])))})
+    thick, _, _ = infer(server, "segmed_3d", {"roi": roi_of(truth, (int(ks[0]), int(ks[-1])))})
     assert Overlap.of(thick > 0, truth).dice() > 0.7
-    flat, _, _ = _infer(server, "segmed_3d", {"roi": _roi(truth[:, :, K : K + 1], (K, K))})
+    flat, _, _ = infer(server, "segmed_3d", {"roi": roi_of(truth[:, :, K : K + 1], (K, K))})
     assert Overlap.of(flat > 0, truth).dice() > 0.7
 
 
 def test_clicks_and_box_with_clicks(server: Server, truth: np.ndarray) -> None:
     i, j = (int(v) for v in np.argwhere(truth[:, :, K]).mean(axis=0))
     click = {"foreground": [[i, j, K]], "background": [[90, 5, K]]}
-    mask, _, _ = _infer(server, "classical", click)
+    mask, _, _ = infer(server, "classical", click)
     assert mask[i, j, K] == 1
     assert Overlap.of(mask[:, :, K] > 0, truth[:, :, K]).dice() > 0.7
-    mask, _, _ = _infer(server, "classical", {**click, "roi": _roi(truth[:, :, K : K + 1], (K, K))})
+    mask, _, _ = infer(server, "classical", {**click, "roi": roi_of(truth[:, :, K : K + 1], (K, K))})
     assert Overlap.of(mask[:, :, K] > 0, truth[:, :, K]).dice() > 0.85
 
 
@@ -121,21 +108,21 @@ def test_several_slices_in_one_request(server: Server, truth: np.ndarray) -> Non
     for k in (K, K + 2):
         i, j = (int(v) for v in np.argwhere(truth[:, :, k]).mean(axis=0))
         points.append([i, j, k])
-    mask, _, _ = _infer(server, "classical", {"foreground": points})
+    mask, _, _ = infer(server, "classical", {"foreground": points})
     assert np.flatnonzero(mask.any(axis=(0, 1))).tolist() == [K, K + 2]
 
 
 def test_3d_from_a_thick_box_and_from_a_flat_one(server: Server, truth: np.ndarray) -> None:
     ks = np.flatnonzero(truth.any(axis=(0, 1)))
-    thick, _, _ = _infer(server, "classical_3d", {"roi": _roi(truth, (int(ks[0]), int(ks[-1])))})
-    flat, _, _ = _infer(server, "classical_3d", {"roi": _roi(truth[:, :, K : K + 1], (K, K))})
+    thick, _, _ = infer(server, "classical_3d", {"roi": roi_of(truth, (int(ks[0]), int(ks[-1])))})
+    flat, _, _ = infer(server, "classical_3d", {"roi": roi_of(truth[:, :, K : K + 1], (K, K))})
     for mask in (thick, flat):
         found = np.flatnonzero(mask.any(axis=(0, 1)))
         assert found[0] >= ks[0] - 1
         assert found[-1] <= ks[-1] + 1
     assert Overlap.of(thick > 0, truth).dice() > 0.7
     assert Overlap.of(flat > 0, truth).dice() > 0.75
-    mask, _, _ = _infer(server, "medsam_3d", {"roi": _roi(truth, (K, K + 3))})
+    mask, _, _ = infer(server, "medsam_3d", {"roi": roi_of(truth, (K, K + 3))})
     assert mask.shape == truth.shape
 
 
@@ -162,13 +149,13 @@ def test_a_mask_is_made_again_from_the_record_of_its_answer(
 ) -> None:
     image = server.studies / "ct.nii.gz"
     i, j = (int(v) for v in np.argwhere(truth[:, :, K]).mean(axis=0))
-    box = {"roi": _roi(truth[:, :, K : K + 1], (K - 2, K + 2))}
+    box = {"roi": roi_of(truth[:, :, K : K + 1], (K - 2, K + 2))}
     prompts: list[tuple[str, dict[str, Any]]] = [
         ("segmed", box | {"refinement": "outline", "background": [[90, 5, K]]}),
         ("segmed_3d", {"foreground": [[i, j, K]], "denoise": "gaussian"}),
     ]
     for model, params in prompts:
-        mask, _, told = _infer(server, model, params)
+        mask, _, told = infer(server, model, params)
         assert mask.any()
         found = reproduce(Provenance.from_json(told["provenance"]), image, tmp_path)
         assert (found.labels == mask).all()
@@ -188,95 +175,9 @@ def test_other_answers(server: Server, tmp_path: Path) -> None:
     assert b"encoding: gzip" in answer.content[:600]
 
 
-def test_sessions(server: Server, truth: np.ndarray, phantom: Phantom, tmp_path: Path) -> None:
-    volume = tmp_path / "loaded by hand.nii.gz"
-    nib.save(nib.Nifti1Image(phantom.image, phantom.affine), volume)
-    session = server.client.create_session(str(volume))["session_id"]
-    assert server.client.get_session(session)
-    roi = _roi(truth[:, :, K : K + 1], (K, K))
-    # the name of the volume's node comes as image and is not looked up
-    by_session, _, _ = _infer(server, "classical", {"roi": roi}, image="2: CT/Thorax", session_id=session)
-    by_image, _, _ = _infer(server, "classical", {"roi": roi})
-    assert (by_session == by_image).all()
-    server.client.remove_session(session)
-    gone = requests.get(f"{server.url}/session/{session}", timeout=10)
-    assert gone.status_code == 404
-
-
-def test_dicom_session(server: Server, phantom: Phantom, tmp_path: Path) -> None:
-    image = sitk.GetImageFromArray(phantom.image[:, :, :6].transpose(2, 1, 0))
-    image.SetSpacing((3.6, 3.6, 8.0))
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    files = []
-    for k in range(6):
-        part = image[:, :, k]
-        for tag, value in {
-            "0008|0060": "CT",
-            "0020|000e": "1.2.826.0.1.3680043.2.1125.1",
-            "0020|000d": "1.2.826.0.1.3680043.2.1125.2",
-            "0008|0018": f"1.2.826.0.1.3680043.2.1125.3.{k + 1}",
-            "0020|0032": f"0\\0\\{8 * k}",
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-            "0020|0013": str(k),
-        }.items():
-            part.SetMetaData(tag, value)
-        writer.SetFileName(str(tmp_path / f"{k}.dcm"))
-        writer.Execute(part)
-        files.append(("files", (f"IM{5 - k}.dcm", (tmp_path / f"{k}.dcm").read_bytes())))
-    created = requests.put(f"{server.url}/session/", files=files, timeout=60).json()
-    mask, header, told = _infer(
-        server, "classical", {"roi": [20, 50, 20, 60, 4, 4]}, session_id=created["session_id"]
-    )
-    assert mask.shape == (96, 80, 6)
-    assert np.allclose(np.diag(header["space directions"]), [3.6, 3.6, 8.0])
-    assert told["window"] == "ct-soft-tissue"
-    assert "/" not in json.dumps(created)
-
-
-def test_uploaded_file_and_2d_picture(server: Server) -> None:
-    mask, _, _ = _infer(server, "classical", {"foreground": [[30, 36]]}, image="photo")
-    assert mask.shape == (96, 80, 1)
-    file = {"file": ("photo.png", (server.studies / "photo.png").read_bytes())}
-    params = {"params": json.dumps({"foreground": [[30, 36, 0]]})}
-    answer = requests.post(f"{server.url}/infer/classical?output=image", files=file, data=params, timeout=60)
-    assert answer.status_code == 200
-
-
-def test_save_and_download_a_label(server: Server, phantom: Phantom, tmp_path: Path) -> None:
-    label = tmp_path / "label.nii.gz"
-    nib.save(nib.Nifti1Image(phantom.labels, phantom.affine), label)
-    asked = {"foreground": [[30, 36, K]], "label": "liver", "client_id": "dr"}
-    _, told = server.client.infer("classical", "ct for saving", asked)
-    info = {"label_info": [{"name": "liver", "idx": 1}], "client_id": "dr", "provenance": {"liver": "forged"}}
-    saved = server.client.save_label("ct for saving", str(label), params=info)
-    assert saved["image"] == "ct for saving"
-    beside = server.studies / "labels" / "final" / "ct for saving.json"
-    assert read_provenance(beside, "liver").to_json() == told["provenance"]
-    assert server.client.info()["datastore"]["completed"] == 1
-    back = server.client.download_label("ct for saving", "final")
-    assert (np.asarray(nib.load(back).dataobj) == phantom.labels).all()
-    entry = server.client.datastore()["objects"]["ct for saving"]["labels"]["final"]["info"]
-    assert entry["client_id"] == "user-xyz"
-    pairs = requests.get(f"{server.url}/datastore/?output=train", timeout=10).json()
-    assert pairs == [{"image": "ct for saving", "label": "ct for saving"}]
-
-
-def test_upload_and_next_sample(server: Server, tmp_path: Path) -> None:
-    copy = tmp_path / "new.nii.gz"
-    shutil.copy(server.studies / "ct.nii.gz", copy)
-    assert server.client.upload_image(str(copy), "Müller 2: CT, venös") == {"image": "Müller 2: CT, venös"}
-    sample = server.client.next_sample("random", {})
-    assert sample["id"] in server.client.datastore()["objects"]
-    assert sample["path"] == ""
-    download = requests.get(f"{server.url}/datastore/image?image={sample['id']}", timeout=30)
-    assert download.status_code == 200
-    requests.delete(f"{server.url}/datastore/image?id=Müller 2: CT, venös", timeout=10)
-
-
 def test_eight_clients_at_once(server: Server, truth: np.ndarray) -> None:
-    roi = _roi(truth[:, :, K : K + 1], (K, K))
-    expected = {m: _infer(server, m, {"roi": roi})[0] for m in ("classical", "medsam")}
+    roi = roi_of(truth[:, :, K : K + 1], (K, K))
+    expected = {m: infer(server, m, {"roi": roi})[0] for m in ("classical", "medsam")}
     failures: list[object] = []
 
     def work(n: int, folder: Path) -> None:

@@ -17,8 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from running import ROOT, Server, Start
 from segmed.data.phantom import Phantom, make_phantom
-from segmed.data.phantom.dicom import write_series
-from web_page import at, drag, filled, go_to, open_image, ready, window
+from web_page import at, drag, filled, go_to, open_image, paint, ready, window
 
 AXE = ROOT / "apps" / "segmed" / "web" / "node_modules" / "axe-core" / "axe.min.js"
 K = 20
@@ -51,16 +50,6 @@ def client(page: Page, server: Server, request: pytest.FixtureRequest) -> str:
     page.goto(server.url)
     expect(page.locator("#images button")).to_have_count(2)
     return name
-
-
-def paint(page: Page, label: str, *voxels: tuple[int, int, int]) -> None:
-    """Dots of the brush in a label's colour."""
-    page.locator("#label").fill(label)
-    page.keyboard.press("Enter")
-    page.keyboard.press("r")
-    for voxel in voxels:
-        page.mouse.click(*at(page, voxel))
-        ready(page)
 
 
 def chip(page: Page, label: str, act: str) -> Any:
@@ -308,28 +297,3 @@ def test_hundreds_of_labels_can_be_used(page: Page, client: str, server: Server,
     picture(page, "page-many-labels")
     page.locator("#clear").click()
     ready(page)
-
-
-def test_series_are_told_apart(
-    page: Page, phantom: Phantom, start: Start, tmp_path_factory: pytest.TempPathFactory, picture: Picture
-) -> None:
-    studies = tmp_path_factory.mktemp("dicom")
-    for patient in ("Doe^Jane", "Roe^Richard"):
-        write_series(studies / patient, phantom.image[::2, ::2], phantom.affine, patient=patient)
-    server = start(studies, "--conf", "models", "classical", "--conf", "labels", "liver")
-    page.goto(server.url)
-    expect(page.locator("#images button")).to_have_count(2)
-    patients = page.locator("#images .patient").all_inner_texts()
-    assert sorted(patients) == ["Doe, Jane · doe-jane", "Roe, Richard · roe-richard"]
-    page.locator("#search").fill("roe")
-    page.locator("#images button").click()
-    ready(page)
-    expect(page.locator("#images .about")).to_contain_text("CT · 2026-01-01 · ")
-    go_to(page, (20, 20, 9))
-    paint(page, "liver", (20, 20, 9))
-    page.locator("#save").click()
-    expect(page.locator("#images .about")).to_contain_text("labelled by ")
-    picture(page, "page-series")
-    with page.expect_download() as download:
-        page.locator("#seg").click()
-    assert download.value.suggested_filename.startswith("roe-richard-2026-01-01-")

@@ -188,3 +188,13 @@ def _looked_at(labels: np.ndarray, axes: list[int], across: int, index: int) -> 
             near[axis] = slice(max(0, on_slice[:, axis].min() - 3), on_slice[:, axis].max() + 4)
         chosen[tuple(near)] = True
     return np.argwhere(chosen)
+
+
+def paint(page: Page, label: str, *voxels: tuple[int, int, int]) -> None:
+    """Dots of the brush in a label's colour."""
+    page.locator("#label").fill(label)
+    page.keyboard.press("Enter")
+    page.keyboard.press("r")
+    for voxel in voxels:
+        page.mouse.click(*at(page, voxel))
+        ready(page)
