@@ -5,7 +5,7 @@
     python scripts/pretrain_jbu.py LGG OUT.safetensors --leave-out "*_mask.tif" …
 
 IMAGES is a folder of volumes, pictures or DICOM series, searched to its bottom. Slices are drawn at random,
-all images alike; blank ones are passed over. The backbone stays as it is, and the file fits no other. OUT
+all images alike; blank ones are passed over. The backbone stays as it is, and the file suits it best. OUT
 gives `featup` its start (`FeatUpConfig.jbu`).
 """
 

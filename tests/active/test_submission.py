@@ -157,3 +157,11 @@ def test_a_model_follows_what_it_sees_and_not_noise() -> None:
     assert math.isnan(followed(predictor, picture, line))
     with pytest.raises(ValueError, match="does not lie on the image"):
         followed(predictor, picture, labels[:-1])
+
+
+def test_nan_around_the_structures_of_a_label_map_is_background(tmp_path: Path) -> None:
+    labels = np.full((5, 4, 3), np.nan, np.float32)
+    labels[1, 1], labels[2, 2, 2] = 1, 2
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), tmp_path / "label.nii.gz")
+    found = read_submission(LabelMap(tmp_path / "label.nii.gz", {1: "liver", 2: "spleen"}))
+    assert found.sizes == {"liver": 3, "spleen": 1}

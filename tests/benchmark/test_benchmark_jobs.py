@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -13,11 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pytest
+from segmed.benchmark.inputs import weights_text
 from segmed.benchmark.job import run_job
 from segmed.benchmark.plan import plan
 from segmed.benchmark.ray_runner import run_jobs
 from segmed.benchmark.settings import PROGRESS, RESULT, BenchmarkJob, Budget
 from segmed.benchmark.tables import TABLES, Entry
+from segmed.methods import find_method
 from small_benchmark import job_of
 
 
@@ -99,6 +103,61 @@ def test_a_chain_trains_its_prompter_as_well(
     assert plain["boxes"] == tuned["boxes"], "the detector is the same"
     assert plain["sets"]["=true boxes"] != tuned["sets"]["=true boxes"]
     assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def test_results_are_kept_for_the_same_files_only(
+    folders: dict[str, Path], backbone: Path, tmp_path: Path
+) -> None:
+    def folder_of(data: Path) -> Path:
+        template = BenchmarkJob(
+            "lgg-sam", Entry("", "classical"), 0, {"lgg": str(data)}, tmp_path / "out", str(backbone)
+        )
+        return plan([TABLES["lgg-sam"]], ["medsam"], 1, {}, template)[0].jobs[0].folder
+
+    first = folder_of(folders["lgg"])
+    copied = tmp_path / "copied"
+    shutil.copytree(folders["lgg"], copied)
+    assert folder_of(copied) == first, "a dataset may be moved"
+    label = next(copied.rglob("*_mask.tif"))
+    label.write_bytes(label.read_bytes()[:-1] + b"x")
+    assert folder_of(copied) != first
+    weights = backbone / "config.json"
+    os.utime(weights, ns=(1, 1))
+    assert folder_of(folders["lgg"]) != first
+
+
+def test_the_box_of_a_network_is_its_prompt(folders: dict[str, Path], tmp_path: Path) -> None:
+    template = BenchmarkJob(
+        "lgg-baselines", Entry("", "classical"), 0, {"lgg": str(folders["lgg"])}, tmp_path
+    )
+    for boxes, protocol in ((True, "box"), (False, "classes")):
+        jobs = plan([TABLES["lgg-baselines"]], ["unet"], 1, {"box_channel": boxes}, template)[0].jobs
+        assert [job.entry.protocol for job in jobs] == [protocol]
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "settings", "text"),
+    [
+        ("lgg-sam", "medsam", {}, "segmed-tiny, trained on synthetic images only"),
+        ("lgg-sam", "featup", {"jbu": "a/edges.safetensors"}, "images only; upsampler of edges.safetensors"),
+        (
+            "lgg-sam",
+            "detector",
+            {},
+            "random weights for the detector; for its prompter segmed, segmed-default, trained on public",
+        ),
+        ("brats-medsam", "chain-sam", {}, "for its prompter sam, sam-vit-base"),
+        ("brats-medsam", "chain-medsam", {"start": "/x/coco.pth"}, "coco.pth for the detector; for its "),
+        ("lgg-baselines", "unet", {}, "an encoder pretrained on ImageNet"),
+    ],
+)
+def test_rows_name_the_weights_they_started_from(
+    table: str, row: str, settings: dict[str, object], text: str
+) -> None:
+    entry = next(one for one in TABLES[table].entries if one.name == row)
+    entry = replace(entry, settings={**entry.settings, **settings})
+    job = BenchmarkJob(table, entry, 0, {}, Path())
+    assert text in weights_text(find_method(entry.method), job, True)
 
 
 def test_plan_takes_rows_by_name_and_by_method(folders: dict[str, Path], tmp_path: Path) -> None:

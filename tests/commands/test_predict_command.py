@@ -107,6 +107,20 @@ def test_a_mask_can_be_made_again_from_its_file(registry: Registry, tmp_path: Pa
     assert code == 2 and "would be replaced" in said and not (tmp_path / "c.png").exists()
 
 
+def test_masks_of_boxes_from_a_file_can_be_made_again(registry: Registry, tmp_path: Path) -> None:
+    image, record = tmp_path / "image.png", tmp_path / "a.json"
+    noise = np.random.default_rng(0).integers(0, 90, (60, 80), dtype=np.uint8)
+    noise[20:40, 20:50] += 120
+    Image.fromarray(noise).save(image)
+    (tmp_path / "image.txt").write_text("0 0.44 0.5 0.4 0.36\n")
+    words = ("--model", "classical", "--boxes", str(tmp_path / "image.txt"))
+    code, said = _predict(image, tmp_path / "a.png", registry, *words)
+    assert code == 0, said
+    places = (registry, tmp_path / "b.png")
+    code, said = _reproduce(image, record, *places, "--mask", str(tmp_path / "a.png"))
+    assert code == 0, said
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -29,6 +29,10 @@ FOUND = [
 ]
 
 
+# the same boxes as outlines, of which the second has a score
+POLYGONS = "0 0.125 0.125 0.375 0.125 0.375 0.625 0.125 0.625\n1 0.75 0.75 1 0.75 1 1 0.75 1 0.75 0.8 0.8\n"
+
+
 def _written(folder: Path, name: str, content: object) -> Path:
     (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
     return folder / name
@@ -38,6 +42,7 @@ def _written(folder: Path, name: str, content: object) -> Path:
     ("name", "content"),
     [
         ("a.txt", "0 0.25 0.375 0.25 0.5\n\n1 0.9375 0.9375 0.375 0.375 0.8\n"),
+        ("a.txt", POLYGONS),
         ("a.json", DATASET),
         ("a.json", FOUND),
     ],
@@ -51,6 +56,7 @@ def test_boxes_are_read(name: str, content: object, tmp_path: Path) -> None:
     [
         ("a.txt", "0 10 5 20 20", "not understood .*outside of 0 to 1.*shares"),
         ("a.txt", "0 0.5", "not understood"),
+        ("a.txt", "0 0.1 0.1 1.5 0.1 0.2 0.4", "not understood .*outside of 0 to 1"),
         ("a.txt", "", "no box on ann.png"),
         ("a.txt", "0 0.5 0.5 0 0", "no box on ann.png"),
         ("a.json", {"boxes": []}, "not understood .*`images` and `annotations`"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -56,6 +57,22 @@ def _export(studies: Path, to: str, out: Path, *words: str) -> Path:
     done = CliRunner().invoke(app, ["export", str(studies), "--to", to, "-o", str(out), *words])
     assert done.exit_code == 0, done.output
     return out
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo", "nnunet"])
+def test_label_maps_of_whole_floats_are_exported(studies: Path, to: str, tmp_path: Path) -> None:
+    copy = tmp_path / "studies"
+    shutil.copytree(studies, copy)
+    for path in (copy / "labels" / "final").iterdir():
+        stored = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(stored.dataobj).astype(np.float32), stored.affine), path)
+    out = tmp_path / ("Dataset501_Liver" if to == "nnunet" else "out")
+    found = sorted(p.relative_to(out).as_posix() for p in _export(copy, to, out).rglob("*") if p.is_file())
+    plain = tmp_path / "plain" / out.name
+    plain.parent.mkdir()
+    assert found == sorted(
+        p.relative_to(plain).as_posix() for p in _export(studies, to, plain).rglob("*") if p.is_file()
+    )
 
 
 SPLIT = ("--validation", "0.2", "--test", "0.2", "--patient", "(p\\d)")

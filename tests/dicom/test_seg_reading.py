@@ -147,3 +147,18 @@ def test_segmentations_that_do_not_belong_to_the_series(tmp_path: Path, write_se
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match=r"seg\.dcm cannot be read"):
         read_segmentation(path, series)
+
+
+def test_frames_without_a_position_and_numbers_given_twice(tmp_path: Path, write_series: WriteSeries) -> None:
+    series, labels = seen(make_series(tmp_path / "ct", write_series))
+    path = tmp_path / "seg.dcm"
+    data = _raw_seg(series, labels, path)
+    data.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0].ImagePositionPatient = ["", "", ""]
+    data.save_as(path)
+    with pytest.raises(ValueError, match=r"ImagePositionPatient of frame 2 .* 3 numbers.* Export it again"):
+        read_segmentation(path, series)
+    data = _raw_seg(series, labels, path)
+    data.SegmentSequence[1].SegmentNumber = 1
+    data.save_as(path)
+    with pytest.raises(ValueError, match=r"Two segments .* have the number 1.* Export it again"):
+        read_segmentation(path, series)

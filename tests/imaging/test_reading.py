@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 from nifti_files import AFFINE, save_nifti
 from PIL import Image
+from segmed.imaging.grid import read_grid, read_labels
 from segmed.imaging.reading import extension_of, fingerprint, read_volume
 
 PIXEL_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -41,6 +43,17 @@ def test_nifti_scaling_is_applied(tmp_path: Path) -> None:
     volume = read_volume(tmp_path / "scaled.nii")
     assert volume.array.dtype == np.float32
     assert np.array_equal(volume.array, np.asarray(raw))
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_an_intercept_that_is_no_number_counts_as_0(tmp_path: Path, voxels: np.ndarray, kind: type) -> None:
+    image = kind(voxels, AFFINE)
+    nib.save(image, tmp_path / "a.nii")
+    with (tmp_path / "a.nii").open("r+b") as file:
+        two = kind is nib.Nifti2Image
+        file.seek(176 if two else 112)
+        file.write(struct.pack("<2d" if two else "<2f", 2, float("nan")))
+    assert np.array_equal(read_volume(tmp_path / "a.nii").array, 2.0 * voxels)
 
 
 @pytest.mark.parametrize("shape", [(9, 7, 5, 1), (9, 7, 5, 1, 1)])
@@ -151,6 +164,30 @@ def test_voxels_that_are_not_finite_become_the_smallest_finite_value(tmp_path: P
     expected[1, 2, 0] = expected[2, 1, 1] = expected[4, 3, 2] = -7
     volume = read_volume(save_nifti(array, tmp_path / "a.nii.gz"))
     assert np.array_equal(volume.array, expected)
+
+
+def test_voxels_of_labels_that_are_not_finite_are_background(tmp_path: Path) -> None:
+    labels = np.full((5, 4, 3), np.nan, np.float32)
+    labels[1, 1, 1], labels[2, 2, 2], labels[3, 3, 1] = 1, 2, np.inf
+    path = save_nifti(labels, tmp_path / "a.nii.gz")
+    expected = np.where(np.isfinite(labels), labels, 0)
+    assert np.array_equal(read_volume(path, labels=True).array, expected)
+    assert np.array_equal(read_labels(path, read_grid(path)), expected)
+
+
+@pytest.mark.parametrize("dark", [1e302, 0.0])
+def test_numbers_beyond_floats_are_named_where_they_are_the_image(tmp_path: Path, dark: float) -> None:
+    array = np.full((4, 3, 2), dark)
+    array[1] = 3e302
+    path = save_nifti(array, tmp_path / "a.nii.gz")
+    with pytest.raises(ValueError, match=r"values such as [13]e\+302, and numbers are read up to 3\.4e\+38"):
+        read_volume(path)
+
+
+def test_a_mark_beyond_floats_for_no_data_is_background(tmp_path: Path) -> None:
+    array = np.arange(24.0).reshape(4, 3, 2) - 5
+    array[0, 0, 0] = np.finfo(float).max
+    assert read_volume(save_nifti(array, tmp_path / "a.nii.gz")).array[0, 0, 0] == -4
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import nrrd
 import numpy as np
 import pytest
 from nifti_files import save_nifti
+from PIL import Image
 from segmed.imaging.reading import EXTENSIONS, read_volume
 
 
@@ -50,6 +52,42 @@ def test_damaged_files_are_refused(tmp_path: Path, extension: str, damage: Calla
         save_nifti(voxels, path)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=r"image\.\S+ cannot be read: .* Export it again"):
+        read_volume(path)
+
+
+def _wrong_checksum(data: bytes) -> bytes:
+    return data[:-8] + bytes(b ^ 0xFF for b in data[-8:-4]) + data[-4:]
+
+
+@pytest.mark.parametrize("damage", [_wrong_checksum, lambda data: data[:-6], lambda data: data[:-8]])
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii"])
+def test_the_end_of_compressed_files_is_checked(
+    tmp_path: Path, voxels: np.ndarray, damage: Callable[[bytes], bytes], name: str
+) -> None:
+    whole = save_nifti(voxels, tmp_path / "whole.nii.gz").read_bytes()
+    (tmp_path / name).write_bytes(damage(whole))
+    with pytest.raises(ValueError, match=r"it is cut off or damaged, as its compressed .* checksum"):
+        read_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize("behind", [bytes(512), b"signature", gzip.compress(bytes(2**23))])
+def test_what_follows_a_complete_compressed_file_is_ignored(
+    tmp_path: Path, voxels: np.ndarray, behind: bytes
+) -> None:
+    path = save_nifti(voxels, tmp_path / "a.nii.gz")
+    path.write_bytes(path.read_bytes() + behind)
+    assert np.array_equal(read_volume(path).array, voxels)
+
+
+@pytest.mark.parametrize("left", [0.5, 0.98])
+@pytest.mark.parametrize(("name", "mode"), [("a.jpg", "L"), ("a.jpeg", "RGB"), ("a.png", "L")])
+def test_a_jpeg_that_is_cut_off_is_refused(tmp_path: Path, name: str, mode: str, left: float) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (60, 80)).astype(np.uint8)
+    path = tmp_path / name
+    Image.fromarray(pixels).convert(mode).save(path, format="JPEG")
+    assert read_volume(path).shape == (80, 60, 1)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * left)])
+    with pytest.raises(ValueError, match=rf"{name} cannot be read"):
         read_volume(path)
 
 

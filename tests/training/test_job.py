@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from segmed.data.slices import SliceDataset
 from segmed.inference.loading import BackboneConfig, Loader
+from segmed.methods import find_method
 from segmed.methods.base.trained_facts import read_facts
 from segmed.registry.versions import Registry
+from segmed.training.candidate import build_trainable, scores_of_served
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.job import JobConfig, fingerprint_of, hold_out, train_model
+from segmed.training.validation import validate
 from small_training import make_discs, small_sam
 
 SHORT = FinetuneConfig(epochs=2, batch=3)
@@ -47,6 +51,51 @@ def test_few_patients_leave_one_on_each_side(count: int) -> None:
         split = hold_out([f"p{n}" for n in range(count)], 0.9, seed)
         assert split["train"]
         assert split["validation"]
+
+
+@pytest.mark.parametrize("method", ["gafl", "featup", "lora"])
+def test_a_first_version_has_to_beat_what_the_untrained_method_finds(
+    backbone: BackboneConfig, data: SliceDataset, method: str
+) -> None:
+    """Untrained, `gafl` and `featup` are MedSAM; the new heads of `lora` find nothing."""
+    found = find_method(method)
+    candidate, version = build_trainable(found, backbone, {}, data, "cpu")
+    scores = scores_of_served(found, backbone, None, candidate, version, data, True, "cpu")
+    if method == "lora":
+        assert all(score.dice == float(not score.present) for score in scores)
+        return
+    medsam, version = build_trainable(find_method("medsam"), backbone, {}, data, "cpu")
+    wanted = [score.dice for score in validate(medsam.eval(), data.with_object(), True).scores]
+    assert [score.dice for score in scores] == pytest.approx(wanted, abs=1e-6)
+    assert max(wanted) > 0
+
+
+def test_the_seed_is_that_of_new_weights_too(
+    backbone: BackboneConfig, data: SliceDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    def keep(*arguments: Any) -> Any:
+        built.append(build_trainable(*arguments)[0])
+        raise InterruptedError
+
+    monkeypatch.setattr("segmed.training.job.build_trainable", keep)
+    for seed in (0, 1, 1):
+        config = JobConfig({}, replace(SHORT, seed=seed))
+        with pytest.raises(InterruptedError):
+            train_model("lora", backbone, data, Registry(tmp_path), tmp_path / "run", config)
+    weights = [torch.cat([p.flatten() for p in method.parameters()]) for method in built]
+    assert torch.equal(weights[1], weights[2])
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_structures_that_no_label_map_names_are_refused(
+    backbone: BackboneConfig, data: SliceDataset, tmp_path: Path
+) -> None:
+    volumes = [replace(volume, values={1: 0, 2: 0}) for volume in data.volumes]
+    other = SliceDataset(volumes, {1: "liver"}, data.unit, data.binary, data.slices)
+    with pytest.raises(ValueError, match="No label map contains liver"):
+        train_model("lora", backbone, other, Registry(tmp_path), tmp_path / "run", JobConfig({}, SHORT))
 
 
 def test_one_case_is_too_few() -> None:
@@ -160,6 +209,12 @@ def test_a_run_of_other_settings_in_the_folder_is_cleared_away(
         ("classical", {}, "classical does not learn"),
         ("lora", {"depth": 3}, "lora does not know 'depth'; allowed are decoder, labels, prompt_token, rank"),
         ("lora", {"rank": 0}, "rank is 0; allowed are whole numbers from 1"),
+        ("lora", {"rank": "four"}, "rank is 'four'; allowed are whole numbers"),
+        ("gafl", {"strict_reference": "False"}, "strict_reference is 'False'; allowed are true and false"),
+        ("featup", {"jbu": 1}, "jbu is '1'; allowed are words"),
+        ("detector", {"confidence": "high"}, "confidence is 'high'; allowed are numbers"),
+        ("gafl", {"activation": ["relu"]}, "activation is .*; allowed are relu, sigmoid, relu6"),
+        ("unet", {"atrous_rate": 6}, "unet does not know 'atrous_rate'"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(
@@ -167,7 +222,7 @@ def test_what_cannot_be_trained_is_refused(
     data: SliceDataset,
     tmp_path: Path,
     method: str,
-    settings: dict[str, int],
+    settings: dict[str, object],
     message: str,
 ) -> None:
     with pytest.raises(ValueError, match=message):

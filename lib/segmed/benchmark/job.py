@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from segmed.benchmark.inputs import weights_text
 from segmed.benchmark.measure import EvalProtocol, Measured, extremes, measure, measure_boxes
 from segmed.benchmark.packing import packed
 from segmed.benchmark.parts import open_parts, thinned
@@ -32,7 +33,6 @@ from segmed.methods.base.method import Method
 from segmed.methods.base.segmenter import Segmenter
 from segmed.methods.base.trainable import TrainableSegmenter
 from segmed.sam.cpu.precision import prepare_encoder
-from segmed.sam.sources import DEFAULT_MODEL, EMBEDDED
 from segmed.training.candidate import build_trainable
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.loop import TrainingResult, TrainingRun
@@ -72,25 +72,6 @@ def run_job(job: BenchmarkJob, stop: Callable[[], bool] | None = None) -> dict[s
     for folder in ("run", "prompter"):
         shutil.rmtree(job.folder / folder, ignore_errors=True)
     return result
-
-
-def weights_text(method: Method, job: BenchmarkJob, trains: bool) -> str:
-    """Description of the weights that a row started from, for the reader."""
-    if not method.needs_backbone:
-        pretrained = job.entry.settings.get("pretrained")
-        return (
-            "an encoder pretrained on ImageNet"
-            if pretrained
-            else "random weights"
-            if trains
-            else "no weights"
-        )
-    source = str(job.settings["backbone"] or method.weights)
-    if source == EMBEDDED:
-        return "segmed-tiny, trained on synthetic images only"
-    if source == DEFAULT_MODEL:
-        return "segmed-default, trained on public images of many kinds"
-    return Path(source).name if Path(source).exists() else source
 
 
 def _measured(job: BenchmarkJob, stop: Callable[[], bool] | None) -> dict[str, Any]:

@@ -32,9 +32,8 @@ def open_parts(
     parts = [published.train, published.validation, published.test] if published else []
     parts = [tuple(name for name in part if name in available) for part in parts]
     if job.slice_split and table.slice_shares:
-        data, how = _slices_as_patients(data), "by slices regardless of patients, as published"
-        split = split_patients(data.patients, _SPLIT_SEED, *table.slice_shares)
-    elif parts and all(parts):
+        return _parts_by_slices(data, table.slice_shares), "by slices regardless of patients, as published"
+    if parts and all(parts):
         how = "as the dataset's authors did"
         split = Split(parts[0], parts[1], parts[2], _SPLIT_SEED)
     else:
@@ -50,11 +49,17 @@ def thinned(data: SliceDataset, budget: Budget) -> SliceDataset:
     return data.thinned(budget.slices) if budget.slices else data
 
 
-def _slices_as_patients(data: SliceDataset) -> SliceDataset:
-    """Treat each slice as a patient of its own, for splits by slices."""
+def _parts_by_slices(
+    data: SliceDataset, shares: tuple[float, float]
+) -> tuple[SliceDataset, SliceDataset, SliceDataset]:
+    """Split as if each slice were a patient of its own; test slices are scored under their patients."""
+    names = [f"{data.volumes[n].patient} {place}" for place, (n, _) in enumerate(data.slices)]
     volumes = [
-        replace(data.volumes[n], patient=f"{data.volumes[n].patient} {place}")
-        for place, (n, _) in enumerate(data.slices)
+        replace(data.volumes[n], patient=name) for name, (n, _) in zip(names, data.slices, strict=True)
     ]
     slices = [(place, k) for place, (_, k) in enumerate(data.slices)]
-    return SliceDataset(volumes, data.classes, data.unit, data.binary, slices, skipped=data.skipped)
+    alone = SliceDataset(volumes, data.classes, data.unit, data.binary, slices, skipped=data.skipped)
+    split = split_patients(names, _SPLIT_SEED, *shares)
+    tested = set(split.test)
+    test = data.picked([one for name, one in zip(names, data.slices, strict=True) if name in tested])
+    return alone.of(split.train), alone.of(split.validation), test

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from segmed.benchmark.inputs import dataset_identities, file_states
 from segmed.benchmark.settings import BenchmarkJob
 from segmed.benchmark.tables import Entry, Table, chosen_entries
 from segmed.data.datasets.catalogue import find_dataset, load_dataset
-from segmed.methods import find_method
+from segmed.methods import METHODS, find_method
 
 
 @dataclass(frozen=True)
@@ -48,24 +49,28 @@ def plan(
     """
     if seeds < 1:
         raise ValueError(f"{seeds} seeds give no numbers. Give at least 1, or 3 for a spread.")
-    for name in template.folders:
+    folders = template.folders
+    for name in folders:
         find_dataset(name)
     rows = chosen_entries(tables, names)
-    _check(settings, tables, [entry for table in tables for entry in rows[table.name]])
+    chosen = [entry for table in tables for entry in rows[table.name]]
+    _check(settings, tables, chosen)
+    _check_weights(template, chosen)
     plans = []
     for table in tables:
         entries = [_with(entry, settings) for entry in rows[table.name]]
-        skipped = _missing(table, template.folders)
+        skipped = _missing(table, folders)
         if not skipped and not entries:
             skipped = f"none of its rows is selected; it has {', '.join(e.name for e in table.entries)}."
-        jobs = [
-            replace(
-                template, table=table.name, entry=entry, seed=seed, folders=_used(table, template.folders)
-            )
-            for seed in range(seeds)
-            for entry in entries
-        ]
-        plans.append(Plan(table, () if skipped else tuple(jobs), skipped))
+        used = _used(table, folders)
+        identities = {} if skipped else dataset_identities(table, used)
+        template = replace(template, table=table.name, folders=used)
+        jobs = []
+        for seed in range(0 if skipped else seeds):
+            for entry in entries:
+                job = replace(template, entry=entry, seed=seed)
+                jobs.append(replace(job, files=identities | file_states(job)))
+        plans.append(Plan(table, tuple(jobs), skipped))
     return plans
 
 
@@ -84,6 +89,23 @@ def _check(settings: Mapping[str, Any], tables: Sequence[Table], selected: Seque
         raise ValueError(f"None of the selected rows ({chosen}) knows {name!r}. {remedy}")
 
 
+def _check_weights(template: BenchmarkJob, selected: Sequence[Entry]) -> None:
+    """Refuse weights and input sizes that no selected row would use."""
+    methods = {entry.method: find_method(entry.method) for entry in selected}
+    for name in template.backbones:
+        if not find_method(name).own_format:
+            others = ", ".join(method.name for method in METHODS.values() if method.own_format)
+            raise ValueError(
+                f"{name} takes no weights of another architecture than SAM's, as --own-backbone names them "
+                f"for {others}. Give --backbone, or leave them out."
+            )
+    if template.image_size and not any(method.needs_backbone for method in methods.values()):
+        raise ValueError(
+            f"None of the selected rows ({', '.join(methods)}) has SAM weights, whose input size "
+            "--image-size is. Give --set input_size=SIZE."
+        )
+
+
 def _settings_of(entry: Entry) -> set[str]:
     """The names of the settings that a row knows."""
     training = find_method(entry.method).training
@@ -93,7 +115,9 @@ def _settings_of(entry: Entry) -> set[str]:
 
 def _with(entry: Entry, settings: Mapping[str, Any]) -> Entry:
     mine = {key: value for key, value in settings.items() if key in _settings_of(entry)}
-    return replace(entry, settings={**entry.settings, **mine})
+    # A network with the box as a channel does not label slices without one.
+    protocol = "box" if mine.get("box_channel") is True else entry.protocol
+    return replace(entry, settings={**entry.settings, **mine}, protocol=protocol)
 
 
 def _used(table: Table, folders: Mapping[str, str]) -> dict[str, str]:

@@ -71,6 +71,7 @@ class BenchmarkJob:
         slice_split: Whether to split by slices instead of patients, where that was published.
         device: The device, such as `cpu` or `cuda:0`.
         threads: Number of PyTorch threads, or 0 for the default.
+        files: Identity of the datasets, and of local files that settings name, by name; see `inputs`.
     """
 
     table: str
@@ -85,10 +86,11 @@ class BenchmarkJob:
     slice_split: bool = False
     device: str = "cpu"
     threads: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All settings that the numbers depend on, besides the files."""
+        """All settings that the numbers depend on."""
         method = find_method(self.entry.method)
         entry = {**asdict(self.entry), "settings": dict(self.entry.settings)}
         del entry["parent"]  # which changes the comparison, but no number
@@ -103,6 +105,7 @@ class BenchmarkJob:
             "budget": asdict(self.budget),
             "slice_split": self.slice_split and TABLES[self.table].slice_shares is not None,
             "datasets": sorted(self.folders),
+            "files": dict(self.files),
         }
 
     @property

@@ -77,6 +77,8 @@ TABLES: dict[str, Table] = {
                 "medsam is the same with that of MedSAM, which featup, gafl and imedsam share, so that they "
                 "are compared with it.",
                 "Give `--set preset=segmed` for the published recipe: Adam at 1e-3 and focal loss.",
+                "The upsampler of FeatUp starts with random weights, at which the frozen one stays, unless "
+                "`--set jbu=FILE` gives pretrained ones.",
             ),
         ),
         Table(

@@ -185,8 +185,9 @@ def pairs(words: list[str] | None, read: Any) -> dict[str, Any]:
 
 
 def literal(text: str) -> Any:
-    """A number, true or false if it is one, else the word."""
+    """A number, true or false if it is one, in any spelling of upper and lower case, else the word."""
+    lower = text.strip().lower()
     try:
-        return json.loads(text)
+        return json.loads(lower if lower in ("true", "false") else text)
     except ValueError:
         return text

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 Corners = tuple[float, float, float, float]
+_LEAST_OF_POLYGON = 6  # numbers of a triangle
 
 
 def read_boxes(file: Path, picture: str, size: tuple[int, int]) -> list[Corners]:
     """Read the boxes of a picture, in the order of the file.
 
     A `.txt` file of YOLO has a line `class cx cy w h`, optionally with a score, per box, in shares of the
-    picture. A `.json` file of COCO is a dataset, whose `images` name the pictures, or a list of detections,
-    whose `image_id` is the name of a picture with or without its ending.
+    picture, or the polygon of an object, `class x1 y1 x2 y2 x3 y3 …`, whose bounds are its box. A `.json`
+    file of COCO is a dataset, whose `images` name the pictures, or a list of detections, whose `image_id` is
+    the name of a picture without its ending, as a number or not, or with it.
 
     Args:
         file: The file.
@@ -54,18 +56,28 @@ def _of_yolo(text: str, size: tuple[int, int]) -> list[Corners]:
     """Left, top, right and bottom edge of each box in px."""
     boxes = []
     for line in filter(None, map(str.strip, text.splitlines())):
-        _, x, y, width, height = (float(part) for part in line.split()[:5])
-        if not all(0 <= value <= 1 for value in (x, y, width, height)):
+        numbers = [float(part) for part in line.split()][1:]
+        is_polygon = len(numbers) >= _LEAST_OF_POLYGON
+        if len(numbers) not in (4, 5) and not is_polygon:
+            raise ValueError(f"{line!r:.60} is neither a box nor a polygon")
+        shares = numbers[: len(numbers) // 2 * 2] if is_polygon else numbers[:4]  # without the score
+        if not all(0 <= value <= 1 for value in shares):
             raise ValueError(f"{line!r:.60} has values outside of 0 to 1")
+        if is_polygon:
+            left, right = min(shares[::2]), max(shares[::2])
+            top, bottom = min(shares[1::2]), max(shares[1::2])
+        else:
+            x, y, width, height = shares
+            left, right, top, bottom = x - width / 2, x + width / 2, y - height / 2, y + height / 2
         rows, columns = size
-        left, top = (x - width / 2) * columns, (y - height / 2) * rows
-        boxes.append((left, top, left + width * columns, top + height * rows))
+        boxes.append((left * columns, top * rows, right * columns, bottom * rows))
     return boxes
 
 
 def _of_coco(content: Any, picture: str) -> list[Corners]:
     """Left, top, right and bottom edge of each box in px."""
-    names = {picture, Path(picture).stem}
+    stem = Path(picture).stem
+    names = {picture, stem, *([str(int(stem))] if stem.isdecimal() else [])}
     if isinstance(content, dict):
         images = {image["id"] for image in content["images"] if Path(image["file_name"]).name in names}
         rows: Sequence[Any] = [row for row in content["annotations"] if row["image_id"] in images]

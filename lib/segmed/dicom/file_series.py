@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+Corner = tuple[float, ...]  # position in LPS mm, (x, y, z); () where it is not stated
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class FoundSeries:
         refers_to: UIDs of the series that this one refers to, as a segmentation does.
         made: Time of creation, as text that sorts by time.
         repeated: Whether each place has the same number of slices, more than one, as in a time series.
+        astray: Why this segmentation belongs to no series; "" for all others.
     """
 
     facts: SeriesFacts
@@ -82,6 +86,7 @@ class FoundSeries:
     refers_to: tuple[str, ...] = ()
     made: str = ""
     repeated: bool = False
+    astray: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,17 @@ class FileFacts:
     made: str = ""
     damaged: bool = False
     place: str = ""
+    corner: Corner = ()
+    frame_of_reference: str = ""
+
+
+def corner_of(value: Any) -> Corner:
+    """ImagePositionPatient as three finite numbers; () if it is not that."""
+    try:
+        numbers = tuple(float(number) for number in value)
+    except (TypeError, ValueError):
+        return ()
+    return numbers if len(numbers) == 3 and all(map(math.isfinite, numbers)) else ()
 
 
 def group_by_series(headers: dict[Path, FileFacts]) -> dict[str, FoundSeries]:

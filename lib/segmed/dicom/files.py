@@ -20,7 +20,8 @@ from typing import Any
 
 import pydicom
 
-from segmed.dicom.file_series import FileFacts, FoundSeries, SeriesFacts, group_by_series
+from segmed.dicom.file_series import FileFacts, FoundSeries, SeriesFacts, corner_of, group_by_series
+from segmed.dicom.segmentation_source import SegmentationSource, attach, read_source
 from segmed.imaging.formats.dicom_faults import is_dicom
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 _TAGS = [
     "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality", "SeriesDescription", "StudyDate",
     "PatientID", "SeriesNumber", "InstanceNumber", "ReferencedSeriesSequence", "ContentDate", "ContentTime",
-    "ImagePositionPatient", "ImageOrientationPatient", "PatientName",
+    "ImagePositionPatient", "ImageOrientationPatient", "PatientName", "FrameOfReferenceUID",
 ]  # fmt: skip
 _LOOKED_AT = 20_000  # files, until a folder counts as one without DICOM
 _ROOT_OF_MADE_UIDS = "2.25."
@@ -57,6 +58,7 @@ class DicomFiles:
     root: Path
     every: float = 10.0
     _headers: dict[Path, FileFacts] = field(default_factory=dict, init=False, repr=False)
+    _sources: dict[Path, SegmentationSource] = field(default_factory=dict, init=False, repr=False)
     _series: dict[str, FoundSeries] = field(default_factory=dict, init=False, repr=False)
     _linked: dict[str, tuple[Path, ...]] = field(default_factory=dict, init=False, repr=False)
     _links: Path | None = field(default=None, init=False, repr=False)
@@ -109,7 +111,12 @@ class DicomFiles:
             known = self._headers.get(path)
             headers[path] = known if known and known.stamp == stamp else _read(self.root, path, stamp)
         if headers != self._headers:
-            self._headers, self._series = headers, group_by_series(headers)
+            self._sources = {
+                path: self._sources[path] if self._headers.get(path) == header else _source(path)
+                for path, header in headers.items()
+                if header.facts is not None and header.facts.modality == "SEG" and not header.refers_to
+            }
+            self._headers, self._series = headers, attach(group_by_series(headers), headers, self._sources)
 
 
 def _link(name: Path, file: Path) -> None:
@@ -148,6 +155,7 @@ def _read(root: Path, path: Path, stamp: tuple[int, int]) -> FileFacts:
             warnings.simplefilter("ignore")  # they quote headers
             header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_TAGS)
             text = {name: str(header.get(name) or "").strip() for name in _TAGS}
+            corner = corner_of(header.get("ImagePositionPatient"))
             refers_to = tuple(
                 str(item.SeriesInstanceUID) for item in header.get("ReferencedSeriesSequence") or ()
             )
@@ -169,8 +177,25 @@ def _read(root: Path, path: Path, stamp: tuple[int, int]) -> FileFacts:
     made = text["ContentDate"] + text["ContentTime"]
     place = text["ImagePositionPatient"] and text["ImagePositionPatient"] + text["ImageOrientationPatient"]
     return FileFacts(
-        stamp, facts, text["SOPInstanceUID"], whole(text["InstanceNumber"]), refers_to, made, place=place
+        stamp,
+        facts,
+        text["SOPInstanceUID"],
+        whole(text["InstanceNumber"]),
+        refers_to,
+        made,
+        place=place,
+        corner=corner,
+        frame_of_reference=text["FrameOfReferenceUID"],
     )
+
+
+def _source(path: Path) -> SegmentationSource:
+    """What a segmentation that names no series tells of its images; nothing if it is damaged."""
+    try:
+        return read_source(path)
+    except Exception as error:  # damaged files make pydicom raise anything
+        logger.info("the frames of a segmentation cannot be read: %s", type(error).__name__)
+        return SegmentationSource(frozenset(), frozenset())
 
 
 def _is_uid(text: str) -> bool:

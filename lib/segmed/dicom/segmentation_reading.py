@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 from skimage.color import lab2rgb
 
+from segmed.dicom.segmentation_frames import frame_affine, group_of
 from segmed.dicom.segmentation_limits import MOST_VALUES, check_marked, check_seg_size
 from segmed.dicom.series import RAS_TO_LPS, Series
 from segmed.imaging.formats.faults import ImageFault
@@ -116,12 +117,21 @@ def _open(path: Path) -> tuple[Dataset, np.ndarray]:
 
 
 def _described(data: Dataset) -> dict[int, StoredSegment]:
-    """Name and colour of the segments by number; one without a label is called by its number."""
-    found = {}
+    """Name and colour of the segments by number; one without a label is called by its number.
+
+    Raises:
+        ValueError: Two segments have one number, so that the file does not tell their voxels apart.
+    """
+    found: dict[int, StoredSegment] = {}
     for n, item in enumerate(data.get("SegmentSequence") or [], start=1):
         number = int(item.get("SegmentNumber") or (0 if data.SOPClassUID == LABELMAP_STORAGE else n))
         if number <= 0:  # the background of a label map
             continue
+        if number in found:
+            raise ValueError(
+                f"Two segments of the segmentation have the number {number}, so nobody knows which "
+                "voxels are whose. Export it again from its source, with another SegmentNumber for each."
+            )
         segment = StoredSegment(str(item.get("SegmentLabel") or "").strip() or f"segment {number}", number)
         lab = item.get("RecommendedDisplayCIELabValue")
         if lab is not None and len(lab) == 3:
@@ -158,7 +168,11 @@ def _numbers_of(data: Dataset, frames: np.ndarray) -> Iterator[tuple[int, int, n
             for value in values:
                 yield n, value, frame == value
         else:
-            yield n, int(_group(data, n, "SegmentIdentificationSequence").ReferencedSegmentNumber), frame > 0
+            yield (
+                n,
+                int(group_of(data, n, "SegmentIdentificationSequence").ReferencedSegmentNumber),
+                frame > 0,
+            )
 
 
 def _parts(data: Dataset, frames: np.ndarray, series: Series, name: str) -> _Parts:
@@ -176,7 +190,7 @@ def _parts(data: Dataset, frames: np.ndarray, series: Series, name: str) -> _Par
             )
         flat = [np.eye(4)] * len(frames)
         return _Parts(_placed(data, frames, flat, series.grid), series.grid)
-    affines = [_frame_affine(data, n) for n in range(len(frames))]
+    affines = [frame_affine(data, n) for n in range(len(frames))]
     to_voxel = np.linalg.inv(series.affine)
     if all(_shares_voxels(to_voxel @ affine, frames.shape[1:]) for affine in affines):
         places = _placed(data, frames, [to_voxel @ affine for affine in affines], series.grid)
@@ -216,7 +230,7 @@ def _stack_grid(affines: Sequence[np.ndarray], data: Dataset, name: str) -> tupl
     """
     affine = affines[0].copy()
     heights = np.array([(a[:3, 3] - affine[:3, 3]) @ affine[:3, 2] for a in affines])
-    measures = _group(data, 0, "PixelMeasuresSequence")
+    measures = group_of(data, 0, "PixelMeasuresSequence")
     gaps = np.diff(np.unique(heights.round(3)))
     step = float(
         measures.get("SpacingBetweenSlices")
@@ -247,32 +261,6 @@ def _resampled(layer: np.ndarray, own: Grid, grid: Grid) -> np.ndarray:
     return np.asarray(
         resample_from_to(image, (grid.shape, grid.affine), 0, "grid-constant").dataobj, layer.dtype
     )
-
-
-def _group(data: Dataset, frame: int, name: str) -> Dataset:
-    """A functional group of a frame, its own or the one that all share.
-
-    Raises:
-        ValueError: it is missing.
-    """
-    own, shared = (data.get(f"{which}FunctionalGroupsSequence") or [] for which in ("PerFrame", "Shared"))
-    for item in [*own[frame : frame + 1], *shared[:1]]:
-        if item.get(name):
-            return item[name].value[0]
-    raise ValueError(
-        f"The segmentation does not say the {name} of its frames. Export it again from its source."
-    )
-
-
-def _frame_affine(data: Dataset, frame: int) -> np.ndarray:
-    """(4, 4), column, row and normal of a frame to LPS mm; the third is one mm long."""
-    orientation = np.array(_group(data, frame, "PlaneOrientationSequence").ImageOrientationPatient, float)
-    between_rows, between_columns = map(float, _group(data, frame, "PixelMeasuresSequence").PixelSpacing)
-    affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1] = orientation[:3] * between_columns, orientation[3:] * between_rows
-    affine[:3, 2] = np.cross(orientation[:3], orientation[3:])
-    affine[:3, 3] = [float(v) for v in _group(data, frame, "PlanePositionSequence").ImagePositionPatient]
-    return affine
 
 
 def _shares_voxels(to_voxel: np.ndarray, size: tuple[int, ...]) -> bool:

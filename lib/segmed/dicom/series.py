@@ -22,7 +22,7 @@ from pydicom.uid import generate_uid
 
 import segmed
 from segmed.imaging.durable import appear_whole
-from segmed.imaging.formats.dicom_reading import series_files
+from segmed.imaging.formats.dicom_reading import open_dicom
 from segmed.imaging.grid import Grid, read_grid
 
 warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\b")
@@ -72,9 +72,11 @@ def open_series(path: str | os.PathLike[str], grid: Grid | None = None) -> Serie
     """
     path = Path(path)
     grid = grid or read_grid(path)
-    files = series_files(path)
+    found = open_dicom(path)
+    # the reason why a label is kept without a segmentation reaches the user, who may measure on it
+    note = f" {found.place_note}" if found.place_note else ""
     try:
-        headers = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files]
+        headers = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in found.ordered]
         for header in headers:
             header.decode()
             header.SpecificCharacterSet = UTF8
@@ -96,7 +98,7 @@ def open_series(path: str | os.PathLike[str], grid: Grid | None = None) -> Serie
     if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         raise ValueError(
             f"{path.name} holds multi-frame DICOM; segmentations are written for files of one slice each. "
-            "Convert it, or export NIfTI."
+            f"Convert it, or export NIfTI.{note}"
         )
     placed = all(
         h.get(n)
@@ -109,7 +111,7 @@ def open_series(path: str | os.PathLike[str], grid: Grid | None = None) -> Serie
     if len(headers) > 1 or headers[0].get("Modality") in ("CT", "MR", "PT"):
         raise ValueError(
             f"The series {path.name} does not say where its slices lie in the patient, so no segmentation "
-            "can be attached to it. Export it again from its source, or save the mask as NIfTI."
+            f"can be attached to it. Export it again from its source, or save the mask as NIfTI.{note}"
         )
     if "FrameOfReferenceUID" in headers[0]:
         del headers[0].FrameOfReferenceUID  # tells nothing without a position

@@ -22,9 +22,9 @@ from segmed.imaging.formats.dicom_reading import open_dicom, read_dicom
 from segmed.imaging.formats.faults import ImageFault, explained
 from segmed.imaging.formats.itk import LPS_TO_RAS, itk_affine, quiet_itk
 from segmed.imaging.formats.limits import check_size
-from segmed.imaging.formats.nifti_files import check_length, open_nifti
+from segmed.imaging.formats.nifti_files import check_end, check_length, open_nifti
 from segmed.imaging.formats.nifti_place import nifti_affine
-from segmed.imaging.formats.pictures import PICTURE_EXTENSIONS, read_picture
+from segmed.imaging.formats.pictures import PICTURE_EXTENSIONS, itk_kind, read_picture
 from segmed.imaging.formats.text_headers import (
     DETACHED_EXTENSIONS,
     NRRD_EXTENSIONS,
@@ -63,17 +63,20 @@ def read_volume(path: str | os.PathLike[str], component: int | None = None, labe
     """Read a file, or a folder that holds one DICOM series.
 
     Voxels that are NaN or infinite become the smallest finite value of the image, so that windows and models
-    see finite numbers only.
+    see finite numbers only; in a label map, they become 0. Numbers of 64 bits beyond the range of float32
+    count as infinite.
 
     Args:
         path: Path of the file or folder.
         component: Index of the image along the fourth axis of a NIfTI file, such as a sequence of a
             multi-modal one.
-        labels: Whether the file is a label map, so that palette indices are read and not colours.
+        labels: Whether the file is a label map, so that palette indices are read and not colours, and grey
+            values as they are stored.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, of an unknown kind, not one 2-D or 3-D image, or has no finite voxel.
+        ValueError: The file is damaged, of an unknown kind, not one 2-D or 3-D image, or has no finite voxel,
+            or almost none within the range of float32.
     """
     path = Path(path)
     if not path.exists():
@@ -82,7 +85,7 @@ def read_volume(path: str | os.PathLike[str], component: int | None = None, labe
         )
     if path.is_dir():
         array, affine, modality = _read_dicom(path)
-        return Volume(_finite(array, path.name), affine, modality, str(path))
+        return Volume(_finite(array, path.name, labels), affine, modality, str(path))
     check_regular(path)
     extension, modality = kind_of(path), ""
     if extension in NIFTI_EXTENSIONS:
@@ -93,7 +96,7 @@ def read_volume(path: str | os.PathLike[str], component: int | None = None, labe
         array, affine, modality = _read_dicom(path)
     else:
         array, affine = _read_itk(path)
-    return Volume(_finite(array, path.name), affine, modality, str(path))
+    return Volume(_finite(array, path.name, labels), affine, modality, str(path))
 
 
 def kind_of(path: Path) -> str:
@@ -121,6 +124,7 @@ def _read_nifti(path: Path, component: int | None) -> tuple[np.ndarray, np.ndarr
         check_length(path, image)
         check_size(image.shape, path.name)
         array = np.asanyarray(image.dataobj if component is None else image.dataobj[:, :, :, component])
+        check_end(path, image)
         affine = nifti_affine(path, image)
     colour = array.dtype.fields is not None
     if colour:
@@ -163,8 +167,7 @@ def _picture_affine(path: Path) -> np.ndarray:
     reader.SetFileName(str(path))
     try:
         with quiet_itk():
-            kind = {".png": "PNGImageIO", ".bmp": "BMPImageIO", ".tif": "TIFFImageIO", ".tiff": "TIFFImageIO"}
-            reader.SetImageIO(kind.get(path.suffix.lower(), "JPEGImageIO"))
+            reader.SetImageIO(itk_kind(path))
             reader.ReadImageInformation()
             return itk_affine(reader)
     except RuntimeError:  # kinds that ITK does not read
@@ -196,7 +199,7 @@ def _to_three_axes(array: np.ndarray, name: str, colour: bool) -> np.ndarray:
     return array
 
 
-def _finite(array: np.ndarray, name: str) -> np.ndarray:
+def _finite(array: np.ndarray, name: str, labels: bool) -> np.ndarray:
     if np.issubdtype(array.dtype, np.complexfloating):
         raise ValueError(
             f"{name} holds complex numbers. Save its magnitude as a file of its own and open that."
@@ -205,17 +208,27 @@ def _finite(array: np.ndarray, name: str) -> np.ndarray:
         return array.astype(np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
         return array
+    wide = array
     if array.dtype.itemsize > 4:
-        array = array.astype(np.float32)
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
     finite = np.isfinite(array)
     if finite.all():
         return array
-    if not finite.any():
+    values = array[finite]
+    # one value may be left, as of an empty background: then it is not some mark for "no data" that is beyond
+    if (not values.size or values.min() == values.max()) and (beyond := np.isfinite(wide) & ~finite).any():
+        raise ValueError(
+            f"{name} holds values such as {wide[beyond][0]:g}, and numbers are read up to "
+            f"{np.finfo(np.float32).max:.2g}, the range of float32. Scale its values down and save it again."
+        )
+    if not values.size:
         raise ValueError(
             f"{name} has no finite voxel (all are NaN or infinite). Export it again from its source."
         )
     logger.warning("%s: %d voxels are not finite and count as background", name, int((~finite).sum()))
-    return np.where(finite, array, array[finite].min()).astype(array.dtype)
+    # NaN around structures would otherwise be one of them, as their smallest value is 1
+    return np.where(finite, array, 0 if labels else values.min()).astype(array.dtype)
 
 
 @contextlib.contextmanager

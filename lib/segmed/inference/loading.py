@@ -15,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from segmed.inference.cpu_fallback import no_memory_left
 from segmed.methods import find_method
 from segmed.methods.base.backbone import BackboneConfig, missing_weights
+from segmed.methods.base.config_values import build_config
 from segmed.methods.base.method import Method, Training
 from segmed.methods.base.segmenter import Segmenter
-from segmed.methods.base.trainable import config_from, load_trained
+from segmed.methods.base.trainable import load_trained
 from segmed.methods.base.trained_facts import read_facts
 from segmed.methods.sam.sharing import share_weights
 from segmed.sam.cpu.dtype import encoder_dtype
@@ -167,7 +168,7 @@ class Loader:
                 torch.manual_seed(0)
                 segmenter = training.kind(base and share_weights(base), config, f"{name}-untrained")
         else:
-            config = config_from(training.config, read_facts(trained)["config"])
+            config = build_config(training.config, read_facts(trained)["config"])
             replaced, digest = _contents(trained)
             segmenter = training.kind(base and share_weights(base, replaced), config, f"{name}-{digest}")
             load_trained(segmenter, trained, version)

@@ -62,7 +62,7 @@ class LoraSamConfig(ClassConfig):
                 f"decoder is {self.decoder!r}; allowed are {' and '.join(get_args(Decoder))}. Take 'lora'."
             )
         if not isinstance(self.prompt_token, bool):
-            raise ValueError(f"prompt_token is {self.prompt_token!r}; allowed are True and False. Take True.")
+            raise ValueError(f"prompt_token is {self.prompt_token!r}; allowed are true and false. Take true.")
 
 
 class SplitQkv(nn.Module):

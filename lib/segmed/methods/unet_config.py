@@ -26,9 +26,6 @@ class UnetFamilyConfig(ClassConfig):
         rate: Learning rate of AdamW. A few passes over few data need 3e-4 to 1e-3.
         box_channel: Whether the box of a prompt is a fourth channel of the input (Ma et al., 2024). The
             method then needs a box for each object and does not label whole slices.
-        atrous_rate: Smallest of the three atrous rates of DeepLabV3 and DeepLabV3+, which the other networks
-            lack; the others are twice and three times as large. Chen et al. have 12 at an output stride of
-            8, as in DeepLabV3, and 6 at 16, as in DeepLabV3+.
     """
 
     encoder: str = "efficientnet-b5"
@@ -36,7 +33,6 @@ class UnetFamilyConfig(ClassConfig):
     pretrained: bool = False
     rate: float = 1e-4
     box_channel: bool = False
-    atrous_rate: int = 12
 
     def __post_init__(self) -> None:
         if self.box_channel:
@@ -55,6 +51,21 @@ class UnetFamilyConfig(ClassConfig):
             )
         if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 0 < self.rate < 1:
             raise ValueError(f"rate is {self.rate!r}; allowed are numbers between 0 and 1. Take 1e-4.")
+
+
+@dataclass(frozen=True)
+class DeepLabConfig(UnetFamilyConfig):
+    """The settings of DeepLabV3 and DeepLabV3+.
+
+    Attributes:
+        atrous_rate: Smallest of the three atrous rates; the others are twice and three times as large. Chen
+            et al. have 12 at an output stride of 8, as in DeepLabV3, and 6 at 16, as in DeepLabV3+.
+    """
+
+    atrous_rate: int = 12
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         atrous = self.atrous_rate
         if isinstance(atrous, bool) or not isinstance(atrous, int) or not 1 <= atrous <= _MOST_ATROUS:
             raise ValueError(

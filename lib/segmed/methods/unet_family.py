@@ -27,7 +27,7 @@ from segmed.methods.imagenet_encoders import (
     pretrained_state,
     published_name,
 )
-from segmed.methods.unet_config import STRIDE, UnetFamilyConfig
+from segmed.methods.unet_config import STRIDE, DeepLabConfig, UnetFamilyConfig
 from segmed.sam.embedding import Embedding
 from segmed.sam.frame import Frame
 
@@ -57,6 +57,7 @@ class UnetFamily(TrainableSegmenter):
 
     architecture: ClassVar[str]
     least: ClassVar[int] = STRIDE
+    config_kind: ClassVar[type[UnetFamilyConfig]] = UnetFamilyConfig
     config: UnetFamilyConfig
     no_graphs = ""
     keeps_slices = describes_slices = True
@@ -67,7 +68,7 @@ class UnetFamily(TrainableSegmenter):
         self, model: None = None, config: UnetFamilyConfig | None = None, version: str = "0"
     ) -> None:
         super().__init__()
-        self.config = config or UnetFamilyConfig()
+        self.config = config or self.config_kind()
         self.labels, self.input_size, self.version = self.config.labels, self.config.input_size, version
         if self.input_size < self.least:
             raise ValueError(
@@ -236,6 +237,8 @@ class DeepLabV3(UnetFamily):
     """Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation (2017)."""
 
     name = architecture = "deeplabv3"
+    config_kind = DeepLabConfig
+    config: DeepLabConfig
 
     def architecture_settings(self) -> dict[str, Any]:
         return {"decoder_atrous_rates": tuple(self.config.atrous_rate * n for n in (1, 2, 3))}
@@ -259,6 +262,6 @@ class Pan(UnetFamily):
 
 
 UNET, UNETPP, DEEPLABV3, DEEPLABV3PLUS, PAN = (
-    Parts(training=Training(kind, UnetFamilyConfig))
+    Parts(training=Training(kind, kind.config_kind))
     for kind in (Unet, UnetPlusPlus, DeepLabV3, DeepLabV3Plus, Pan)
 )

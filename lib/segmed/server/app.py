@@ -257,7 +257,7 @@ class SegMedApp(MONAILabelApp):
             ValueError: unusable image or prompt.
         """
         task = self.task(str(request.get("model", "")))
-        tag = check_tag(str(request.get("label_tag", DefaultLabelTag.ORIGINAL.value)))
+        tag = check_tag(request.get("label_tag", DefaultLabelTag.ORIGINAL))
         params = request.get("params")
         if not isinstance(params, InferParams):
             params = InferParams(**{k: v for k, v in request.items() if k in InferParams.model_fields})

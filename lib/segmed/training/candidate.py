@@ -13,8 +13,9 @@ import torch
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.case_scores import CaseScore
 from segmed.methods.base.backbone import BackboneConfig
+from segmed.methods.base.config_values import build_config
 from segmed.methods.base.method import Method
-from segmed.methods.base.trainable import TrainableSegmenter, config_from, load_trained
+from segmed.methods.base.trainable import TrainableSegmenter, load_trained
 from segmed.methods.base.trained_facts import read_facts
 from segmed.registry.model_version import ModelVersion
 from segmed.registry.versions import UNTRAINED
@@ -69,7 +70,7 @@ def build_trainable(
         base.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # new heads are initialised at random
-        built = training.kind(base, training.config(**{**labels, **settings}), version)
+        built = training.kind(base, build_config(training.config, {**labels, **settings}), version)
     return built.to(device), version
 
 
@@ -87,12 +88,12 @@ def scores_of_served(
     rival = candidate
     if served:
         try:
-            settings = vars(config_from(type(candidate.config), read_facts(served.folder)["config"]))
+            settings = vars(build_config(type(candidate.config), read_facts(served.folder)["config"]))
             rival, _ = build_trainable(method, backbone, settings, held_out, device)
             load_trained(rival, served.folder, version)
         except (ValueError, FileNotFoundError) as error:
             logger.warning(
-                "The served version cannot be compared; %s is used instead: %s", first_rival(method), error
+                "The served version cannot be compared; %s is used instead: %s", first_rival(candidate), error
             )
             rival = candidate
     held_out = held_out.with_object() if prompted else held_out
@@ -100,10 +101,10 @@ def scores_of_served(
         scores = validate(rival, held_out, prompted).scores
     except ValueError as error:  # the served version was trained for other structures
         logger.warning(
-            "The served version cannot be compared; %s is used instead: %s", first_rival(method), error
+            "The served version cannot be compared; %s is used instead: %s", first_rival(candidate), error
         )
         rival, scores = candidate, validate(candidate, held_out, prompted).scores
-    if rival is not candidate or method.ready:
+    if rival is not candidate or candidate.segments_untrained:
         return scores
     return tuple(
         replace(s, dice=float(not s.present), hd95=math.inf if s.present else 0.0, nsd=float(not s.present))
@@ -111,9 +112,9 @@ def scores_of_served(
     )
 
 
-def first_rival(method: Method) -> str:
+def first_rival(candidate: TrainableSegmenter) -> str:
     """The rival of a first version; untrained heads would find structures at random."""
-    return UNTRAINED if method.ready else "a model that finds nothing"
+    return UNTRAINED if candidate.segments_untrained else "a model that finds nothing"
 
 
 def take_over(candidate: TrainableSegmenter, served: ModelVersion, version: str) -> bool:

@@ -119,10 +119,13 @@ def train_model(
     config = config or JobConfig()
     method = find_method(name)
     data = data.readable()
+    _check_structures(data)
     split = hold_out(data.patients, config.validation, config.training.seed)
     parts = {part: data.of(patients) for part, patients in split.items()}
     served = registry.served(name)
-    candidate, version = build_trainable(method, backbone, config.settings, data, device)
+    candidate, version = build_trainable(
+        method, backbone, config.settings, data, device, config.training.seed
+    )
     prompted = config.training.is_prompted(candidate.recipe)
     before = scores_of_served(
         method, backbone, served, candidate, version, parts["validation"], prompted, device
@@ -164,9 +167,8 @@ def train_model(
 
     kept = None
     if processes.first:
-        kept = registry.decide(
-            name, write, record, served.version if served else None, before, config.gate, first_rival(method)
-        )
+        now = served.version if served else None
+        kept = registry.decide(name, write, record, now, before, config.gate, first_rival(candidate))
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     verdict = kept.record.verdict.reason if kept and kept.record and kept.record.verdict else ""
     skipped = (
@@ -175,8 +177,21 @@ def train_model(
     return JobResult(result, kept, before, f"{result.message} {verdict}{skipped}".strip())
 
 
+def _check_structures(data: SliceDataset) -> None:
+    """Refuse structures that no label map has, if that is known; only background would be learnt."""
+    known = [data.volumes[n].values for n in {n for n, _ in data.slices}]
+    if known and all(values is not None and not any(values.values()) for values in known):
+        raise ValueError(
+            f"No label map contains {', '.join(data.classes.values())}. Choose structures that the label "
+            "maps name, or leave the choice out to learn all of them."
+        )
+
+
 def hold_out(patients: Collection[str], share: float, seed: int) -> dict[str, tuple[str, ...]]:
     """Split patients into `train` and `validation`; held-out patients stay held out when others are added.
+
+    Among so few patients that none, or each of them, would be held out, one is moved; it can be another one
+    when patients are added.
 
     Raises:
         ValueError: If there are fewer than two patients.

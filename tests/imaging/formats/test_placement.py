@@ -19,6 +19,7 @@ from segmed.imaging.formats.nifti_place import nifti_affines, nifti_header, same
 from segmed.imaging.grid import image_grid, read_grid, read_labels
 from segmed.imaging.labels.masks import write_mask, write_nrrd_slices
 from segmed.imaging.reading import read_volume
+from segmed.server.http.volume_stream import nifti_pieces
 
 SHAPE = (5, 6, 4)
 PLACE = (
@@ -213,17 +214,49 @@ def test_a_picture_of_two_axes_keeps_its_place(tmp_path: Path) -> None:
     assert sitk.ReadImage(str(tmp_path / "mask.nii")).GetSize() == (5, 6, 1)
 
 
-def test_a_mask_of_nifti_2_is_nifti_2_and_lies_on_its_image(tmp_path: Path) -> None:
-    """ITK reads none of them; nibabel does."""
+@pytest.mark.parametrize("codes", [(0, 1), (0, 2), (1, 1), (1, 2)])
+@pytest.mark.parametrize("rows", [np.zeros((3, 4)), np.ones((3, 4))])
+def test_an_sform_without_extent_counts_as_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, codes: tuple[int, int], rows: np.ndarray
+) -> None:
+    affine = np.array([[0, -2.0, 0, 30], [1.5, 0, 0, -7], [0, 0, 3, 4], [0, 0, 0, 1]])
+    image = Placed(affine, affine, codes, None, True).save(tmp_path)
+    content = bytearray(gzip.decompress(image.read_bytes()))
+    content[280:328] = rows.astype("<f4").tobytes()  # srow_x, srow_y, srow_z
+    image.write_bytes(gzip.compress(content))
+    volume = read_volume(image)
+    assert "puts all voxels onto one plane" in caplog.text
+    assert volume.spacing == pytest.approx((1.5, 2, 3))
+    if codes[0]:
+        assert same_place(volume.affine, affine, SHAPE)
+    (tmp_path / "volume.nii").write_bytes(b"".join(nifti_pieces(volume)[1]))
+    write_mask(_mask(), volume.affine, tmp_path / "mask.nii.gz", like=image)
+    for path in (tmp_path / "volume.nii", tmp_path / "mask.nii.gz"):
+        assert same_place(_itk(path), volume.affine, SHAPE)
+    assert np.array_equal(
+        read_labels(tmp_path / "mask.nii.gz", image_grid(image, SHAPE, volume.affine)), _mask()
+    )
+
+
+@pytest.mark.parametrize("codes", [(0, 2), (2, 0), (0, 0), (1, 2)])
+@pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
+def test_a_mask_of_nifti_2_is_nifti_1_and_lies_on_its_image(
+    tmp_path: Path, codes: tuple[int, int], extension: str
+) -> None:
+    """ITK reads no NIfTI-2; nibabel does."""
     affine = np.array([[0, -2.0, 0, 30], [1.5, 0, 0, -7], [0, 0, 3, 4], [0, 0, 0, 1]])
     image = nib.Nifti2Image(np.zeros(SHAPE, np.int16), affine)
     image.header.set_xyzt_units("micron")
-    nib.save(image, tmp_path / "image.nii.gz")
+    image.header.set_qform(affine + np.outer([9, 0, 0, 0], [0, 0, 0, codes[1]]), 1)
+    image.header["qform_code"], image.header["sform_code"] = codes
+    image.to_filename(tmp_path / "image.nii.gz")
     volume = read_volume(tmp_path / "image.nii.gz")
-    assert same_place(volume.affine, np.diag([1e-3, 1e-3, 1e-3, 1]) @ affine, SHAPE)
-    write_mask(_mask(), volume.affine, tmp_path / "mask.nii", like=tmp_path / "image.nii.gz")
-    mask = nib.load(tmp_path / "mask.nii")
-    assert isinstance(mask, nib.Nifti2Image) and mask.header.get_xyzt_units()[0] == "micron"
-    assert np.array_equal(mask.affine, nib.load(tmp_path / "image.nii.gz").affine)
+    known = nib.load(tmp_path / "image.nii.gz").affine
+    assert same_place(volume.affine, np.diag([1e-3, 1e-3, 1e-3, 1]) @ known, SHAPE)
+    path = tmp_path / f"mask{extension}"
+    write_mask(_mask(), volume.affine, path, like=tmp_path / "image.nii.gz")
+    mask = nib.load(path)
+    assert not isinstance(mask, nib.Nifti2Image) and mask.header.get_xyzt_units()[0] == "micron"
+    assert same_place(mask.affine, known, SHAPE) and same_place(_itk(path), volume.affine, SHAPE)
     grid = image_grid(tmp_path / "image.nii.gz", SHAPE, volume.affine)
-    assert np.array_equal(read_labels(tmp_path / "mask.nii", grid), _mask())
+    assert np.array_equal(read_labels(path, grid), _mask())

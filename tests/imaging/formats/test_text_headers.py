@@ -169,3 +169,45 @@ def test_fields_of_a_header(tmp_path: Path) -> None:
     )
     fields = nrrd_fields(tmp_path / "a.nrrd")
     assert fields["Segment0_Name"] == "my: organ" and fields["kinds"] == "domain domain"
+
+
+SPELLINGS = {
+    "int8": "signed char, int8, int8_t",
+    "uint8": "uchar, unsigned char, uint8, uint8_t",
+    "int16": "short, short int, signed short, signed short int, int16, int16_t",
+    "uint16": "ushort, unsigned short, unsigned short int, uint16, uint16_t",
+    "int32": "int, signed int, int32, int32_t",
+    "uint32": "uint, unsigned int, uint32, uint32_t",
+    "int64": "longlong, long long, long long int, signed long long, signed long long int, int64, int64_t",
+    "uint64": "ulonglong, unsigned long long, unsigned long long int, uint64, uint64_t",
+    "float32": "float",
+    "float64": "double",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spelling"), [(kind, one) for kind, names in SPELLINGS.items() for one in names.split(", ")]
+)
+def test_bzip2_takes_all_spellings_of_the_types(tmp_path: Path, kind: str, spelling: str) -> None:
+    voxels = np.arange(60, dtype=kind).reshape(5, 4, 3)
+    head = f"NRRD0004\ntype: {spelling}\ndimension: 3\nsizes: 3 4 5\nendian: little\nencoding: bzip2\n\n"
+    (tmp_path / "a.nrrd").write_bytes(head.encode() + bz2.compress(voxels.tobytes()))
+    assert np.array_equal(read_volume(tmp_path / "a.nrrd").array, voxels.T)
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("line", ["\n", "\r\n"])
+@pytest.mark.parametrize("field", ["data file", "datafile", "DATA FILE"])
+@pytest.mark.parametrize("last", [True, False])
+def test_bzip2_in_a_file_beside_its_header(
+    tmp_path: Path, end: str, line: str, field: str, last: bool
+) -> None:
+    voxels = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
+    named, packed = f"{field}: a.raw.bz2\n", "encoding: bzip2\n"
+    head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 3 4 5\nspacings: 1 2 3\nendian: little\n"
+    head += (packed + named if last else named + packed) + end
+    (tmp_path / "a.nhdr").write_bytes(head.replace("\n", line).encode())
+    (tmp_path / "a.raw.bz2").write_bytes(bz2.compress(voxels.tobytes()))
+    volume = read_volume(tmp_path / "a.nhdr")
+    assert np.array_equal(volume.array, voxels.T) and volume.spacing == (1, 2, 3)
+    assert read_grid(tmp_path / "a.nhdr").shape == (3, 4, 5)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from class_methods import LABELS, METHODS, both, class_dice, example, train
-from segmed.methods.base.trainable import config_from, load_trained, read_facts, save_trained
+from segmed.methods.base.config_values import build_config
+from segmed.methods.base.trainable import load_trained, read_facts, save_trained
 from segmed.sam.cpu.precision import prepare_encoder
 from segmed.sam.weights import load_sam
 from tiny_sam import save_folder, tiny_sam
@@ -23,7 +24,7 @@ def test_saved_weights_come_back(base: SamModel, tmp_path: Path, method: type, c
     train(ours, 3)
     save_trained(ours, tmp_path, "base")
     torch.manual_seed(1)
-    other = method(base, config_from(config, read_facts(tmp_path)["config"]))
+    other = method(base, build_config(config, read_facts(tmp_path)["config"]))
     images, _ = example(128)
     with torch.inference_mode():
         expected = ours.decode(ours.encode(images), None, (128, 128)).masks

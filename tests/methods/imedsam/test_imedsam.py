@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from segmed.imaging.prompts import SlicePrompt
-from segmed.methods.base.trainable import config_from, load_trained, read_facts, save_trained
+from segmed.methods.base.config_values import build_config
+from segmed.methods.base.trainable import load_trained, read_facts, save_trained
 from segmed.methods.imedsam.imedsam import Imedsam, ImedsamConfig
 from segmed.sam.cpu.precision import prepare_encoder
 from small_imedsam import SIZE, STEPS, dice, discs, fresh, mixed_prompts, train
@@ -157,7 +158,7 @@ def test_saved_and_loaded(trained: tuple[Imedsam, list[float], dict[str, Tensor]
     images, prompts, _ = discs(2, 7)
     wanted = method.decode(method.encode(images), prompts, (80, 60)).masks
     save_trained(method, tmp_path, "b")
-    loaded = fresh(config_from(ImedsamConfig, read_facts(tmp_path)["config"]))
+    loaded = fresh(build_config(ImedsamConfig, read_facts(tmp_path)["config"]))
     before = loaded.decode(loaded.encode(images), prompts, (80, 60)).masks
     load_trained(loaded, tmp_path, "b")
     again = loaded.decode(loaded.encode(images), prompts, (80, 60)).masks

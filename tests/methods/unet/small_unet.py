@@ -9,7 +9,6 @@ import torch
 from segmed.imaging.prompts import SlicePrompt
 from segmed.inference.loading import find_method
 from segmed.methods import METHODS
-from segmed.methods.unet_config import UnetFamilyConfig
 from segmed.methods.unet_family import UnetFamily
 
 LABELS = ("disc", "block")
@@ -23,10 +22,8 @@ def built(name: str = "unet", seed: int = 0, **changes: Any) -> UnetFamily:
     training = find_method(name).training
     assert training is not None
     torch.manual_seed(seed)
-    method: UnetFamily = training.kind(
-        None, UnetFamilyConfig(**{"labels": LABELS, **SMALL, **changes})
-    ).eval()
-    return method
+    method: UnetFamily = training.kind(None, training.config(**{"labels": LABELS, **SMALL, **changes}))
+    return method.eval()
 
 
 @torch.no_grad()

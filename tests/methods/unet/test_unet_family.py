@@ -11,7 +11,7 @@ import torch
 from segmed.data.slices import SliceDataset
 from segmed.imaging.prompts import SlicePrompt
 from segmed.inference.loading import BackboneConfig
-from segmed.methods.unet_config import UnetFamilyConfig
+from segmed.methods.unet_config import DeepLabConfig, UnetFamilyConfig
 from segmed.methods.unet_family import DeepLabV3, Pan, Unet, UnetFamily
 from segmed.registry.versions import Registry
 from segmed.training.job import train_model
@@ -97,14 +97,14 @@ def test_the_smallest_box_reaches_the_network() -> None:
 )
 def test_what_cannot_be_built_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        UnetFamilyConfig(**changes)
+        DeepLabConfig(**changes)
 
 
 def test_combinations_that_do_not_fit_are_refused(data: SliceDataset, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="input_size is 96; allowed for pan are multiples of 32 from 128"):
         Pan(None, UnetFamilyConfig(LABELS, "resnet18", 96))
     with pytest.raises(ValueError, match="do not support dilated mode"), torch.device("meta"):
-        DeepLabV3(None, UnetFamilyConfig(LABELS, "vgg11", 32))
+        DeepLabV3(None, DeepLabConfig(LABELS, "vgg11", 32))
     with pytest.raises(ValueError, match=r"unet has no SAM weights to resize\. Leave image_size out"):
         train_model("unet", BackboneConfig("segmed-tiny", 512), data, Registry(tmp_path), tmp_path / "run")
 

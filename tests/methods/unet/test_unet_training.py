@@ -26,7 +26,7 @@ from small_unet import BOX, SMALL, built, logits
 @pytest.mark.parametrize(("kind", "box"), [(Unet, False), (Unet, True), (DeepLabV3, False)])
 def test_two_slices_can_be_learnt_by_heart(kind: type[UnetFamily], box: bool, data: SliceDataset) -> None:
     torch.manual_seed(0)
-    method = kind(None, UnetFamilyConfig(("bright", "dark"), **SMALL, box_channel=box))
+    method = kind(None, kind.config_kind(("bright", "dark"), **SMALL, box_channel=box))
     method.recipe = replace(method.recipe, rates={"": 1e-3})
     training = Finetuning(
         method, data.with_object().thinned(2), FinetuneConfig(steps=15, batch=2, one_label_share=0)

@@ -121,6 +121,50 @@ def test_a_label_on_multi_frame_dicom_is_kept_and_says_why_there_is_no_seg(tmp_p
     assert np.array_equal(read_volume(store.get_label_uri(image, "final")).array, labels)
 
 
+@pytest.mark.parametrize(
+    ("instances", "twin", "moved", "frame", "reason"),
+    [
+        (True, False, 0, True, ""),
+        (True, True, 0, True, ""),
+        (False, False, 0, True, ""),
+        (False, True, 0, True, "2 series have its frame of reference"),
+        (False, False, 1, True, "its frames do not lie on the slices"),
+        (True, False, 0, False, "no series have its frame of reference"),
+    ],
+)
+def test_a_seg_that_names_no_series_is_shown_where_it_fits(
+    tmp_path: Path, instances: bool, twin: bool, moved: float, frame: bool, reason: str
+) -> None:
+    phantom = phantom_series(tmp_path / "s" / "ct", shape=SHAPE)
+    labels, file = label_map_of(phantom), tmp_path / "s" / "theirs.dcm"
+    series = open_series(tmp_path / "s" / "ct")
+    write_segmentation(labels, NAMES, series, file)
+    data = pydicom.dcmread(file)
+    del data.ReferencedSeriesSequence
+    if not instances:
+        data.pop("SourceImageSequence", None)
+    if not frame:
+        del data.FrameOfReferenceUID
+    for group in data.PerFrameFunctionalGroupsSequence:
+        group.PlanePositionSequence[0].ImagePositionPatient[2] += moved
+        if not instances:
+            del group.DerivationImageSequence
+    data.save_as(file)
+    if twin:
+        phantom_series(tmp_path / "s" / "twin", shape=SHAPE, seed=2)
+        uid = series.headers[0].FrameOfReferenceUID
+        for path in (tmp_path / "s" / "twin").iterdir():
+            change_file(path, lambda data: setattr(data, "FrameOfReferenceUID", uid))
+    store, image = open_studies(tmp_path / "s"), series_uid(tmp_path / "s" / "ct")
+    told = [one.reason for one in store.left_out() if one.name.startswith("DICOM SEG")]
+    assert store.get_labeled_images() == ([] if reason else [image])
+    if reason:
+        assert len(told) == 1 and reason in told[0] and "Export it again" in told[0]
+    else:
+        assert not told
+        assert np.array_equal(read_volume(store.get_label_uri(image, "final")).array, labels)
+
+
 def test_a_seg_of_others_in_the_folder_is_the_label(scattered: tuple[Path, Phantom], tmp_path: Path) -> None:
     root, phantom = scattered
     store, uid, labels = open_studies(root), series_uid(root / "a"), label_map_of(phantom)

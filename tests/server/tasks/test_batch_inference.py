@@ -43,6 +43,14 @@ def test_a_batch_at_once_tells_each_image(server: Server) -> None:
     assert not _original(server, "thin").exists()
 
 
+def test_a_batch_needs_no_more_than_its_prompt(server: Server) -> None:
+    _original(server, "first").unlink(missing_ok=True)
+    url = f"{server.url}/batch/infer/classical?images=all&run_sync=true"
+    told = requests.post(url, json={"roi": ROI}, timeout=120).json()
+    assert "error" not in told["first"], told
+    assert nrrd.read(str(_original(server, "first")))[0].any()
+
+
 def test_a_batch_in_the_background_does_the_same(server: Server) -> None:
     for name in ("first", "second"):
         _original(server, name).unlink(missing_ok=True)

@@ -59,6 +59,8 @@ def test_a_renamed_label_keeps_voxels_value_and_facts_of_its_file(work: Workspac
         ("spleen", "kidney", "already"),
         ("heart", "x", "no label heart"),
         ("spleen", " ", "1 to 64"),
+        ("spleen", "a\tb", "printable letters only, this one holds a tab"),
+        ("spleen", "a\u200bb", r"holds the character U\+200B ZERO WIDTH SPACE"),
     ):
         with pytest.raises(ValueError, match=words):
             rename_label(work, name, new)

@@ -98,8 +98,10 @@ def predict(
         options = _Options(
             model, backbone, window, device, precision, refinement, denoise, registry, keep_partial
         )
-        prompts = box or [], boxes, point or [], not_point or [], mask, scribbles
-        labels, picture, names, loaded = _predict(image, *prompts, options)
+        picture = _opened(image, options)
+        drawn = [*(box or []), *boxes_of_file(boxes, image, picture)]
+        prompts = drawn, point or [], not_point or [], mask, scribbles
+        labels, names, loaded = _predict(image, picture, *prompts, options)
         _write(out, image, labels, picture, names)
         write_prediction_provenance(
             out,
@@ -124,7 +126,7 @@ def predict(
         raise typer.Exit(2) from error
 
 
-_PROMPTS = ("boxes", "box_file", "points", "not_points", "mask", "scribbles")
+_PROMPTS = ("boxes", "points", "not_points", "mask", "scribbles")
 
 
 @dataclass(frozen=True)
@@ -140,33 +142,37 @@ class _Options:
     keep_partial: bool
 
 
+def _opened(image: Path, options: _Options) -> Picture:
+    from segmed.denoising.dncnn import load_dncnn
+    from segmed.denoising.pictures import gaussian
+    from segmed.imaging.picture import open_picture
+
+    with console.status(f"reading {image.name}"):
+        picture = open_picture(image, options.window)
+        if not options.denoise:
+            return picture
+        clean = gaussian() if options.denoise == "gaussian" else load_dncnn(Path(options.denoise))
+        return clean(picture)
+
+
 def _predict(
     image: Path,
+    picture: Picture,
     boxes: list[str],
-    box_file: Path | None,
     points: list[str],
     not_points: list[str],
     mask: Path | None,
     scribbles: Path | None,
     options: _Options,
-) -> tuple[np.ndarray, Picture, list[str], LoadedModel]:
+) -> tuple[np.ndarray, list[str], LoadedModel]:
     import numpy as np
 
-    from segmed.denoising.dncnn import load_dncnn
-    from segmed.denoising.pictures import gaussian
     from segmed.imaging.labels.masks import stack_slices
-    from segmed.imaging.picture import open_picture
     from segmed.imaging.prompts import parse_prompt
 
     model = options.model or default_model(options.backbone)
-    with console.status(f"reading {image.name}"):
-        picture = open_picture(image, options.window)
-        if options.denoise:
-            clean = gaussian() if options.denoise == "gaussian" else load_dncnn(Path(options.denoise))
-            picture = clean(picture)
-        boxes = [*boxes, *boxes_of_file(box_file, image, picture)]
-        previous = previous_mask(mask, image, picture) if mask else None
-        strokes = scribble_maps(scribbles, image, picture, len(boxes)) if scribbles else None
+    previous = previous_mask(mask, image, picture) if mask else None
+    strokes = scribble_maps(scribbles, image, picture, len(boxes)) if scribbles else None
     loaded = load_model(model, options.backbone, options.device, options.precision, options.registry)
     predictor = loaded.predictor
     if loaded.automatic:
@@ -181,7 +187,7 @@ def _predict(
             )
         for value, name in enumerate(predictor.segmenter.labels, start=1):
             say(f"label {value} is {name}")
-        return found, picture, list(predictor.segmenter.labels), loaded
+        return found, list(predictor.segmenter.labels), loaded
     flat = picture.shape[2] == 1
     rois = [_numbers(b, 4 if flat else 6, 6, "--box") for b in boxes]
     rois = [roi if len(roi) == 6 else [*roi, 0, 0] for roi in rois]
@@ -202,7 +208,7 @@ def _predict(
     labels = np.zeros(picture.shape, np.uint8)
     for value, one in enumerate(masks, start=1):
         labels[(stack_slices(one, picture.shape) > 0) & (labels == 0)] = value
-    return labels, picture, [], loaded
+    return labels, [], loaded
 
 
 def _segmented(

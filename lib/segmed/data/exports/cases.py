@@ -52,6 +52,7 @@ class ExportCase:
         found = read_labels(self.volume.label, grid)
         if self.volume.values is None:
             return found.astype(np.uint8)
+        found = found.astype(np.int64)  # label maps of whole numbers may be stored as floats
         table = np.zeros(max(int(found.max()), *self.volume.values, 0) + 1, np.uint8)
         for stored, value in self.volume.values.items():
             table[stored] = value

@@ -26,7 +26,8 @@ TELLING = {
 _OF_FILE = [
     "SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality", "InstanceNumber",
     "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
-    "ImagerPixelSpacing", "SliceThickness", "SamplesPerPixel", "SharedFunctionalGroupsSequence",
+    "ImagerPixelSpacing", "SliceThickness", "SpacingBetweenSlices", "SamplesPerPixel",
+    "PhotometricInterpretation", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence", "FrameIncrementPointer", "EnergyWindowVector", "TimeSlotVector",
     "RotationVector", "DetectorVector", "PhaseVector", "RRIntervalVector",
     *TELLING,
@@ -44,6 +45,7 @@ class DicomFrame:
         orientation: (6,) directions of i and j in LPS; None where the header does not state them.
         spacing: Distance between voxels along i and j in mm; None where the header does not state it.
         thickness: Thickness of the slice in mm; 0 where the header does not state it.
+        between: Distance to the next slice in mm as SpacingBetweenSlices tells it; 0 where it does not.
         scale: Slope and intercept of this frame alone; None where the reader applies those of the header.
         telling: Values of the attributes in `TELLING` that the header has.
     """
@@ -54,6 +56,7 @@ class DicomFrame:
     orientation: tuple[float, ...] | None = None
     spacing: tuple[float, ...] | None = None
     thickness: float = 0.0
+    between: float = 0.0
     scale: tuple[float, float] | None = None
     telling: Mapping[str, str] = field(default_factory=dict)
 
@@ -108,6 +111,10 @@ def _frame(
             _numbers(_first_value(groups, name), 1) for name in ("RescaleSlope", "RescaleIntercept")
         )
         scale = (slope[0] if slope and slope[0] else 1.0, intercept[0] if intercept else 0.0)
+    thickness, between = (
+        (_numbers(_first_value(groups, name), 1) or (0.0,))[0]
+        for name in ("SliceThickness", "SpacingBetweenSlices")
+    )
     distinguishing = {name: _first_value([*groups, header], name) for name in TELLING}
     return DicomFrame(
         file,
@@ -115,7 +122,8 @@ def _frame(
         _numbers(_first_value(groups, "ImagePositionPatient"), 3),
         _numbers(_first_value(groups, "ImageOrientationPatient"), 6),
         None if spacing is None else (spacing[1], spacing[0]),
-        (_numbers(_first_value(groups, "SliceThickness"), 1) or (0.0,))[0],
+        thickness,
+        between,
         scale,
         {name: _text(value) for name, value in distinguishing.items() if value not in (None, "")},
     )

@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from segmed.imaging.formats.dicom_faults import check_complete, fault_of, is_dicom
 from segmed.imaging.formats.dicom_frames import DicomFrame, frames_of, read_header, whole
 from segmed.imaging.formats.dicom_layout import Layout, arrange
+from segmed.imaging.formats.dicom_place import place_of, step_without_positions
 from segmed.imaging.formats.faults import ImageFault
 from segmed.imaging.formats.itk import quiet_itk
 from segmed.imaging.formats.limits import check_size
@@ -35,6 +36,8 @@ _TIMES = (
 )
 _AS_STORED = (1.0, 0.0)
 _SCALES = ("RescaleSlope", "RescaleIntercept", "PixelValueTransformationSequence")
+# their values are shades, so those of MONOCHROME1 are inverted for bones to be bright; others are measured
+_RADIOGRAPHS = ("CR", "DX", "MG", "IO", "PX", "RG", "RF", "XA")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class DicomSeries:
     def ordered(self) -> list[Path]:
         """The files in the order of the slices; each once."""
         return list(dict.fromkeys(self.files[frame.file] for frame in self.layout.frames))
+
+    @property
+    def place_note(self) -> str:
+        """A sentence on the distance of slices that do not say where they lie; "" if they do."""
+        return step_without_positions(self.layout, self.headers[0], self.name)[1]
 
 
 def open_dicom(path: Path) -> DicomSeries:
@@ -102,6 +110,8 @@ def open_dicom(path: Path) -> DicomSeries:
 def read_dicom(series: DicomSeries) -> tuple[np.ndarray, np.ndarray, str]:
     """Voxels (I, J, K) or (I, J, K, 3), affine to LPS mm, and modality.
 
+    Sizes that the headers do not state are assumed, with a warning in the log.
+
     Raises:
         ImageFault: The slices have several sizes, files cannot be read, or the compression is not supported.
         RuntimeError: The only file is damaged or is not an image.
@@ -128,12 +138,21 @@ def read_dicom(series: DicomSeries) -> tuple[np.ndarray, np.ndarray, str]:
                 )
             out[:, :, k] = np.swapaxes(one, 0, 1)
     assert out is not None and first is not None
-    return out, _affine(first, layout), str(series.headers[0].get("Modality") or "").strip()
+    affine, note = place_of(first, layout, series.headers[0], series.name)
+    if note:
+        logger.warning("%s", note)
+    return out, affine, _modality(series.headers[0])
+
+
+def _modality(header: Dataset) -> str:
+    return str(header.get("Modality") or "").strip()
 
 
 def _readable(series: DicomSeries, file: int, stored: bool) -> sitk.Image:
+    header = series.headers[file]
+    negative = str(header.get("PhotometricInterpretation") or "").strip() == "MONOCHROME1"
     try:
-        return _read_file(series.files[file], stored)
+        return _read_file(series.files[file], stored, negative and _modality(header) not in _RADIOGRAPHS)
     except RuntimeError as error:
         logger.info("cannot read %s: %s", series.files[file], error)
         fault = _fault(series)
@@ -223,21 +242,30 @@ def _check_frames(frames: Sequence[DicomFrame], headers: Sequence[Dataset], name
                 )
 
 
-def _read_file(file: Path, stored: bool) -> sitk.Image:
-    """One file by ITK; with its stored values where each frame has a scale of its own."""
-    if not stored:
-        return _by_itk(file)
+def _read_file(file: Path, stored: bool, negative: bool) -> sitk.Image:
+    """One file by ITK.
+
+    Args:
+        file: Path of the file.
+        stored: Whether it is read without scales, because each frame has one of its own.
+        negative: Whether it is MONOCHROME1, of which ITK would invert the values, and they are measured.
+    """
+    image = _by_itk(file)  # always, for it refuses files that are cut off, which pydicom would fill up
+    if not stored and not negative:
+        return image
     with tempfile.TemporaryDirectory(prefix="frames-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = pydicom.dcmread(file, force=True)
         groups = [*(data.get("SharedFunctionalGroupsSequence") or ())]
         groups += data.get("PerFrameFunctionalGroupsSequence") or ()
-        for place in (data, *groups):
+        if negative:
+            data.PhotometricInterpretation = "MONOCHROME2"
+        for place in (data, *groups) if stored else ():
             for name in _SCALES:
                 if name in place:
                     del place[name]
-        plain = Path(folder) / "stored.dcm"
-        data.save_as(plain, write_like_original=True)
+        plain = Path(folder) / "plain.dcm"
+        data.save_as(plain)
         return _by_itk(plain)
 
 
@@ -270,21 +298,3 @@ def _room(out: np.ndarray | None, voxels: np.ndarray, depth: int) -> np.ndarray:
     both = np.result_type(out.dtype, kind)
     both = np.dtype(np.float32) if both == np.float64 else both
     return out if both == out.dtype else out.astype(both)
-
-
-def _affine(image: sitk.Image, layout: Layout) -> np.ndarray:
-    """(4, 4) to LPS mm: as ITK reads the first slice, but with the places of all of them."""
-    direction = np.array(image.GetDirection()).reshape(image.GetDimension(), -1)[:3, :3]
-    affine = np.eye(4)
-    size = direction.shape[0]
-    affine[:size, :size] = direction * np.array(image.GetSpacing())[:size]
-    affine[:size, 3] = image.GetOrigin()[:size]
-    if layout.origin is not None:
-        affine[:3, 3] = layout.origin
-        if (
-            layout.frames[0].index is not None and layout.axes is not None
-        ):  # the frames state it more exactly than the file
-            affine[:3, :2] = layout.axes
-    if layout.step is not None:
-        affine[:3, 2] = layout.step
-    return affine

@@ -5,23 +5,54 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 from nibabel.fileholders import FileHolder
 
 from segmed.imaging.formats.faults import ImageFault
 
 _GZIP = b"\x1f\x8b"
 _NIFTI2 = 540  # bytes of its header, which is what it begins with
+_PIECE = 2**22  # bytes
+
+
+class _Lenient:
+    """Of a header: an intercept that is NaN or infinite counts as 0, and the slope beside it holds."""
+
+    def get_slope_inter(self) -> tuple[float | None, float | None]:
+        """Slope and intercept as nibabel finds them, (None, None) without a valid slope."""
+        header: Any = self
+        if not np.isfinite(header["scl_inter"]):
+            header = header.copy()
+            header["scl_inter"] = 0
+        return super(_Lenient, header).get_slope_inter()  # type: ignore[misc, no-any-return]
+
+
+class _Header1(_Lenient, nib.Nifti1Header):
+    pass
+
+
+class _Header2(_Lenient, nib.Nifti2Header):
+    pass
+
+
+class _Image1(nib.Nifti1Image):
+    header_class = _Header1
+
+
+class _Image2(nib.Nifti2Image):
+    header_class = _Header2
 
 
 def open_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Pair:
     """Open a NIfTI file; voxels are read when they are accessed.
 
     The name does not decide: uncompressed `.nii.gz` files are common, and so are compressed `.nii` files.
-    Pairs of `.hdr` and `.img` are opened as nibabel does.
+    Pairs of `.hdr` and `.img` are opened as nibabel does. Call `check_end` once the voxels are read.
 
     Args:
         path: Path of the file.
@@ -32,19 +63,36 @@ def open_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Pair:
     path = Path(path)
     if path.suffix.lower() in (".hdr", ".img"):
         return nib.load(path)  # type: ignore[return-value]
-    packed = _starts_with(path, _GZIP)
-    if packed == path.name.lower().endswith(".gz"):
-        return nib.load(path)  # type: ignore[return-value]
-    file: Any = gzip.open(path) if packed else path.open("rb")  # noqa: SIM115 - the image reads it later
+    file: Any = gzip.open(path) if is_packed(path) else path.open("rb")  # noqa: SIM115 - the image reads it later
     size = int.from_bytes(file.read(4), "little")
     file.seek(0)
-    kind = (
-        nib.Nifti2Image
-        if _NIFTI2 in (size, int.from_bytes(size.to_bytes(4, "little"), "big"))
-        else nib.Nifti1Image
-    )
+    kind = _Image2 if _NIFTI2 in (size, int.from_bytes(size.to_bytes(4, "little"), "big")) else _Image1
     holder = FileHolder(fileobj=file)
     return kind.from_file_map({"header": holder, "image": holder})
+
+
+def check_end(path: Path, image: nib.spatialimages.SpatialImage) -> None:
+    """Read a compressed file from behind its voxels to its end, where its checksum is, and close it.
+
+    What follows the voxels is decompressed in pieces and dropped; bytes that are not gzip are ignored, as
+    `gunzip` does.
+
+    Raises:
+        ImageFault: The checksum is not that of the contents, or the file is cut off.
+    """
+    file = image.file_map["image"].fileobj
+    if file is None or not isinstance(file, gzip.GzipFile):
+        return
+    try:
+        with file:
+            while file.read(_PIECE):
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        if "Not a gzipped file" not in str(error):  # it would be behind a complete part
+            raise ImageFault(
+                f"The image {path.name} cannot be read: it is cut off or damaged, as its compressed contents "
+                "do not agree with their checksum. Copy it again, or export it again from its source."
+            ) from error
 
 
 def check_length(path: Path, image: nib.nifti1.Nifti1Pair | nib.spatialimages.SpatialImage) -> None:
@@ -53,7 +101,7 @@ def check_length(path: Path, image: nib.nifti1.Nifti1Pair | nib.spatialimages.Sp
     Raises:
         ImageFault: The file is truncated.
     """
-    if path.suffix.lower() in (".hdr", ".img") or _starts_with(path, _GZIP):
+    if path.suffix.lower() in (".hdr", ".img") or is_packed(path):
         return
     needed = math.prod(image.shape) * image.get_data_dtype().itemsize
     if path.stat().st_size < needed:
@@ -63,6 +111,7 @@ def check_length(path: Path, image: nib.nifti1.Nifti1Pair | nib.spatialimages.Sp
         )
 
 
-def _starts_with(path: Path, magic: bytes) -> bool:
+def is_packed(path: Path) -> bool:
+    """Whether the contents of a file are compressed by gzip, whatever its name."""
     with path.open("rb") as file:
-        return file.read(len(magic)) == magic
+        return file.read(len(_GZIP)) == _GZIP

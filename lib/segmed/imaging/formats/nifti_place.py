@@ -6,7 +6,9 @@ else `qform`, and converts to millimetres. What a viewer shows is ITK's place, s
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ import SimpleITK as sitk
 
 from segmed.imaging.formats.itk import itk_affine, quiet_itk
 
+logger = logging.getLogger(__name__)
+
 _MM = {1: 1e3, 3: 1e-3}  # by the code of the unit; others are mm or unknown
 _SPACE_UNIT = 7  # bits of `xyzt_units`
 _SAME = 1e-3  # voxels
+_LONGEST = 2**15 - 1  # voxels of an axis in version 1
 _GEOMETRY = (
     "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
     "srow_x", "srow_y", "srow_z", "xyzt_units",
@@ -42,7 +47,7 @@ def nifti_affine(path: str | os.PathLike[str], image: Any) -> np.ndarray:
 
 def nifti_affines(path: str | os.PathLike[str], image: Any) -> list[np.ndarray]:
     """All places that readers give an image, that of `nifti_affine` first; mostly there is one only."""
-    plain = np.asarray(image.affine, float)
+    plain = _stated(image.header) if "srow_x" in image.header else np.asarray(image.affine, float)
     scale = (
         _MM.get(int(image.header["xyzt_units"]) & _SPACE_UNIT, 1.0) if "xyzt_units" in image.header else 1.0
     )
@@ -54,6 +59,35 @@ def nifti_affines(path: str | os.PathLike[str], image: Any) -> list[np.ndarray]:
         if not any(same_place(affine, other, shape) for other in places):
             places.append(affine)
     return places
+
+
+def itk_places(header: NiftiHeader) -> bool:
+    """Whether ITK can open such a file: not version 2, nor an `sform` that puts all voxels onto one plane."""
+    flat = header["sform_code"] > 0 and _is_flat(header.get_sform())
+    return not isinstance(header, nib.Nifti2Header) and not flat
+
+
+def _stated(header: NiftiHeader) -> np.ndarray:
+    """(4, 4), voxel to RAS in the unit of the header: by `sform`, else `qform`, else the size of the voxels.
+
+    One that puts all voxels onto one plane, such as an `sform` of zeros, says nothing: the next one counts.
+    """
+    affine = header.get_best_affine()
+    if _is_flat(affine):
+        header = header.copy()
+        header["sform_code"] = 0
+        header["pixdim"][1:4] = np.where(header["pixdim"][1:4], header["pixdim"][1:4], 1)
+        with contextlib.suppress(nib.spatialimages.HeaderDataError):  # of a quaternion that is none
+            affine = header.get_best_affine()
+        if _is_flat(affine):
+            affine = header.get_base_affine()
+        logger.warning("an sform that puts all voxels onto one plane is left out: qform or voxel size counts")
+    return np.asarray(affine, float)
+
+
+def _is_flat(affine: np.ndarray) -> bool:
+    """Whether an affine (4, 4) puts all voxels onto one plane, line or point."""
+    return bool(np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) < 3)
 
 
 def same_place(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...], within: float = _SAME) -> bool:
@@ -97,13 +131,20 @@ def nifti_image(
         labels: Label map (I, J, K).
         affine: (4, 4), voxel to RAS mm; used if `like` is not a NIfTI file.
         like: File of the image. If it is NIfTI, everything that its header states about the position is taken
-            over, so that each reader puts both at the same place.
+            over, so that each reader puts both at the same place. Of a header that ITK does not read, the one
+            place that nibabel finds is taken over, in the unit of the header.
+
+    Returns:
+        An image of version 1, which all viewers read, unless an axis is too long for it.
     """
     source = nifti_header(like) if like is not None and _is_nifti(Path(like)) else None
     # without an affine nibabel leaves the fields as they are set here
-    image = (nib.Nifti2Image if isinstance(source, nib.Nifti2Header) else nib.Nifti1Image)(labels, None)
+    image = (nib.Nifti1Image if max(labels.shape) <= _LONGEST else nib.Nifti2Image)(labels, None)
     header = image.header
-    if source is not None:
+    header.set_xyzt_units("mm")
+    if source is not None and not itk_places(source):
+        affine, header["xyzt_units"] = _stated(source), source["xyzt_units"]
+    elif source is not None:
         for name in _GEOMETRY:
             header[name] = source[name]
         header["pixdim"][:4] = source["pixdim"][:4]
@@ -114,7 +155,6 @@ def nifti_image(
     header["pixdim"][1:4] = np.linalg.norm(affine[:3, :3], axis=0)
     if _is_rigid(affine):  # no rotation can express others, such as those of a tilted gantry
         header.set_qform(affine, 2)
-    header.set_xyzt_units("mm")
     return image
 
 

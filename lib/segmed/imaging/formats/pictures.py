@@ -18,8 +18,12 @@ from segmed.imaging.formats.faults import ImageFault
 from segmed.imaging.formats.limits import check_size
 
 PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-_TIFF = (".tif", ".tiff")
-_ITK = {".png": "PNGImageIO", ".jpg": "JPEGImageIO", ".jpeg": "JPEGImageIO", ".bmp": "BMPImageIO"}
+_TIFF = "TIFFImageIO"
+_ITK = {
+    b"\x89PNG": "PNGImageIO", b"\xff\xd8": "JPEGImageIO", b"BM": "BMPImageIO",
+    b"II*\0": _TIFF, b"MM\0*": _TIFF, b"II+\0": _TIFF, b"MM\0+": _TIFF,
+}  # fmt: skip
+_PLAIN = ("PNG", "JPEG", "BMP", "GIF", "WEBP")  # Pillow would run other programs for some of its others
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _BILEVEL = "1"
 Image.MAX_IMAGE_PIXELS = None  # `check_size` is stricter, and its message says what to do
@@ -38,6 +42,13 @@ class PictureFacts:
     channels: int
 
 
+def itk_kind(path: Path) -> str:
+    """The name of ITK's reader for a picture by its first bytes, as names mislead; "" if it has none."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    return next((kind for magic, kind in _ITK.items() if start.startswith(magic)), "")
+
+
 def picture_facts(path: Path) -> PictureFacts:
     """Size and channels by the header.
 
@@ -45,12 +56,12 @@ def picture_facts(path: Path) -> PictureFacts:
         ImageFault: The pages or channels do not form an image.
         Exception: Any exception that the libraries raise for damaged files.
     """
-    if path.suffix.lower() in _TIFF:
+    if itk_kind(path) == _TIFF:
         with tifffile.TiffFile(path) as file:
             pages = _pages(file, path.name)
             page = pages[0]
             return PictureFacts((page.imagewidth, page.imagelength, len(pages)), _channels(page, path.name))
-    with Image.open(path) as image:
+    with Image.open(path, formats=_PLAIN) as image:
         return PictureFacts((*image.size, 1), Image.getmodebands(_plain(image.mode)))
 
 
@@ -58,9 +69,9 @@ def read_picture(path: Path, indices: bool = False) -> tuple[np.ndarray, bool]:
     """The voxels of a picture.
 
     Args:
-        path: Path of a file with one of `PICTURE_EXTENSIONS`.
-        indices: Whether to return, as for label maps, the palette index of each pixel, and 0 and 1 for
-            one-bit pictures; otherwise colours, and 0 and 255.
+        path: Path of a file with one of `PICTURE_EXTENSIONS`; its contents say which kind it is.
+        indices: Whether to return, as for label maps, the palette index of each pixel, 0 and 1 for one-bit
+            pictures, and values as stored where 0 is white; otherwise colours, 0 and 255, and 0 for black.
 
     Returns:
         Voxels (I, J, K) or (I, J, K, 3), and whether they are colours.
@@ -69,7 +80,7 @@ def read_picture(path: Path, indices: bool = False) -> tuple[np.ndarray, bool]:
         ImageFault: The pages, channels or compression cannot be read.
         Exception: Any exception that the libraries raise for damaged files.
     """
-    if path.suffix.lower() in _TIFF:
+    if itk_kind(path) == _TIFF:
         array = _read_tiff(path, indices)
     else:
         array = _read_plain(path, indices)
@@ -81,13 +92,15 @@ def read_picture(path: Path, indices: bool = False) -> tuple[np.ndarray, bool]:
 
 def _read_plain(path: Path, indices: bool) -> np.ndarray:
     """(1, J, I) or (1, J, I, C) by ITK, which keeps the bit depth, or by Pillow where ITK misreads."""
-    with Image.open(path) as image:
+    kind = itk_kind(path)
+    with Image.open(path, formats=_PLAIN) as image:
         check_size(image.size, path.name)
-        mode = image.mode
-        grey_palette = mode == "L" and path.suffix.lower() == ".bmp"  # ITK makes colours of it
-        if mode in ("L", "RGB", "RGBA", "I", "I;16", "I;16B") and not grey_palette:
+        grey_palette = image.mode == "L" and kind == "BMPImageIO"  # ITK makes colours of it
+        if kind and image.mode in ("L", "RGB", "RGBA", "I", "I;16", "I;16B") and not grey_palette:
+            if kind == "JPEGImageIO":
+                image.load()  # raises for a file that is cut off, of which ITK makes the rest grey
             image.close()
-            return _by_itk(path, _ITK[path.suffix.lower()])
+            return _by_itk(path, kind)
         return _by_pillow(image, indices)[None]
 
 
@@ -140,6 +153,8 @@ def _page(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage, indices:
     palette = page.photometric == tifffile.PHOTOMETRIC.PALETTE
     try:
         array = page.asarray()
+        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and not indices:
+            array = _turned(array, page.bitspersample)
     except ValueError as error:  # a compression that it needs another library for
         other = _compressed(path, page, indices)
         if other is None:
@@ -162,16 +177,31 @@ def _page(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage, indices:
 
 def _compressed(path: Path, page: tifffile.TiffPage, indices: bool) -> np.ndarray | None:
     """A page by Pillow, or by ITK where that keeps more of its depth; None if neither does."""
+    from_white = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
     with contextlib.suppress(OSError), Image.open(path) as image:
         frame = ImageSequence.Iterator(image)[page.index]
         array = _by_pillow(frame, indices)
+        # Pillow counts 8 bits from black, for labels too, and 16 bits as they are stored
+        if from_white and (array.dtype == np.uint8) == indices:
+            array = _turned(array, 1 if frame.mode == _BILEVEL else 8 * array.dtype.itemsize)
         if array.dtype.itemsize * 8 >= page.bitspersample:
             return array
     if page.index == 0 and not page.is_tiled:  # ITK makes 8 bits out of tiles
         with contextlib.suppress(RuntimeError):
             array = _by_itk(path, "TIFFImageIO")[0]
+            if from_white and not indices:
+                array = _turned(array, page.bitspersample)
             return array if array.dtype.itemsize * 8 >= page.bitspersample else None
     return None
+
+
+def _turned(array: np.ndarray, bits: int) -> np.ndarray:
+    """Values of `bits` bits counted from black where they were counted from white, or the other way round."""
+    if np.issubdtype(array.dtype, np.floating):
+        return -array
+    if np.issubdtype(array.dtype, np.unsignedinteger):
+        return array ^ array.dtype.type(2**bits - 1)  # of 12 bits, 4095 is the last
+    return ~array
 
 
 def _pages(file: tifffile.TiffFile, name: str) -> list[tifffile.TiffPage]:

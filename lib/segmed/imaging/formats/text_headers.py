@@ -25,8 +25,7 @@ META_EXTENSIONS = (".mha", ".mhd")
 _LONGEST = 2**22  # bytes of an NRRD header; segmentations describe each segment there
 _ELEMENT_DATA = b"ElementDataFile"
 _SIZES = {
-    "char": 1, "int8": 1, "uchar": 1, "uint8": 1, "short": 2, "int16": 2, "ushort": 2, "uint16": 2, "int": 4,
-    "int32": 4, "uint": 4, "uint32": 4, "longlong": 8, "int64": 8, "ulonglong": 8, "uint64": 8,
+    "char": 1, "int8": 1, "short": 2, "int16": 2, "int": 4, "int32": 4, "longlong": 8, "int64": 8,
     "float": 4, "double": 8,
 }  # fmt: skip
 
@@ -125,18 +124,18 @@ def for_itk(path: Path) -> Iterator[Path]:
         ValueError: The compressed voxels are damaged.
     """
     check_regular(path)
-    data_files(path)
-    extension = path.suffix.lower()
-    fields = nrrd_fields(path) if extension in NRRD_EXTENSIONS else {}
-    if fields.get("encoding", "").lower() not in ("bzip2", "bz2"):
+    beside = data_files(path)
+    if not packed_by_bzip2(path):
         yield path
         return
-    head = _nrrd_header(path)
+    fields, head = nrrd_fields(path), _nrrd_header(path)
     with tempfile.TemporaryDirectory(prefix="nrrd-") as folder:
         plain = Path(folder) / "image.nrrd"
         raw = re.sub(rb"(?im)^encoding:\s*bz(ip)?2", b"encoding: raw", head)
-        with path.open("rb") as source, plain.open("wb") as target:
-            source.seek(len(head))
+        if beside:  # the file of the voxels becomes the part behind the header
+            raw = re.sub(rb"(?im)^data ?file:[^\n]*(\n|\Z)", b"", raw).rstrip() + b"\n\n"
+        with (*beside, path)[0].open("rb") as source, plain.open("wb") as target:
+            source.seek(0 if beside else len(head))
             target.write(raw)
             try:
                 left = _bytes_of(fields)
@@ -149,8 +148,17 @@ def for_itk(path: Path) -> Iterator[Path]:
         yield plain
 
 
+def packed_by_bzip2(path: Path) -> bool:
+    """Whether a file is NRRD whose voxels are compressed by bzip2, which ITK does not read."""
+    if path.suffix.lower() not in NRRD_EXTENSIONS:
+        return False
+    return nrrd_fields(path).get("encoding", "").lower() in ("bzip2", "bz2")
+
+
 def _bytes_of(fields: dict[str, str]) -> int:
-    kind = re.sub(r"^signed|_t$|\s", "", fields["type"].lower().replace("unsigned ", "u"))
+    """Bytes of the voxels; the format knows types such as uint16 by several names, as unsigned short int."""
+    kind = re.sub(r"^(un)?signed|^u(?=\w)|_t$|\s", "", fields["type"].lower())
+    kind = re.sub(r"(?<=short|.long)int$", "", kind)
     sizes = [int(n) for n in fields["sizes"].split()]
     return int(np.prod(sizes, dtype=object)) * _SIZES[kind]
 

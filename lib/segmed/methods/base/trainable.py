@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -111,6 +111,7 @@ class TrainableSegmenter(Segmenter):
         input_varies: Whether the method changes slices at random in training, so that their embeddings cannot
             be cached.
         native_truth: Whether masks are compared at the resolution of the slice instead of the model input.
+        segments_untrained: Whether it finds objects before it is trained, as the method does that it extends.
         model: The SamModel, changed in place by methods that hook into it; frozen except for `trained_names`.
     """
 
@@ -119,6 +120,7 @@ class TrainableSegmenter(Segmenter):
     recipe: Recipe
     input_varies: bool = False
     native_truth: bool = False
+    segments_untrained: bool = False
     model: SamModel
 
     @property
@@ -218,22 +220,6 @@ def save_trained(segmenter: TrainableSegmenter, folder: Path, backbone: str) -> 
         "config": asdict(segmenter.config),
     }
     (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-def config_from(kind: type, values: Mapping[str, Any]) -> Any:
-    """Build a method's config from the values in `config.json`; lists become tuples.
-
-    Raises:
-        ValueError: If there are unknown settings, or the config refuses a value.
-    """
-    known = {f.name for f in fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(
-            f"{kind.__name__} does not know the settings {', '.join(unknown)}; allowed are "
-            f"{', '.join(sorted(known))}."
-        )
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def load_trained(segmenter: TrainableSegmenter, folder: Path, backbone: str) -> None:

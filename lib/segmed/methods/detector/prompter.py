@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from segmed.methods import find_method
+from segmed.methods.base.config_values import build_config
 from segmed.methods.base.segmenter import Segmenter
-from segmed.methods.base.trainable import TrainableSegmenter, config_from, load_trained
+from segmed.methods.base.trainable import TrainableSegmenter, load_trained
 from segmed.methods.base.trained_facts import read_facts
 from segmed.methods.sam.sharing import share_weights
 from segmed.sam.weights import load_sam, weights_version
@@ -50,7 +51,7 @@ def _trained_prompter(name: str, folder: Path, model: SamModel) -> Segmenter:
     training = find_method(name).training
     assert training is not None
     base_version = weights_version(model)
-    config = config_from(training.config, read_facts(folder)["config"])
+    config = build_config(training.config, read_facts(folder)["config"])
     parts = ("mask_decoder.", *(("vision_encoder.",) if config.preset == "full" else ()))
     own = share_weights(model, [n for n, _ in model.named_parameters() if n.startswith(parts)])
     tuned: TrainableSegmenter = training.kind(own, config, base_version)

@@ -90,6 +90,7 @@ class Imedsam(TrainableSegmenter):
         # scale starts at zero and would hardly change at the adapters' rate.
         rates = {"": 5e-5, "decoder.": 1e-3, "frequency.scale": 1e-3}
         self.recipe = Recipe(rates, "dice_bce", "adamw", weight_decay=0.01, schedule="linear", epochs=100)
+        self.segments_untrained = not self.config.implicit
         self.prepare_training()
 
     def trained_names(self) -> list[str]:

@@ -57,7 +57,7 @@ class ImedsamConfig:
         for name in ("gate", "reference", "adapters", "implicit"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; allowed are True and False. "
+                    f"{name} is {getattr(self, name)!r}; allowed are true and false. "
                     "Leave it out for the default."
                 )
         if self.reference:

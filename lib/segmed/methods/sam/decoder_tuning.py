@@ -89,6 +89,7 @@ class SamDecoderTuning(Sam, TrainableSegmenter):
 
     name: ClassVar[str] = "sam"
     choose_best = False
+    segments_untrained = True
 
     def __init__(
         self, model: SamModel, config: DecoderTuningConfig | None = None, version: str = "0"

@@ -63,6 +63,7 @@ class SegmedTuning(Segmed, TrainableSegmenter):
     name: ClassVar[str] = "segmed"
     input_size = _SIDE
     keep_aspect = True
+    segments_untrained = True
 
     def __init__(
         self, network: PromptNetwork, config: SegmedTuningConfig | None = None, version: str = "0"

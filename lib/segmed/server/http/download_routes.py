@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from monailabel.interfaces.utils.app import app_instance
 
 from segmed.data.checksums import file_checksum
-from segmed.imaging.formats.text_headers import data_files
+from segmed.imaging.formats.itk_readable import itk_reads
 from segmed.server.http.errors import BadRequest
 from segmed.server.http.requests import check_id, check_tag
 from segmed.server.http.routes import USER
@@ -21,10 +21,10 @@ router = APIRouter(tags=["Datastore"])
 
 @router.get("/datastore/image", dependencies=USER)
 def download_image(image: str) -> Response:
-    """The image's file; a DICOM series, or an image of two files, as NIfTI, with its voxels in the same
-    order."""
+    """The image's file; one that ITK in the viewer cannot open, such as a series, as plain NIfTI with its
+    voxels in the same order."""
     path = Path(app_instance().image_path(image))
-    if path.is_file() and not data_files(path):
+    if path.is_file() and itk_reads(path):
         return FileResponse(path, filename=path.name)
     length, pieces = nifti_pieces(app_instance().engine.volume(path))
     headers = {"Content-Length": str(length), "Content-Disposition": f'attachment; filename="{image}.nii"'}

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from monailabel.interfaces.datastore import DefaultLabelTag
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from segmed.data.left_out import fault_of_id
@@ -141,11 +142,12 @@ def check_session(session_id: str) -> str:
     return session_id
 
 
-def check_tag(tag: str) -> str:
-    """A label's tag. Raises BadRequest otherwise."""
-    if not _TAG.match(tag):
-        raise BadRequest(f"The tag {tag[:60]!r} is not allowed. Use final, original or version_<number>.")
-    return tag
+def check_tag(tag: object) -> str:
+    """A label's tag, given as text or as MONAI Label's DefaultLabelTag. Raises BadRequest otherwise."""
+    text = str(tag.value if isinstance(tag, DefaultLabelTag) else tag)
+    if not _TAG.match(text):
+        raise BadRequest(f"The tag {text[:60]!r} is not allowed. Use final, original or version_<number>.")
+    return text
 
 
 def check_upload(filename: str | None, allowed: tuple[str, ...] = SENT_EXTENSIONS) -> str:

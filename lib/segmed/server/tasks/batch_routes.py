@@ -42,7 +42,7 @@ def infer_many(
         BadRequest: (404) there is no such model.
     """
     app_instance().task(model)
-    return batch_infer.run(model, images, dict(_USUAL) if params is None else params, run_sync)
+    return batch_infer.run(model, images, {**_USUAL, **(params or {})}, run_sync)
 
 
 @router.delete("/batch/infer", dependencies=ADMIN)

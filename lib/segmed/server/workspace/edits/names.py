@@ -11,6 +11,7 @@ from segmed.imaging.labels.segments import Colour
 from segmed.server.workspace.stored_labels import StoredLabels
 
 _LONGEST_NAME = 64  # letters that DICOM takes
+_CONTROLS = {"\t": "a tab", "\n": "a line break", "\r": "a line break"}
 
 
 def label_name(name: str) -> str:
@@ -20,10 +21,17 @@ def label_name(name: str) -> str:
         ValueError: The name is empty, too long, or not printable.
     """
     plain = unicodedata.normalize("NFC", name).strip()
-    if not plain or len(plain) > _LONGEST_NAME or not plain.isprintable():
+    if not 0 < len(plain) <= _LONGEST_NAME:
         raise ValueError(
-            f"A label's name has 1 to {_LONGEST_NAME} printable letters, this one has {len(plain)}. Rename "
-            f"it."
+            f"A label's name has 1 to {_LONGEST_NAME} letters, this one has {len(plain)}. Rename it."
+        )
+    if hidden := next((c for c in plain if not c.isprintable()), ""):
+        what = (
+            _CONTROLS.get(hidden)
+            or f"the character U+{ord(hidden):04X} {unicodedata.name(hidden, '')}".strip()
+        )
+        raise ValueError(
+            f"A label's name has printable letters only, this one holds {what}. Rename it without."
         )
     return plain
 
