@@ -16,6 +16,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
+from nibabel.wrapstruct import WrapStructError
 
 from segmed.imaging.formats.itk import itk_affine, quiet_itk
 
@@ -118,7 +119,7 @@ def nifti_header(path: str | os.PathLike[str]) -> NiftiHeader:
     kind = nib.Nifti2Header if block[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Header
     try:
         return kind(block[: kind.template_dtype.itemsize], check=False)
-    except nib.spatialimages.HeaderDataError as error:
+    except (WrapStructError, nib.spatialimages.HeaderDataError) as error:
         raise ValueError(f"{Path(path).name} has no NIfTI header.") from error
 
 
