@@ -36,7 +36,8 @@ def test_progress_and_partial_masks(client: Client, box: list[int]) -> None:
     before, seen = 0, 0
     for line in client.watch("prompt", **_slow(box)):
         if line["event"] == "progress":
-            assert before <= line["done"] <= line["most"] == box[5] - box[4] + 1
+            assert before <= line["done"] <= line["most"]
+            assert line["most"] in (0, box[5] - box[4] + 1), "0 while the model is still being loaded"
             assert line["labels"].get("liver", 1) == 1
             before, seen = line["done"], seen + int((client.labels > 0).any())
     assert line["event"] == "answer"
