@@ -28,25 +28,22 @@ def model() -> SamModel:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[np.ndarray]:
-    """Two slices (51, 70), smooth, odd, not square."""
+def picture() -> np.ndarray:
+    """(51, 70), a disc on a ramp."""
     y, x = np.mgrid[:51, :70]
-    base = 120 + 60 * np.sin(x / 9) * np.cos(y / 7)
-    return [(base + 40 * (np.hypot(x - a, y - 20) < 14)).astype(np.uint8) for a in (25, 45)]
+    return (80 + x + 80 * (np.hypot(x - 30, y - 20) < 14)).astype(np.uint8)
 
 
-def test_sheet_by_the_methods_own_upsampler(
-    model: SamModel, pictures: list[np.ndarray], tmp_path: Path
-) -> None:
+def test_sheet_by_the_methods_own_upsampler(model: SamModel, picture: np.ndarray, tmp_path: Path) -> None:
     jbu = tmp_path / "jbu.safetensors"
     save_jbu(JbuStack(64), jbu)
-    feature_sheet(FeatUp(model).eval(), pictures[0], tmp_path / "a.png", (0, 1))
-    feature_sheet(Sam(model), pictures[0], tmp_path / "b.png", (0, 63, 7, 8), ("jet", "gray"), jbu)
+    feature_sheet(FeatUp(model).eval(), picture, tmp_path / "a.png", (0, 1))
+    feature_sheet(Sam(model), picture, tmp_path / "b.png", (0, 63, 7, 8), ("jet", "gray"), jbu)
     short = ImplicitConfig(views=3, fitted=2, steps=2, per_step=1, components=4, frequencies=3)
     told: list[int] = []
     feature_sheet(
         MedSam(model),
-        pictures[0],
+        picture,
         tmp_path / "c.png",
         (1,),
         implicit=short,
@@ -58,21 +55,21 @@ def test_sheet_by_the_methods_own_upsampler(
     assert all(sheet[..., :3].std() > 0.05 for sheet in sheets)
 
 
-def test_sheets_that_cannot_be_drawn(model: SamModel, pictures: list[np.ndarray], tmp_path: Path) -> None:
+def test_sheets_that_cannot_be_drawn(model: SamModel, picture: np.ndarray, tmp_path: Path) -> None:
     method, path = FeatUp(model).eval(), tmp_path / "a.png"
     with pytest.raises(ValueError, match=r"\[64\].*0 to 63"):
-        feature_sheet(method, pictures[0], path, (64,))
+        feature_sheet(method, picture, path, (64,))
     with pytest.raises(ValueError, match=r"no colormap.*rainbows.*viridis"):
-        feature_sheet(method, pictures[0], path, cmaps=("rainbows",))
+        feature_sheet(method, picture, path, cmaps=("rainbows",))
     with pytest.raises(ValueError, match=r"\.png"):
-        feature_sheet(method, pictures[0], tmp_path / "a.pdf")
+        feature_sheet(method, picture, tmp_path / "a.pdf")
     with pytest.raises(FileNotFoundError, match="Make it first"):
-        feature_sheet(method, pictures[0], tmp_path / "none" / "a.png")
+        feature_sheet(method, picture, tmp_path / "none" / "a.png")
     with pytest.raises(ValueError, match="keeps slices"):
-        feature_sheet(Segmed(PromptNetwork()), pictures[0], path)
+        feature_sheet(Segmed(PromptNetwork()), picture, path)
     save_jbu(JbuStack(8), tmp_path / "jbu.safetensors")
     with pytest.raises(ValueError, match="takes 8 channels, but this encoder gives 64"):
-        feature_sheet(method, pictures[0], path, jbu=tmp_path / "jbu.safetensors")
+        feature_sheet(method, picture, path, jbu=tmp_path / "jbu.safetensors")
 
 
 def test_colours_of_a_sheet(tmp_path: Path) -> None:

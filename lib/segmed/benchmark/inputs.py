@@ -33,8 +33,14 @@ def dataset_identities(table: Table, folders: Mapping[str, str]) -> dict[str, st
 
 def file_states(job: BenchmarkJob) -> dict[str, str]:
     """Names, sizes and times of change of the local files and folders that the settings of a job name."""
-    named = {"backbone": job.settings["backbone"], **job.entry.settings}
-    paths = {name: Path(value) for name, value in named.items() if isinstance(value, str) and value}
+    training = find_method(job.entry.method).training
+    local = {f.name for f in fields(training.config) if f.metadata.get("local")} if training else set()
+    named = {name: value for name, value in job.entry.settings.items() if name in local}
+    paths = {
+        name: Path(str(value))
+        for name, value in {"backbone": job.settings["backbone"], **named}.items()
+        if value
+    }
     return {name: _state(path) for name, path in paths.items() if path.exists()}
 
 

@@ -78,7 +78,7 @@ class FoundSeries:
         refers_to: UIDs of the series that this one refers to, as a segmentation does.
         made: Time of creation, as text that sorts by time.
         repeated: Whether each place has the same number of slices, more than one, as in a time series.
-        astray: Why this segmentation belongs to no series; "" for all others.
+        unassigned: Why this segmentation is assigned to no series; "" for all others.
     """
 
     facts: SeriesFacts
@@ -86,7 +86,7 @@ class FoundSeries:
     refers_to: tuple[str, ...] = ()
     made: str = ""
     repeated: bool = False
-    astray: str = ""
+    unassigned: str = ""
 
 
 @dataclass(frozen=True)

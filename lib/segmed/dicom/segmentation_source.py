@@ -59,13 +59,13 @@ def attach(
         sources: Source of the files of such segmentations.
 
     Returns:
-        All series; a segmentation for which no series is found says why in `astray`.
+        All series; a segmentation for which no series is found says why in `unassigned`.
     """
     found = dict(series)
     for uid, one in series.items():
         if (source := sources.get(one.files[-1])) is not None:
             image, reason = _image_of(source, headers[one.files[-1]].frame_of_reference, series, headers)
-            found[uid] = replace(one, refers_to=(image,) if image else (), astray=reason)
+            found[uid] = replace(one, refers_to=(image,) if image else (), unassigned=reason)
     return found
 
 

@@ -89,6 +89,6 @@ def test_a_damaged_file_is_sent_as_it_is(tmp_path: Path) -> None:
     for name in ("a.nii", "a.nii.gz", "a.nrrd"):
         (tmp_path / name).write_bytes(b"\x1f\x8b noise")
         assert itk_reads(tmp_path / name)
-    for content in (b"", b"no image"):
+    for content in (b"", b"no image", gzip.compress(b"x" * 4000)[:10] + b"\xff" * 400):
         (tmp_path / "short.nii.gz").write_bytes(content)
         assert itk_reads(tmp_path / "short.nii.gz")

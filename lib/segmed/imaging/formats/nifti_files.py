@@ -21,7 +21,7 @@ _PIECE = 2**22  # bytes
 
 
 class _Lenient:
-    """Of a header: an intercept that is NaN or infinite counts as 0, and the slope beside it holds."""
+    """A NIfTI header whose intercept counts as 0 if it is NaN or infinite; its slope still applies."""
 
     def get_slope_inter(self) -> tuple[float | None, float | None]:
         """Slope and intercept as nibabel finds them, (None, None) without a valid slope."""

@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import logging
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 _MM = {1: 1e3, 3: 1e-3}  # by the code of the unit; others are mm or unknown
 _SPACE_UNIT = 7  # bits of `xyzt_units`
 _SAME = 1e-3  # voxels
+_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)  # of compressed contents
 _LONGEST = 2**15 - 1  # voxels of an axis in version 1
 _GEOMETRY = (
     "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
@@ -114,12 +116,12 @@ def nifti_header(path: str | os.PathLike[str]) -> NiftiHeader:
     """
     with Path(path).open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if packed else Path(path).open("rb") as file:
-        block = file.read(540)
-    kind = nib.Nifti2Header if block[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Header
     try:
+        with gzip.open(path) if packed else Path(path).open("rb") as file:
+            block = file.read(540)
+        kind = nib.Nifti2Header if block[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Header
         return kind(block[: kind.template_dtype.itemsize], check=False)
-    except (WrapStructError, nib.spatialimages.HeaderDataError) as error:
+    except (*_DAMAGE, WrapStructError, nib.spatialimages.HeaderDataError) as error:
         raise ValueError(f"{Path(path).name} has no NIfTI header.") from error
 
 

@@ -111,7 +111,7 @@ class TrainableSegmenter(Segmenter):
         input_varies: Whether the method changes slices at random in training, so that their embeddings cannot
             be cached.
         native_truth: Whether masks are compared at the resolution of the slice instead of the model input.
-        segments_untrained: Whether it finds objects before it is trained, as the method does that it extends.
+        segments_untrained: Whether it finds objects before it is trained, as MedSAM does.
         model: The SamModel, changed in place by methods that hook into it; frozen except for `trained_names`.
     """
 

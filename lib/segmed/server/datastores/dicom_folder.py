@@ -131,8 +131,8 @@ class DicomFolderStudies(DicomStudies):
         for uid, one in found.items():
             if one.repeated and one.facts.modality in self._modalities:
                 left.append(LeftOut(f"series {one.facts.number or uid}", self._fault(uid), one.facts.slices))
-            if one.astray:
-                left.append(LeftOut(f"DICOM SEG {one.facts.number or uid}", one.astray, one.facts.slices))
+            if one.unassigned:
+                left.append(LeftOut(f"DICOM SEG {one.facts.number or uid}", one.unassigned, one.facts.slices))
         for path in self.files.damaged():
             name = str(path.relative_to(self.files.root.absolute()))
             left.append(LeftOut(name, "its DICOM header cannot be read: it is damaged. Fetch it again."))
