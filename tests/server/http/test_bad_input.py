@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import tarfile
 import uuid
 from pathlib import Path
@@ -265,9 +264,10 @@ def test_batch_inference_is_checked_too(server: Server, tmp_path: Path) -> None:
     body = {"roi": ROI, "label_tag": "../../x", "save_label": True, "multi_gpu": False}
     requests.post(url, json=body, timeout=60)
     assert not (server.studies.parent / "x").exists()
+    # The box lies on this image alone, so that a mask would show that it had been read.
     elsewhere = tmp_path / "other.nii.gz"
-    shutil.copy(server.studies / "ct.nii.gz", elsewhere)
-    body = {"roi": ROI, "image": str(elsewhere), "image_path": str(elsewhere), "session": {"name": "../.."}}
-    task = requests.post(url, json={**body, "multi_gpu": False}, timeout=60)
+    nib.save(nib.Nifti1Image(np.zeros((300, 300, 24), np.int16), np.eye(4)), elsewhere)
+    body = {"roi": [200, 250, 200, 250, 10, 10], "image": str(elsewhere), "image_path": str(elsewhere)}
+    task = requests.post(url, json={**body, "session": {"name": "../.."}, "multi_gpu": False}, timeout=60)
     assert task.status_code in (200, 400)
     assert '"window"' not in task.text
