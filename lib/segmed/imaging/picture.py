@@ -25,6 +25,7 @@ class Picture:
         key: Cache key of this image and window, which changes when the file does.
         window: Name of the window that was used, never `auto`.
         levels: Intensities that the window shows black and white.
+        note: A sentence on sizes that the file does not state and that were assumed, or "".
     """
 
     array: np.ndarray
@@ -32,6 +33,7 @@ class Picture:
     key: str
     window: str
     levels: tuple[float, float] = (0.0, 255.0)
+    note: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -65,7 +67,8 @@ def windowed(volume: Volume, window: str = "auto", key: str = "") -> Picture:
         ValueError: The window is unknown.
     """
     levels, shown = window_range(volume, window), resolve_window(volume, window)
-    return Picture(stretch(volume, *levels), volume.affine, f"{key}:{window}", shown, levels)
+    pixels = stretch(volume, *levels)
+    return Picture(pixels, volume.affine, f"{key}:{window}", shown, levels, volume.note)
 
 
 class PictureCache:

@@ -113,7 +113,7 @@ class PlaneView:
         rest = tuple(range(3, picture.array.ndim))
         array = picture.array.transpose(*order, *rest)
         key = f"{picture.key}:across {self.axis}"
-        return _ViewedPicture(array, affine, key, picture.window, picture.levels, self)
+        return _ViewedPicture(array, affine, key, picture.window, picture.levels, view=self)
 
     def point(self, point: Point) -> Point:
         """A stored voxel as square pixel and slice."""

@@ -84,19 +84,18 @@ def read_volume(path: str | os.PathLike[str], component: int | None = None, labe
             f"There is no image at {path}. Check the path; on a server, upload the image again."
         )
     if path.is_dir():
-        array, affine, modality = _read_dicom(path)
-        return Volume(_finite(array, path.name, labels), affine, modality, str(path))
+        return _read_dicom(path, labels)
     check_regular(path)
-    extension, modality = kind_of(path), ""
+    extension = kind_of(path)
     if extension in NIFTI_EXTENSIONS:
         array, affine = _read_nifti(path, component)
     elif extension in PICTURE_EXTENSIONS:
         array, affine = _read_picture(path, labels)
     elif extension == ".dcm":
-        array, affine, modality = _read_dicom(path)
+        return _read_dicom(path, labels)
     else:
         array, affine = _read_itk(path)
-    return Volume(_finite(array, path.name, labels), affine, modality, str(path))
+    return Volume(_finite(array, path.name, labels), affine, source=str(path))
 
 
 def kind_of(path: Path) -> str:
@@ -174,10 +173,12 @@ def _picture_affine(path: Path) -> np.ndarray:
         return LPS_TO_RAS.copy()
 
 
-def _read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
+def _read_dicom(path: Path, labels: bool) -> Volume:
     with reading_explained(path):
-        array, affine, modality = read_dicom(open_dicom(path))
-    return array, LPS_TO_RAS @ affine, modality
+        array, affine, modality, note = read_dicom(open_dicom(path))
+    if note:
+        logger.warning("%s", note)
+    return Volume(_finite(array, path.name, labels), LPS_TO_RAS @ affine, modality, str(path), note)
 
 
 def _to_three_axes(array: np.ndarray, name: str, colour: bool) -> np.ndarray:

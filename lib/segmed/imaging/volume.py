@@ -18,12 +18,14 @@ class Volume:
         modality: DICOM term (`CT`, `MR`, `US`, …), or "" where the file does not state it.
         source: Path or description that the image was read from; only for messages and never sent to a
             client.
+        note: A sentence on sizes that the file does not state and that were assumed, or "".
     """
 
     array: np.ndarray
     affine: np.ndarray = field(default_factory=lambda: np.eye(4))
     modality: str = ""
     source: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         colour = self.array.ndim == 4 and self.array.shape[3] == 3

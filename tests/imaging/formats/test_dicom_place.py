@@ -11,6 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import UltrasoundMultiFrameImageStorage, XRayAngiographicImageStorage
 from segmed.dicom.series import open_series
+from segmed.imaging.decoding.tasks import TASKS, told_picture, told_volume
 from segmed.imaging.reading import read_volume
 
 AFFINE = np.diag([-0.8, -0.9, 2.5, 1.0])
@@ -102,5 +103,10 @@ def test_pixels_without_a_size(tmp_path: Path, write_series: Write, caplog: pyte
         data = pydicom.dcmread(path)
         del data.PixelSpacing
         data.save_as(path)
-    assert read_volume(tmp_path / "s").spacing == (1, 1, 2.5)
-    assert "s does not state the size of its pixels, and 1 mm is assumed" in caplog.text
+    volume = read_volume(tmp_path / "s")
+    assert volume.spacing == (1, 1, 2.5)
+    assert volume.note.startswith("s does not state the size of its pixels, and 1 mm is assumed")
+    assert volume.note in caplog.text
+    # from decoding processes, the sentence reaches the page
+    assert told_volume(*TASKS["volume"](tmp_path / "s")).note == volume.note
+    assert told_picture(*TASKS["picture"](tmp_path / "s", "auto")).note == volume.note

@@ -196,3 +196,6 @@ def test_wrong_settings(name: str, value: Any) -> None:
 def test_reference_settings() -> None:
     config = ImedsamConfig(reference=True)
     assert (config.gate, config.scale, config.nodes, config.margin) == (True, 0.5, None, None)
+    assert ImedsamConfig(**vars(config)) == config  # as its weights keep it
+    with pytest.raises(ValueError, match=r"nodes is 4, but reference=true sets it to None\. Leave out"):
+        ImedsamConfig(reference=True, nodes=4)

@@ -110,6 +110,25 @@ def test_segs_of_others_are_found_behind_the_list(pacs: Pacs, tmp_path: Path) ->
     assert uid in again.get_labeled_images() and not asked  # what a SEG is about is remembered
 
 
+def test_a_seg_that_names_no_series_is_left_out_with_a_reason(
+    pacs: Pacs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, _, uid = put_series(pacs, tmp_path / "s")
+    (tmp_path / "seg").mkdir()
+    write_segmentation(label_map(), NAMES, open_series(folder), tmp_path / "seg" / "seg.dcm")
+    seg = pydicom.dcmread(tmp_path / "seg" / "seg.dcm")
+    del seg.ReferencedSeriesSequence
+    seg.save_as(tmp_path / "seg" / "seg.dcm")
+    pacs.upload(tmp_path / "seg")
+    store = studies_of(pacs, tmp_path / "cache")
+    reason, deadline = f"{seg.SeriesInstanceUID} in the PACS does not name the series", time.monotonic() + 30
+    while reason not in caplog.text:
+        assert time.monotonic() < deadline
+        store.get_labeled_images()
+        time.sleep(0.05)
+    assert uid not in store.get_labeled_images() and caplog.text.count(reason) == 1
+
+
 def test_an_empty_mask_is_kept_here_alone(pacs: Pacs, tmp_path: Path) -> None:
     folder, phantom, uid = put_series(pacs, tmp_path / "s")
     store, info = studies_of(pacs, tmp_path / "cache"), dict(INFO)

@@ -40,7 +40,7 @@ def test_the_volume_is_the_image_on_its_own_grid(server: Server, phantom: Phanto
     meta = requests.get(url, timeout=30).json()
     assert meta["shape"] == list(phantom.image.shape)
     assert np.allclose(meta["affine"], phantom.affine)
-    assert meta["window"] == [-160, 240]
+    assert meta["window"] == [-160, 240] and meta["note"] == ""
     assert (meta["study"], meta["series"]) == (None, None)
     answer = requests.get(f"{url}/volume.nii", timeout=30)
     (tmp_path / "x.nii").write_bytes(answer.content)

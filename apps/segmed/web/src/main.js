@@ -136,7 +136,9 @@ function showWork() {
   result.show(Boolean(viewer.meta?.series));
   overlay.prompts = [prompt, ...work.pending];
   overlay.draw();
-  const facts = viewer.meta ? labelFacts(values, viewer.labels.counts(), viewer.meta.affine, viewer.isFlat) : [];
+  const { meta } = viewer;
+  const isFlat = viewer.isFlat || Boolean(meta?.note);
+  const facts = meta ? labelFacts(values, viewer.labels.counts(), meta.affine, isFlat) : [];
   labels.show(facts, work.value(labels.name));
   slices.show();
   showSeconds(work.id ? work.seconds : 0);

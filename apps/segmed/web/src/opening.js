@@ -55,6 +55,7 @@ export class Opening {
       await viewer.open(buffer, meta);
       hidePreview();
       showTitle(meta.name || meta.id);
+      if (meta.note) say(meta.note, "warning");
       this.actions.opened();
       await work.open(meta.id);
       if (isCurrent() && work.state.prompt.label) this.actions.goOn(work.state.prompt.label);

@@ -26,6 +26,7 @@
  * @property {number[][]} affine stored voxel to right-anterior-superior mm
  * @property {Range} window values shown black and white at first
  * @property {Object<Plane, number>} planes stored axis across each plane
+ * @property {string} note on sizes that the image does not state and that were assumed; mostly ""
  * @property {string} [series] SeriesInstanceUID, where the image is a DICOM series
  *
  * @typedef {object} Model

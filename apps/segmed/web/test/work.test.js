@@ -81,6 +81,7 @@ test("labels are told with their volumes, whatever the axes are", () => {
     { name: "liver", value: 1, voxels: 4000, ml: 12 },
     { name: "spleen", value: 2, voxels: 0, ml: 0 },
   ]);
+  assert.ok(Number.isNaN(labelFacts({ liver: 1 }, [9, 4000], affine, true)[0].ml));
 });
 
 test("objects of one kind are numbered, and gaps are filled", () => {

@@ -28,14 +28,13 @@ def _check(path: Path) -> Answer:
 
 def _volume(path: Path) -> Answer:
     found = read_volume(path)
-    return {"affine": found.affine.tolist(), "modality": found.modality, "source": found.source}, [
-        found.array
-    ]
+    facts = {"affine": found.affine.tolist(), "modality": found.modality}
+    return facts | {"source": found.source, "note": found.note}, [found.array]
 
 
 def _picture(path: Path, window: str) -> Answer:
     found = open_picture(path, window)
-    facts = {"affine": found.affine.tolist(), "key": found.key, "window": found.window}
+    facts = {"affine": found.affine.tolist(), "key": found.key, "window": found.window, "note": found.note}
     return facts | {"levels": [float(level) for level in found.levels]}, [found.array]
 
 
@@ -73,13 +72,15 @@ def told_grid(facts: Mapping[str, Any]) -> Grid:
 
 def told_volume(facts: Facts, arrays: Sequence[np.ndarray]) -> Volume:
     """What `volume` has read."""
-    return Volume(arrays[0], np.array(facts["affine"], float), facts["modality"], facts["source"])
+    affine = np.array(facts["affine"], float)
+    return Volume(arrays[0], affine, facts["modality"], facts["source"], facts["note"])
 
 
 def told_picture(facts: Facts, arrays: Sequence[np.ndarray]) -> Picture:
     """What `picture` has read."""
     low, high = facts["levels"]
-    return Picture(arrays[0], np.array(facts["affine"], float), facts["key"], facts["window"], (low, high))
+    affine = np.array(facts["affine"], float)
+    return Picture(arrays[0], affine, facts["key"], facts["window"], (low, high), facts["note"])
 
 
 def told_segments(facts: Facts, arrays: Sequence[np.ndarray]) -> Segments:

@@ -107,10 +107,8 @@ def open_dicom(path: Path) -> DicomSeries:
     return DicomSeries(path.name, tuple(readable), tuple(headers), arrange(frames, path.name))
 
 
-def read_dicom(series: DicomSeries) -> tuple[np.ndarray, np.ndarray, str]:
-    """Voxels (I, J, K) or (I, J, K, 3), affine to LPS mm, and modality.
-
-    Sizes that the headers do not state are assumed, with a warning in the log.
+def read_dicom(series: DicomSeries) -> tuple[np.ndarray, np.ndarray, str, str]:
+    """Voxels (I, J, K) or (I, J, K, 3), affine to LPS mm, modality, and a sentence on assumed sizes or "".
 
     Raises:
         ImageFault: The slices have several sizes, files cannot be read, or the compression is not supported.
@@ -139,9 +137,7 @@ def read_dicom(series: DicomSeries) -> tuple[np.ndarray, np.ndarray, str]:
             out[:, :, k] = np.swapaxes(one, 0, 1)
     assert out is not None and first is not None
     affine, note = place_of(first, layout, series.headers[0], series.name)
-    if note:
-        logger.warning("%s", note)
-    return out, affine, _modality(series.headers[0])
+    return out, affine, _modality(series.headers[0]), note
 
 
 def _modality(header: Dataset) -> str:

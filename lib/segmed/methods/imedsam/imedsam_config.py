@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from segmed.methods.imedsam.frequency_adapter import Variant
+
+_REFERENCE: dict[str, Any] = {"gate": True, "scale": 0.5, "nodes": None, "margin": None}
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class ImedsamConfig:
         reference: Whether to use the settings of the authors' code: gates, a fixed scale of 0.5, the first
             channel instead of the mean, pixels refined in the whole slice, 63 values of position that are
             shown gradually, coarse values at every pixel with a dropout per point and output, 0.2
-            cross-entropy + 0.8 Dice.
+            cross-entropy + 0.8 Dice. Other values of `gate`, `scale`, `nodes` and `margin` are refused then.
     """
 
     rank: int = 4
@@ -61,8 +63,7 @@ class ImedsamConfig:
                     "Leave it out for the default."
                 )
         if self.reference:
-            for name, value in (("gate", True), ("scale", 0.5), ("nodes", None), ("margin", None)):
-                object.__setattr__(self, name, value)
+            self._take_reference()
         least = {"rank": 1, "bottleneck": 1, "passes_train": 2, "passes_test": 2, "classes": 1}
         for name, low in least.items():
             value = getattr(self, name)
@@ -90,6 +91,16 @@ class ImedsamConfig:
                 f"margin is {self.margin!r}; allowed are None and numbers from 0. Take 0.25, or None for the "
                 "whole slice."
             )
+
+    def _take_reference(self) -> None:
+        for name, value in _REFERENCE.items():
+            given = getattr(self, name)
+            if given not in (value, getattr(type(self), name)):
+                raise ValueError(
+                    f"{name} is {given!r}, but reference=true sets it to {value!r}. Leave out {name} or "
+                    "reference."
+                )
+            object.__setattr__(self, name, value)
 
 
 def _is_number(value: object) -> bool:

@@ -222,7 +222,14 @@ class PacsStudies(DicomStudies):
     def _resolve(self, seg: SeriesFacts) -> None:
         with self._resolving:
             if seg.series not in self._known():
-                self._remember(seg.series, self.pacs.reference(seg.study, seg.series))
+                reference = self.pacs.reference(seg.study, seg.series)
+                self._remember(seg.series, reference)
+                if not reference.about:
+                    logger.warning(
+                        "the segmentation %s in the PACS does not name the series that it belongs to "
+                        "(ReferencedSeriesSequence) and is left out; export it again",
+                        seg.series,
+                    )
 
     def _resolve_all(self) -> None:
         """Ask what segmentations are about, which their lists do not tell, one after the other behind the

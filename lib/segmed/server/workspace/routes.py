@@ -119,6 +119,7 @@ def image(image: str) -> dict[str, Any]:
         "affine": picture.affine.tolist(),
         "planes": plane_axes(picture.affine),
         "window": list(picture.levels),
+        "note": picture.note,
         "study": info.get("StudyInstanceUID"),
         "series": info.get("SeriesInstanceUID"),
     }

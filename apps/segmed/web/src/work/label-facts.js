@@ -7,7 +7,7 @@ const MM3_PER_ML = 1000;
  * @param {Object<string, number>} labels values by name
  * @param {number[]} counts of voxels by value
  * @param {number[][]} affine stored voxel to right-anterior-superior mm
- * @param {boolean} isFlat whether the image is a single slice, which has no volume
+ * @param {boolean} isFlat whether the image has no volume: a single slice, or one whose sizes were assumed
  * @returns {import("../panels/labels.js").LabelFacts[]}
  */
 export function labelFacts(labels, counts, affine, isFlat = false) {
