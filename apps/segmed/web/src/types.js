@@ -96,6 +96,17 @@
  * @property {number} [revision]
  * @property {string} [boot]
  *
+ * @typedef {{model: string, label: string, overwrite: boolean, locked?: string[], refine?: boolean} & Prompt} PromptRequest
+ *
+ * @typedef {object} WorkActions
+ * @property {() => string} client who works
+ * @property {() => void} changed the state is another one
+ * @property {(words: string) => void} busy what is being done; "" at the end
+ * @property {(progress: import("./server/stream.js").Progress | null) => void} progress of a long request; null at
+ *   its end
+ * @property {(text: string) => void} warn
+ * @property {(error: import("./server/requests.js").Failure) => void} fail
+ *
  * @typedef {object} Saved the answer to POST api/images/{id}/save
  * @property {Object<string, number>} voxels by label name
  * @property {string} [note]

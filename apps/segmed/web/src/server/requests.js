@@ -4,6 +4,8 @@ export const SILENCE = "The server does not answer. Is it still running?";
 const BROKEN = "The server's answer broke off. Try again; your work is kept on the server.";
 const STRANGE = "Something other than SegMed answers at this address. Ask who runs the server.";
 
+const CONFLICT = 409; // the state is not the one that the request was meant for
+
 /** A request that failed, with the server's sentence; `status` is 0 when nobody answered. */
 export class Failure extends Error {
   /**
@@ -13,6 +15,7 @@ export class Failure extends Error {
   constructor(message, status) {
     super(message);
     this.status = status;
+    this.stale = status === CONFLICT; // whether the page shows what the server does not have
   }
 }
 

@@ -50,7 +50,7 @@ export async function* lines(reader, silent = SILENT) {
  * @param {object} body sent as JSON
  * @param {(progress: Progress) => Promise<void> | void} tell hears of the progress; one call after the other
  * @returns {Promise<any>}
- * @throws {Failure} its `stale` tells that something was shown that is not valid
+ * @throws {Failure} which is stale where something was shown already
  */
 export async function postWatched(path, body, tell) {
   const headers = { "Content-Type": "application/json", Accept: "application/x-ndjson" };

@@ -1,43 +1,23 @@
-/**
- * What the user does with the open image, as the server keeps it: one request after the other, so that each sees what
- * the one before has done.
- */
+/** What the user does with the open image, as the server keeps it. */
 import { linesOf } from "../overlay/drawn-lines.js";
 import { decodeAll, encode } from "../server/changes.js";
 import { get, imagePath, post } from "../server/requests.js";
 import { postWatched } from "../server/stream.js";
 import { difference, rectangles, valueOf, voxelsByName } from "./label-edits.js";
+import { RequestQueue } from "./request-queue.js";
 
-/**
- * @typedef {import("../types.js").Prompt} Prompt
- * @typedef {import("../types.js").Voxel} Voxel
- * @typedef {import("../types.js").WorkState} WorkState
- * @typedef {{model: string, label: string, overwrite: boolean, locked?: string[], refine?: boolean} & Prompt} PromptRequest
- *
- * @typedef {object} WorkActions
- * @property {() => string} client who works
- * @property {() => void} changed the state is another one
- * @property {(words: string) => void} busy what is being done; "" at the end
- * @property {(progress: import("../server/stream.js").Progress | null) => void} progress of a long request; null at
- *   its end
- * @property {(text: string) => void} warn
- * @property {(error: import("../server/requests.js").Failure) => void} fail
- */
-
-/** @type {WorkState} */
+/** @type {import("../types.js").WorkState} */
 const NOTHING = { labels: {}, colours: {}, can_undo: false, can_redo: false, prompt: {}, unsaved: false };
 const LOOK_EVERY = 4000; // ms between two looks at what other pages do
 const ELSEWHERE = "Your work on this image was changed elsewhere, or the server was restarted. It is shown again.";
 const BACK = "The server answers again. Your work is shown as it has it; repeat what is missing.";
-const CONFLICT = 409; // the state is not the one that the request was meant for
 
 export class Work {
-  #last = Promise.resolve(); // of the requests
   #astray = false; // whether something is shown that the server may not know
 
   /**
    * @param {import("../image/viewer.js").Viewer} viewer
-   * @param {WorkActions} actions
+   * @param {import("../types.js").WorkActions} actions
    */
   constructor(viewer, actions) {
     this.viewer = viewer;
@@ -45,11 +25,11 @@ export class Work {
     /** @type {string | null} of the open image */
     this.id = null;
     this.state = NOTHING;
-    /** @type {Prompt[]} on their way */
+    /** @type {import("../types.js").Prompt[]} on their way */
     this.pending = [];
     /** Seconds of the last request, from the press until the mask was drawn. */
     this.seconds = 0;
-    this.waiting = 0; // requests
+    this.queue = new RequestQueue(actions);
     setInterval(() => document.hidden || this.#look(), LOOK_EVERY); // the server calls nobody
     document.addEventListener("visibilitychange", () => document.hidden || this.#look());
   }
@@ -89,7 +69,7 @@ export class Work {
     });
   }
 
-  /** @param {PromptRequest} body */
+  /** @param {import("../types.js").PromptRequest} body */
   async prompt(body) {
     const { box, foreground, background } = body;
     const shown = { box, foreground, background, lines: linesOf(body, this.viewer.meta) };
@@ -158,7 +138,7 @@ export class Work {
 
   /**
    * A stroke of brush or eraser. It is put on again before it is read, because an answer may have come in between.
-   * @param {Voxel[]} voxels
+   * @param {import("../types.js").Voxel[]} voxels
    * @param {string} label
    * @param {boolean} erased
    */
@@ -198,10 +178,10 @@ export class Work {
   /** Whether another page or a restart of the server has changed the work meanwhile; it is shown again then. */
   async #look() {
     const { id, state } = this;
-    if (!id || this.waiting || (state.revision === undefined && !this.#astray)) return;
+    if (!id || this.queue.waiting || (state.revision === undefined && !this.#astray)) return;
     try {
       const now = await get(imagePath(id, `/revision?client=${encodeURIComponent(this.actions.client())}`));
-      if (this.id !== id || this.waiting || this.state !== state) return;
+      if (this.id !== id || this.queue.waiting || this.state !== state) return;
       if (!this.#astray && now.revision === state.revision && now.boot === state.boot) return;
     } catch {
       return; // the next request tells
@@ -275,59 +255,43 @@ export class Work {
   }
 
   /**
-   * Wait for what was asked before, then run; failures are shown, and undefined is returned.
+   * Ask about the open image when all before is answered; undefined is returned after a failure.
+   * @template T
    * @param {string} words
-   * @param {(id: string) => Promise<any>} request
+   * @param {(id: string) => Promise<T>} request
+   * @returns {Promise<T | undefined>}
    */
   #run(words, request) {
     const id = this.id;
-    if (!id) return Promise.resolve();
-    this.#begin(words);
-    let stale = false;
-    const turn = this.#last.then(async () => {
-      this.actions.busy(words);
-      try {
-        return await request(id);
-      } catch (error) {
-        this.actions.fail(error);
+    if (!id) return Promise.resolve(undefined);
+    return this.queue.add(
+      words,
+      () => request(id),
+      async (error) => {
         this.#astray ||= error.status === 0;
-        stale = error.status === CONFLICT || Boolean(error.stale);
-      } finally {
-        this.#end();
-      }
-    });
-    this.#last = turn.then(() => stale && this.id === id && this.#renew(id));
-    return turn;
+        if (error.stale && this.id === id) await this.#renew(id);
+      },
+    );
   }
 
   /**
    * The whole state in place of one that the server does not know, before anything else is asked.
    * @param {string} id
    */
-  async #renew(id) {
-    this.#begin("Opening");
-    try {
-      const answer = await this.#fetch(id);
-      const changes = await decodeAll(answer.changes);
-      if (this.id !== id) return;
-      this.viewer.labels.empty();
-      this.#show(answer, changes);
-      this.#astray = false;
-      this.actions.changed();
-    } catch (error) {
-      this.#astray = true;
-      this.actions.fail(error);
-    } finally {
-      this.#end();
-    }
-  }
-
-  /** @param {string} words */
-  #begin(words) {
-    if (!this.waiting++) this.actions.busy(words);
-  }
-
-  #end() {
-    if (!--this.waiting) this.actions.busy("");
+  #renew(id) {
+    return this.queue.within("Opening", async () => {
+      try {
+        const answer = await this.#fetch(id);
+        const changes = await decodeAll(answer.changes);
+        if (this.id !== id) return;
+        this.viewer.labels.empty();
+        this.#show(answer, changes);
+        this.#astray = false;
+        this.actions.changed();
+      } catch (error) {
+        this.#astray = true;
+        this.actions.fail(error);
+      }
+    });
   }
 }
