@@ -46,7 +46,7 @@ with _as_if_missing(_NOT_NEEDED):
     from monai.apps.detection.metrics.matching import matching_batch
     from monai.data.box_utils import box_iou
     from monai.losses import DiceCELoss, DiceLoss, FocalLoss
-    from monai.metrics import compute_surface_dice, get_mask_edges, get_surface_distance
+    from monai.metrics import get_mask_edges, get_surface_distance
     from monai.transforms import FillHoles, KeepLargestConnectedComponent
 
 __all__ = [
@@ -57,7 +57,6 @@ __all__ = [
     "FocalLoss",
     "KeepLargestConnectedComponent",
     "box_iou",
-    "compute_surface_dice",
     "get_mask_edges",
     "get_surface_distance",
     "matching_batch",

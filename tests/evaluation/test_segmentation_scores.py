@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from monai.metrics import compute_hausdorff_distance
-from segmed.evaluation.segmentation_scores import score_mask, summarise
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+from segmed.evaluation.segmentation_scores import TOLERANCE, score_mask, summarise
 
 EMPTY = np.zeros((30, 40), bool)
 
@@ -48,17 +48,22 @@ def test_hd95_is_in_mm_and_symmetric() -> None:
 
 
 @pytest.mark.parametrize("spacing", [None, (0.7, 2.5), (3.0, 0.5, 1.0)])
-def test_hd95_is_that_of_monai(spacing: tuple[float, ...] | None) -> None:
+def test_surfaces_are_compared_as_by_monai(spacing: tuple[float, ...] | None) -> None:
     generator = np.random.default_rng(0)
     shape = (24, 30) if spacing is None or len(spacing) == 2 else (9, 12, 10)
     for share in (0.002, 0.05, 0.5, 1.0):  # the last ones touch the border
         pair = [generator.random(shape) < share for _ in range(2)]
         pair[0].flat[7] = pair[1].flat[-9] = True
         tensors = [torch.from_numpy(mask[None, None].astype(np.float32)) for mask in pair]
-        known = compute_hausdorff_distance(
-            *tensors, include_background=True, percentile=95, spacing=spacing and list(spacing)
-        )
-        assert score_mask(pair[0], pair[1], spacing).hd95 == pytest.approx(float(known), rel=1e-5)
+        scale = spacing and list(spacing)
+        score = score_mask(pair[0], pair[1], spacing)
+        for ours, percentile in ((score.hd95, 95), (score.hd, None)):
+            known = compute_hausdorff_distance(
+                *tensors, include_background=True, percentile=percentile, spacing=scale
+            )
+            assert ours == pytest.approx(float(known), rel=1e-5)
+        share = compute_surface_dice(*tensors, [TOLERANCE], include_background=True, spacing=scale)
+        assert score.nsd == pytest.approx(float(share), rel=1e-5)
 
 
 def test_empty_masks() -> None:

@@ -11,8 +11,7 @@ from operator import add
 import numpy as np
 
 from segmed.evaluation.metrics import EmptyPolicy, Overlap
-from segmed.evaluation.surface import surface_dice
-from segmed.monai_parts import get_mask_edges, get_surface_distance
+from segmed.evaluation.surface import hausdorff, share_within, surface_distances
 
 TOLERANCE = 2.0  # mm; distance of the surfaces that the NSD allows, as in the evaluation of MedSAM
 
@@ -115,29 +114,12 @@ def score_mask(
     hd95 = hd = nsd = math.nan
     if found and present and surfaces:
         prediction, truth = prediction.astype(bool), truth.astype(bool)
-        hd95, hd = _hausdorff(prediction, truth, spacing)
-        nsd = surface_dice(prediction, truth, TOLERANCE, spacing)
+        distances = surface_distances(prediction, truth, spacing)
+        assert distances is not None
+        (hd95, hd), nsd = hausdorff(distances), share_within(distances, TOLERANCE)
     elif found != present:
         hd95, hd, nsd = math.inf, math.inf, 0.0
     return ImageScore(overlap, hd95, patient, label, nsd, hd)
-
-
-def _hausdorff(first: np.ndarray, second: np.ndarray, spacing: Sequence[float] | None) -> tuple[float, float]:
-    """HD95 and HD of `monai.metrics.compute_hausdorff_distance`, with a faster crop to the masks.
-
-    HD95 is the larger of the 95th percentiles of the distances from the pixels of each edge to the other
-    edge; HD is the largest of these distances.
-    """
-    occupied = [
-        np.flatnonzero((first | second).any(tuple(set(range(first.ndim)) - {axis})))
-        for axis in range(first.ndim)
-    ]
-    box = tuple(slice(place[0], place[-1] + 1) for place in occupied)
-    edges = get_mask_edges(first[box], second[box], crop=False)
-    scale = None if spacing is None else tuple(spacing)
-    directions = (edges, edges[::-1])
-    distances = [get_surface_distance(a, b, spacing=scale) for a, b in directions]
-    return tuple(max(float(np.percentile(d, part)) for d in distances) for part in (95, 100))  # type: ignore[return-value]
 
 
 def summarise(scores: Sequence[ImageScore], empty: EmptyPolicy = "one") -> Summary:

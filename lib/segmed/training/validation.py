@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -107,7 +108,21 @@ def validate(
 def batches_alike(
     data: SliceDataset, numbers: Sequence[int], batch: int
 ) -> Iterator[tuple[list[int], list[LabelledSlice]]]:
-    """Group slices into batches of up to `batch` neighbours of one size, with their numbers."""
+    """Group slices into batches of up to `batch` neighbours of one size, with their numbers.
+
+    The next batch is read while the caller works on one.
+    """
+    batches = _batches_alike(data, numbers, batch)
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(next, batches, None)
+        while (found := ahead.result()) is not None:
+            ahead = reader.submit(next, batches, None)
+            yield found
+
+
+def _batches_alike(
+    data: SliceDataset, numbers: Sequence[int], batch: int
+) -> Iterator[tuple[list[int], list[LabelledSlice]]]:
     chosen: list[int] = []
     samples: list[LabelledSlice] = []
     for n in numbers:
