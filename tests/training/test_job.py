@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from segmed.data.selection import selected
 from segmed.data.slices import SliceDataset
 from segmed.inference.loading import BackboneConfig, Loader
 from segmed.methods import find_method
@@ -132,6 +133,40 @@ def test_the_next_training_begins_with_what_is_served(
         third.folder.joinpath("weights.safetensors").read_bytes()
         == first.folder.joinpath("weights.safetensors").read_bytes()
     ), "the same data and settings give the same weights"
+
+
+def test_nothing_starts_from_weights_that_learned_from_held_out_cases(
+    backbone: BackboneConfig, data: SliceDataset, tmp_path: Path
+) -> None:
+    registry, config = Registry(tmp_path / "registry"), JobConfig({"preset": "full"}, SHORT)
+    first = train_model("medsam", backbone, data, registry, tmp_path / "run", config).version
+    assert first
+    registry.promote("medsam", first.version)
+    held = set(hold_out(data.patients, 0.2, 0)["validation"])
+    seed = next(n for n in range(1, 99) if set(hold_out(data.patients, 0.2, n)["validation"]) != held)
+    other = replace(config, training=replace(SHORT, seed=seed))
+    result = train_model("medsam", backbone, data, registry, tmp_path / "run", other)
+    assert result.version and result.version.record and result.version.record.parent is None
+    assert f"the served version {first.version} has an advantage" in result.message
+    registry.promote("medsam", first.version)
+    again = train_model("medsam", backbone, data, registry, tmp_path / "run", config)
+    assert again.version and again.version.record and again.version.record.parent
+    assert "advantage" not in again.message
+
+
+def test_a_version_that_lacks_a_structure_is_not_served(
+    backbone: BackboneConfig, data: SliceDataset, tmp_path: Path
+) -> None:
+    registry, config = Registry(tmp_path / "registry"), JobConfig({}, SHORT)
+    first = train_model("lora", backbone, data, registry, tmp_path / "run", config).version
+    assert first
+    registry.promote("lora", first.version)
+    kept, *lost = data.classes.values()
+    narrow = train_model("lora", backbone, selected(data, kept), registry, tmp_path / "run", config).version
+    assert narrow and narrow.record and narrow.record.verdict and not narrow.served
+    assert f"{', '.join(lost)} would not be segmented any more" in narrow.record.verdict.reason
+    served = registry.served("lora")
+    assert served and served.version == first.version
 
 
 def test_classes_are_those_of_the_data_and_the_loader_serves_them(

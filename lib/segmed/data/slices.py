@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from segmed.data.split import Split
 from segmed.imaging.grid import read_grid, read_labels
 from segmed.imaging.intensity import to_uint8
-from segmed.imaging.reading import extension_of, read_volume
+from segmed.imaging.labels.masks import binary_labels
+from segmed.imaging.reading import read_volume
 from segmed.imaging.store import ByteBoundedStore
 
 logger = logging.getLogger(__name__)
@@ -108,8 +109,7 @@ class SliceDataset(Dataset[LabelledSlice]):
         volumes: Volumes on disk, which are read when their slices are accessed.
         classes: Label names by value, without background.
         unit: `mm` where the files state their spacing, else `px`.
-        binary: Whether every value above zero is label 1, as in masks of 0 and 255; in JPEG masks, whose
-            edges blur, every value in the upper half is.
+        binary: Whether label maps are masks of one object, see `binary_labels`.
         slices: Index (volume, k) of each slice; None takes all slices.
         store: Cache of volumes, shared by the parts of a dataset.
         skipped: Pairs that were found but cannot be used.
@@ -265,7 +265,7 @@ class SliceDataset(Dataset[LabelledSlice]):
     def _read_labels(self, volume: LabelledVolume) -> np.ndarray:
         stored = read_labels(volume.label, read_grid(volume.image))
         if self.binary:
-            return (stored > (127 if extension_of(volume.label) in (".jpg", ".jpeg") else 0)).astype(np.uint8)
+            return binary_labels(stored, volume.label)
         values = {v: v for v in self.classes} if volume.values is None else volume.values
         present = np.unique(stored)
         unknown = [v for v in present if int(v) != v or int(v) not in {0, *values}]

@@ -136,6 +136,15 @@ def compare(
     return Verdict(not faults, reason, cases, gain, interval, rise, labels)
 
 
+def narrower(lost: Sequence[str], rival: str) -> Verdict:
+    """The verdict on a candidate that does not know structures of the served model, whatever its scores."""
+    return Verdict(
+        False,
+        f"Not served, {rival} stays in use: {', '.join(lost)} would not be segmented any more. Train with "
+        "all structures, or promote this version by hand.",
+    )
+
+
 def _dice_faults(
     gain: float, interval: tuple[float, float] | None, fewer_missed: bool, config: GateConfig
 ) -> list[str]:

@@ -23,7 +23,7 @@ import segmed
 from segmed.evaluation.case_scores import CaseScore
 from segmed.imaging.durable import flush
 from segmed.imaging.file_locks import lock
-from segmed.registry.gate import GateConfig, Verdict, compare
+from segmed.registry.gate import GateConfig, Verdict, compare, narrower
 from segmed.registry.model_version import (
     RECORD,
     WEIGHTS,
@@ -168,6 +168,7 @@ class Registry:
         served_scores: Sequence[CaseScore],
         config: GateConfig | None = None,
         otherwise: str = UNTRAINED,
+        lost: Sequence[str] = (),
     ) -> ModelVersion:
         """Store a candidate, and serve it if the gate accepts it.
 
@@ -180,6 +181,8 @@ class Registry:
             served_scores: Scores of the served version on the same cases.
             config: Limits of the gate.
             otherwise: Name of the model that `served_scores` belong to if no version is served.
+            lost: Structures that the served version knows and the candidate does not; with any, it is stored
+                but not served.
 
         Raises:
             ValueError: If `name` cannot be the name of a model, or the written files are not a version.
@@ -191,7 +194,9 @@ class Registry:
             now = served.version if served else None
             if now == against:
                 rival = f"the served version {now}" if now else otherwise
-                verdict = compare(record.scores, served_scores, config, rival)
+                verdict = (
+                    narrower(lost, rival) if lost else compare(record.scores, served_scores, config, rival)
+                )
             else:
                 verdict = Verdict(
                     False,

@@ -117,6 +117,13 @@ def first_rival(candidate: TrainableSegmenter) -> str:
     return UNTRAINED if candidate.segments_untrained else "a model that finds nothing"
 
 
+def lost_structures(candidate: TrainableSegmenter, served: ModelVersion) -> tuple[str, ...]:
+    """Structures of the served version that the candidate does not know; () for methods with prompts."""
+    mine = {name.casefold() for name in getattr(candidate.config, "labels", ())}
+    theirs = read_facts(served.folder)["config"].get("labels", ())
+    return tuple(name for name in theirs if name.casefold() not in mine)
+
+
 def take_over(candidate: TrainableSegmenter, served: ModelVersion, version: str) -> bool:
     """Load the served weights if they have the same settings, and return whether they do."""
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from segmed.data.augment import Augmentation
 from segmed.data.checksums import common_folder
+from segmed.data.selection import missing_structures
 from segmed.data.slices import SliceDataset
 from segmed.evaluation.case_scores import CaseScore
 from segmed.methods import find_method
@@ -20,7 +21,13 @@ from segmed.methods.base.trainable import TrainableSegmenter, save_trained
 from segmed.registry.gate import GateConfig
 from segmed.registry.model_version import DataFingerprint, ModelVersion, VersionRecord
 from segmed.registry.versions import Registry
-from segmed.training.candidate import build_trainable, first_rival, scores_of_served, take_over
+from segmed.training.candidate import (
+    build_trainable,
+    first_rival,
+    lost_structures,
+    scores_of_served,
+    take_over,
+)
 from segmed.training.finetune_config import FinetuneConfig
 from segmed.training.loop import TrainingResult, TrainingRun
 from segmed.training.processes import Processes
@@ -96,7 +103,9 @@ def train_model(
 ) -> JobResult:
     """Train a method and let the gate decide. Under torchrun all processes call it; the first one writes.
 
-    The same patients are held out each time, however many are added, so that versions can be compared. An
+    The same patients are held out each time, however many are added, so that versions can be compared. Where
+    the served version has learned from some of them, as with another seed, training starts from the base
+    weights. A candidate that does not know all structures of the served version is not served. An
     interrupted run with the same settings and data is resumed; any other run in the folder is deleted.
 
     Args:
@@ -119,10 +128,12 @@ def train_model(
     config = config or JobConfig()
     method = find_method(name)
     data = data.readable()
-    _check_structures(data)
+    missing_structures(data)
     split = hold_out(data.patients, config.validation, config.training.seed)
     parts = {part: data.of(patients) for part, patients in split.items()}
+    used = fingerprint_of(data, split)
     served = registry.served(name)
+    known = set(used.split["validation"]) & _learned_from(registry, name, served.version if served else None)
     candidate, version = build_trainable(
         method, backbone, config.settings, data, device, config.training.seed
     )
@@ -131,7 +142,7 @@ def train_model(
         method, backbone, served, candidate, version, parts["validation"], prompted, device
     )
     parent = None
-    if served and not config.fresh and take_over(candidate, served, version):
+    if served and not (config.fresh or known) and take_over(candidate, served, version):
         parent = served.version
     else:
         candidate.begin()
@@ -157,7 +168,7 @@ def train_model(
         return JobResult(result, None, before, result.message)
     source = Path(backbone.source).name if method.needs_backbone else ""
     settings = {**_settings(config, candidate, source), **(note or {})}
-    record = VersionRecord(result.scores, fingerprint_of(data, split), settings, parent)
+    record = VersionRecord(result.scores, used, settings, parent)
 
     def write(target: Path) -> None:
         save_trained(candidate, target, version)
@@ -168,23 +179,31 @@ def train_model(
     kept = None
     if processes.first:
         now = served.version if served else None
-        kept = registry.decide(name, write, record, now, before, config.gate, first_rival(candidate))
+        lost = lost_structures(candidate, served) if served else ()
+        kept = registry.decide(name, write, record, now, before, config.gate, first_rival(candidate), lost)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
-    verdict = kept.record.verdict.reason if kept and kept.record and kept.record.verdict else ""
-    skipped = (
-        f" {len(data.skipped)} cases could not be used: {data.skipped[0].reason}" if data.skipped else ""
-    )
-    return JobResult(result, kept, before, f"{result.message} {verdict}{skipped}".strip())
-
-
-def _check_structures(data: SliceDataset) -> None:
-    """Refuse structures that no label map has, if that is known; only background would be learnt."""
-    known = [data.volumes[n].values for n in {n for n, _ in data.slices}]
-    if known and all(values is not None and not any(values.values()) for values in known):
-        raise ValueError(
-            f"No label map contains {', '.join(data.classes.values())}. Choose structures that the label "
-            "maps name, or leave the choice out to learn all of them."
+    notes = [result.message]
+    if known and served:
+        notes.append(
+            f"It started from the base weights, and the served version {served.version} has an advantage in "
+            f"the comparison, because that has learned from {len(known)} of the held-out images. Keep --seed "
+            "and --validation to avoid this."
         )
+    verdict = kept.record.verdict.reason if kept and kept.record and kept.record.verdict else ""
+    notes.append(verdict)
+    if data.skipped:
+        notes.append(f"{len(data.skipped)} cases could not be used: {data.skipped[0].reason}")
+    return JobResult(result, kept, before, " ".join(filter(None, notes)))
+
+
+def _learned_from(registry: Registry, name: str, version: str | None) -> set[str]:
+    """Images that a version, or one that it started from, learned from, as far as records tell."""
+    records = {one.version: one.record for one in registry.versions(name)}
+    found: set[str] = set()
+    while version and (record := records.get(version)):
+        found |= set(record.data.split.get("train", ()))
+        version = record.parent
+    return found
 
 
 def hold_out(patients: Collection[str], share: float, seed: int) -> dict[str, tuple[str, ...]]:

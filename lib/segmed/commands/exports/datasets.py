@@ -50,9 +50,13 @@ def export_dataset(
     """
     from segmed.data.exports import annotation_tools, instances, volumes
     from segmed.data.exports.cases import Export, cases_of
+    from segmed.data.selection import missing_structures
     from segmed.data.split import Split, split_patients
 
     data = _dataset(source, layout, labels, patient, tag)
+    if missing := missing_structures(data):
+        words = f"no label map contains {', '.join(missing)}"
+        console.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
     for skipped in data.skipped:
         console.print(
             f"left out: {skipped.reason}", style="yellow", markup=False, highlight=False, soft_wrap=True
@@ -134,6 +138,7 @@ def import_labels(
 def _dataset(source: str, layout: str, labels: str, patient: str, tag: str) -> SliceDataset:
     from segmed.data.datasets.catalogue import load_dataset
     from segmed.data.datastore import load_datastore
+    from segmed.data.selection import selected
 
     if not source.startswith(("http://", "https://")):
         if layout == "datastore":
@@ -142,11 +147,11 @@ def _dataset(source: str, layout: str, labels: str, patient: str, tag: str) -> S
             from segmed.batch.finished import run_dataset
 
             return run_dataset(Path(source), labels, patient)
-        return load_dataset(layout, Path(source))
+        return selected(load_dataset(layout, Path(source)), labels, patient)
     from segmed.server.config.dicomweb_settings import DicomwebSettings
     from segmed.server.datastores.pacs import PacsStudies
 
     store = PacsStudies(source, DicomwebSettings.from_conf({}))
     images = store.pairs()
     owners = {image: store.facts(image).owner for image in images}
-    return load_datastore(store.labels.root, labels=labels, images=images, patients=owners)
+    return load_datastore(store.labels.root, labels=labels, patient=patient, images=images, patients=owners)

@@ -18,7 +18,7 @@ from skimage.draw import polygon2mask
 
 import segmed
 from segmed.data.exports.cases import Export
-from segmed.data.exports.instances import instances_of, slices_of
+from segmed.data.exports.instances import from_outside, instances_of, slices_of
 from segmed.imaging.grid import read_grid
 from segmed.imaging.labels.writing import name_values, write_labels
 
@@ -61,7 +61,7 @@ def export_label_studio(export: Export) -> None:
                     "polygonlabels": [classes[one.label]],
                 },
             }
-            for number, one in enumerate(instances_of(labels))
+            for number, one in enumerate(from_outside(instances_of(labels)))
             for part, polygon in enumerate(one.polygons)
         ]
         image = f"/data/local-files/?d=images/{case.part}/{name}"
@@ -85,12 +85,11 @@ def export_cvat(export: Export) -> None:
     for number, (_, name, labels) in enumerate(slices_of(export)):
         height, width = labels.shape
         image = ET.SubElement(root, "image", id=str(number), name=name, width=str(width), height=str(height))
-        for one in instances_of(labels):
+        for depth, one in enumerate(from_outside(instances_of(labels))):
             for polygon in one.polygons:
                 points = ";".join(f"{x:.2f},{y:.2f}" for x, y in polygon)
-                ET.SubElement(
-                    image, "polygon", label=classes[one.label], source="auto", occluded="0", points=points
-                )
+                facts = {"label": classes[one.label], "source": "auto", "occluded": "0", "points": points}
+                ET.SubElement(image, "polygon", {**facts, "z_order": str(depth)})
     ET.ElementTree(root).write(folder / CVAT, encoding="utf-8", xml_declaration=True)
     _note(export)
 

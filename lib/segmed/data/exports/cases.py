@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +15,7 @@ from segmed.data.slices import LabelledVolume, SliceDataset
 from segmed.data.split import Split
 from segmed.imaging.durable import appear_whole
 from segmed.imaging.grid import image_grid, read_labels
+from segmed.imaging.labels.masks import binary_labels
 from segmed.imaging.reading import read_volume
 from segmed.imaging.volume import Volume
 
@@ -31,16 +32,23 @@ class ExportCase:
         patient: Name of the patient, of the same letters.
         part: "train", "val" or "test".
         volume: Files of the image and its label map.
+        binary: Whether the label map is a mask of one object, of whatever values.
     """
 
     name: str
     patient: str
     part: str
     volume: LabelledVolume
+    binary: bool = False
 
     def image(self) -> Volume:
-        """The image. Raises what `read_volume` raises."""
-        return read_volume(self.volume.image)
+        """The image. Raises what `read_volume` raises, and ValueError where it has several channels."""
+        if self.volume.channels or len(self.volume.components) > 1:
+            raise ValueError(
+                f"{self.volume.image.name} is one of several channels of its case, and exports have one "
+                "channel. Choose one modality of the dataset, or export with the dataset's own tools."
+            )
+        return read_volume(self.volume.image, next(iter(self.volume.components), None))
 
     def labels(self, image: Volume) -> np.ndarray:
         """Label map (I, J, K) of the dataset's values, uint8, on the grid of the image.
@@ -50,6 +58,8 @@ class ExportCase:
         """
         grid = image_grid(self.volume.image, image.shape, image.affine)
         found = read_labels(self.volume.label, grid)
+        if self.binary:
+            return binary_labels(found, self.volume.label)
         if self.volume.values is None:
             return found.astype(np.uint8)
         found = found.astype(np.int64)  # label maps of whole numbers may be stored as floats
@@ -93,7 +103,13 @@ class Export:
         """Cases with image and label map, read one at a time. Raises ValueError if one cannot be read."""
         for number, case in enumerate(self.cases, 1):
             image = case.image()
-            yield case, image, case.labels(image)
+            labels = case.labels(image)
+            if strange := sorted({*np.unique(labels).tolist()} - {0, *self.classes}):
+                raise ValueError(
+                    f"{case.volume.label.name} holds the label {strange[0]}, but the dataset names only "
+                    f"{', '.join(map(str, self.classes))}. Name it, or remove it from the label map."
+                )
+            yield case, image, labels
             if self.tell:
                 self.tell(number, len(self.cases))
 
@@ -109,13 +125,15 @@ def cases_of(data: SliceDataset, split: Split) -> list[ExportCase]:
     if strange := sorted({v.patient for v in data.volumes} - parts.keys()):
         raise ValueError(f"The patient {strange[0]!r} is in no part of the split. Split again.")
     names = [_plain(volume.name) for volume in data.volumes]
-    taken, count = Counter(name.lower() for name in names), Counter[str]()
+    lowered = [name.lower() for name in names]
+    # Names that only one image has stay, and the others get numbers that make no such name.
+    taken = {name for name in lowered if lowered.count(name) == 1}
     cases = []
     for name, volume in zip(names, data.volumes, strict=True):
-        if taken[name.lower()] > 1:
-            count[name.lower()] += 1
-            name = f"{name}_{count[name.lower()]:04d}"
-        cases.append(ExportCase(name, _plain(volume.patient), parts[volume.patient], volume))
+        if name.lower() not in taken or lowered.count(name.lower()) > 1:
+            name = next(one for n in count(1) if (one := f"{name}_{n:04d}").lower() not in taken)
+            taken.add(name.lower())
+        cases.append(ExportCase(name, _plain(volume.patient), parts[volume.patient], volume, data.binary))
     return cases
 
 

@@ -6,7 +6,7 @@ Sources: cocodataset.org/#format-data; Ultralytics' documentation of instance se
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,11 @@ def instances_of(labels: np.ndarray, min_area: int = 1) -> list[Instance]:
             if mask.sum() >= min_area:
                 found.append(Instance(int(value), mask, _polygons(mask)))
     return found
+
+
+def from_outside(instances: Sequence[Instance]) -> list[Instance]:
+    """Sort instances so that those drawn later lie inside the earlier ones, whose holes polygons fill."""
+    return sorted(instances, key=lambda one: -int(ndimage.binary_fill_holes(one.mask).sum()))
 
 
 def export_coco(export: Export, min_area: int = 10) -> None:

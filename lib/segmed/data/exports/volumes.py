@@ -126,9 +126,10 @@ def export_bids(export: Export) -> None:
     runs: dict[str, int] = {}
     for case, image, labels in export.read():
         subject = re.sub(r"[^A-Za-z0-9]", "", case.patient) or "case"
-        if people.setdefault(subject, (case.patient, case.part))[0] != case.patient:
+        who = case.volume.patient
+        if people.setdefault(subject, (who, case.part))[0] != who:
             raise ValueError(
-                f"The patients {case.patient!r} and {people[subject][0]!r} have the same BIDS name "
+                f"The patients {who!r} and {people[subject][0]!r} have the same BIDS name "
                 f"{subject!r}, which holds letters and digits only. Rename one of them."
             )
         runs[subject] = runs.get(subject, 0) + 1

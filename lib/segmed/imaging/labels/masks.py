@@ -149,3 +149,12 @@ def slice_box(mask: np.ndarray) -> tuple[float, float, float, float]:
         raise ValueError("An empty mask has no box.")
     (y0, y1), (x0, x1) = found
     return float(x0), float(y0), float(x1), float(y1)
+
+
+def binary_labels(stored: np.ndarray, file: Path) -> np.ndarray:
+    """Label 1, uint8, for every value above zero, as in masks of 0 and 255.
+
+    In JPEG masks, whose edges blur, it is every value in the upper half.
+    """
+    least = 127 if file.suffix.lower() in (".jpg", ".jpeg") else 0
+    return (stored > least).astype(np.uint8)
