@@ -57,6 +57,9 @@ def test_names_are_those_that_were_sent(info: dict[str, object], names: dict[int
         ([("liver", "1"), ("spleen", None)], {1, 2}, {1: "liver", 2: "spleen"}),
         ([("background", 0), ("liver", 1)], {1}, {1: "liver"}),
         ([("a", 9), ("b", 8)], {1, 2}, {1: "a", 2: "b"}),
+        ([("kidney", 1)], {0, 255}, {255: "kidney"}),
+        ([("a", 1), ("b", 2)], {6, 5}, {5: "a", 6: "b"}),
+        ([("a", 1), ("b", 2)], {5, 6, 7}, {1: "a", 2: "b"}),
     ],
 )
 def test_numbers_count_where_the_values_are_those_numbers(

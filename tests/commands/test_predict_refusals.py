@@ -88,3 +88,16 @@ def test_a_mask_of_another_size_is_refused(phantom_file: Path, tmp_path: Path) -
     nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "m.nii.gz")
     result = run("predict", phantom_file, "--mask", tmp_path / "m.nii.gz", "-o", tmp_path / "a.nii.gz")
     assert_refused(result, tmp_path, "does not lie on the image", before=("m.nii.gz",))
+
+
+def test_what_is_read_is_not_replaced(phantom_file: Path, tmp_path: Path) -> None:
+    image, mask = tmp_path / "ct.nii.gz", tmp_path / "mask.nii.gz"
+    image.write_bytes(phantom_file.read_bytes())
+    mask.write_bytes(phantom_file.read_bytes())
+    link = tmp_path / "link.nii.gz"
+    link.symlink_to(image)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for out in (image, mask, link):
+        result = run("predict", image, *BOX, "--mask", mask, "-o", out)
+        assert_refused(result, tmp_path, "would be replaced, which is read too", before=tuple(before))
+    assert image.read_bytes() == mask.read_bytes() == phantom_file.read_bytes()

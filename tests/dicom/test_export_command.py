@@ -77,3 +77,23 @@ def test_export_says_what_is_wrong(tmp_path: Path, write_series: WriteSeries) ->
     assert "cannot be written" in _run(label, "--series", folder, "-o", tmp_path / "no" / "out.dcm")[1]
     assert "There is no image at" in _run(label, "--series", tmp_path / "no", "-o", out)[1]
     assert not out.exists()
+
+
+def test_what_is_read_is_not_replaced(tmp_path: Path, write_series: WriteSeries) -> None:
+    folder = make_series(tmp_path / "ct", write_series)
+    _, labels = seen(folder)
+    label = tmp_path / "label.nii.gz"
+    write_mask(labels, read_volume(folder).affine, label)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for out, says in (
+        (label, "would be replaced, which is read too"),
+        (next(folder.iterdir()), "would lie among the files of the series"),
+        (folder / "new.dcm", "would lie among the files of the series"),
+    ):
+        code, text = _run(label, "--series", folder, "-o", out)
+        assert code == 2 and says in text, text
+    (tmp_path / "report-seg.dcm").write_bytes(b"of somebody else")
+    code, text = _run(label, "--series", folder, "--to", "sr", "-o", tmp_path / "report.dcm")
+    assert code == 2 and "exists already" in text, text
+    (tmp_path / "report-seg.dcm").unlink()
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

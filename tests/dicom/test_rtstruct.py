@@ -9,6 +9,7 @@ import pydicom
 from label_series import NAMES, SHAPE, WriteSeries, make_series, seen
 from scipy import ndimage
 from segmed.dicom.rtstruct import outlines, write_rtstruct
+from segmed.dicom.rtstruct_reading import read_rtstruct
 from skimage.measure import grid_points_in_poly
 
 
@@ -77,3 +78,20 @@ def test_a_structure_set_refers_to_its_series(tmp_path: Path, write_series: Writ
     assert len({tuple(roi.ROIDisplayColor) for roi in data.ROIContourSequence}) == 3
     codes = [item.RTROIIdentificationCodeSequence[0].CodeValue for item in data.RTROIObservationsSequence]
     assert codes == ["10200004", "85756007", "52988006"]
+
+
+def test_structures_of_another_frame_of_reference_are_left_out(
+    tmp_path: Path, write_series: WriteSeries
+) -> None:
+    series, labels = seen(make_series(tmp_path / "ct", write_series))
+    file = tmp_path / "rt.dcm"
+    write_rtstruct(labels, NAMES, series, file)
+    data = pydicom.dcmread(file)
+    data.StructureSetROISequence[0].ROIName = ["GTV", "node"]  # as pydicom reads GTV\\node
+    data.StructureSetROISequence[1].ReferencedFrameOfReferenceUID = "1.2.3"
+    foreign = str(data.StructureSetROISequence[1].ROIName)
+    data.save_as(file)
+    found, notes = read_rtstruct(file, series)
+    names = [segment.name for segment in found.segments]
+    assert names[0] == "GTV\\node" and foreign not in names and len(names) == 2
+    assert any(note.startswith(f"{foreign} belongs to another frame of reference") for note in notes)

@@ -14,6 +14,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 from segmed.dicom.codes import UNKNOWN
 from segmed.dicom.rtstruct import write_rtstruct
 from segmed.dicom.segmentation import read_segmentation, write_segmentation
+from segmed.dicom.segmentation_reading import read_dicom_segments
 from segmed.dicom.series import Series, open_series, without_patient
 from segmed.imaging.grid import read_grid
 
@@ -162,3 +163,22 @@ def test_frames_without_a_position_and_numbers_given_twice(tmp_path: Path, write
     data.save_as(path)
     with pytest.raises(ValueError, match=r"Two segments .* have the number 1.* Export it again"):
         read_segmentation(path, series)
+
+
+def test_slices_that_a_coarser_segmentation_leaves_out_are_told(
+    tmp_path: Path, write_series: WriteSeries
+) -> None:
+    series = open_series(make_series(tmp_path / "ct", write_series))
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[5:20, 4:18, 2:9:2] = 1
+    file = tmp_path / "seg.dcm"
+    write_segmentation(labels, ["liver"], series, file, "medsam")
+    assert read_dicom_segments(file, series)[1] == ""
+    data = pydicom.dcmread(file)
+    step = float(np.linalg.norm(series.affine[:3, 2]))
+    for group in (data.SharedFunctionalGroupsSequence[0], *data.PerFrameFunctionalGroupsSequence):
+        for measures in group.get("PixelMeasuresSequence") or ():
+            measures.SpacingBetweenSlices = 2 * step
+    data.save_as(file)
+    found, note = read_dicom_segments(file, series)
+    assert found.layers[0].any() and "the slices between are empty" in note

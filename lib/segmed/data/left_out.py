@@ -18,6 +18,7 @@ _SHOWN = 3  # names in a sentence
 OURS = "labels"  # folder of what the server writes
 _FORBIDDEN = '/\\*?"<>|'
 _LONGEST = 128
+_OF_SEGMENTATIONS = ".seg"  # labels of `a` may be `a.seg.nrrd`, which would be those of an image `a.seg` too
 DICOM_BESIDE = (
     "DICOM files lie beside other images and are left out. Put them into a folder of their own and open it."
 )
@@ -77,6 +78,8 @@ def fault_of_id(name: str) -> str:
         return "names do not start with a dot and hold no two dots in a row"
     if any(c in _FORBIDDEN or ord(c) < 32 for c in name):
         return "names hold no slashes, wildcards or quotes"
+    if name.lower().endswith(_OF_SEGMENTATIONS):
+        return "names do not end with .seg, as those of segmentations do"
     return ""
 
 

@@ -10,6 +10,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from skimage.measure import points_in_poly
 
+from segmed.dicom.segmentation_reading import one_text
 from segmed.dicom.series import Series
 from segmed.imaging.labels.segments import Segments, StoredSegment
 
@@ -52,11 +53,15 @@ def read_rtstruct(path: str | os.PathLike[str], series: Series) -> tuple[Segment
     _check_place(data, rois, series, file.name)
     if len(rois) > _MOST_ROIS:
         raise ValueError(f"{file.name} has {len(rois)} structures; up to {_MOST_ROIS} are read.")
+    own = str(series.headers[0].FrameOfReferenceUID)
     layers: list[np.ndarray] = []
     segments: list[StoredSegment] = []
     notes: list[str] = []
     for number, roi in sorted(rois.items()):
-        name = str(roi.get("ROIName") or "").strip() or f"structure {number}"
+        name = one_text(roi.get("ROIName")) or f"structure {number}"
+        if str(roi.get("ReferencedFrameOfReferenceUID") or own) != own:
+            notes.append(f"{name} belongs to another frame of reference than the series and is left out.")
+            continue
         mask, left = _mask(contours.get(number), series, file.name)
         if left:
             notes.append(f"{name}: {left} contours lie on no slice, or are no closed outlines.")

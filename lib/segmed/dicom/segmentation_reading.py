@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pydicom
 from nibabel.processing import resample_from_to
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import SegmentationStorage
 from skimage.color import lab2rgb
 
@@ -27,6 +29,7 @@ _KINDS = (SegmentationStorage, LABELMAP_STORAGE)
 LAB_LOW, LAB_RANGE = np.array([0, -128, -128.0]), np.array([100, 255, 255.0])
 _ON_LATTICE = 0.1  # voxels
 _UNEVEN = 0.1  # mm
+_COARSER = 1.5  # times the distance of the slices of the series, from which on it is told
 _LARGEST = 2**16 - 1
 
 
@@ -88,6 +91,8 @@ def read_dicom_segments(
     numbers = _values({n: s.name for n, s in described.items()}, values or {})
     shape = parts.grid.shape
     layers, where = pack(((numbers[n], parts.places[n]) for n in sorted(parts.places)), shape)
+    if parts.grid is series.grid and series.placed and (apart := _coarser(data, series)):
+        note = f"{note} {apart}".strip()
     if parts.grid is not series.grid:
         layers = [_resampled(layer, parts.grid, series.grid) for layer in layers]
     segments = tuple(
@@ -95,6 +100,23 @@ def read_dicom_segments(
         for n, segment in sorted(described.items())
     )
     return Segments(tuple(layers), segments), note
+
+
+def _coarser(data: Dataset, series: Series) -> str:
+    """A sentence if the segmentation states slices that lie farther apart than those of the series."""
+    stated = float(group_of(data, 0, "PixelMeasuresSequence").get("SpacingBetweenSlices") or 0)
+    step = float(np.linalg.norm(series.affine[:3, 2]))
+    if stated < _COARSER * step:
+        return ""
+    return (
+        f"The segmentation has slices {stated:g} mm apart, and the series {step:g} mm: the slices between "
+        "are empty. Interpolate them."
+    )
+
+
+def one_text(value: Any) -> str:
+    """A text of a header, whose backslashes pydicom takes for separators."""
+    return ("\\".join(value) if isinstance(value, MultiValue) else str(value or "")).strip()
 
 
 def _open(path: Path) -> tuple[Dataset, np.ndarray]:
@@ -132,7 +154,7 @@ def _described(data: Dataset) -> dict[int, StoredSegment]:
                 f"Two segments of the segmentation have the number {number}, so nobody knows which "
                 "voxels are whose. Export it again from its source, with another SegmentNumber for each."
             )
-        segment = StoredSegment(str(item.get("SegmentLabel") or "").strip() or f"segment {number}", number)
+        segment = StoredSegment(one_text(item.get("SegmentLabel")) or f"segment {number}", number)
         lab = item.get("RecommendedDisplayCIELabValue")
         if lab is not None and len(lab) == 3:
             rgb = lab2rgb(np.array(lab, float) / 65535 * LAB_RANGE + LAB_LOW)

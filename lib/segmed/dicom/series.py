@@ -97,8 +97,8 @@ def open_series(path: str | os.PathLike[str], grid: Grid | None = None) -> Serie
         )
     if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         raise ValueError(
-            f"{path.name} holds multi-frame DICOM; segmentations are written for files of one slice each. "
-            f"Convert it, or export NIfTI.{note}"
+            f"{path.name} holds multi-frame DICOM; segmentations are read and written for files of one slice "
+            f"each. Convert it, or export NIfTI.{note}"
         )
     placed = all(
         h.get(n)

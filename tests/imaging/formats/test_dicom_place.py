@@ -107,6 +107,15 @@ def test_pixels_without_a_size(tmp_path: Path, write_series: Write, caplog: pyte
     assert volume.spacing == (1, 1, 2.5)
     assert volume.note.startswith("s does not state the size of its pixels, and 1 mm is assumed")
     assert volume.note in caplog.text
+    for path in paths:
+        data = pydicom.dcmread(path)
+        data.SequenceOfUltrasoundRegions = [Dataset()]
+        data.save_as(path)
+    assert "for ultrasound regions only" in read_volume(tmp_path / "s").note
+    for path in paths:
+        data = pydicom.dcmread(path)
+        del data.SequenceOfUltrasoundRegions
+        data.save_as(path)
     # from decoding processes, the sentence reaches the page
     assert told_volume(*TASKS["volume"](tmp_path / "s")).note == volume.note
     assert told_picture(*TASKS["picture"](tmp_path / "s", "auto")).note == volume.note

@@ -14,7 +14,7 @@ import pytest
 from corpus.dicom_frames import write_frames
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from segmed.imaging.formats.dicom_reading import series_files
+from segmed.imaging.formats.dicom_reading import open_dicom
 from segmed.imaging.reading import read_volume
 
 AFFINE = np.array([[-0.8, 0, 0, 40], [0, -0.9, 0, 50], [0, 0, 2.5, -30], [0, 0, 0, 1.0]])
@@ -169,7 +169,7 @@ def test_equal_instance_uids_drop_no_slice_and_copies_count_once(
         _edit(path, lambda d: setattr(d, "SOPInstanceUID", "1.2.3"))
     shutil.copy(paths[2], tmp_path / "s" / "002 (1).dcm")
     assert np.array_equal(read_volume(tmp_path / "s").array, voxels)
-    assert len(series_files(tmp_path / "s")) == 6
+    assert len(open_dicom(tmp_path / "s").ordered) == 6
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
@@ -268,10 +268,21 @@ def test_frames_that_are_no_stack_are_refused(
 def test_one_volume_in_several_objects_is_put_together(tmp_path: Path, voxels: np.ndarray) -> None:
     first = _enhanced(tmp_path / "s" / "a.dcm", voxels[:, :, 3:], [-22.5, -20, -17.5])
     second = _enhanced(tmp_path / "s" / "b.dcm", voxels[:, :, :3], [-30, -27.5, -25])
-    uid = pydicom.dcmread(first).SeriesInstanceUID
-    _edit(second, lambda d: setattr(d, "SeriesInstanceUID", uid))
+    one = pydicom.dcmread(first)
+    _edit(second, lambda d: setattr(d, "SeriesInstanceUID", one.SeriesInstanceUID))
+    with pytest.raises(ValueError, match="one SeriesInstanceUID, but are of 2 studies"):
+        read_volume(tmp_path / "s")
+    _edit(second, lambda d: setattr(d, "StudyInstanceUID", one.StudyInstanceUID))
     volume = read_volume(tmp_path / "s")
     assert np.array_equal(volume.array, voxels) and np.allclose(volume.affine, AFFINE, atol=1e-4)
+
+
+def test_a_series_of_two_patients_is_refused(tmp_path: Path, voxels: np.ndarray, write_series: Write) -> None:
+    paths = write_series(tmp_path / "s", voxels, AFFINE)
+    for path, patient in zip(paths, ["A", "A ", "B"], strict=False):
+        _edit(path, lambda d, patient=patient: setattr(d, "PatientID", patient))
+    with pytest.raises(ValueError, match=r"one SeriesInstanceUID, but are of \d patients"):
+        read_volume(tmp_path / "s")
 
 
 def test_two_films_in_one_series_are_not_joined(

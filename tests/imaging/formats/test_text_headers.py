@@ -211,3 +211,18 @@ def test_bzip2_in_a_file_beside_its_header(
     volume = read_volume(tmp_path / "a.nhdr")
     assert np.array_equal(volume.array, voxels.T) and volume.spacing == (1, 2, 3)
     assert read_grid(tmp_path / "a.nhdr").shape == (3, 4, 5)
+
+
+@pytest.mark.parametrize("extension", [".mhd", ".nhdr"])
+def test_names_with_blanks_are_followed(tmp_path: Path, extension: str) -> None:
+    voxels = np.random.default_rng(0).integers(0, 200, (4, 5, 6)).astype(np.uint8)
+    path = tmp_path / f"CT chest 2{extension}"
+    sitk.WriteImage(sitk.GetImageFromArray(voxels), str(path))
+    assert len(list(tmp_path.iterdir())) == 2
+    assert np.array_equal(read_volume(path).array, voxels.T)
+
+
+def test_names_of_segments_in_latin_1(tmp_path: Path) -> None:
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(NRRD.encode() + "Segment0_Name:=Größe\n\n".encode("latin-1") + bytes(512))
+    assert nrrd_fields(path)["Segment0_Name"] == "Größe"

@@ -265,3 +265,18 @@ def test_a_server_on_a_folder_of_dicom_files(clinic: tuple[Any, Phantom, Path], 
     assert not [
         word for word in ("Phantom", "phantom^", NAMES[1], "liver") if word in log.replace(str(root), "")
     ]
+
+
+def test_of_several_segmentations_of_a_series_the_others_are_told(tmp_path: Path) -> None:
+    phantom = phantom_series(tmp_path / "s" / "ct", shape=SHAPE)
+    series, labels = open_series(tmp_path / "s" / "ct"), label_map_of(phantom)
+    for n, name in enumerate(NAMES, 1):
+        file = tmp_path / "s" / f"{n}.dcm"
+        write_segmentation((labels == n).astype(np.uint8), [name], series, file)
+        change_file(file, lambda data, n=n: setattr(data, "ContentDate", f"2026010{n}"))
+    store, image = open_studies(tmp_path / "s"), series_uid(tmp_path / "s" / "ct")
+    assert np.array_equal(read_volume(store.get_label_uri(image, "final")).array > 0, labels == 2)
+    (told,) = [one for one in store.left_out() if one.name.startswith("DICOM SEG")]
+    assert "a newer segmentation of series" in told.reason and "merge them" in told.reason
+    store.save_label(image, nifti_file(tmp_path / "l.nii.gz", labels, phantom.affine), "final", dict(INFO))
+    assert not [one for one in store.left_out() if one.name.startswith("DICOM SEG")]

@@ -54,7 +54,8 @@ def names_of(
 
     3D Slicer stores the values 1, 2, … in the order of `label_info`, and its `idx` counts segments that are
     not stored too; others mean `idx` as it is written. So `idx` holds where the values of the map are exactly
-    those of `idx`, or where they cannot be numbers of that order, and else the order.
+    those of `idx`, or where they cannot be numbers of that order, and else the order. Values that are
+    neither, as in masks of 0 and 255, have the names in their order if there are as many.
 
     Args:
         info: Facts in the datastore's list: `segments`, which this server noted when it took the label map;
@@ -97,6 +98,8 @@ def _by_value(entries: Sequence[tuple[str, Any]], values: set[int] | None) -> di
     rising = numbers == sorted(numbers)
     if values == set(numbers) or (values <= set(numbers) and (not rising or max(values) > len(entries))):
         return {number: name for number, (name, _) in zip(numbers, entries, strict=True)}
+    if len(values) == len(entries) and values.isdisjoint({*numbers, *order}):
+        return {value: name for value, (name, _) in zip(sorted(values), entries, strict=True)}
     return order
 
 

@@ -115,11 +115,13 @@ def import_labels(
             count, notes = import_annotations(file, exported, out)
             text = f"wrote {count} label maps to {out}"
         else:
+            from segmed.commands.prediction.inputs import refuse_inputs
             from segmed.dicom.rtstruct_reading import read_rtstruct
             from segmed.dicom.series import open_series
             from segmed.imaging.labels.writing import write_labels
 
             assert series is not None
+            refuse_inputs(out, file, series)
             if not out.parent.is_dir():
                 raise FileNotFoundError(f"The folder {out.parent} does not exist. Make it first.")
             opened = open_series(series)

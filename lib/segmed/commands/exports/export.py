@@ -134,6 +134,7 @@ def _export_dicom(
     from dataclasses import replace
 
     from segmed.active.review.submission import whole_labels
+    from segmed.commands.prediction.inputs import refuse_inputs
     from segmed.dicom.codes import read_codes
     from segmed.dicom.rtstruct import write_rtstruct
     from segmed.dicom.segmentation import write_segmentation
@@ -145,6 +146,14 @@ def _export_dicom(
 
     if out.is_dir() or not out.parent.is_dir():
         raise FileNotFoundError(f"{out} cannot be written. Give the name of a file in a folder that exists.")
+    beside = out.with_name(f"{out.stem}-seg.dcm")
+    refuse_inputs(out, label, series, codes)
+    if to is Target.SR:
+        refuse_inputs(beside, label, series, codes)
+        if beside.exists() and not out.exists():
+            raise ValueError(
+                f"{beside} exists already, and the SEG of the report would replace it. Rename --out."
+            )
     own = read_codes(codes) if codes else None
     with console.status(f"reading {series.name}"):
         opened = open_series(series)
@@ -162,7 +171,7 @@ def _export_dicom(
         if to is Target.RTSTRUCT:
             write_rtstruct(found, (), opened, out, model, version, automatic, own)
         else:
-            file = out if to is Target.SEG else out.with_name(f"{out.stem}-seg.dcm")
+            file = out if to is Target.SEG else beside
             seg = write_segmentation(found, (), opened, file, model, version, automatic, own)
     written = segments_of(found, opened, own)
     if to is Target.SR:

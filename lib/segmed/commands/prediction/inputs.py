@@ -51,22 +51,24 @@ def scribble_maps(file: Path, image: Path, picture: Picture, boxes: int) -> dict
     return Scribbles.from_labels(labels, 1, 2).maps()
 
 
-def check_out(out: Path, provenance: bool = False) -> None:
+def check_out(out: Path, *inputs: Path | None, provenance: bool = False) -> None:
     """Refuse a file that no mask can be written to, before anything is computed.
 
     Args:
         out: Path of the mask.
+        inputs: Files that are read and must not be replaced; None for those that are not given.
         provenance: Whether a JSON file is written beside it.
 
     Raises:
-        ValueError: a folder, a format that is not known, or another table in the place of that of names and
-            colours.
+        ValueError: a folder, an input, a format that is not known, or another table in the place of that of
+            names and colours.
         FileNotFoundError: its folder is not there.
     """
     from segmed.imaging.labels.masks import mask_extension
     from segmed.imaging.labels.provenance import check_provenance_path
     from segmed.imaging.labels.sidecar import check_sidecar
 
+    refuse_inputs(out, *inputs)
     if mask_extension(str(out)).startswith(".nii"):
         check_sidecar(out)
     if out.is_dir():
@@ -75,6 +77,23 @@ def check_out(out: Path, provenance: bool = False) -> None:
         raise FileNotFoundError(f"The folder {out.parent} does not exist. Make it first.")
     if provenance:
         check_provenance_path(out)
+
+
+def refuse_inputs(out: Path, *inputs: Path | None) -> None:
+    """Refuse to replace what is read.
+
+    Raises:
+        ValueError: `out` is one of the inputs, or lies in the folder of a series.
+    """
+    for one in inputs:
+        if one is None or not one.exists():
+            continue
+        if out.exists() and out.samefile(one):
+            raise ValueError(f"{out} would be replaced, which is read too. Give another name.")
+        if one.is_dir() and out.suffix.lower() in ("", ".dcm") and out.resolve().parent == one.resolve():
+            raise ValueError(
+                f"{out.name} would lie among the files of the series {one.name}. Give another folder."
+            )
 
 
 def boxes_of_file(file: Path | None, image: Path, picture: Picture) -> list[str]:

@@ -49,7 +49,7 @@ def masks(
     """
     try:
         check_model(model, backbone, precision)
-        check_out(out)
+        check_out(out, image)
         from dataclasses import replace
 
         from segmed.imaging.labels.writing import name_values, write_labels

@@ -94,7 +94,7 @@ def predict(
         if refinement and refinement not in REFINEMENT_NAMES:
             raise ValueError(f"--refinement {refinement!r} must be one of {', '.join(REFINEMENT_NAMES)}.")
         check_model(model, backbone, precision)
-        check_out(out, provenance=True)
+        check_out(out, image, mask, scribbles, boxes, provenance=True)
         options = _Options(
             model, backbone, window, device, precision, refinement, denoise, registry, keep_partial
         )

@@ -40,7 +40,7 @@ def reproduce(
         if out is None and mask is None:
             raise ValueError("There is nothing to do. Give --out, --mask, or both.")
         if out is not None:
-            check_out(out)
+            check_out(out, image, record, mask)
         told = _read(record, label)
         with console.status(f"segmenting {image.name}"):
             from segmed.registry.reproduction import reproduce as again

@@ -24,7 +24,8 @@ TELLING = {
     "AcquisitionNumber": "acquisitions", "ImageType": "kinds of image", "StackID": "stacks",
 }  # fmt: skip
 _OF_FILE = [
-    "SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality", "InstanceNumber",
+    "SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Modality",
+    "InstanceNumber", "GridFrameOffsetVector", "SequenceOfUltrasoundRegions",
     "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "ImagerPixelSpacing", "SliceThickness", "SpacingBetweenSlices", "SamplesPerPixel",
     "PhotometricInterpretation", "SharedFunctionalGroupsSequence",

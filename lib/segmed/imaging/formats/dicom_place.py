@@ -12,10 +12,12 @@ from pydicom.multival import MultiValue
 
 from segmed.imaging.formats.dicom_frames import DicomFrame
 from segmed.imaging.formats.dicom_layout import Layout
+from segmed.imaging.formats.faults import ImageFault
 
 _FILMS = ("US", "IVUS", "XA", "RF", "ES", "XC")
 _TIMES = tuple(map(tag_for_keyword, ("FrameTime", "FrameTimeVector")))
 _OFFSETS = tag_for_keyword("GridFrameOffsetVector")  # of dose, which ITK reads as mm
+_UNEVEN = 0.01  # mm by which distances of frames may differ
 _EXPORT = "To measure on it, export it with ImagePositionPatient and ImageOrientationPatient"
 
 
@@ -48,9 +50,12 @@ def place_of(image: sitk.Image, layout: Layout, header: Dataset, name: str) -> t
     elif step is not None:
         affine[:3, 2] *= step / np.linalg.norm(affine[:3, 2])
     if first.spacing is None and image.GetSpacing()[:2] == (1.0, 1.0):
+        size = "does not state the size of its pixels"
+        if header.get("SequenceOfUltrasoundRegions"):
+            size = "states the size of its pixels for ultrasound regions only, which viewers do not read"
         pixels = (
-            f"{name} does not state the size of its pixels, and 1 mm is assumed: lengths, areas and volumes "
-            "are not those of the patient. To measure on it, export it with PixelSpacing."
+            f"{name} {size}, and 1 mm is assumed: lengths, areas and volumes are not the patient's. "
+            "To measure on it, export it with PixelSpacing."
         )
         note = f"{note} {pixels}".strip()
     return affine, note
@@ -78,6 +83,12 @@ def step_without_positions(layout: Layout, header: Dataset, name: str) -> tuple[
             "lengths across frames mean nothing. Measure within single frames only."
         )
     if pointer == _OFFSETS:
+        steps = np.diff(np.atleast_1d(np.array(header.get("GridFrameOffsetVector") or (), float)))
+        if steps.size and np.ptp(steps) > _UNEVEN:
+            raise ImageFault(
+                f"The frames of {name} lie {np.abs(steps).min():g} to {np.abs(steps).max():g} mm apart, and "
+                "images with even distances are read. Resample it, for instance in 3D Slicer."
+            )
         return None, ""
     if first.between > 0 and (first.index is not None or not several):
         return first.between, ""

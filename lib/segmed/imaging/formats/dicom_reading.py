@@ -177,11 +177,6 @@ def _fault(series: DicomSeries) -> str:
     return fault_of([str(file) for file in series.files], series.name)
 
 
-def series_files(path: Path) -> list[Path]:
-    """The files of the series in a folder in the order of its slices. Raises ValueError."""
-    return open_dicom(path).ordered
-
-
 def _dicom_files(folder: Path) -> list[Path]:
     names = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
     return [path for path in names if path.name.upper() != "DICOMDIR" and is_dicom(path)]
@@ -200,6 +195,13 @@ def _check_one_series(path: Path, headers: Sequence[Dataset]) -> None:
             f"The folder {path.name} holds {len(series)} DICOM series, but one image is segmented at a time. "
             "Put each series into a folder of its own."
         )
+    for name, what in (("PatientID", "patients"), ("StudyInstanceUID", "studies")):
+        found = {str(header.get(name) or "").strip() for header in headers} - {""}
+        if len(found) > 1:
+            raise ImageFault(
+                f"The DICOM files of {path.name} have one SeriesInstanceUID, but are of {len(found)} {what}. "
+                "Export each series again from its source, with a UID of its own."
+            )
 
 
 def _without_copies(files: list[Path], headers: list[Dataset]) -> tuple[list[Path], list[Dataset]]:

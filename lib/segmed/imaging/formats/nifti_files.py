@@ -58,6 +58,7 @@ def open_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Pair:
         path: Path of the file.
 
     Raises:
+        ImageFault: The voxels would begin inside the header.
         Exception: Any exception that nibabel raises for a damaged file.
     """
     path = Path(path)
@@ -68,7 +69,15 @@ def open_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Pair:
     file.seek(0)
     kind = _Image2 if _NIFTI2 in (size, int.from_bytes(size.to_bytes(4, "little"), "big")) else _Image1
     holder = FileHolder(fileobj=file)
-    return kind.from_file_map({"header": holder, "image": holder})
+    image = kind.from_file_map({"header": holder, "image": holder})
+    begin: int = image.dataobj.offset
+    if begin < int(image.header["sizeof_hdr"]):
+        file.close()
+        raise ImageFault(
+            f"The image {path.name} cannot be read: by its header, the voxels begin at byte {begin}, inside "
+            "the header. Set vox_offset to the end of the header, or load and save the image in 3D Slicer."
+        )
+    return image
 
 
 def check_end(path: Path, image: nib.spatialimages.SpatialImage) -> None:

@@ -75,7 +75,7 @@ def data_files(path: Path) -> tuple[Path, ...]:
         return ()
     name = names[0]
     detached = path.name.lower().endswith(DETACHED_EXTENSIONS)
-    if not detached or len(names) > 1 or name.upper() == "LIST" or "%" in name or len(name.split()) > 1:
+    if not detached or len(names) > 1 or name.upper() == "LIST" or "%" in name:
         why = "a list of files" if detached else "another file"
         raise ImageFault(
             f"The header {path.name} names {why} for its voxels, which is not followed. Save the image as "
@@ -197,7 +197,10 @@ def _nrrd_start(path: Path) -> bytes:
 
 
 def _nrrd_lines(header: bytes) -> list[str]:
-    return header.decode("utf-8", "replace").splitlines()
+    try:
+        return header.decode("utf-8").splitlines()
+    except UnicodeDecodeError:  # names of older programs
+        return header.decode("latin-1").splitlines()
 
 
 def _element_data(path: Path) -> list[str]:

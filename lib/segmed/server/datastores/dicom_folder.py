@@ -133,12 +133,31 @@ class DicomFolderStudies(DicomStudies):
                 left.append(LeftOut(f"series {one.facts.number or uid}", self._fault(uid), one.facts.slices))
             if one.unassigned:
                 left.append(LeftOut(f"DICOM SEG {one.facts.number or uid}", one.unassigned, one.facts.slices))
+        left += self._superseded()
         for path in self.files.damaged():
             name = str(path.relative_to(self.files.root.absolute()))
             left.append(LeftOut(name, "its DICOM header cannot be read: it is damaged. Fetch it again."))
         if time.monotonic() - self._beside[0] >= BESIDE_EVERY:
             self._beside = time.monotonic(), left_out_beside_dicom(self.files.root)
         return left + self._beside[1]
+
+    def _superseded(self) -> Iterator[LeftOut]:
+        """Segmentations of others in whose place a newer one of the same series is shown."""
+        found, shown = self.files.series(), self.segmentations()
+        for image, newest in shown.items():
+            kept = self.labels.info(image, "final") if self.has_label(image, "final") else {}
+            if kept.keys() & {"seg_sop", "seg_note"}:  # it was saved here, and counts
+                continue
+            for uid, one in found.items():
+                hidden = len(one.files) - (uid == newest)
+                if one.facts.modality == "SEG" and image in one.refers_to and hidden:
+                    series = found[image].facts.number if image in found else 0
+                    yield LeftOut(
+                        f"DICOM SEG {one.facts.number or uid}",
+                        f"a newer segmentation of series {series or image} is shown in its place. To have "
+                        "the structures of both, merge them, for instance in 3D Slicer.",
+                        hidden,
+                    )
 
     def _fault(self, uid: str) -> str:
         """Why a series cannot be opened."""
