@@ -67,6 +67,8 @@ def test_extensions_count_in_any_case_and_one_file_of_each_name(tmp_path: Path) 
         ('quo"te.nii.gz', "wildcards or quotes"),
         ("x" * 140 + ".nii.gz", "1 to 128 characters"),
         ("a.seg.nrrd", "segmentation of 3D Slicer and no image"),
+        ("a.nii.bz2", "its kind is not read. Save it as one of .nii.gz"),
+        ("a.img", "its kind is not read"),
         ("a.seg.nii.gz", "names do not end with .seg"),
         ("slice.dcm", "DICOM files lie beside other images"),
         ("sub-01/anat/T1w.nii.gz", "1 images lie in a folder of the studies"),

@@ -18,6 +18,7 @@ _SHOWN = 3  # names in a sentence
 OURS = "labels"  # folder of what the server writes
 _FORBIDDEN = '/\\*?"<>|'
 _LONGEST = 128
+_OTHER_KINDS = (".hdr", ".img", ".nii.bz2", ".mgz", ".mnc", ".gif", ".jp2")  # images that are not offered
 _OF_SEGMENTATIONS = ".seg"  # labels of `a` may be `a.seg.nrrd`, which would be those of an image `a.seg` too
 DICOM_BESIDE = (
     "DICOM files lie beside other images and are left out. Put them into a folder of their own and open it."
@@ -103,6 +104,8 @@ def _reason(path: Path, stems: Mapping[str, str]) -> str:
     name, extension = path.name, extension_of(path.name)
     if is_hidden(name):
         return f"{_HIDDEN}. Delete it." if extension and name.startswith("._") else ""
+    if name.lower().endswith(_OTHER_KINDS):
+        return f"its kind is not read. Save it as one of {', '.join(EXTENSIONS)}."
     if extension in ("", ".dcm"):
         return DICOM_BESIDE if extension or is_dicom(path) else ""
     if name.lower().endswith(SEGMENTATION):

@@ -234,3 +234,15 @@ def test_a_prompt_finds_its_structure_by_name_and_place(tmp_path: Path, slicer: 
     assert np.array_equal(prompt_mask(slicer, grid, "Leber", {}), sent_file.mask(sent_file.segments[0]))
     with pytest.raises(ValueError, match="does not lie on its image"):
         prompt_mask(tmp_path / "turned.nii.gz", Grid(SHAPE, far_affine()), "kidney", sent)
+
+
+def test_a_label_whose_file_is_gone_tells_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies = tmp_path / "plain"
+    studies.mkdir()
+    for file in (studies / "a.nii.gz", tmp_path / "label.nii.gz"):
+        nib.save(nib.Nifti1Image(two_labels(), AFFINE), file)
+    site = make_site(studies, tmp_path, monkeypatch)
+    assert site.put("a", tmp_path / "label.nii.gz").status_code == 200
+    Path(site.app.datastore().get_label_uri("a", "final")).unlink()
+    (told,) = site.work("a")["warnings"]
+    assert "its file is missing" in told and str(tmp_path) not in told

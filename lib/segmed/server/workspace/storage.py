@@ -4,6 +4,7 @@ saves.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from segmed.server.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from segmed.server.app import SegMedApp
+
+logger = logging.getLogger(__name__)
 
 
 def load_final_label(app: SegMedApp, image: str, grid: Grid, work: Workspace) -> list[str]:
@@ -44,7 +47,10 @@ def load_final_label(app: SegMedApp, image: str, grid: Grid, work: Workspace) ->
         work.open(segments, final.file.name.lower().endswith(SEGMENTATION))
     except BadRequest:  # such as of a PACS that does not answer
         raise
-    except (OSError, ValueError) as error:
+    except OSError as error:  # its text would tell folders of the server
+        logger.warning("the final label of %s cannot be opened: %s", image, error)
+        return ["The finished label of this image cannot be opened: its file is missing or cannot be read."]
+    except ValueError as error:
         return [f"The finished label of this image cannot be opened: {error}"]
     info = app.datastore().get_label_info(image, FINAL)
     note, records = info.get("note"), info.get("provenance")
