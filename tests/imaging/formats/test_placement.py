@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,3 +261,22 @@ def test_a_mask_of_nifti_2_is_nifti_1_and_lies_on_its_image(
     assert same_place(mask.affine, known, SHAPE) and same_place(_itk(path), volume.affine, SHAPE)
     grid = image_grid(tmp_path / "image.nii.gz", SHAPE, volume.affine)
     assert np.array_equal(read_labels(path, grid), _mask())
+
+
+@pytest.mark.parametrize(("length", "taken"), [(1.000002, True), (1.01, False)])
+def test_a_quaternion_that_is_rounded_up(tmp_path: Path, length: float, taken: bool) -> None:
+    path = tmp_path / "a.nii"
+    image = nib.Nifti1Image(np.arange(120, dtype=np.int16).reshape(SHAPE), None)
+    image.header.set_qform(np.diag([-2.0, -2, 3, 1]), 1)  # half a turn around k
+    image.header["quatern_d"] = length
+    image.header["sform_code"] = 0
+    nib.save(image, path)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<hh", data, 252, 1, 0)
+    struct.pack_into("<3f", data, 256, 0, 0, length)
+    path.write_bytes(data)
+    if taken:
+        assert np.allclose(read_volume(path).affine[:3, :3], np.diag([-2, -2, 3]))
+    else:
+        with pytest.raises(ValueError, match="damaged"):
+            read_volume(path)

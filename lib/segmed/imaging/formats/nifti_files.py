@@ -18,10 +18,23 @@ from segmed.imaging.formats.faults import ImageFault
 _GZIP = b"\x1f\x8b"
 _NIFTI2 = 540  # bytes of its header, which is what it begins with
 _PIECE = 2**22  # bytes
+_ROUNDING = 1e-4  # of the length of a quaternion
 
 
 class _Lenient:
-    """A NIfTI header whose intercept counts as 0 if it is NaN or infinite; its slope still applies."""
+    """A NIfTI header that is read as other programs read it.
+
+    Its intercept counts as 0 if it is NaN or infinite, and its slope still applies. A quaternion that is a
+    little longer than 1, as writers round it, is shortened; nibabel refuses it.
+    """
+
+    def get_qform_quaternion(self) -> np.ndarray:
+        """The quaternion (w, x, y, z) of length 1. Raises ValueError if it is much longer."""
+        header: Any = self
+        xyz = np.array([header[f"quatern_{axis}"] for axis in "bcd"], float)
+        if 1 < (length := float(np.linalg.norm(xyz))) < 1 + _ROUNDING:
+            return np.array([0.0, *(xyz / length)])
+        return super().get_qform_quaternion()  # type: ignore[misc, no-any-return]
 
     def get_slope_inter(self) -> tuple[float | None, float | None]:
         """Slope and intercept as nibabel finds them, (None, None) without a valid slope."""
