@@ -135,6 +135,19 @@ def test_the_next_training_begins_with_what_is_served(
     ), "the same data and settings give the same weights"
 
 
+def test_dicom_series_are_known_by_their_ids(data: SliceDataset, tmp_path: Path) -> None:
+    found = []
+    for run in ("a", "b"):  # temporary folders of two processes
+        volumes = []
+        for n, volume in enumerate(data.volumes):
+            folder = tmp_path / run / f"1.2.{n}"
+            folder.mkdir(parents=True)
+            volumes.append(replace(volume, image=folder, image_id=f"1.2.{n}"))
+        series = SliceDataset(volumes, data.classes, data.unit, data.binary, data.slices)
+        found.append(fingerprint_of(series, hold_out(data.patients, 0.2, 0)))
+    assert found[0] == found[1] and "1.2.0" in found[0].images
+
+
 def test_nothing_starts_from_weights_that_learned_from_held_out_cases(
     backbone: BackboneConfig, data: SliceDataset, tmp_path: Path
 ) -> None:

@@ -228,10 +228,16 @@ def hold_out(patients: Collection[str], share: float, seed: int) -> dict[str, tu
 
 
 def fingerprint_of(data: SliceDataset, split: Mapping[str, Collection[str]]) -> DataFingerprint:
-    """The fingerprint of a dataset, with the names of images relative to their common folder."""
+    """The fingerprint of a dataset, with the names of images relative to their common folder.
+
+    A DICOM series has its id, because its folder may be a temporary one.
+    """
     root = common_folder(data)
     used = [data.volumes[n] for n in sorted({n for n, _ in data.slices})]
-    named = [(volume.image.relative_to(root).as_posix(), volume) for volume in used]
+    named = [
+        (v.image_id if v.image_id and v.image.is_dir() else v.image.relative_to(root).as_posix(), v)
+        for v in used
+    ]
     parts = {part: tuple(name for name, v in named if v.patient in who) for part, who in split.items()}
     return DataFingerprint.of({name: v.label for name, v in named}, parts)
 
