@@ -119,7 +119,7 @@ def test_dicom_studies_from_prompt_to_segmentation(
     (listed,) = [one for one in images if one["id"] != unsized.SeriesInstanceUID]
     meta = requests.get(f"{server.url}/api/images/{unsized.SeriesInstanceUID}", timeout=60).json()
     assert "does not state the size of its pixels, and 1 mm is assumed" in meta["note"]
-    assert str(folder) not in meta["note"]
+    assert str(folder) not in meta["note"] and unsized.SeriesInstanceUID not in meta["note"]
     assert listed["modality"] == "CT"
     page = Page(server, "dr", listed["id"])
     meta = requests.get(page.url, timeout=60).json()

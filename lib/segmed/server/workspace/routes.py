@@ -110,16 +110,18 @@ def images(who: Who, http: Request, client: Named = "") -> Response:
 def image(image: str) -> dict[str, Any]:
     """An image: its grid, and the grey values of a suitable window."""
     app = app_instance()
-    picture = app.engine.picture(app.image_path(image))
+    path = app.image_path(image)
+    picture = app.engine.picture(path)
     info = app.datastore().get_image_info(image)
+    name = str(info.get("description") or image)
     return {
         "id": image,
-        "name": str(info.get("description") or image),
+        "name": name,
         "shape": list(picture.shape),
         "affine": picture.affine.tolist(),
         "planes": plane_axes(picture.affine),
         "window": list(picture.levels),
-        "note": picture.note,
+        "note": picture.note.replace(Path(path).name, name),  # the folder of a series is named by its UID
         "study": info.get("StudyInstanceUID"),
         "series": info.get("SeriesInstanceUID"),
     }
