@@ -99,5 +99,5 @@ def test_what_is_read_is_not_replaced(phantom_file: Path, tmp_path: Path) -> Non
     before = sorted(path.name for path in tmp_path.iterdir())
     for out in (image, mask, link):
         result = run("predict", image, *BOX, "--mask", mask, "-o", out)
-        assert_refused(result, tmp_path, "would be replaced, which is read too", before=tuple(before))
+        assert_refused(result, tmp_path, "is an input, and the result would replace it", before=tuple(before))
     assert image.read_bytes() == mask.read_bytes() == phantom_file.read_bytes()

@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from export_studies import PATIENTS, export_to, make_studies, truth_of
 from PIL import Image
 from scipy import ndimage
 from segmed.cli import app
@@ -19,44 +20,10 @@ from segmed.data.exports.instances import instances_of
 from skimage.draw import polygon2mask
 from typer.testing import CliRunner
 
-NAMES = {2: "liver", 5: "lesion"}
-PATIENTS = 5
-
-
-def _truth(n: int) -> np.ndarray:
-    labels = np.zeros((24, 20, 3), np.uint8)
-    labels[3 + n : 14 + n, 4:15, 1:] = 2
-    labels[6 + n : 9 + n, 7:10, 2] = 5
-    labels[18, 17, 2] = 5
-    return labels
-
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The studies folder of a server with five labelled images."""
-    root = tmp_path_factory.mktemp("studies")
-    (root / "labels" / "final").mkdir(parents=True)
-    affine = np.diag([-1.5, -1.5, 3.0, 1.0])
-    objects = {}
-    for n in range(PATIENTS):
-        labels, name = _truth(n), f"p{n}-ct"
-        image = (labels * 100 + np.random.default_rng(n).integers(0, 20, labels.shape)).astype(np.int16)
-        nib.save(nib.Nifti1Image(image, affine), root / f"{name}.nii.gz")
-        nib.save(nib.Nifti1Image(labels, affine), root / "labels" / "final" / f"{name}.nii.gz")
-        info = {"segments": [{"value": v, "name": name} for v, name in NAMES.items()]}
-        objects[name] = {
-            "image": {"ext": ".nii.gz", "info": {}},
-            "labels": {"final": {"ext": ".nii.gz", "info": info}},
-        }
-    content = {"name": "s", "description": "", "images_dir": ".", "labels_dir": "labels", "objects": objects}
-    (root / "datastore_v2.json").write_text(json.dumps(content))
-    return root
-
-
-def _export(studies: Path, to: str, out: Path, *words: str) -> Path:
-    done = CliRunner().invoke(app, ["export", str(studies), "--to", to, "-o", str(out), *words])
-    assert done.exit_code == 0, done.output
-    return out
+    return make_studies(tmp_path_factory.mktemp("studies"))
 
 
 @pytest.mark.parametrize("to", ["coco", "yolo", "nnunet"])
@@ -67,11 +34,11 @@ def test_label_maps_of_whole_floats_are_exported(studies: Path, to: str, tmp_pat
         stored = nib.load(path)
         nib.save(nib.Nifti1Image(np.asarray(stored.dataobj).astype(np.float32), stored.affine), path)
     out = tmp_path / ("Dataset501_Liver" if to == "nnunet" else "out")
-    found = sorted(p.relative_to(out).as_posix() for p in _export(copy, to, out).rglob("*") if p.is_file())
+    found = sorted(p.relative_to(out).as_posix() for p in export_to(copy, to, out).rglob("*") if p.is_file())
     plain = tmp_path / "plain" / out.name
     plain.parent.mkdir()
     assert found == sorted(
-        p.relative_to(plain).as_posix() for p in _export(studies, to, plain).rglob("*") if p.is_file()
+        p.relative_to(plain).as_posix() for p in export_to(studies, to, plain).rglob("*") if p.is_file()
     )
 
 
@@ -79,7 +46,7 @@ SPLIT = ("--validation", "0.2", "--test", "0.2", "--patient", "(p\\d)")
 
 
 def test_nnunet_finds_what_its_check_wants(studies: Path, tmp_path: Path) -> None:
-    out = _export(studies, "nnunet", tmp_path / "Dataset501_Liver", *SPLIT, "--modality", "CT")
+    out = export_to(studies, "nnunet", tmp_path / "Dataset501_Liver", *SPLIT, "--modality", "CT")
     facts = json.loads((out / "dataset.json").read_text())
     assert facts["channel_names"] == {"0": "CT"}
     assert facts["labels"] == {"background": 0, "liver": 1, "lesion": 2}
@@ -89,7 +56,7 @@ def test_nnunet_finds_what_its_check_wants(studies: Path, tmp_path: Path) -> Non
         name = label.name.removesuffix(".nii.gz")
         found, image = nib.load(label), nib.load(out / "imagesTr" / f"{name}_0000.nii.gz")
         assert np.array_equal(found.affine, image.affine) and found.shape == image.shape
-        truth = _truth(int(re.search(r"p(\d)", name)[1]))  # type: ignore[index]
+        truth = truth_of(int(re.search(r"p(\d)", name)[1]))  # type: ignore[index]
         assert np.array_equal(np.asarray(found.dataobj), np.select([truth == 2, truth == 5], [1, 2]))
     (fold,) = json.loads((out / "splits_final.json").read_text())
     assert sorted(fold["train"] + fold["val"]) == [p.name.removesuffix(".nii.gz") for p in training]
@@ -97,12 +64,12 @@ def test_nnunet_finds_what_its_check_wants(studies: Path, tmp_path: Path) -> Non
 
 
 def test_msd_and_bids_name_their_files(studies: Path, tmp_path: Path) -> None:
-    out = _export(studies, "msd", tmp_path / "Task", *SPLIT)
+    out = export_to(studies, "msd", tmp_path / "Task", *SPLIT)
     facts = json.loads((out / "dataset.json").read_text())
     assert len(facts["training"]) == facts["numTraining"] == 4 and len(facts["test"]) == 1
     assert all((out / pair[kind]).is_file() for pair in facts["training"] for kind in ("image", "label"))
     assert facts["labels"] == {"0": "background", "1": "liver", "2": "lesion"}
-    out = _export(studies, "bids", tmp_path / "derivatives", *SPLIT, "--modality", "CT")
+    out = export_to(studies, "bids", tmp_path / "derivatives", *SPLIT, "--modality", "CT")
     masks = sorted(out.rglob("*_dseg.nii.gz"))
     assert len(masks) == PATIENTS
     for mask in masks:
@@ -133,8 +100,8 @@ def test_polygons_of_instances_fill_their_masks() -> None:
 
 
 def test_coco_and_yolo_hold_the_same_objects(studies: Path, tmp_path: Path) -> None:
-    coco = _export(studies, "coco", tmp_path / "coco", *SPLIT)
-    yolo = _export(studies, "yolo", tmp_path / "yolo", *SPLIT)
+    coco = export_to(studies, "coco", tmp_path / "coco", *SPLIT)
+    yolo = export_to(studies, "yolo", tmp_path / "yolo", *SPLIT)
     for part in ("train", "val", "test"):
         found = json.loads((coco / "annotations" / f"instances_{part}.json").read_text())
         names = {image["id"]: image["file_name"] for image in found["images"]}
@@ -157,7 +124,7 @@ def test_coco_and_yolo_hold_the_same_objects(studies: Path, tmp_path: Path) -> N
 def test_cocos_own_reader_draws_the_masks(studies: Path, tmp_path: Path) -> None:
     reader = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
     evaluation = pytest.importorskip("pycocotools.cocoeval", reason="pycocotools is not installed")
-    out = _export(studies, "coco", tmp_path / "coco")
+    out = export_to(studies, "coco", tmp_path / "coco")
     read = reader.COCO(str(out / "annotations" / "instances_train.json"))
     assert len(read.getImgIds()) == PATIENTS * 3
     assert [c["name"] for c in read.loadCats(read.getCatIds())] == ["liver", "lesion"]
@@ -177,7 +144,7 @@ def test_cocos_own_reader_draws_the_masks(studies: Path, tmp_path: Path) -> None
 def test_nnunets_own_check_accepts_it(studies: Path, tmp_path: Path) -> None:
     name = "nnunetv2.experiment_planning.verify_dataset_integrity"
     check = pytest.importorskip(name, reason="nnunetv2 is not installed")
-    out = _export(studies, "nnunet", tmp_path / "Dataset501_Liver", *SPLIT, "--modality", "CT")
+    out = export_to(studies, "nnunet", tmp_path / "Dataset501_Liver", *SPLIT, "--modality", "CT")
     check.verify_dataset_integrity(str(out), 1)
     (next((out / "labelsTr").iterdir())).unlink()
     with pytest.raises((AssertionError, FileNotFoundError, RuntimeError)):
@@ -186,7 +153,7 @@ def test_nnunets_own_check_accepts_it(studies: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tool", ["label-studio", "cvat"])
 def test_annotations_come_back_on_the_grid_of_their_images(tool: str, studies: Path, tmp_path: Path) -> None:
-    out = _export(studies, tool, tmp_path / "out")
+    out = export_to(studies, tool, tmp_path / "out")
     if tool == "cvat":
         file = out / "annotations.xml"
         tree = ET.parse(file)
@@ -209,7 +176,7 @@ def test_annotations_come_back_on_the_grid_of_their_images(tool: str, studies: P
     assert count == PATIENTS and "1 " in notes[0]
     for n in range(PATIENTS):
         found = nib.load(tmp_path / "back" / f"p{n}_ct.nii.gz")
-        truth = np.select([_truth(n) == 2, _truth(n) == 5], [1, 2])
+        truth = np.select([truth_of(n) == 2, truth_of(n) == 5], [1, 2])
         if n == 0:
             truth[1:4, 2:6, 0] = 3
         assert np.array_equal(found.affine, nib.load(studies / f"p{n}-ct.nii.gz").affine)
@@ -255,101 +222,3 @@ def test_what_cannot_be_exported_is_said(
     Image.new("L", (4, 4)).save("beside.png")
     done = CliRunner().invoke(app, ["export", str(studies), *words])
     assert done.exit_code == 2 and says in " ".join(done.output.split()), done.output
-
-
-def _lgg(root: Path, patients: int = 2) -> np.ndarray:
-    """A folder in the layout of LGG, whose masks hold 0 and 255; the mask of its slices."""
-    mask = np.zeros((16, 20), np.uint8)
-    mask[4:9, 6:13] = 255
-    for n in range(patients):
-        case = f"TCGA_XX_{n:04d}_20000101"
-        (root / case).mkdir(parents=True)
-        Image.fromarray(np.full((16, 20, 3), 40 + n, np.uint8)).save(root / case / f"{case}_1.tif")
-        Image.fromarray(mask).save(root / case / f"{case}_1_mask.tif")
-    return mask > 0
-
-
-def test_masks_of_0_and_255_are_exported_as_label_1(tmp_path: Path) -> None:
-    mask = _lgg(tmp_path / "lgg")
-    out = _export(tmp_path / "lgg", "nnunet", tmp_path / "Dataset501_Lgg", "--layout", "lgg")
-    for path in (out / "labelsTr").iterdir():
-        assert np.array_equal(np.asarray(nib.load(path).dataobj)[:, :, 0].T, mask)
-    coco = _export(tmp_path / "lgg", "coco", tmp_path / "coco", "--layout", "lgg")
-    content = json.loads((coco / "annotations" / "instances_train.json").read_text())
-    assert [one["category_id"] for one in content["annotations"]] == [1, 1]
-    assert [one["id"] for one in content["categories"]] == [1]
-    _export(tmp_path / "lgg", "cvat", tmp_path / "cvat", "--layout", "lgg")
-
-
-def _copy_studies(studies: Path, root: Path, names: list[str]) -> Path:
-    """A studies folder whose images have other names."""
-    (root / "labels" / "final").mkdir(parents=True)
-    content = json.loads((studies / "datastore_v2.json").read_text())
-    objects = {}
-    for n, name in enumerate(names):
-        shutil.copy(studies / f"p{n}-ct.nii.gz", root / f"{name}.nii.gz")
-        shutil.copy(
-            studies / "labels" / "final" / f"p{n}-ct.nii.gz", root / "labels" / "final" / f"{name}.nii.gz"
-        )
-        objects[name] = content["objects"][f"p{n}-ct"]
-    (root / "datastore_v2.json").write_text(json.dumps({**content, "objects": objects}))
-    return root
-
-
-def test_cases_of_like_names_stay_apart(studies: Path, tmp_path: Path) -> None:
-    names = ["ct a", "ct-a", "ct_a_0001", "CT_A_0002"]
-    root = _copy_studies(studies, tmp_path / "s", names)
-    out = _export(root, "nnunet", tmp_path / "Dataset501_A")
-    written = sorted(path.name.removesuffix(".nii.gz") for path in (out / "labelsTr").iterdir())
-    assert written == ["CT_A_0002", "ct_a_0001", "ct_a_0003", "ct_a_0004"]
-    order = {"ct_a_0003": 0, "ct_a_0004": 1, "ct_a_0001": 2, "CT_A_0002": 3}
-    for name, n in order.items():
-        labels = np.asarray(nib.load(out / "labelsTr" / f"{name}.nii.gz").dataobj)
-        assert np.array_equal(labels, np.select([_truth(n) == 2, _truth(n) == 5], [1, 2]))
-    refused = CliRunner().invoke(
-        app, ["export", str(root), "--to", "bids", "-o", str(tmp_path / "bids"), "--patient", "(.*)"]
-    )
-    assert refused.exit_code == 2 and "same BIDS name" in refused.output
-
-
-@pytest.mark.parametrize("tool", ["label-studio", "cvat"])
-def test_a_structure_inside_another_comes_back(tool: str, studies: Path, tmp_path: Path) -> None:
-    root = _copy_studies(studies, tmp_path / "s", ["a"])
-    file = root / "labels" / "final" / "a.nii.gz"
-    labels = np.zeros((24, 20, 3), np.uint8)
-    labels[3:14, 4:15, 1] = 5
-    labels[6:10, 7:11, 1] = 2  # of the lower value
-    nib.save(nib.Nifti1Image(labels, nib.load(file).affine), file)
-    out = _export(root, tool, tmp_path / "out")
-    annotated = out / "annotations.xml"
-    if tool == "label-studio":
-        annotated = tmp_path / "a.json"
-        tasks = json.loads((out / "tasks.json").read_text())
-        for task in tasks:
-            task["annotations"] = [{"result": one["result"]} for one in task.pop("predictions")]
-        annotated.write_text(json.dumps(tasks))
-    import_annotations(annotated, out, tmp_path / "back")
-    found = np.asarray(nib.load(tmp_path / "back" / "a.nii.gz").dataobj)
-    assert (found == 1).sum() == 16 and (found == 2).sum() == 121 - 16
-
-
-def test_structures_and_patients_of_a_public_layout(studies: Path, tmp_path: Path) -> None:
-    source = _export(studies, "msd", tmp_path / "msd")
-    words = ("--layout", "msd", "--labels", "lesion", "--patient", "(p)")
-    out = _export(source, "nnunet", tmp_path / "Dataset501_Lesion", *words)
-    assert json.loads((out / "dataset.json").read_text())["labels"] == {"background": 0, "lesion": 1}
-    assert json.loads((out / "split.json").read_text())["train"] == ["p"]
-    for n in range(PATIENTS):
-        (path,) = (out / "labelsTr").glob(f"p{n}*")
-        assert np.array_equal(np.asarray(nib.load(path).dataobj), _truth(n) == 5)
-
-
-def test_structures_that_nothing_shows(studies: Path, tmp_path: Path) -> None:
-    for source, layout in ((studies, ()), (_export(studies, "msd", tmp_path / "msd"), ("--layout", "msd"))):
-        command = ["export", str(source), "--to", "msd", "-o", str(tmp_path / "out"), *layout]
-        refused = CliRunner().invoke(app, [*command, "--labels", "Spleeen"])
-        assert refused.exit_code == 2 and "Spleeen" in refused.output, refused.output
-        assert not (tmp_path / "out").exists()
-    command = ["export", str(studies), "--to", "msd", "-o", str(tmp_path / "out")]
-    told = CliRunner().invoke(app, [*command, "--labels", "liver,Spleeen"])
-    assert told.exit_code == 0 and "no label map contains Spleeen" in told.output

@@ -86,7 +86,7 @@ def test_what_is_read_is_not_replaced(tmp_path: Path, write_series: WriteSeries)
     write_mask(labels, read_volume(folder).affine, label)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for out, says in (
-        (label, "would be replaced, which is read too"),
+        (label, "is an input, and the result would replace it"),
         (next(folder.iterdir()), "would lie among the files of the series"),
         (folder / "new.dcm", "would lie among the files of the series"),
     ):

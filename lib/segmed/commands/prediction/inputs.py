@@ -89,7 +89,7 @@ def refuse_inputs(out: Path, *inputs: Path | None) -> None:
         if one is None or not one.exists():
             continue
         if out.exists() and out.samefile(one):
-            raise ValueError(f"{out} would be replaced, which is read too. Give another name.")
+            raise ValueError(f"{out} is an input, and the result would replace it. Give another name.")
         if one.is_dir() and out.suffix.lower() in ("", ".dcm") and out.resolve().parent == one.resolve():
             raise ValueError(
                 f"{out.name} would lie among the files of the series {one.name}. Give another folder."

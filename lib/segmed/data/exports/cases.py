@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -127,10 +128,11 @@ def cases_of(data: SliceDataset, split: Split) -> list[ExportCase]:
     names = [_plain(volume.name) for volume in data.volumes]
     lowered = [name.lower() for name in names]
     # Names that only one image has stay, and the others get numbers that make no such name.
-    taken = {name for name in lowered if lowered.count(name) == 1}
+    taken = {name for name, times in Counter(lowered).items() if times == 1}
+    alone = frozenset(taken)
     cases = []
     for name, volume in zip(names, data.volumes, strict=True):
-        if name.lower() not in taken or lowered.count(name.lower()) > 1:
+        if name.lower() not in alone:
             name = next(one for n in count(1) if (one := f"{name}_{n:04d}").lower() not in taken)
             taken.add(name.lower())
         cases.append(ExportCase(name, _plain(volume.patient), parts[volume.patient], volume, data.binary))

@@ -144,20 +144,24 @@ class DicomFolderStudies(DicomStudies):
     def _superseded(self) -> Iterator[LeftOut]:
         """Segmentations of others in whose place a newer one of the same series is shown."""
         found, shown = self.files.series(), self.segmentations()
-        for image, newest in shown.items():
-            kept = self.labels.info(image, "final") if self.has_label(image, "final") else {}
-            if kept.keys() & {"seg_sop", "seg_note"}:  # it was saved here, and counts
+        for uid, one in found.items():
+            if one.facts.modality != "SEG":
                 continue
-            for uid, one in found.items():
-                hidden = len(one.files) - (uid == newest)
-                if one.facts.modality == "SEG" and image in one.refers_to and hidden:
-                    series = found[image].facts.number if image in found else 0
-                    yield LeftOut(
-                        f"DICOM SEG {one.facts.number or uid}",
-                        f"a newer segmentation of series {series or image} is shown in its place. To have "
-                        "the structures of both, merge them, for instance in 3D Slicer.",
-                        hidden,
-                    )
+            for image in one.refers_to:
+                hidden = len(one.files) - (uid == shown.get(image))
+                if not hidden or image not in shown or self._saved_here(image):
+                    continue
+                series = found[image].facts.number if image in found else 0
+                yield LeftOut(
+                    f"DICOM SEG {one.facts.number or uid}",
+                    f"a newer segmentation of series {series or image} is shown in its place. To have the "
+                    "structures of both, merge them, for instance in 3D Slicer.",
+                    hidden,
+                )
+
+    def _saved_here(self, image: str) -> bool:
+        kept = self.labels.info(image, "final") if self.has_label(image, "final") else {}
+        return bool(kept.keys() & {"seg_sop", "seg_note"})
 
     def _fault(self, uid: str) -> str:
         """Why a series cannot be opened."""
